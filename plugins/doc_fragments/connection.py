@@ -1,0 +1,50 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How a module reaches a server, documented once."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The arguments of reporting.connection_spec()."""
+
+    DOCUMENTATION = r"""
+options:
+  login_host:
+    description:
+      - Host name or address of the server, or the directory of its Unix socket.
+      - Empty means the local socket of O(login_port). As root such a socket is opened as the operating
+        system's user that runs the server, so that peer authentication works without C(become_user).
+    type: str
+    default: ""
+  login_port:
+    description: Port of the server.
+    type: int
+    default: 5432
+  login_user:
+    description: Database role. Empty means the role named like the owner of the local socket, usually V(postgres).
+    type: str
+    default: ""
+  login_password:
+    description: Password of O(login_user).
+    type: str
+  login_db:
+    description: Database for work that concerns no database of its own.
+    type: str
+    default: postgres
+  ssl_mode:
+    description: How TLS is used on TCP, as in libpq's C(sslmode).
+    type: str
+    default: prefer
+    choices: [allow, disable, prefer, require, verify-ca, verify-full]
+  ca_cert:
+    description: File of the certificate authority's certificate, for V(verify-ca) and V(verify-full).
+    type: path
+  connect_timeout:
+    description: Seconds to wait for a connection.
+    type: int
+    default: 10
+requirements:
+  - psycopg 3.1 or newer for the Python that Ansible uses on the host (Debian's C(python3-psycopg))
+  - PostgreSQL 14 or newer
+"""

@@ -1,0 +1,237 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Collectors: SQL files whose header says what they measure. Pure: text in, values out.
+
+A file is one SELECT under a header of comment lines::
+
+    -- collector: table_size
+    -- scope: database                   instance (default) or database
+    -- interval: 60                      seconds, default 60
+    -- timeout: 10                       seconds, default 10
+    -- role: any                         any (default), primary or standby
+    -- versions: 14-17                   major versions, default all
+    -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
+    --   One or more lines that say what the metric is.
+
+Its columns are the metrics, by their names, and labels: ``database``, ``schema``, ``table``, ``index``
+and any others. A NULL value is no sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .errors import InvalidInput
+
+CATEGORIES = ("performance", "capacity", "availability", "security")
+KINDS = ("gauge", "counter")
+LABELS = ("database", "schema", "table", "index")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,49}\Z")
+LONGEST_ROUND = 200
+"""The most values of one stored round: longer rows would be moved out of line (TOAST)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One thing measured. Thresholds colour views; they raise no alerts."""
+
+    name: str
+    unit: str = "count"
+    kind: str = "gauge"
+    category: str = "performance"
+    direction: str | None = None
+    warning: float | None = None
+    critical: float | None = None
+    help: str = ""
+
+    def definition(self) -> dict[str, Any]:
+        """As pgops.define_shape() takes it."""
+        fields = asdict(self)
+        return {"metric_name": fields.pop("name"), **fields}
+
+
+@dataclass(frozen=True)
+class Collector:
+    """One SELECT that yields metrics. ``interval`` and ``timeout`` are in seconds."""
+
+    name: str
+    query: str
+    metrics: tuple[Metric, ...]
+    scope: str = "instance"
+    interval: int = 60
+    timeout: float = 10.0
+    role: str = "any"
+    oldest: int = 0
+    newest: int = 999
+
+    def applies(self, major: int, in_recovery: bool) -> bool:
+        """Whether this is for a server of that major version and role."""
+        role = "standby" if in_recovery else "primary"
+        return self.oldest <= major <= self.newest and self.role in ("any", role)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run of one collector, as it is stored: series and values stand in the same order.
+
+    ``collected_at`` is ISO 8601 with an offset; ``origin`` says what counters count from.
+    """
+
+    collector: str
+    collected_at: str
+    origin: str
+    series: tuple[str, ...]
+    values: tuple[float, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the series, as hex: the name of the shape."""
+        return hashlib.sha256("\n".join(self.series).encode()).hexdigest()
+
+
+def parse(text: str, source: str) -> Collector:
+    """The collector that a file holds. ``source`` names the file in errors.
+
+    Raises InvalidInput.
+    """
+    header, query = _split(text)
+    if not query:
+        raise InvalidInput(f"{source} holds no query below its header.")
+    fields: dict[str, str] = {}
+    metrics: list[Metric] = []
+    for line in header:
+        key, colon, value = line.strip().partition(":")
+        if line.startswith("  ") and metrics:
+            metrics[-1] = replace(metrics[-1], help=f"{metrics[-1].help} {line.strip()}".strip())
+        elif not colon:
+            raise InvalidInput(f"{source}: the header line '{line}' is not of the form 'key: value'.")
+        elif key == "metric":
+            metrics.append(_metric(value.split(), source))
+        else:
+            fields[key] = value.strip()
+    return _collector(fields, metrics, query, source)
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    lines = text.strip().splitlines()
+    count = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
+    header = [line[2:].rstrip()[1:] for line in lines[:count] if line[2:].strip()]
+    return header, "\n".join(lines[count:]).strip().rstrip(";")
+
+
+def _metric(words: Sequence[str], source: str) -> Metric:
+    if not words or not NAME.match(words[0]):
+        raise InvalidInput(f"{source}: a metric needs a name of lower-case letters, digits and underscores.")
+    options = dict(word.partition("=")[::2] for word in words[1:])
+    unknown = sorted(set(options) - {"unit", "kind", "category", "direction", "warning", "critical"})
+    if unknown:
+        raise InvalidInput(f"{source}: metric {words[0]} has unknown properties: {', '.join(unknown)}.")
+    _one_of(options.get("kind", "gauge"), KINDS, f"{source}: metric {words[0]}: kind")
+    _one_of(options.get("category", "performance"), CATEGORIES, f"{source}: metric {words[0]}: category")
+    _one_of(options.get("direction", "above"), ("above", "below"), f"{source}: metric {words[0]}: direction")
+    thresholds = {name: _number(options.pop(name, None), f"{source}: {name}") for name in ("warning", "critical")}
+    return Metric(words[0], **options, **thresholds)  # type: ignore[arg-type]
+
+
+def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str, source: str) -> Collector:
+    unknown = sorted(set(fields) - {"collector", "scope", "interval", "timeout", "role", "versions"})
+    if unknown:
+        raise InvalidInput(f"{source}: unknown header keys: {', '.join(unknown)}.")
+    name = fields.get("collector", "")
+    if not NAME.match(name):
+        raise InvalidInput(f"{source}: '-- collector:' needs a name of lower-case letters, digits and underscores.")
+    if not metrics:
+        raise InvalidInput(f"{source}: no '-- metric:' line: a collector yields at least one metric.")
+    _one_of(fields.get("scope", "instance"), ("instance", "database"), f"{source}: scope")
+    _one_of(fields.get("role", "any"), ("any", "primary", "standby"), f"{source}: role")
+    oldest, newest = _versions(fields.get("versions", ""), source)
+    interval = _number(fields.get("interval", "60"), f"{source}: interval")
+    timeout = _number(fields.get("timeout", "10"), f"{source}: timeout")
+    if not interval or not timeout or interval < 1 or timeout <= 0:
+        raise InvalidInput(f"{source}: interval must be 1 second or more, and timeout above 0.")
+    return Collector(
+        name=name,
+        query=query,
+        metrics=tuple(metrics),
+        scope=fields.get("scope", "instance"),
+        interval=int(interval),
+        timeout=timeout,
+        role=fields.get("role", "any"),
+        oldest=oldest,
+        newest=newest,
+    )
+
+
+def _versions(text: str, source: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d*)\s*-\s*(\d*)|(\d+)|", text)
+    if not found:
+        raise InvalidInput(f"{source}: versions '{text}' is none of '15', '14-16', '15-' or '-16'.")
+    if found.group(3):
+        return int(found.group(3)), int(found.group(3))
+    return int(found.group(1) or 0), int(found.group(2) or 999)
+
+
+def _one_of(value: str, allowed: Sequence[str], what: str) -> None:
+    if value not in allowed:
+        raise InvalidInput(f"{what} '{value}' is none of {', '.join(allowed)}.")
+
+
+def _number(text: str | None, what: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(f"{what} '{text}' is not a number.") from None
+
+
+def wrapped(query: str) -> str:
+    """The query as one that gives a JSON object a row.
+
+    Inside the parentheses only a single SELECT can stand, and nothing that writes.
+    """
+    return f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected"
+
+
+def rounds(collector: Collector, rows: Iterable[Mapping[str, Any]], collected_at: str, origin: str) -> list[Round]:
+    """The rows of a run as rounds of at most LONGEST_ROUND values, in an order that depends on names only,
+    so that the same series always give the same shape."""
+    samples = sorted(
+        (json.dumps({"metric": metric.name, **labels}, sort_keys=True), float(row[metric.name]))
+        for row in rows
+        for labels in [_labels(row, collector)]
+        for metric in collector.metrics
+        if row.get(metric.name) is not None
+    )
+    return [
+        Round(
+            collector.name,
+            collected_at,
+            origin,
+            tuple(series for series, _value in samples[start : start + LONGEST_ROUND]),
+            tuple(value for _series, value in samples[start : start + LONGEST_ROUND]),
+        )
+        for start in range(0, len(samples), LONGEST_ROUND)
+    ]
+
+
+def _labels(row: Mapping[str, Any], collector: Collector) -> dict[str, Any]:
+    metrics = {metric.name for metric in collector.metrics}
+    present = {key: value for key, value in row.items() if key not in metrics and value is not None}
+    other = {key: value for key, value in present.items() if key not in LABELS}
+    named = {key: str(value) for key, value in present.items() if key in LABELS}
+    return {**named, "other": other} if other else named
+
+
+def due(collector: Collector, now: float, last: float | None) -> bool:
+    """Whether a collector is to run at ``now`` (Unix time), after its last run.
+
+    Intervals are counted in slots of the clock, so that a timer's jitter neither skips a run nor adds one.
+    A clock that was set back makes a run due as well.
+    """
+    return last is None or int(now // collector.interval) != int(last // collector.interval)

@@ -1,0 +1,37 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Other managers of a server, which must not be worked against."""
+
+from __future__ import annotations
+
+import os
+
+from .server import Session
+
+READ = """
+SELECT (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS data_directory,
+       EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid
+               WHERE a.application_name LIKE 'Patroni%' AND (r.rolsuper OR r.rolreplication)) AS patroni,
+       EXISTS (SELECT FROM pg_extension WHERE extname = 'repmgr') AS repmgr,
+       EXISTS (SELECT FROM pg_extension WHERE extname = 'pgautofailover')
+           OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgautofailover_replicator') AS pg_auto_failover,
+       (SELECT CASE rolname WHEN 'rds_superuser' THEN 'Amazon RDS' WHEN 'cloudsqlsuperuser' THEN 'Google Cloud SQL'
+                            ELSE 'Azure Database' END
+        FROM pg_roles
+        WHERE rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin') LIMIT 1) AS service
+"""
+
+
+def manager(session: Session) -> str:
+    """Who manages the server besides: Patroni, repmgr, pg_auto_failover, a managed service, or nobody ('')."""
+    row = session.rows(READ)[0]
+    if row["patroni"] or (session.target.local and patroni_file(row["data_directory"])):
+        return "Patroni"
+    if row["repmgr"]:
+        return "repmgr"
+    return "pg_auto_failover" if row["pg_auto_failover"] else row["service"] or ""
+
+
+def patroni_file(data_directory: str | None) -> bool:
+    """Whether Patroni keeps its copy of the cluster's configuration in the data directory."""
+    return bool(data_directory) and os.path.exists(os.path.join(str(data_directory), "patroni.dynamic.json"))

@@ -1,0 +1,161 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Repeatable objects of the schema: functions and views, each from one file, and their fingerprints. Pure.
+
+A file begins with ``-- object: function pgops.name(types)`` or ``-- object: view pgops.name``, and may
+name files that must come before it: ``-- requires: a, b``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+
+from .collectors import Collector, wrapped
+from .errors import InvalidInput
+from .plan import Change
+
+IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,\[\]]*\))?\Z")
+
+CATALOGUE = """
+SELECT object, pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(definition, 'UTF8')), 'hex') AS sha256
+FROM (
+    SELECT 'function ' || p.oid::regprocedure::text AS object,
+           pg_get_functiondef(p.oid) || ' owner ' || p.proowner::regrole::text || ' rights ' || coalesce((
+               SELECT string_agg(concat_ws(' ', a.grantee::regrole, a.privilege_type, a.is_grantable), ', '
+                                 ORDER BY a.grantee::regrole::text COLLATE "C", a.privilege_type)
+               FROM aclexplode(p.proacl) AS a), 'default') AS definition
+    FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('pgops')
+    UNION ALL
+    SELECT CASE c.relkind WHEN 'v' THEN 'view ' ELSE 'table ' END || c.oid::regclass::text,
+           concat_ws(E'\n',
+               CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END,
+               'owner ' || c.relowner::regrole::text,
+               (SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                                            a.attidentity, pg_get_expr(d.adbin, d.adrelid)), ', ' ORDER BY a.attnum)
+                FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+               (SELECT string_agg(pg_get_constraintdef(k.oid), ', ' ORDER BY pg_get_constraintdef(k.oid) COLLATE "C")
+                FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype <> 'n'),
+               (SELECT string_agg(pg_get_indexdef(i.indexrelid), ', '
+                                  ORDER BY pg_get_indexdef(i.indexrelid) COLLATE "C")
+                FROM pg_index AS i WHERE i.indrelid = c.oid),
+               (SELECT string_agg(pg_get_triggerdef(t.oid), ', ' ORDER BY t.tgname)
+                FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+               (SELECT string_agg(concat_ws(' ', a.grantee::regrole, a.privilege_type, a.is_grantable), ', '
+                                  ORDER BY a.grantee::regrole::text COLLATE "C", a.privilege_type)
+                FROM aclexplode(c.relacl) AS a WHERE a.grantee <> c.relowner))
+    FROM pg_class AS c
+    WHERE c.relnamespace = to_regnamespace('pgops') AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+) AS found (object, definition)
+"""
+"""Every function, view and table of the schema with the SHA-256 of its definition, owner and rights."""
+
+
+@dataclass(frozen=True)
+class SchemaObject:
+    """A function or view as a file defines it."""
+
+    identity: str
+    text: str
+    file: str
+    requires: tuple[str, ...] = field(default=())
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def drop(self) -> str:
+        """The statement that removes the object, and fails where somebody's own objects depend on it."""
+        return drop_statement(self.identity)
+
+
+def drop_statement(identity: str) -> str:
+    """DROP for the identity of one of our objects.
+
+    Raises InvalidInput for any other text.
+    """
+    if not IDENTITY.match(identity):
+        raise InvalidInput(f"'{identity}' is not an object of the schema pgops.")
+    kind, name = identity.split(" ", 1)
+    return f"DROP {kind.upper()} IF EXISTS {name}"
+
+
+def shipped(files: Mapping[str, str]) -> list[SchemaObject]:
+    """The objects of the files, those that others require first.
+
+    Raises InvalidInput.
+    """
+    parsed = {file.rpartition(".")[0]: _parse(file, text) for file, text in files.items()}
+    for name, found in parsed.items():
+        unknown = [other for other in found.requires if other not in parsed]
+        if unknown:
+            raise InvalidInput(f"{name}.sql requires {', '.join(unknown)}, which is not there.")
+    try:
+        order = TopologicalSorter({name: parsed[name].requires for name in sorted(parsed)}).static_order()
+        return [parsed[name] for name in order]
+    except CycleError as error:
+        raise InvalidInput(f"Objects require each other in a circle: {error.args[1]}.") from None
+
+
+def _parse(file: str, text: str) -> SchemaObject:
+    header = dict(re.findall(r"^-- (object|requires): (.+)$", text, re.MULTILINE))
+    identity = header.get("object", "").replace(", ", ",")
+    if not IDENTITY.match(identity):
+        raise InvalidInput(f"{file} does not begin with '-- object: function pgops.name(types)' or a view's.")
+    requires = tuple(name.strip() for name in header.get("requires", "").split(",") if name.strip())
+    return SchemaObject(identity, text, file, requires)
+
+
+def collector_function(collector: Collector) -> SchemaObject:
+    """The function that runs a collector's query in the database where it is called, as the caller."""
+    name = f"collector_{collector.name}"
+    text = (
+        f"CREATE OR REPLACE FUNCTION pgops.{name}()\n"
+        "RETURNS SETOF jsonb\nLANGUAGE sql\nSTABLE\nSECURITY INVOKER\n"
+        "SET search_path = pg_catalog, pg_temp\n"
+        f"AS $collector$\n{wrapped(collector.query)}\n$collector$;\n"
+        f"REVOKE ALL ON FUNCTION pgops.{name}() FROM PUBLIC;\n"
+        f"GRANT EXECUTE ON FUNCTION pgops.{name}() TO pgops;\n"
+    )
+    return SchemaObject(f"function pgops.{name}()", text, f"{name}.sql")
+
+
+def drifted(installed: Mapping[str, str], catalogue: Mapping[str, str]) -> list[str]:
+    """The objects that are not as they were installed: edited, missing, or added by somebody."""
+    return sorted(name for name in {**installed, **catalogue} if installed.get(name) != catalogue.get(name))
+
+
+def plan(
+    wanted: Sequence[SchemaObject],
+    sources: Mapping[str, str],
+    installed: Mapping[str, str],
+    catalogue: Mapping[str, str],
+) -> tuple[Change, ...]:
+    """One change an object whose file is new or newer, or that was edited by hand, or that is shipped no more.
+
+    ``sources`` are the SHA-256 of the files applied, ``installed`` the fingerprints recorded then, and
+    ``catalogue`` the fingerprints now. A change's step is the SchemaObject, or the identity of one to drop.
+    """
+    edited = set(drifted(installed, catalogue))
+    made = []
+    for found in wanted:
+        if sources.get(found.identity) == found.sha256 and found.identity not in edited:
+            continue
+        before = None
+        if found.identity in catalogue:
+            hand = "edited by hand" if found.identity in edited else "as installed"
+            before = {"source sha256": sources.get(found.identity, "unknown"), "state": hand}
+        made.append(Change(found.identity, before, {"source sha256": found.sha256, "state": "as installed"}, found))
+    kept = {found.identity for found in wanted}
+    gone = [
+        Change(identity, {"source sha256": sources[identity]}, None, identity)
+        for identity in sorted(sources)
+        if identity not in kept
+    ]
+    return tuple(made + gone)

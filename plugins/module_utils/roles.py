@@ -1,0 +1,169 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The database roles of the monitoring, each with the least rights that its work needs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from .errors import Conflict
+from .plan import Change, difference
+from .server import Session, identifier, listed, statement
+
+MARK = "Managed by pgops.fleet"
+OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
+
+READ = """
+SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolsuper AS superuser, r.rolcreatedb AS createdb,
+       r.rolcreaterole AS createrole, r.rolreplication AS replication, r.rolbypassrls AS bypassrls,
+       r.rolconnlimit AS connection_limit, coalesce(r.rolconfig, '{}') AS settings,
+       coalesce(shobj_description(r.oid, 'pg_authid'), '') AS comment,
+       ARRAY(SELECT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+             WHERE m.member = r.oid ORDER BY 1) AS member_of,
+       a.rolpassword AS verifier
+FROM pg_roles AS r JOIN pg_authid AS a ON a.oid = r.oid
+WHERE r.rolname = ANY (%s)
+"""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a role is to be. Settings hold for its sessions; a superuser's settings of a role may go where the
+    role's own cannot (lc_messages), so that errors come in one language."""
+
+    name: str
+    login: bool = False
+    member_of: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    connection_limit: int = -1
+
+
+ROLES = (
+    Role(OWNER),
+    Role(READER),
+    Role(AGENT, True, ("pg_monitor",), ("lc_messages=C",), 8),
+)
+
+
+def read(session: Session) -> dict[str, dict[str, Any]]:
+    """The roles of ours that are there, by name; needs a superuser."""
+    return {row["name"]: row for row in session.rows(READ, [[role.name for role in ROLES]])}
+
+
+def plan(
+    current: Mapping[str, Mapping[str, Any]], password: str | None, verifier: Callable[[str, str], str]
+) -> tuple[Change, ...]:
+    """What makes the roles what they are to be; steps are statements.
+
+    A role of the same name that somebody else made is refused with Conflict: what it can do, and who uses it,
+    is not ours to change. ``verifier`` makes the SCRAM verifier of a role's password.
+    """
+    made: list[Change] = []
+    for role in ROLES:
+        found = current.get(role.name)
+        if found is not None and found["comment"] != MARK:
+            raise Conflict(
+                f"A role {role.name} exists already and was not made by pgops.fleet.",
+                f"Rename or drop it; if it may be taken over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
+            )
+        made += difference(
+            f"role {role.name}",
+            _attributes(found) if found else None,
+            _wanted(role),
+            _statements(role, found),
+        )
+    if password is not None:
+        made += _password(current.get(AGENT), password, verifier)
+    return tuple(made)
+
+
+def _attributes(found: Mapping[str, Any]) -> dict[str, Any]:
+    powers = ("superuser", "createdb", "createrole", "replication", "bypassrls")
+    return {
+        "login": found["login"],
+        "connection limit": found["connection_limit"],
+        "member of": sorted(found["member_of"]),
+        "settings": sorted(found["settings"]),
+        "powers": [power for power in powers if found[power]],
+    }
+
+
+def _wanted(role: Role) -> dict[str, Any]:
+    return {
+        "login": role.login,
+        "connection limit": role.connection_limit,
+        "member of": sorted(role.member_of),
+        "settings": sorted(role.settings),
+        "powers": [],
+    }
+
+
+def _statements(role: Role, found: Mapping[str, Any] | None) -> list[Any]:
+    name = identifier(role.name)
+    verb = "ALTER" if found else "CREATE"
+    login = "LOGIN" if role.login else "NOLOGIN"
+    plain = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
+    made = [
+        statement(f"{verb} ROLE {{}} {plain} {login} CONNECTION LIMIT {{}}", name, role.connection_limit),
+        statement("COMMENT ON ROLE {} IS {}", name, MARK),
+        statement("ALTER ROLE {} RESET ALL", name),
+    ]
+    for setting in role.settings:
+        key, _equals, value = setting.partition("=")
+        made.append(statement("ALTER ROLE {} SET {} TO {}", name, identifier(key), value))
+    held = set(found["member_of"]) if found else set()
+    made += [statement("REVOKE {} FROM {}", identifier(group), name) for group in sorted(held - set(role.member_of))]
+    if set(role.member_of) - held:
+        made.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
+    return made
+
+
+def _password(
+    found: Mapping[str, Any] | None, password: str, verifier: Callable[[str, str], str]
+) -> tuple[Change, ...]:
+    present = found["verifier"] if found else None
+    if present and scram_matches(present, password):
+        return ()
+    return (
+        Change(
+            f"password of role {AGENT}",
+            "another (hidden)" if present else None,
+            "as declared (hidden)",
+            [statement("ALTER ROLE {} PASSWORD {}", identifier(AGENT), verifier(AGENT, password))],
+        ),
+    )
+
+
+def scram_matches(verifier: str, password: str) -> bool:
+    """Whether a password is the one of a SCRAM-SHA-256 verifier, as stored in pg_authid.
+
+    Source: RFC 5802, section 3; PostgreSQL, src/common/scram-common.c, for the format.
+    """
+    try:
+        method, parameters, keys = verifier.split("$", 2)
+        iterations, salt = parameters.split(":")
+        stored_key, _server_key = keys.split(":")
+        rounds, salt_bytes = int(iterations), base64.b64decode(salt, validate=True)
+    except ValueError:
+        return False
+    if method != "SCRAM-SHA-256":
+        return False
+    prepared = unicodedata.normalize("NFKC", password).encode()
+    salted = hashlib.pbkdf2_hmac("sha256", prepared, salt_bytes, rounds)
+    client_key = hmac.new(salted, b"Client Key", hashlib.sha256).digest()
+    return hmac.compare_digest(base64.b64encode(hashlib.sha256(client_key).digest()).decode(), stored_key)
+
+
+def removal(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> tuple[Change, ...]:
+    """What removes those of our roles that are there; steps are statements."""
+    return tuple(
+        Change(f"role {name}", _attributes(current[name]), None, [statement("DROP ROLE {}", identifier(name))])
+        for name in names
+        if name in current and current[name]["comment"] == MARK
+    )

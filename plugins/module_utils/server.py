@@ -1,0 +1,362 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Sessions with a server, and what is known of a server once a session is open.
+
+The only file that imports psycopg. The import is guarded, so that a module can still say what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
+
+try:
+    import psycopg
+    from psycopg import sql
+    from psycopg.adapt import Loader
+except ImportError as error:
+    IMPORT_ERROR: str | None = str(error)
+else:
+    IMPORT_ERROR = None
+
+OLDEST = 14
+"""The oldest major version of PostgreSQL that is supported."""
+
+SOCKET_DIRECTORIES = ("/var/run/postgresql", "/run/postgresql", "/tmp")  # noqa: S108 - PostgreSQL's own default
+DRIVER_HINT = "Install psycopg 3 for it (Debian: python3-psycopg; PyPI: psycopg[binary]>=3.1)."
+
+_OPENING = """
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
+       pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
+       pg_catalog.set_config('TimeZone', 'UTC', false),
+       CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'
+            THEN pg_catalog.set_config('lc_messages', 'C', false) END,
+       pg_catalog.set_config('statement_timeout', %s, false),
+       pg_catalog.set_config('lock_timeout', %s, false),
+       pg_catalog.pg_backend_pid() AS pid,
+       pg_catalog.current_setting('server_version_num')::integer AS version_num,
+       pg_catalog.current_setting('is_superuser') = 'on' AS superuser,
+       pg_catalog.pg_is_in_recovery() AS in_recovery,
+       pg_catalog.current_database() AS database
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """How to reach a server.
+
+    ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
+    socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
+    user that runs the server. Times are in seconds.
+    """
+
+    host: str = ""
+    port: str = "5432"
+    user: str = ""
+    password: str | None = field(default=None, repr=False)
+    database: str = "postgres"
+    sslmode: str = "prefer"
+    sslrootcert: str = ""
+    passfile: str = ""
+    channel_binding: str = ""
+    target_session_attrs: str = "any"
+    application_name: str = "pgops"
+    connect_timeout: int = 10
+    statement_timeout: float = 60.0
+    lock_timeout: float = 10.0
+
+    @property
+    def local(self) -> bool:
+        """Whether this is a Unix socket of this host."""
+        return not self.host or self.host.startswith("/")
+
+    @property
+    def socket_path(self) -> str:
+        """The path of the Unix socket; where no directory is named, the first that exists."""
+        directories = [self.host] if self.host else list(SOCKET_DIRECTORIES)
+        paths = [os.path.join(directory, f".s.PGSQL.{self.port}") for directory in directories]
+        return next((path for path in paths if os.path.exists(path)), paths[0])
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open session in autocommit mode, and what its server is.
+
+    ``version_num`` is PostgreSQL's own number, 170004 for 17.4.
+    """
+
+    target: Target
+    connection: Any
+    version_num: int
+    superuser: bool
+    in_recovery: bool
+    database: str
+    user: str
+
+    @property
+    def major(self) -> int:
+        """The major version, 17 for 17.4."""
+        return self.version_num // 10000
+
+    def rows(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All rows of a query, each as a dict of column to value.
+
+        Raises QueryFailed with the SQLSTATE.
+        """
+        with translated(), self.connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+            cursor.execute(_query(query), params)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def row(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """The first row, or None."""
+        found = self.rows(query, params)
+        return found[0] if found else None
+
+    def value(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        found = self.row(query, params)
+        return next(iter(found.values())) if found else None
+
+    def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
+        """Run a statement for its effect."""
+        with translated():
+            self.connection.execute(_query(query), params)
+
+    def script(self, text: str) -> None:
+        """Run SQL text of several statements, without parameters."""
+        with translated():
+            self.connection.execute(text.encode())
+
+    @contextlib.contextmanager
+    def transaction(self, rollback: bool = False) -> Iterator[None]:
+        """All statements inside, or none of them."""
+        with translated(), self.connection.transaction(force_rollback=rollback):
+            yield
+
+    def scram(self, role: str, password: str) -> str:
+        """The SCRAM verifier of a password, made here, so that the password itself never reaches a log."""
+        made: bytes = self.connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+        return made.decode()
+
+    def close(self) -> None:
+        """End the session."""
+        self.connection.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def connect(target: Target) -> Session:
+    """Open a session whose search_path, formats and timeouts are pinned.
+
+    As root, a local socket is opened as the operating system's user that owns it, so that peer
+    authentication works without becoming an unprivileged user first.
+
+    Raises DriverMissing, Unreachable, LoginRefused, or Unsupported (a pooler, an old version).
+    """
+    if IMPORT_ERROR is not None:
+        raise DriverMissing(f"psycopg 3 cannot be imported: {IMPORT_ERROR}.", DRIVER_HINT)
+    owner = socket_owner(target) if target.local else None
+    switch = owner if owner is not None and os.geteuid() == 0 and target.password is None else None
+    user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
+    try:
+        with acting_as(switch):
+            connection = psycopg.connect(**_arguments(target, user), autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise refusal(target, user, error) from error
+    try:
+        return _opened(target, user, connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _opened(target: Target, user: str, connection: Any) -> Session:
+    for name in ("text", "varchar", "bpchar", "name"):
+        connection.adapters.register_loader(name, _lossy_loader())
+    timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
+    with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        row = cursor.execute(_OPENING, timeouts).fetchone()
+    if row["version_num"] // 10000 < OLDEST:
+        raise Unsupported(
+            f"The server on {place(target)} is PostgreSQL {row['version_num'] // 10000}.",
+            f"Version {OLDEST} is the oldest supported: upgrade the server, or leave this host out.",
+        )
+    # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
+    if row["pid"] != connection.info.backend_pid:
+        raise Unsupported(
+            f"What answers on {place(target)} is a connection pooler, not a PostgreSQL server.",
+            "Give the server's own host and port: settings of a session do not survive a pooler.",
+        )
+    return Session(
+        target=target,
+        connection=connection,
+        version_num=row["version_num"],
+        superuser=row["superuser"],
+        in_recovery=row["in_recovery"],
+        database=row["database"],
+        user=user,
+    )
+
+
+def _arguments(target: Target, user: str) -> dict[str, Any]:
+    """libpq's connection parameters; those left empty stay libpq's defaults."""
+    host = os.path.dirname(target.socket_path) if target.local else target.host
+    wanted = {
+        "host": host,
+        "port": target.port,
+        "user": user,
+        "password": target.password,
+        "dbname": target.database,
+        "sslmode": "" if target.local else target.sslmode,
+        "sslrootcert": target.sslrootcert,
+        "passfile": target.passfile,
+        "channel_binding": target.channel_binding,
+        "target_session_attrs": target.target_session_attrs,
+        "application_name": target.application_name,
+        "connect_timeout": target.connect_timeout,
+        "client_encoding": "UTF8",
+    }
+    return {key: value for key, value in wanted.items() if value not in ("", None)}
+
+
+def socket_owner(target: Target) -> int | None:
+    """The uid that owns the server's Unix socket.
+
+    Raises Unreachable where there is no socket.
+    """
+    path = target.socket_path
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise Unreachable(
+            f"No PostgreSQL server listens on {place(target)}: {path} does not exist.",
+            "Start the server, or give its port (login_port) or socket directory (login_host).",
+        ) from error
+    return found.st_uid if stat.S_ISSOCK(found.st_mode) else None
+
+
+def refusal(target: Target, user: str, error: Any) -> PgOpsError:
+    """The error for a connection that failed, told apart without reading the server's words.
+
+    libpq gives no SQLSTATE for a failed connection; whether the server listens and whether a password was
+    asked for is what can be known for certain.
+    """
+    words = " ".join(str(error).split())
+    if not target.local and "," not in target.host and not listening(target):
+        return Unreachable(
+            f"No PostgreSQL server answers on {place(target)}: {words}",
+            "Start the server, or correct login_host and login_port; look at listen_addresses and firewalls too.",
+        )
+    if target.local and not listening(target):
+        return Unreachable(f"The server on {place(target)} is down: {words}", "Start it and run this again.")
+    connection = getattr(error, "pgconn", None)
+    if connection is not None and connection.needs_password:
+        hint = "The server asks for a password and none was given: set login_password."
+    elif connection is not None and connection.used_password:
+        hint = f"A password was used: check that it is the one of role {user}, and that the database exists."
+    else:
+        hint = (
+            f"Check that database {target.database} and role {user} exist, that the role may CONNECT, "
+            "and that a line of pg_hba.conf admits it."
+        )
+    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint)
+
+
+def listening(target: Target) -> bool:
+    """Whether anything accepts a connection on the target's socket or port."""
+    try:
+        if target.local:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(target.connect_timeout)
+                probe.connect(target.socket_path)
+            return True
+        with socket.create_connection((target.host, int(target.port)), timeout=target.connect_timeout):
+            return True
+    except OSError:
+        return False
+
+
+def place(target: Target) -> str:
+    """The target in words."""
+    if target.local:
+        return f"the local socket of port {target.port}"
+    return f"{target.host}:{target.port}"
+
+
+@contextlib.contextmanager
+def acting_as(uid: int | None) -> Iterator[None]:
+    """Run as another effective user and back; None changes nothing."""
+    if uid is None or uid == os.geteuid():
+        yield
+        return
+    before = os.geteuid()
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn psycopg's errors into QueryFailed with the SQLSTATE and the server's own hint."""
+    try:
+        yield
+    except psycopg.Error as error:
+        diagnostic = error.diag
+        message = diagnostic.message_primary or str(error).strip() or type(error).__name__
+        detail = f" ({diagnostic.message_detail})" if diagnostic.message_detail else ""
+        where = f" [SQLSTATE {error.sqlstate}]" if error.sqlstate else ""
+        raise QueryFailed(message + detail + where, diagnostic.message_hint or "", error.sqlstate) from error
+
+
+def identifier(*names: str) -> Any:
+    """A quoted, possibly qualified identifier."""
+    return sql.Identifier(*names)
+
+
+def statement(template: str, *parts: Any, **named: Any) -> Any:
+    """A statement with ``{}`` places filled: strings become quoted literals, identifiers stay."""
+    return sql.SQL(template).format(  # type: ignore[arg-type]
+        *[_part(part) for part in parts], **{name: _part(part) for name, part in named.items()}
+    )
+
+
+def listed(parts: Sequence[Any]) -> Any:
+    """Parts separated by commas."""
+    return sql.SQL(", ").join([_part(part) for part in parts])
+
+
+def raw(text: str) -> Any:
+    """SQL text from a file of this collection, taken as it is."""
+    return sql.SQL(text)  # type: ignore[arg-type]
+
+
+def _part(part: Any) -> Any:
+    return part if isinstance(part, sql.Composable) else sql.Literal(part)
+
+
+def _query(query: Any) -> Any:
+    return query.encode() if isinstance(query, str) else query
+
+
+def _lossy_loader() -> Any:
+    """Loads text that is not valid UTF-8 (names in an SQL_ASCII database) with escapes instead of failing."""
+
+    class LossyLoader(Loader):
+        def load(self, data: Any) -> str:
+            return bytes(data).decode("utf-8", "backslashreplace")
+
+    return LossyLoader

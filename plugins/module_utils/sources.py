@@ -1,0 +1,55 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The collection's own files (SQL, the library), as one argument of a module.
+
+Ansible sends Python imports to a host, but no other files; an action plugin packs what a module needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Mapping
+
+from .errors import InvalidInput
+
+Sources = Mapping[str, str]
+"""Text by path relative to the library's folder, such as ``sql/migrations/0001_store.sql``."""
+
+
+def gather(root: str, suffixes: tuple[str, ...], under: str = "") -> dict[str, str]:
+    """All files below ``root``/``under`` whose names end with one of the suffixes."""
+    found: dict[str, str] = {}
+    for folder, folders, names in os.walk(os.path.join(root, under)):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if name.endswith(suffixes):
+                with open(path, encoding="utf-8") as file:
+                    found[os.path.relpath(path, root)] = file.read()
+    return found
+
+
+def pack(sources: Sources) -> str:
+    """Sources as one ASCII word."""
+    return base64.b64encode(zlib.compress(json.dumps(dict(sources)).encode(), 9)).decode()
+
+
+def unpack(packed: str) -> dict[str, str]:
+    """The sources of a packed word.
+
+    Raises InvalidInput, which tells of a module that was called without its action plugin.
+    """
+    try:
+        unpacked = json.loads(zlib.decompress(base64.b64decode(packed)))
+    except (ValueError, zlib.error):
+        raise InvalidInput("The collection's files did not arrive.", "Leave the argument 'sources' out.") from None
+    return {str(path): str(text) for path, text in unpacked.items()}
+
+
+def below(sources: Sources, folder: str) -> dict[str, str]:
+    """The sources of one folder, by file name, in the order of the names."""
+    prefix = folder.rstrip("/") + "/"
+    return {path[len(prefix) :]: sources[path] for path in sorted(sources) if path.startswith(prefix)}

@@ -1,0 +1,112 @@
+-- The ledger of migrations, and the store of samples: one row a round, its values an array, and a
+-- dictionary (shape, shape_series) that says which series stands at which place of the array.
+
+CREATE TABLE pgops.migration (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    collection_version text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
+-- What was installed over the migrations: the SHA-256 of every object as the catalogue shows it.
+CREATE TABLE pgops.fingerprint (
+    object text PRIMARY KEY,
+    sha256 text NOT NULL,
+    server_major integer NOT NULL
+);
+
+-- The SHA-256 of the file that each repeatable object was made from.
+CREATE TABLE pgops.object_source (
+    object text PRIMARY KEY,
+    sha256 text NOT NULL
+);
+
+CREATE TABLE pgops.setting (
+    name text PRIMARY KEY,
+    value text NOT NULL
+);
+
+CREATE TABLE pgops.node (
+    node_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    cluster text NOT NULL,
+    node text NOT NULL UNIQUE,
+    system_identifier text NOT NULL,
+    is_primary boolean NOT NULL,
+    agent_version text NOT NULL DEFAULT '',
+    first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    last_seen_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
+CREATE TABLE pgops.metric (
+    metric_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    metric_name text NOT NULL UNIQUE,
+    category text NOT NULL CHECK (category IN ('performance', 'capacity', 'availability', 'security')),
+    unit text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('gauge', 'counter')),
+    direction text CHECK (direction IN ('above', 'below')),
+    warning double precision,
+    critical double precision,
+    help text NOT NULL DEFAULT ''
+);
+
+-- The user's own thresholds; where one is NULL, the metric's shipped one holds.
+CREATE TABLE pgops.threshold (
+    metric_name text PRIMARY KEY,
+    warning double precision,
+    critical double precision
+);
+
+CREATE TABLE pgops.series (
+    series_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    metric_id integer NOT NULL REFERENCES pgops.metric,
+    node_id integer NOT NULL REFERENCES pgops.node,
+    database_name text NOT NULL DEFAULT '',
+    schema_name text NOT NULL DEFAULT '',
+    table_name text NOT NULL DEFAULT '',
+    index_name text NOT NULL DEFAULT '',
+    other jsonb NOT NULL DEFAULT '{}',
+    UNIQUE (metric_id, node_id, database_name, schema_name, table_name, index_name, other)
+);
+
+CREATE TABLE pgops.shape (
+    shape_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    node_id integer NOT NULL REFERENCES pgops.node,
+    fingerprint bytea NOT NULL,
+    size integer NOT NULL,
+    last_used_on date NOT NULL,
+    UNIQUE (node_id, fingerprint)
+);
+
+CREATE TABLE pgops.shape_series (
+    shape_id integer NOT NULL REFERENCES pgops.shape ON DELETE CASCADE,
+    place integer NOT NULL,
+    series_id integer NOT NULL REFERENCES pgops.series,
+    PRIMARY KEY (shape_id, place)
+);
+
+CREATE INDEX shape_series_by_series ON pgops.shape_series (series_id, shape_id);
+
+-- What a counter counts from: values of one epoch may be subtracted from each other.
+CREATE TABLE pgops.epoch (
+    epoch_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    node_id integer NOT NULL REFERENCES pgops.node,
+    origin text NOT NULL,
+    UNIQUE (node_id, origin)
+);
+
+CREATE TABLE pgops.round (
+    shape_id integer NOT NULL,
+    epoch_id integer NOT NULL,
+    collected_at timestamptz NOT NULL,
+    sample_values double precision[] NOT NULL,
+    PRIMARY KEY (shape_id, collected_at)
+) PARTITION BY RANGE (collected_at);
+
+-- What collect_database_metrics() runs; filled from the collectors' files.
+CREATE TABLE pgops.collector (
+    collector text PRIMARY KEY,
+    scope text NOT NULL CHECK (scope IN ('instance', 'database')),
+    labels text[] NOT NULL,
+    metrics text[] NOT NULL
+);

@@ -1,0 +1,26 @@
+-- object: function pgops.forget_unused_shapes()
+CREATE OR REPLACE FUNCTION pgops.forget_unused_shapes()
+RETURNS integer
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+-- Deletes shapes and series that no round within the retention can refer to; returns how many shapes.
+DECLARE
+    forgotten integer;
+    keep_from date := current_date - 2
+    - (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days');
+BEGIN
+    DELETE FROM pgops.shape AS s WHERE s.last_used_on < keep_from;
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    IF forgotten > 0 THEN
+        DELETE FROM pgops.series AS s
+        WHERE NOT EXISTS (SELECT FROM pgops.shape_series AS p WHERE p.series_id = s.series_id);
+    END IF;
+    RETURN forgotten;
+END
+$$;
+
+REVOKE ALL ON FUNCTION pgops.forget_unused_shapes() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.forget_unused_shapes() TO pgops;

@@ -1,0 +1,52 @@
+-- object: function pgops.store_round(integer, bytea, text, timestamptz, double precision[])
+-- requires: create_partition
+CREATE OR REPLACE FUNCTION pgops.store_round(
+    p_node_id integer, p_fingerprint bytea, p_origin text, p_collected_at timestamptz,
+    p_values double precision[]
+)
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+-- Stores one round. false: the shape is not known yet, define it and call again. A round that is there already
+-- (one delivered twice) is left as it is.
+DECLARE
+    known pgops.shape;
+    known_epoch_id integer;
+BEGIN
+    SELECT s.* INTO known FROM pgops.shape AS s
+    WHERE s.node_id = p_node_id AND s.fingerprint = p_fingerprint;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF cardinality(p_values) <> known.size THEN
+        RAISE EXCEPTION 'a round of % values does not fit a shape of %', cardinality(p_values), known.size
+            USING ERRCODE = 'data_exception';
+    END IF;
+    -- A clock far ahead would make partitions that no retention ever reaches.
+    IF p_collected_at > now() + interval '1 day' THEN
+        RAISE EXCEPTION 'a round of % lies in the future', p_collected_at
+            USING ERRCODE = 'data_exception', HINT = 'Set the clock of the host that sent it.';
+    END IF;
+    IF known.last_used_on < current_date THEN
+        UPDATE pgops.shape AS s SET last_used_on = current_date WHERE s.shape_id = known.shape_id;
+    END IF;
+    SELECT e.epoch_id INTO known_epoch_id FROM pgops.epoch AS e
+    WHERE e.node_id = p_node_id AND e.origin = p_origin;
+    IF NOT FOUND THEN
+        INSERT INTO pgops.epoch (node_id, origin) VALUES (p_node_id, p_origin)
+        ON CONFLICT (node_id, origin) DO UPDATE SET origin = excluded.origin
+        RETURNING epoch_id INTO known_epoch_id;
+    END IF;
+    PERFORM pgops.create_partition(p_collected_at::date);
+    INSERT INTO pgops.round (shape_id, epoch_id, collected_at, sample_values)
+    VALUES (known.shape_id, known_epoch_id, p_collected_at, p_values)
+    ON CONFLICT (shape_id, collected_at) DO NOTHING;
+    RETURN true;
+END
+$$;
+
+REVOKE ALL ON FUNCTION pgops.store_round(integer, bytea, text, timestamptz, double precision[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.store_round(integer, bytea, text, timestamptz, double precision[]) TO pgops;
