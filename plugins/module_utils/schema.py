@@ -15,7 +15,7 @@ from .collectors import Collector
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
 from .plan import Change, Plan, changes, difference
 from .server import Session, Target, connect, identifier, statement
-from .sources import Sources, below
+from .sources import Sources, below, unpack
 from .version import VERSION
 
 NOT_A_COLUMN = ("42P16", "42P13")
@@ -392,12 +392,10 @@ def fill(inside: Session, made: SchemaPlan, rehearse: bool = False) -> None:
     """Everything inside the ops database, as the schema's owner, in one transaction; a rehearsal is rolled back."""
     with inside.transaction(rollback=rehearse):
         for change in made.migrations:
-            _migrate(inside, change)
+            with named(change):
+                _migrate(inside, change)
         for change in made.objects:
-            if isinstance(change.step, str):
-                inside.script(objects.drop_statement(change.step))
-                inside.execute("DELETE FROM pgops.object_source WHERE object = %s", [change.step])
-            else:
+            with named(change):
                 _replace(inside, change.step)
         _as_owner(inside)
         _run(inside, made.contents)
@@ -423,8 +421,22 @@ def _as_owner(inside: Session) -> None:
     inside.execute(statement("SET LOCAL ROLE {}", identifier(roles.OWNER)))
 
 
-def _replace(inside: Session, found: objects.SchemaObject) -> None:
+@contextlib.contextmanager
+def named(change: Change) -> Iterator[None]:
+    """Say in an error which change the server refused."""
+    try:
+        yield
+    except QueryFailed as error:
+        raise QueryFailed(f"{change.subject}: {error.message}", error.hint, error.sqlstate) from error
+
+
+def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
     _as_owner(inside)
+    if isinstance(found, str):
+        inside.script(objects.drop_statement(found))
+        inside.execute("DELETE FROM pgops.object_source WHERE object = %s", [found])
+        inside.execute("RESET ROLE")
+        return
     try:
         with inside.transaction():
             inside.script(found.text)
@@ -460,9 +472,9 @@ def _remember(inside: Session) -> None:
 
 def _run(session: Session, made: Sequence[Change]) -> None:
     for change in made:
-        steps = change.step if isinstance(change.step, list) else [change.step]
-        for step in steps:
-            session.execute(step)
+        with named(change):
+            for step in change.step if isinstance(change.step, list) else [change.step]:
+                session.execute(step)
 
 
 # --- removal
@@ -494,3 +506,71 @@ def remove(session: Session, current: Current, name: str, made: SchemaPlan) -> N
             inside.execute(statement("DROP OWNED BY {}", identifier(roles.AGENT)))
     with session.transaction():
         _run(session, made.roles)
+
+
+# --- all of it
+
+
+def desired(params: Mapping[str, Any]) -> Desired:
+    """What a module's arguments ask for.
+
+    Raises InvalidInput.
+    """
+    if params["retention_days"] < 1:
+        raise InvalidInput("retention_days must be 1 or more.")
+    return Desired(
+        cluster=params["cluster"],
+        node=params["node"],
+        sources=unpack(params["sources"]),
+        database=database.checked(params["database"]),
+        password=params["password"],
+        retention_days=params["retention_days"],
+        thresholds=checked_thresholds(params["thresholds"]),
+        extra_collectors=tuple(
+            collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
+        ),
+        access=Access(params["os_user"], tuple(params["peers"])),
+    )
+
+
+def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Thresholds as numbers.
+
+    Raises InvalidInput.
+    """
+    checked: dict[str, dict[str, float | None]] = {}
+    for name, values in given.items():
+        if not isinstance(values, dict) or set(values) - {"warning", "critical"}:
+            raise InvalidInput(f"The thresholds of {name} must be a mapping with 'warning' and 'critical'.")
+        try:
+            checked[name] = {key: None if value is None else float(value) for key, value in values.items()}
+        except (TypeError, ValueError):
+            raise InvalidInput(f"The thresholds of {name} must be numbers.") from None
+    return checked
+
+
+def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read, plan, and unless in check mode apply; what pg_ops_schema returns."""
+    if params["state"] == "absent":
+        return _removed(target, params, check_mode)
+    wanted = desired(params)
+    networks = access.resolve(params["peers"])
+    with locked(target) as session:
+        current = read(session, wanted.database, wanted.node, with_access=True)
+        made = plan(current, wanted, session.scram, networks)
+        if not check_mode:
+            apply(session, current, wanted, made)
+        elif params["rehearse"] and current.contents.exists:
+            with connect(replace(target, database=wanted.database, lock_timeout=5.0)) as inside:
+                fill(inside, made, rehearse=True)
+        return made.plan.result()
+
+
+def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    name = database.checked(params["database"])
+    with locked(target) as session:
+        current = read(session, name, "", with_access=True)
+        made = removal(current, params["purge"])
+        if not check_mode:
+            remove(session, current, name, made)
+        return made.plan.result()

@@ -329,7 +329,7 @@ def identifier(*names: str) -> Any:
 
 def statement(template: str, *parts: Any, **named: Any) -> Any:
     """A statement with ``{}`` places filled: strings become quoted literals, identifiers stay."""
-    return sql.SQL(template).format(  # type: ignore[arg-type]
+    return sql.SQL(template).format(
         *[_part(part) for part in parts], **{name: _part(part) for name, part in named.items()}
     )
 
@@ -341,7 +341,7 @@ def listed(parts: Sequence[Any]) -> Any:
 
 def raw(text: str) -> Any:
     """SQL text from a file of this collection, taken as it is."""
-    return sql.SQL(text)  # type: ignore[arg-type]
+    return sql.SQL(text)
 
 
 def _part(part: Any) -> Any:

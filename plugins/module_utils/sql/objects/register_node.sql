@@ -9,18 +9,18 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 -- Says that a node is there and which role it has now; returns its number. Written at most once a minute.
 DECLARE
-    found pgops.node;
+    known pgops.node;
 BEGIN
-    SELECT n.* INTO found FROM pgops.node AS n WHERE n.node = p_node;
+    SELECT n.* INTO known FROM pgops.node AS n WHERE n.node = p_node;
     IF NOT FOUND THEN
         INSERT INTO pgops.node (cluster, node, system_identifier, is_primary, agent_version)
         VALUES (p_cluster, p_node, p_system_identifier, p_is_primary, p_agent_version)
         ON CONFLICT (node) DO NOTHING;
-        SELECT n.* INTO STRICT found FROM pgops.node AS n WHERE n.node = p_node;
+        SELECT n.* INTO STRICT known FROM pgops.node AS n WHERE n.node = p_node;
     END IF;
-    IF (found.cluster, found.system_identifier, found.is_primary, found.agent_version)
+    IF (known.cluster, known.system_identifier, known.is_primary, known.agent_version)
         IS DISTINCT FROM (p_cluster, p_system_identifier, p_is_primary, p_agent_version)
-        OR found.last_seen_at < now() - interval '50 seconds'
+        OR known.last_seen_at < now() - interval '50 seconds'
     THEN
         UPDATE pgops.node AS n
         SET cluster = p_cluster,
@@ -28,9 +28,9 @@ BEGIN
             is_primary = p_is_primary,
             agent_version = p_agent_version,
             last_seen_at = now()
-        WHERE n.node_id = found.node_id;
+        WHERE n.node_id = known.node_id;
     END IF;
-    RETURN found.node_id;
+    RETURN known.node_id;
 END
 $$;
 

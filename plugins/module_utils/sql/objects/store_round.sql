@@ -1,4 +1,4 @@
--- object: function pgops.store_round(integer, bytea, text, timestamptz, double precision[])
+-- object: function pgops.store_round(integer, bytea, text, timestamp with time zone, double precision[])
 -- requires: create_partition
 CREATE OR REPLACE FUNCTION pgops.store_round(
     p_node_id integer, p_fingerprint bytea, p_origin text, p_collected_at timestamptz,
@@ -48,5 +48,5 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION pgops.store_round(integer, bytea, text, timestamptz, double precision[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgops.store_round(integer, bytea, text, timestamptz, double precision[]) TO pgops;
+REVOKE ALL ON FUNCTION pgops.store_round(integer, bytea, text, timestamp with time zone, double precision[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.store_round(integer, bytea, text, timestamp with time zone, double precision[]) TO pgops;

@@ -1,0 +1,164 @@
+#!/usr/bin/python
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible's door to the library's schema."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_ops_schema
+short_description: Keep the ops database of a cluster as declared
+version_added: 0.1.0
+description:
+  - Creates and keeps the ops database with the schema C(pgops), the roles of the agents with the least rights
+    that their work needs, and a marked block in C(pg_hba.conf) and C(pg_ident.conf) that admits the agents.
+  - The schema is brought to the version that this collection ships, by numbered migrations in one transaction.
+    A ledger in the database holds what was applied. Functions and views that somebody edited are put back.
+  - On a standby nothing but the access block is kept, since all else is its primary's; RV(skipped_reason) says so.
+author:
+  - The pgops.fleet contributors (@pgops)
+options:
+  state:
+    description:
+      - V(present) keeps everything as declared.
+      - V(absent) removes the login role and the access block. The ops database with all that was collected stays,
+        with the two roles that it belongs to, unless O(purge=true).
+    type: str
+    choices: [present, absent]
+    default: present
+  purge:
+    description: With O(state=absent), drop the ops database and all roles of the collection as well.
+    type: bool
+    default: false
+  database:
+    description: Name of the ops database. It is created from C(template0) in UTF8.
+    type: str
+    default: pgops
+  cluster:
+    description: Name of the cluster, a primary and its standbys. Required with O(state=present).
+    type: str
+  node:
+    description: Name of this instance within the fleet. Required with O(state=present).
+    type: str
+  os_user:
+    description: The operating system's user that the agent runs as; it is admitted by peer authentication.
+    type: str
+    default: pgops
+  peers:
+    description:
+      - The cluster's other nodes, as host names, IP addresses or networks. Their agents are admitted to the ops
+        database by TLS and O(password). Names are resolved on the host.
+    type: list
+    elements: str
+    default: []
+  password:
+    description: Password of the agents' role, which agents use from other nodes. Not given, it is left as it is.
+    type: str
+  retention_days:
+    description: For how many days samples are kept.
+    type: int
+    default: 30
+  thresholds:
+    description:
+      - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
+      - They colour views and pages; alert rules have their own.
+    type: dict
+    default: {}
+  collectors:
+    description: Your own collectors, each the text of a file with a header as docs/monitoring.md describes it.
+    type: list
+    elements: str
+    default: []
+  rehearse:
+    description:
+      - In check mode, also execute all changes inside the ops database and roll them back. It takes locks for a moment.
+      - Nothing is rehearsed where the database does not exist yet.
+    type: bool
+    default: false
+  sources:
+    description: The collection's SQL files. The action plugin of this module fills it; leave it out.
+    type: str
+    default: ""
+extends_documentation_fragment:
+  - pgops.fleet.connection
+  - pgops.fleet.attributes
+"""
+
+EXAMPLES = r"""
+- name: Keep the ops database of cluster orders
+  pgops.fleet.pg_ops_schema:
+    cluster: orders
+    node: db1/17-main
+  become: true
+
+- name: Admit the agent of the other node, and keep samples for a quarter
+  pgops.fleet.pg_ops_schema:
+    cluster: orders
+    node: db1/17-main
+    peers: [db2.example.org]
+    password: "{{ pgops_password }}"
+    retention_days: 92
+    thresholds:
+      database_size_mb:
+        warning: 50000
+        critical: 80000
+  become: true
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: [create role pgops, create database pgops]
+predictable:
+  description: Whether check mode could know what a run would change; V(false) without psycopg on the host.
+  returned: success
+  type: bool
+  sample: true
+skipped_reason:
+  description: Why less was done than declared.
+  returned: on a standby
+  type: str
+  sample: "standby: the schema is its primary's"
+code:
+  description: A stable word for the kind of error.
+  returned: failure
+  type: str
+  sample: conflict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.pgops.fleet.plugins.module_utils import reporting, schema
+
+
+def main() -> None:
+    """Parse, call the library, report."""
+    module = AnsibleModule(
+        argument_spec={
+            **reporting.connection_spec(),
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "purge": {"type": "bool", "default": False},
+            "database": {"type": "str", "default": "pgops"},
+            "cluster": {"type": "str"},
+            "node": {"type": "str"},
+            "os_user": {"type": "str", "default": "pgops"},
+            "peers": {"type": "list", "elements": "str", "default": []},
+            "password": {"type": "str", "no_log": True},
+            "retention_days": {"type": "int", "default": 30},
+            "thresholds": {"type": "dict", "default": {}},
+            "collectors": {"type": "list", "elements": "str", "default": []},
+            "rehearse": {"type": "bool", "default": False},
+            "sources": {"type": "str", "default": "", "no_log": True},
+        },
+        required_if=[("state", "present", ["cluster", "node"])],
+        supports_check_mode=True,
+    )
+    target = reporting.target(module.params)
+    reporting.report(module, lambda: schema.converge(target, module.params, module.check_mode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The collection's own files as an argument of a module, packed on the controller."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.pgops.fleet.plugins.module_utils import sources
+
+LIBRARY = os.path.dirname(sources.__file__)
+
+
+@functools.lru_cache(maxsize=None)
+def packed(suffixes: tuple[str, ...], under: str) -> str:
+    """The library's files with those suffixes, packed once a process."""
+    return sources.pack(sources.gather(LIBRARY, suffixes, under))
+
+
+class PackedAction(ActionBase):  # type: ignore[misc]
+    """Runs the module of the same name with the argument ``sources`` filled."""
+
+    suffixes: tuple[str, ...] = (".sql",)
+    under = ""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ansible's entry."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = {**self._task.args, "sources": packed(self.suffixes, self.under)}
+        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        return result
