@@ -1,0 +1,42 @@
+# Everything that is made lands in build/. `make` alone lists what there is.
+
+PYTHON ?= python3
+BIN := build/venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fleet fleet-down bench build clean venv
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: ## The main job on a throw-away server, as any user; shows a page
+	@$(PYTHON) tests/pythons.py venv build/venv-demo requirements-demo.txt
+	@build/venv-demo/bin/python tests/artifact.py
+	@PATH="$(CURDIR)/build/venv-demo/bin:$$PATH" build/venv-demo/bin/python demo/run.py
+
+test: build ## All tests; says at the end what could not be run here
+	@nox --tags check test
+
+check: build ## The static checks alone
+	@nox --tags check
+
+fleet: build ## Start the hosts in containers; inventory: build/fleet/inventory.yml
+	@$(BIN)/python tests/fleet/fleet.py up
+
+fleet-down: venv ## Remove the hosts
+	@$(BIN)/python tests/fleet/fleet.py down
+
+bench: build ## The benchmarks, beside their peers; results in build/bench/
+	@$(BIN)/python tests/bench/run.py
+
+build: venv ## Build the collection and install it into build/collections
+	@$(BIN)/python tests/artifact.py
+
+clean: ## Delete all that was made (not the fleet: make fleet-down)
+	rm -rf build .nox
+
+venv: build/venv/made-from
+build/venv/made-from: requirements-dev.txt
+	@$(PYTHON) tests/pythons.py venv build/venv requirements-dev.txt

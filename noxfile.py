@@ -1,0 +1,216 @@
+"""The checks and tests, each a session: `make check`, `make test`, or one alone: `build/venv/bin/nox -s types`.
+
+Sessions use build/venv, which `make` keeps up to date; only those for other versions have environments of
+their own. What takes long (ansible-test, the fleet of containers) runs in the background beside the others.
+What can't be run on this machine is skipped, and the summary at the end says why.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, "tests")
+import pythons
+
+ROOT = Path(__file__).parent
+BUILD = ROOT / "build"
+LIBRARY = "plugins/module_utils"
+FLEET = ROOT / "tests" / "fleet" / "fleet.py"
+CANNOT_RUN_HERE = 77  # what a program exits with when this machine can't do it; its last line says why
+PYTEST = ("python", "-m", "pytest", "-n2", "--dist=loadgroup", "-q")
+
+os.environ["PATH"] = os.pathsep.join([str(BUILD / "venv" / "bin"), str(BUILD / "pythons"), os.environ["PATH"]])
+os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(BUILD / "collections")
+os.environ["ANSIBLE_HOME"] = str(BUILD / "ansible")
+nox.options.envdir = str(BUILD / "nox")
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+nox.options.tags = ["check"]
+pythons.link(BUILD / "pythons")
+
+
+class Background:
+    """A long command that runs beside the sessions and is asked for its result by one of them."""
+
+    def __init__(self, name: str, *command: str) -> None:
+        self.name, self.command = name, command
+        self.log = BUILD / "log" / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.began = 0.0
+
+    def start(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.began = time.monotonic()
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log)
+            atexit.register(self.stop)
+        return self.process
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+    def result(self, session: nox.Session) -> None:
+        """Wait for the end and print what it wrote; the session fails, or is skipped, with it."""
+        code = self.start().wait()
+        text = self.log.read_text(errors="replace").rstrip()
+        print(text)
+        session.log(f"{self.name}: {time.monotonic() - self.began:.0f} s since its start")
+        if code == CANNOT_RUN_HERE:
+            session.skip(text.rpartition("\n")[2])
+        if code:
+            session.error(f"{self.name} exited with {code}; {self.log.relative_to(ROOT)} has all of it")
+
+
+sanity_test = Background("sanity", "python", "tests/sanity.py")
+fleet_start = Background("fleet", "python", str(FLEET), "up")
+
+
+def no_fleet() -> str | None:
+    """Why there can be no containers with systemd here, if so."""
+    if not FLEET.exists():
+        return "there is no tests/fleet/fleet.py"
+    if os.getuid() != 0 or not Path("/etc/debian_version").exists():
+        return "containers with systemd need root on Debian or Ubuntu"
+    return None
+
+
+def files(pattern: str, *roots: str) -> list[str]:
+    """Files below `roots` that match; the parts of the project grow one by one."""
+    return sorted(str(path) for root in roots for path in (ROOT / root).rglob(pattern))
+
+
+@nox.session(python=False, tags=["test"])
+def fleet(session: nox.Session) -> None:
+    """Begin to start the hosts in containers, in the background; the session `molecule` waits for them."""
+    reason = no_fleet()
+    if reason:
+        session.skip(reason)
+    fleet_start.start()
+
+
+@nox.session(python=False, tags=["check"])
+def begin(_session: nox.Session) -> None:
+    """Begin ansible-test sanity, in the background; the session `sanity` waits for it."""
+    sanity_test.start()
+
+
+# --- static checks ---
+
+
+@nox.session(python=False, tags=["check"])
+def style(session: nox.Session) -> None:
+    """Ruff, as linter and formatter."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=False, tags=["check"])
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on the library and on what the tests stand on."""
+    support = ["artifact", "binaries", "pythons", "sanity", "servers"]
+    session.run("mypy", "--package", "pgops", env={"MYPYPATH": "build/lib"})
+    session.run("mypy", *(f"tests/{name}.py" for name in support), "noxfile.py", env={"MYPYPATH": "tests"})
+
+
+@nox.session(python=False, tags=["check"])
+def sql(session: nox.Session) -> None:
+    """Sqlfluff."""
+    if not files("*.sql", LIBRARY):
+        session.skip("there is no SQL yet")
+    session.run("sqlfluff", "lint", "--disable-progress-bar", "--processes=2", f"{LIBRARY}/sql")
+
+
+@nox.session(python=False, tags=["check"])
+def yaml(session: nox.Session) -> None:
+    """Yamllint, and ansible-lint with its production profile."""
+    session.run("yamllint", "--strict", ".")
+    session.run("ansible-lint", "--offline", "--profile=production", "--nocolor")
+
+
+@nox.session(python=False, tags=["check"])
+def changelog(session: nox.Session) -> None:
+    """The changelog's fragments."""
+    session.run("antsibull-changelog", "lint")
+
+
+@nox.session(python=pythons.version(), venv_backend="venv", tags=["check"])
+def importer(session: nox.Session) -> None:
+    """What Galaxy's importer says about the artifact; it has an environment of its own, for what it pins."""
+    if not (ROOT / "README.md").exists():
+        session.skip("there is no README.md yet")
+    session.install("galaxy-importer>=0.4.40,<0.5")
+    settings = BUILD / "importer.cfg"
+    switches = ("RUN_ANSIBLE_TEST", "RUN_ANSIBLE_LINT", "RUN_FLAKE8", "LOCAL_IMAGE_DOCKER")  # done by others
+    settings.write_text("[galaxy-importer]\n" + "".join(f"{switch}=False\n" for switch in switches))
+    (artifact,) = (BUILD / "dist").glob("*.tar.gz")
+    environment = {"GALAXY_IMPORTER_CONFIG": str(settings)}
+    with session.chdir(session.create_tmp()):  # it writes its result where it stands
+        session.run("python", "-m", "galaxy_importer.main", str(artifact), env=environment)
+
+
+@nox.session(python=False, tags=["check"])
+def sanity(session: nox.Session) -> None:
+    """Ansible-test sanity, on the built collection, with every Python of this machine."""
+    sanity_test.result(session)
+
+
+# --- tests ---
+
+
+@nox.session(python=False, tags=["test"])
+def unit(session: nox.Session) -> None:
+    """Pure tests, with the newest versions of everything."""
+    session.run(*PYTEST, "tests/unit", *session.posargs)
+
+
+@nox.session(python="3.9", venv_backend="venv", tags=["test"])
+def oldest_host(session: nox.Session) -> None:
+    """The library as the agent runs it on the oldest host: Python 3.9, the oldest driver, no Ansible."""
+    session.install("--requirement", "requirements-oldest-host.txt")
+    session.run(*PYTEST, "tests/unit", *session.posargs)
+
+
+@nox.session(python=False, tags=["test"])
+def servers(session: nox.Session) -> None:
+    """Fetch the binaries of every supported PostgreSQL."""
+    said = str(session.run("python", "tests/binaries.py", silent=True)).strip()
+    print(said)
+    missing = [line for line in said.splitlines() if line.startswith("not here")]
+    if missing:
+        session.skip("; ".join(missing))
+
+
+@nox.session(python=False, tags=["test"])
+def integration(session: nox.Session) -> None:
+    """Tests on real servers of every supported major, with the newest versions of everything."""
+    session.run(*PYTEST, "tests/integration", *session.posargs)
+
+
+@nox.session(python="3.11", venv_backend="venv", tags=["test"])
+def oldest_controller(session: nox.Session) -> None:
+    """All tests with the oldest Ansible and driver, on one major."""
+    session.install("--requirement", "requirements-oldest.txt")
+    majors = {"PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", "15")}
+    session.run(*PYTEST, "tests/unit", "tests/integration", *session.posargs, env=majors)
+
+
+@nox.session(python=False, tags=["test"])
+def molecule(session: nox.Session) -> None:
+    """The scenarios, on the fleet of real hosts."""
+    reason = no_fleet()
+    if reason:
+        session.skip(reason)
+    if not files("molecule.yml", "molecule"):
+        session.skip("there is no scenario in molecule/")
+    fleet_start.result(session)
+    session.run("molecule", "test", "--all", *session.posargs)

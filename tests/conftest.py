@@ -1,0 +1,85 @@
+"""Fixtures for all tests: real servers and databases on them, and the installed collection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import artifact
+import binaries
+import psycopg
+import pytest
+from servers import Server
+
+artifact.link_library()
+os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)
+os.environ.setdefault("ANSIBLE_LOCALHOST_WARNING", "False")
+
+EVERY_MAJOR = [
+    pytest.param(major, id=f"pg{major}", marks=pytest.mark.xdist_group(f"pg{major}")) for major in binaries.majors()
+]
+
+
+def _make(major: int, **options: object) -> Server:
+    try:
+        return Server.create(major, **options)  # type: ignore[arg-type]
+    except binaries.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", params=EVERY_MAJOR)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A running server, one for all tests of its major: leave no role and no setting behind."""
+    with _make(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[str]:
+    """The name of a new database on `server`."""
+    with server.database() as name:
+        yield name
+
+
+@pytest.fixture
+def connection(server: Server, database: str) -> Iterator[psycopg.Connection]:
+    """The superuser's connection to `database`, in autocommit mode."""
+    with server.connect(database) as opened:
+        yield opened
+
+
+@pytest.fixture(params=EVERY_MAJOR)
+def major(request: pytest.FixtureRequest) -> int:
+    """Every major in turn, for tests that make servers of their own with `new_server`."""
+    return int(request.param)
+
+
+@pytest.fixture
+def new_server() -> Iterator[Callable[..., Server]]:
+    """Makes stopped servers that this test may break: `new_server(major, auth="scram-sha-256")`.
+
+    Takes what `Server.create` takes.
+    """
+    made: list[Server] = []
+
+    def make(major: int, **options: object) -> Server:
+        made.append(_make(major, **options))
+        return made[-1]
+
+    yield make
+    for one in reversed(made):
+        one.delete()
+
+
+@pytest.fixture
+def keep() -> Iterator[Callable[[Server], Server]]:
+    """Deletes a server at the end of the test: `standby = keep(server.standby()).start()`."""
+    kept: list[Server] = []
+
+    def remember(one: Server) -> Server:
+        kept.append(one)
+        return one
+
+    yield remember
+    for one in reversed(kept):
+        one.delete()

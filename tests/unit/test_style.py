@@ -1,0 +1,101 @@
+"""The rules of style that no linter knows, on every Python file of the collection."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from pathlib import Path
+
+import artifact
+import pytest
+
+LIBRARY = artifact.ROOT / "plugins" / "module_utils"
+FILES = sorted((artifact.ROOT / "plugins").rglob("*.py"))
+LIBRARY_FILES = [path for path in FILES if LIBRARY in path.parents]
+LONGEST_FUNCTION = 50
+LONGEST_MAIN = 20
+NAMELESS = {"base", "common", "helper", "helpers", "misc", "tools", "util", "utilities", "utils"}
+REPORTING = "reporting.py"  # the one place of the library that knows Ansible
+DRIVER = "server.py"  # the one that knows psycopg
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(artifact.ROOT))
+
+
+every_file = pytest.mark.parametrize("path", FILES, ids=shown)
+every_library_file = pytest.mark.parametrize("path", LIBRARY_FILES, ids=shown)
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    """What a file imports, as (level, dotted name): level 0 is absolute, 1 the file's own package."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            prefix = f"{node.module}." if node.module else ""
+            found += [(node.level, prefix + alias.name) for alias in node.names]
+    return found
+
+
+def library_imports(path: Path) -> set[str]:
+    """The files of the library that a file of it imports."""
+    found = set()
+    for level, name in imported(path):
+        if level:
+            words = name.split(".")
+            stem = path.parents[level - 1].joinpath(*words)
+            candidates = (stem.with_suffix(".py"), stem.parent.with_suffix(".py"), stem / "__init__.py")
+            found |= {shown(candidate) for candidate in candidates if candidate.exists() and candidate != path}
+    return found
+
+
+def test_there_is_something_to_check():
+    assert LIBRARY_FILES
+
+
+@every_file
+def test_functions_are_short(path):
+    lengths = {
+        f"{shown(path)}:{node.lineno} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in functions(path)
+    }
+    limits = {name: LONGEST_MAIN if name.endswith(" main") else LONGEST_FUNCTION for name in lengths}
+    assert {name: length for name, length in lengths.items() if length > limits[name]} == {}
+
+
+@every_file
+def test_files_are_named_for_what_they_are(path):
+    assert path.stem not in NAMELESS
+
+
+@every_library_file
+def test_library_imports_its_own_files_relatively(path):
+    assert [name for level, name in imported(path) if not level and name.startswith("ansible_collections")] == []
+
+
+@every_library_file
+def test_only_reporting_knows_ansible(path):
+    known = [name for level, name in imported(path) if not level and name.split(".")[0] == "ansible"]
+    assert path.name == REPORTING or known == []
+
+
+@every_library_file
+def test_only_server_knows_the_driver(path):
+    known = [name for level, name in imported(path) if not level and name.split(".")[0] in ("psycopg", "psycopg2")]
+    assert path.name == DRIVER or known == []
+
+
+def test_library_imports_go_downwards():
+    graph = {shown(path): library_imports(path) for path in LIBRARY_FILES}
+    assert any(graph.values())
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"files import each other: {' -> '.join(error.args[1])}")
