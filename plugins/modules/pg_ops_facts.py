@@ -1,0 +1,101 @@
+#!/usr/bin/python
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible's door to the library's facts."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_ops_facts
+short_description: Facts of a host's PostgreSQL instances and of what this collection keeps on them
+version_added: 0.1.0
+description:
+  - Gathers facts of all PostgreSQL instances of a host, or of the one that O(login_host) and O(login_port) name,
+    as C(ansible_facts.pg_ops).
+  - Keys, types and units are a versioned contract, written down in C(docs/facts.md) of the collection.
+  - It works on a host where nothing is installed yet, on primaries and standbys, as any user. A section that fails
+    says so in its key C(error); what the role may not see is V(null), and the section's C(hidden) says why.
+  - At most ten queries an instance, each under O(statement_timeout).
+author:
+  - The pgops.fleet contributors (@pgops)
+options:
+  login_port:
+    description:
+      - Port of the server.
+      - V(0) stands for 5432 where O(login_host) is given, and else for every instance of the host.
+    default: 0
+  gather_subset:
+    description:
+      - Which sections to gather. V(all) is every section; V(min) is the host and what identifies the instances,
+        which is always gathered. V(!) before a section leaves it out.
+    type: list
+    elements: str
+    default: [all]
+  database:
+    description: Name of the ops database.
+    type: str
+    default: pgops
+  database_sizes:
+    description: Measure databases, which asks the file system for the size of each of their files.
+    type: bool
+    default: false
+  statement_timeout:
+    description: Seconds after which a query is given up.
+    type: float
+    default: 5
+extends_documentation_fragment:
+  - pgops.fleet.connection
+  - pgops.fleet.attributes.facts
+"""
+
+EXAMPLES = r"""
+- name: Gather everything
+  pgops.fleet.pg_ops_facts:
+  become: true
+
+- name: See which instances a host has
+  pgops.fleet.pg_ops_facts:
+    gather_subset: [min]
+  become: true
+
+- name: Ask one server over the network
+  pgops.fleet.pg_ops_facts:
+    login_host: db1.example.org
+    login_user: watcher
+    login_password: "{{ watcher_password }}"
+    gather_subset: ["!settings"]
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The facts, as docs/facts.md documents them.
+  returned: success
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.pgops.fleet.plugins.module_utils import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils.facts import gathering
+
+
+def main() -> None:
+    """Parse, call the library, report."""
+    module = AnsibleModule(
+        argument_spec={
+            **reporting.connection_spec(),
+            "login_port": {"type": "int", "default": 0},
+            "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
+            "database": {"type": "str", "default": "pgops"},
+            "database_sizes": {"type": "bool", "default": False},
+            "statement_timeout": {"type": "float", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    seconds = module.params["statement_timeout"]
+    target = reporting.target(module.params, statement_timeout=seconds, lock_timeout=min(seconds, 1.0))
+    reporting.report(module, lambda: gathering.gather(target, module.params))
+
+
+if __name__ == "__main__":
+    main()
