@@ -1,0 +1,580 @@
+"""A fleet of real hosts to test on: systemd containers with PostgreSQL, reached by SSH.
+
+    python3 tests/fleet/fleet.py up [HOST ...]      what is missing or unhealthy is made, the rest is left alone
+    python3 tests/fleet/fleet.py reset [HOST ...]   made anew from the image, and the standbys of what is reset
+    python3 tests/fleet/fleet.py down [--images]    hosts and network removed, on request the images too
+
+Hosts: pg15 (Debian 12), pg17 (Debian 13), its streaming standby pg17b, and pg18 (Debian testing). Each has its own
+system identifier, SSH host keys, certificate and machine id. Primaries carry the databases of the `*.sql` files here.
+Root on Debian is all it needs: packages come from the machine's own mirror, images are built by mmdebstrap and kept
+in podman's store under a hash of their recipe. There is one fleet a machine: the last checkout to say `up` has it.
+
+`build/fleet/` gets `inventory.yml`, `id_ed25519` and `known_hosts`. Addresses stay the same until `down`.
+
+Files: `image.sh` is the last step of an image's build, `first_boot.sh` a new host's first process,
+`host_state.sh` tells how a host is.
+
+Exit status: 0, 1 for a failure, 2 for wrong usage, 3 where this machine cannot run a fleet at all.
+
+Unlike real machines, the containers cannot raise limits above 4096 files and processes, lower an OOM score, mount
+block devices or set the clock. They get CAP_SYS_ADMIN because systemd silently ignores a unit's sandbox without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import ipaddress
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent.parent / "build" / "fleet"
+KEY = BUILD / "id_ed25519"
+KNOWN_HOSTS = BUILD / "known_hosts"
+INVENTORY = BUILD / "inventory.yml"
+LOCK = Path("/run/lock/pgops-fleet.lock")
+
+NAME = "pgops-fleet"  # of the network, the images and the containers' label
+PODMAN = ("podman", "--runtime", "runc")  # crun refuses a hybrid cgroup hierarchy
+MACHINE_PACKAGES = (
+    "podman",
+    "runc",
+    "netavark",
+    "aardvark-dns",
+    "iptables",
+    "mmdebstrap",
+    "openssh-client",
+    "debian-archive-keyring",
+)
+HOST_PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "python3",
+    "python3-apt",
+    "python3-psycopg",
+    "sudo",
+    "openssh-server",
+    "postgresql",
+    "postgresql-client",
+    "postgresql-contrib",
+    "ssl-cert",
+    "cron",
+    "iproute2",
+    "procps",
+)
+DATABASES = ("accounts.sql", "shop.sql", "weird.sql")
+READY_WITHIN = 120.0  # seconds
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the fleet. `number` is the last part of its address."""
+
+    name: str
+    suite: str
+    cluster: str
+    number: int
+    primary: str = ""
+
+    @property
+    def role(self) -> str:
+        return "standby" if self.primary else "primary"
+
+
+HOSTS = (
+    Host("pg15", "bookworm", "billing", 15),
+    Host("pg17", "trixie", "shop", 17),
+    Host("pg17b", "trixie", "shop", 27, primary="pg17"),
+    Host("pg18", "forky", "search", 18),
+)
+
+
+class FleetError(Exception):
+    """Something failed; the message is for the user."""
+
+
+class UnsupportedError(FleetError):
+    """This machine cannot run a fleet; the message says why in one sentence."""
+
+
+# --- Running programs ---------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+def run(command: Sequence[str], text: str | None = None, timeout: float = 600) -> str:
+    """Run a program with `text` as its input and return its output; raise FleetError with its last words."""
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            command,
+            input=text or "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=timeout,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FleetError(f"{command[0]}: {error}") from error
+    if done.returncode:
+        words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
+        raise FleetError(f"{' '.join(command[:6])} ... ended with {done.returncode}:\n{words}")
+    return done.stdout
+
+
+def podman(*arguments: str, timeout: float = 600) -> str:
+    return run([*PODMAN, *arguments], timeout=timeout)
+
+
+def succeeds(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except FleetError:
+        return False
+    return True
+
+
+def exists(kind: str, name: str) -> bool:
+    return succeeds(lambda: podman(kind, "exists", name))
+
+
+def in_parallel(action: Callable[[S], T], items: Iterable[S], workers: int = 8) -> list[T]:
+    """Results in the items' order; the first failure is raised when all have ended."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        return list(pool.map(action, items))
+
+
+def say(message: str) -> None:
+    print(message, flush=True)
+
+
+def write_if_different(path: Path, content: str) -> None:
+    """Replace the file in one step, and only where that changes anything."""
+    if path.exists() and path.read_text(encoding="utf-8") == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.write_text(content, encoding="utf-8")
+    draft.replace(path)
+
+
+# --- The machine --------------------------------------------------------------------------------------------------
+
+
+def require_machine() -> None:
+    """Make sure that containers can run here, installing what is missing."""
+    if os.geteuid() != 0:
+        raise UnsupportedError("the fleet needs root, to run containers with systemd inside")
+    if not is_debian():
+        raise UnsupportedError("the fleet needs Debian, whose packages its hosts are made of")
+    missing = missing_packages()
+    if missing:
+        install(missing)
+    try:
+        podman("info")
+    except FleetError as error:
+        raise UnsupportedError(f"the fleet needs podman, which does not work here: {error}") from error
+
+
+def is_debian() -> bool:
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return "ID=debian" in lines
+
+
+def missing_packages() -> list[str]:
+    known = run(["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"]).splitlines()
+    return [package for package in MACHINE_PACKAGES if f"{package} installed" not in known]
+
+
+def install(packages: list[str]) -> None:
+    say(f"installing {' '.join(packages)}")
+    apt = ["apt-get", "--quiet", "--yes", "-o", "DPkg::Lock::Timeout=300"]
+    try:
+        run([*apt, "update"])
+        run([*apt, "install", "--no-install-recommends", *packages])
+    except FleetError as error:
+        raise UnsupportedError(f"the fleet needs {', '.join(packages)}, which apt cannot install: {error}") from error
+
+
+def debian_mirror() -> str:
+    """The address from which this machine's apt gets Debian."""
+
+    def configured() -> str:
+        table = run(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"])
+        rows = (line.split() for line in table.splitlines())
+        return next((row[2].rstrip("/") for row in rows if row[:2] == ["Debian", "Debian"]), "")
+
+    mirror = configured()
+    if not mirror:  # apt knows an address's origin from its index only
+        run(["apt-get", "--quiet", "-o", "DPkg::Lock::Timeout=300", "update"])
+        mirror = configured()
+    if not mirror:
+        raise UnsupportedError("the fleet needs a Debian mirror among apt's sources")
+    return mirror
+
+
+def apt_options() -> list[str]:
+    """This machine's options for reaching its mirror: proxies, and checks switched off for a snapshot."""
+    wanted = re.compile(r'^Acquire::(Check-Valid-Until|Check-Date|https?::Proxy(::[^ ]+)?) ".+";$')
+    return [line for line in run(["apt-config", "dump"]).splitlines() if wanted.match(line)]
+
+
+# --- Images -------------------------------------------------------------------------------------------------------
+
+
+def image_recipe(suite: str, mirror: str, options: Iterable[str]) -> list[str]:
+    """The command that builds a suite's root file system; the output file and the mirror come last."""
+    packages = [*HOST_PACKAGES, *(["ca-certificates"] if mirror.startswith("https:") else [])]
+    # Testing's index is valid for a week only, and mirrors of snapshots keep it longer.
+    apt = dict.fromkeys([*options, *(['Acquire::Check-Valid-Until "false";'] if suite == "forky" else [])])
+    unread = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/i18n/*")
+    clusters = '"$1/etc/postgresql-common/createcluster.d"'
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+        *(f"--aptopt={option}" for option in apt),
+        *(f"--dpkgopt=path-exclude={path}" for path in unread),
+        f"--essential-hook=mkdir -p {clusters} && echo create_main_cluster=false > {clusters}/image.conf",
+        "--skip=cleanup/reproducible/machine-id",
+        suite,
+        "-",
+        mirror,
+    ]
+
+
+def image_name(suite: str, recipe: Iterable[str]) -> str:
+    text = "\0".join([*recipe, (HERE / "image.sh").read_text(encoding="utf-8")])
+    return f"localhost/{NAME}:{suite}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def build_image(suite: str, image: str, recipe: Sequence[str]) -> None:
+    started = time.monotonic()
+    say(f"building the image of {suite}")
+    with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
+        archive = f"{scratch}/{suite}.tar"
+        finish = f"--customize-hook=sh '{HERE}/image.sh' \"$1\""
+        run([*recipe[:-3], finish, suite, archive, recipe[-1]], timeout=1800)
+        podman("import", "--quiet", archive, image)
+    say(f"built the image of {suite} in {time.monotonic() - started:.0f} s")
+
+
+def ensure_images(hosts: Iterable[Host]) -> dict[str, str]:
+    """Build what is missing, and return each suite's image."""
+    mirror, options = debian_mirror(), apt_options()
+    recipes = {host.suite: image_recipe(host.suite, mirror, options) for host in hosts}
+    images = {suite: image_name(suite, recipe) for suite, recipe in recipes.items()}
+    missing = [suite for suite, image in images.items() if not exists("image", image)]
+    in_parallel(lambda suite: build_image(suite, images[suite], recipes[suite]), missing, os.cpu_count() or 1)
+    return images
+
+
+# --- Hosts --------------------------------------------------------------------------------------------------------
+
+
+def ensure_network() -> ipaddress.IPv4Network:
+    if not exists("network", NAME):
+        podman("network", "create", NAME)
+    described = json.loads(podman("network", "inspect", NAME))
+    return ipaddress.IPv4Network(described[0]["subnets"][0]["subnet"])
+
+
+def ensure_key() -> str:
+    """Make the key that the hosts let in, unless it is there; return the public half."""
+    public = KEY.with_suffix(".pub")
+    if not (KEY.exists() and public.exists()):
+        BUILD.mkdir(parents=True, exist_ok=True)
+        KEY.unlink(missing_ok=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", NAME, "-f", str(KEY)])
+    return public.read_text(encoding="utf-8").strip()
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What every host is made with."""
+
+    images: dict[str, str]
+    network: ipaddress.IPv4Network
+    public_key: str
+
+    def address(self, host: Host) -> str:
+        return str(self.network[host.number])
+
+    def version(self, host: Host) -> str:
+        """Differs when the host would be made differently today."""
+        files = ("first_boot.sh", "replication.sql", *DATABASES)
+        parts = [self.images[host.suite], self.address(host), self.public_key]
+        parts += [(HERE / name).read_text(encoding="utf-8") for name in files]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def containers() -> dict[str, str]:
+    """The running hosts' names, with the version each was made with."""
+    listed = json.loads(podman("ps", "--filter", f"label={NAME}", "--format", "json") or "[]")
+    return {container["Names"][0]: container["Labels"][NAME] for container in listed}
+
+
+def start(fleet: Fleet, host: Host) -> None:
+    """Put a new container in the host's place. It has become a host when `await_ready` returns."""
+    podman("rm", "--force", "--ignore", "--volumes", "--time", "0", host.name)
+    podman(
+        *("run", "--detach", "--name", host.name, "--hostname", host.name),
+        *("--label", f"{NAME}={fleet.version(host)}", "--systemd=always"),
+        *("--network", NAME, "--ip", fleet.address(host)),
+        *("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--shm-size", "256m"),
+        *("--cap-add", "SYS_ADMIN"),
+        fleet.images[host.suite],
+        *("sh", "-c", (HERE / "first_boot.sh").read_text(encoding="utf-8"), "first_boot", fleet.public_key),
+        *([host.primary] if host.primary else []),
+    )
+
+
+def on_host(fleet: Fleet, host: Host, command: str, text: str) -> str:
+    """Run a command over SSH, as Ansible will."""
+    options = (
+        f'UserKnownHostsFile="{KNOWN_HOSTS}"',
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+        "BatchMode=yes",
+        "ConnectTimeout=3",
+    )
+    flags = [word for option in options for word in ("-o", option)]
+    return run(["ssh", "-F", "none", "-i", str(KEY), *flags, f"admin@{fleet.address(host)}", command], text, 120)
+
+
+def state(fleet: Fleet, host: Host) -> str:
+    """Three words, as `host_state.sh` prints them; `unreachable` where SSH does not answer."""
+    try:
+        script = (HERE / "host_state.sh").read_text(encoding="utf-8")
+        return on_host(fleet, host, "sudo sh -s", script).strip()
+    except FleetError:
+        return "unreachable"
+
+
+def healthy_states(host: Host) -> tuple[str, ...]:
+    """A unit that a test left failed does not make a host unhealthy."""
+    return tuple(f"{system} {host.role} ready" for system in ("running", "degraded"))
+
+
+def wait_for(host: Host, answer: Callable[[], str], wanted: Callable[[str], bool]) -> str:
+    """Ask until the answer is a wanted one; raise FleetError with the last answer and the host's log."""
+    deadline = time.monotonic() + READY_WITHIN
+    last = ""
+    while time.monotonic() < deadline:
+        with suppress(FleetError):
+            last = answer()
+            if wanted(last):
+                return last
+        if host.name not in containers():
+            break
+        time.sleep(0.2)
+    log = podman("logs", "--tail", "15", host.name)
+    raise FleetError(f"{host.name} did not become ready (last seen: {last or 'nothing'})\n{log}")
+
+
+def learn_host_keys(fleet: Fleet, hosts: Iterable[Host]) -> None:
+    """Take the host keys out of the containers, which beats trusting the first answer on the network."""
+
+    def known_host(host: Host) -> str:
+        ask = ("exec", host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+        key = wait_for(host, lambda: podman(*ask), lambda answer: answer.startswith("ssh-ed25519 "))
+        return f"{fleet.address(host)} {' '.join(key.split()[:2])}\n"
+
+    write_if_different(KNOWN_HOSTS, "".join(in_parallel(known_host, hosts)))
+
+
+def fill(fleet: Fleet, host: Host) -> None:
+    """Make the users' databases, and let the host's standbys in."""
+    standbys = ",".join(other.name for other in HOSTS if other.primary == host.name)
+    files = (HERE / name for name in (*DATABASES, "replication.sql"))
+    script = "".join(file.read_text(encoding="utf-8") for file in files)
+    psql = f"psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -v standbys={standbys} -d postgres -f -"
+    on_host(fleet, host, f"cd / && sudo -u postgres {psql}", script)
+
+
+def await_ready(fleet: Fleet, host: Host) -> None:
+    started = time.monotonic()
+    if not host.primary:
+        wait_for(host, lambda: state(fleet, host), lambda answer: " primary " in answer)
+        fill(fleet, host)
+    wait_for(host, lambda: state(fleet, host), lambda answer: answer == healthy_states(host)[0])
+    say(f"{host.name} is ready after {time.monotonic() - started:.1f} s")
+
+
+def make(fleet: Fleet, hosts: Sequence[Host]) -> None:
+    """Make hosts anew, all at once, and describe the whole fleet in the files for Ansible and SSH."""
+    in_parallel(lambda host: start(fleet, host), hosts)
+    running = containers()
+    present = [host for host in HOSTS if host.name in running]
+    learn_host_keys(fleet, present)
+    in_parallel(lambda host: await_ready(fleet, host), hosts)
+
+
+# --- The inventory ------------------------------------------------------------------------------------------------
+
+
+def inventory(fleet: Fleet, hosts: Sequence[Host]) -> str:
+    lines = [
+        "# Written by tests/fleet/fleet.py.",
+        "all:",
+        "  vars:",
+        "    ansible_user: admin",
+        f"    ansible_ssh_private_key_file: {json.dumps(str(KEY))}",
+        f"    ansible_ssh_common_args: {json.dumps(ssh_arguments())}",
+        "    ansible_python_interpreter: /usr/bin/python3",
+        "  children:",
+    ]
+    for cluster in dict.fromkeys(host.cluster for host in hosts):
+        lines += [f"    {cluster}:", "      vars:", f"        pgops_cluster: {cluster}", "      hosts:"]
+        for host in hosts:
+            if host.cluster == cluster:
+                lines += [f"        {host.name}:", f"          ansible_host: {fleet.address(host)}"]
+    return "\n".join(lines) + "\n"
+
+
+def ssh_arguments() -> str:
+    options = (
+        f"UserKnownHostsFile='\"{KNOWN_HOSTS}\"'",
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+        "ControlMaster=auto",
+        "ControlPersist=60s",
+    )
+    return " ".join(f"-o {option}" for option in options)
+
+
+# --- Commands -----------------------------------------------------------------------------------------------------
+
+
+def chosen(names: Sequence[str]) -> list[Host]:
+    return [host for host in HOSTS if not names or host.name in names]
+
+
+def with_primaries(hosts: Sequence[Host]) -> list[Host]:
+    needed = {host.primary for host in hosts} | {host.name for host in hosts}
+    return [host for host in HOSTS if host.name in needed]
+
+
+def with_standbys(hosts: Sequence[Host]) -> list[Host]:
+    names = {host.name for host in hosts}
+    return [host for host in HOSTS if host.name in names or host.primary in names]
+
+
+def prepare(hosts: Sequence[Host]) -> Fleet:
+    public_key = ensure_key()
+    return Fleet(ensure_images(hosts), ensure_network(), public_key)
+
+
+def unhealthy(fleet: Fleet, hosts: Sequence[Host]) -> list[Host]:
+    """The hosts that have to be made (again); says why where it makes a difference."""
+    running = containers()
+
+    def complaint(host: Host) -> str:
+        if host.name not in running:
+            return "is not there"
+        if running[host.name] != fleet.version(host):
+            return "was made by another recipe or for another checkout"
+        seen = state(fleet, host)
+        return "" if seen in healthy_states(host) else f"is not healthy ({seen})"
+
+    complaints = dict(zip(hosts, in_parallel(complaint, hosts)))
+    for host, text in complaints.items():
+        if text:
+            say(f"{host.name} {text}: making it")
+    return [host for host in hosts if complaints[host]]
+
+
+def up(names: Sequence[str]) -> None:
+    hosts = with_primaries(chosen(names))
+    fleet = prepare(hosts)
+    bad = unhealthy(fleet, hosts)
+    if bad:
+        make(fleet, [host for host in with_standbys(bad) if host in hosts or host.name in containers()])
+    describe(fleet)
+
+
+def reset(names: Sequence[str]) -> None:
+    hosts = with_standbys(chosen(names))
+    fleet = prepare(with_primaries(hosts))
+    primaries = [host for host in with_primaries(hosts) if host not in hosts]
+    make(fleet, with_standbys([*hosts, *unhealthy(fleet, primaries)]))
+    describe(fleet)
+
+
+def describe(fleet: Fleet) -> None:
+    running = containers()
+    write_if_different(INVENTORY, inventory(fleet, [host for host in HOSTS if host.name in running]))
+    say(f"the fleet is up: {' '.join(sorted(running))} in {INVENTORY}")
+
+
+def down(images: bool) -> None:
+    names = podman("ps", "--all", "--filter", f"label={NAME}", "--format", "{{.Names}}").split()
+    if names:
+        podman("rm", "--force", "--volumes", "--time", "0", *names)
+    if exists("network", NAME):
+        podman("network", "rm", NAME)
+    INVENTORY.unlink(missing_ok=True)
+    KNOWN_HOSTS.unlink(missing_ok=True)
+    if images:
+        built = podman("images", "--quiet", f"localhost/{NAME}").split()
+        if built:
+            podman("rmi", "--force", *built)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Real hosts to test on.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "reset"):
+        command = commands.add_parser(name)
+        command.add_argument("hosts", nargs="*", metavar="HOST", help=" ".join(host.name for host in HOSTS))
+    commands.add_parser("down").add_argument("--images", action="store_true", help="remove the images too")
+    parsed = parser.parse_args(arguments)
+    unknown = set(getattr(parsed, "hosts", ())) - {host.name for host in HOSTS}
+    if unknown:
+        parser.error(f"no such host: {' '.join(sorted(unknown))}")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = parse(arguments)
+    try:
+        require_machine()
+        with LOCK.open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if parsed.command == "down":
+                down(parsed.images)
+            else:
+                {"up": up, "reset": reset}[parsed.command](parsed.hosts)
+    except UnsupportedError as error:
+        print(f"fleet: {error}", file=sys.stderr)
+        return 3
+    except FleetError as error:
+        print(f"fleet: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
