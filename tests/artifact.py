@@ -22,6 +22,7 @@ BUILD = ROOT / "build"
 DIST = BUILD / "dist"
 COLLECTIONS = BUILD / "collections"
 INSTALLED = COLLECTIONS / "ansible_collections" / "pgops" / "fleet"
+MARK = COLLECTIONS / "made-from"
 SOURCES = ("LICENSE", "README.md", "CHANGELOG.*", "galaxy.yml", "changelogs", "docs", "meta", "playbooks")
 TREES = ("plugins", "roles")
 
@@ -40,6 +41,11 @@ def fingerprint() -> str:
         digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_mode}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def is_current() -> bool:
+    """Whether what is installed was built from the sources as they are now."""
+    return MARK.exists() and MARK.read_text() == fingerprint()
 
 
 def link_library() -> None:
@@ -75,13 +81,12 @@ def _install() -> None:
 
 def main() -> None:
     link_library()
-    mark = BUILD / "collections" / "made-from"
     with (BUILD / ".collections.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        key = fingerprint()
-        if not mark.exists() or mark.read_text() != key:
+        if not is_current():
+            key = fingerprint()
             _install()
-            mark.write_text(key)
+            MARK.write_text(key)
             print(f"installed {INSTALLED.relative_to(ROOT)}")
 
 

@@ -303,8 +303,8 @@ class Server:
 
     def dsn(self, dbname: str = "postgres", **parameters: str | int) -> str:
         """A connection string over the Unix socket as the superuser; `parameters` add to it or overrule."""
-        base = {"host": str(self.socket_dir), "port": self.port, "user": self.superuser, "dbname": dbname}
-        merged = {**base, "connect_timeout": 10, **parameters}
+        own: dict[str, str | int] = {"host": str(self.socket_dir), "port": self.port, "user": self.superuser}
+        merged = {**own, "dbname": dbname, "connect_timeout": 10, **parameters}
         return make_conninfo("", **{name: value for name, value in merged.items() if value != ""})
 
     def tcp(self, dbname: str = "postgres", **parameters: str | int) -> str:
@@ -323,8 +323,8 @@ class Server:
 
     def psql(self, script: str, dbname: str = "postgres") -> str:
         """Run a script of several statements with psql, stopping at the first error; its unaligned output."""
-        command = [binaries.client("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(dbname)]
-        return self.run(*command, "-c", script).strip()
+        options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(dbname)]
+        return self.run(binaries.client("psql"), *options, "-c", script).strip()
 
     @contextlib.contextmanager
     def database(self, options: str = "") -> Iterator[str]:
