@@ -1,0 +1,47 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Programs of the host, run with a time limit and without a shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Collection, Sequence
+
+from .errors import HostFailed
+
+
+def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int] = (0,)) -> str:
+    """What a program prints to its standard output, in the C locale.
+
+    ``timeout`` is in seconds; ``accepted`` are the exit codes that are well.
+
+    Raises HostFailed with what the program says.
+    """
+    try:
+        finished = subprocess.run(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": ""},
+            encoding="utf-8",
+            errors="backslashreplace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise HostFailed(f"The command {command[0]} is not on this host.") from error
+    except subprocess.TimeoutExpired as error:
+        raise HostFailed(f"{_shown(command)} did not end within {timeout:g} seconds.") from error
+    except OSError as error:
+        raise HostFailed(f"{_shown(command)} cannot be run: {error.strerror or error}.") from error
+    if finished.returncode not in accepted:
+        said = " ".join((finished.stderr.strip() or finished.stdout.strip()).split())
+        raise HostFailed(f"{_shown(command)} ended with {finished.returncode}: {said or 'it said nothing'}")
+    return finished.stdout
+
+
+def _shown(command: Sequence[str]) -> str:
+    """The beginning of a command: enough to know it by, without a list of a hundred names."""
+    text = " ".join(command)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,216 @@
+#!/usr/bin/python
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible's door to the library's jobs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_ops_schedule
+short_description: Keep the recurring jobs of an instance as declared
+version_added: 0.1.0
+description:
+  - Keeps the complete set of one instance's recurring jobs, each a command of the agent C(pgops), started by
+    systemd's timers or by cron. A job of the instance that is not in O(jobs) is stopped and removed.
+  - Every job has a time limit and, if declared, a delay that is the host's own and the same each time, so that
+    the hosts of a fleet do not start at once.
+  - Calendars are checked on the host before anything is written.
+  - Nothing of another instance and nothing that somebody else made is touched.
+  - Needs no connection to the server.
+author:
+  - The pgops.fleet contributors (@pgops)
+options:
+  instance:
+    description: Name of the instance; it stands in the names of units and files.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) makes the jobs those of O(jobs).
+      - V(absent) stops and removes all jobs of the instance, whichever backend started them.
+    type: str
+    choices: [present, absent]
+    default: present
+  backend:
+    description:
+      - What starts the jobs. The jobs of the other backend are removed.
+      - V(systemd) makes a service and a timer for each job, C(pgops-INSTANCE-JOB), and confines the job; what it
+        prints goes to the journal. A run that still goes on is not started a second time.
+      - V(cron) makes one file in C(/etc/cron.d); what a job prints goes to syslog.
+      - V(none) leaves it to something else, for instance of a container, to start the commands in RV(jobs).
+    type: str
+    choices: [systemd, cron, none]
+    default: systemd
+  jobs:
+    description: All recurring jobs of the instance.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the job, of a-z, 0-9 and C(-).
+        type: str
+        required: true
+      arguments:
+        description: The subcommand of C(pgops) and its arguments. Never put a secret here.
+        type: list
+        elements: str
+        required: true
+      calendar:
+        description:
+          - When the job starts, as an C(OnCalendar) expression of systemd, in the host's time zone
+            where it names none.
+          - With O(backend=cron) in whole minutes, C([WEEKDAYS] [*-MONTHS-DAYS] [HOURS:MINUTES[:00]]) with V(*), lists
+            as V(1,15), ranges as V(Mon..Fri) and steps as V(0/15), but not weekdays together with days of the month;
+            or one of V(minutely), V(hourly), V(daily), V(weekly), V(monthly), V(quarterly), V(semiannually)
+            and V(yearly).
+        type: str
+        required: true
+      jitter:
+        description: The most seconds that a start is delayed.
+        type: int
+        default: 0
+      time_limit:
+        description: Seconds after which a run is ended.
+        type: int
+        default: 300
+      user:
+        description: The operating system's user that the job runs as.
+        type: str
+        default: pgops
+      writable:
+        description:
+          - Absolute paths that the job may write to besides the instance's own state, for instance a repository.
+          - systemd makes everything else read-only for the job; cron confines nothing.
+        type: list
+        elements: path
+        default: []
+      enabled:
+        description: V(false) is the same as not to declare the job.
+        type: bool
+        default: true
+  prefix:
+    description:
+      - The directory below which the agent is installed. systemd and cron read only C(/etc), so another prefix
+        than V(/) needs O(backend=none).
+    type: path
+    default: /
+extends_documentation_fragment:
+  - pgops.fleet.attributes
+notes:
+  - In check mode a missing user or cron daemon is a warning, since a task before this one may bring it; in a run
+    it is an error.
+seealso:
+  - module: pgops.fleet.pg_ops_agent
+"""
+
+EXAMPLES = r"""
+- name: Collect metrics every minute, and delete old samples at night
+  pgops.fleet.pg_ops_schedule:
+    instance: 17-main
+    jobs:
+      - name: collect
+        arguments: [collect]
+        calendar: minutely
+        jitter: 20
+        time_limit: 50
+      - name: retention
+        arguments: [retention]
+        calendar: "*-*-* 03:00:00"
+        jitter: 3600
+  become: true
+
+- name: The same without systemd
+  pgops.fleet.pg_ops_schedule:
+    instance: 17-main
+    backend: cron
+    jobs:
+      - name: collect
+        arguments: [collect]
+        calendar: minutely
+        jitter: 5
+        time_limit: 50
+  become: true
+
+- name: Remove all recurring jobs of the instance
+  pgops.fleet.pg_ops_schedule:
+    instance: 17-main
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: [create timer pgops-17-main-collect.timer]
+predictable:
+  description: Always V(true); what check mode reports is what a run changes.
+  returned: success
+  type: bool
+  sample: true
+jobs:
+  description: The jobs that are enabled, in the order in which they were declared; none with O(state=absent).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the job.
+      type: str
+      sample: collect
+    command:
+      description: What is executed.
+      type: list
+      elements: str
+      sample: [/usr/local/lib/pgops/current/bin/pgops, --instance, 17-main, collect]
+    user:
+      description: The operating system's user that it runs as.
+      type: str
+      sample: pgops
+    calendar:
+      description: When it starts.
+      type: str
+      sample: minutely
+code:
+  description: A stable word for the kind of error.
+  returned: failure
+  type: str
+  sample: invalid_input
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.pgops.fleet.plugins.module_utils import jobs, reporting
+
+JOB = {
+    "name": {"type": "str", "required": True},
+    "arguments": {"type": "list", "elements": "str", "required": True},
+    "calendar": {"type": "str", "required": True},
+    "jitter": {"type": "int", "default": 0},
+    "time_limit": {"type": "int", "default": 300},
+    "user": {"type": "str", "default": "pgops"},
+    "writable": {"type": "list", "elements": "path", "default": []},
+    "enabled": {"type": "bool", "default": True},
+}
+
+
+def main() -> None:
+    """Parse, call the library, report."""
+    module = AnsibleModule(
+        argument_spec={
+            "instance": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "backend": {"type": "str", "choices": ["systemd", "cron", "none"], "default": "systemd"},
+            "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
+            "prefix": {"type": "path", "default": "/"},
+        },
+        supports_check_mode=True,
+    )
+    reporting.report(module, lambda: jobs.converge(module.params, module.check_mode))
+
+
+if __name__ == "__main__":
+    main()
