@@ -10,4 +10,4 @@ from ansible_collections.pgops.fleet.plugins.plugin_utils.packed import PackedAc
 class ActionModule(PackedAction):
     """pg_ops_schema with the collection's SQL."""
 
-    under = "sql"
+    parts = (("sql", (".sql",)),)

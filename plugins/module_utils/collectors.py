@@ -235,3 +235,16 @@ def due(collector: Collector, now: float, last: float | None) -> bool:
     A clock that was set back makes a run due as well.
     """
     return last is None or int(now // collector.interval) != int(last // collector.interval)
+
+
+def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Collector]:
+    """All collectors; raises InvalidInput where two have one name, or two define one metric."""
+    both = [*shipped, *extra]
+    for kind, names in (
+        ("collector", [found.name for found in both]),
+        ("metric", [metric.name for found in both for metric in found.metrics]),
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidInput(f"The {kind} {', '.join(twice)} is defined twice.", "Give your own another name.")
+    return both

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import hashlib
 import os
@@ -12,11 +13,12 @@ import pwd
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from .errors import HostFailed
+from .errors import Busy, HostFailed
 from .plan import Change, difference
 
 
@@ -249,3 +251,32 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+@contextlib.contextmanager
+def exclusive(path: str, seconds: float) -> Iterator[None]:
+    """Hold the lock of a file, which is made where it is not there; it is released however the process ends.
+
+    Raises Busy where another holds it for longer than ``seconds``.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise failure(error, f"{path} cannot be written") from error
+    try:
+        _lock(descriptor, path, time.monotonic() + seconds)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: str, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Busy(f"Another run holds {path}; nothing was done.") from None
+            time.sleep(0.1)
+        else:
+            return

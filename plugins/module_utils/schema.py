@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import access, collectors, database, migrations, neighbours, objects, roles
+from . import access, collectors, credentials, database, files, migrations, neighbours, objects, roles
 from .access import Access, AccessFiles
 from .collectors import Collector
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
@@ -51,20 +51,7 @@ class Desired:
     def collectors(self) -> list[Collector]:
         """Shipped ones and the user's, which must not take a shipped one's name."""
         shipped = [collectors.parse(text, file) for file, text in below(self.sources, "sql/collectors").items()]
-        return joined(shipped, self.extra_collectors)
-
-
-def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Collector]:
-    """All collectors; raises InvalidInput where two have one name, or two define one metric."""
-    both = [*shipped, *extra]
-    for kind, names in (
-        ("collector", [found.name for found in both]),
-        ("metric", [metric.name for found in both for metric in found.metrics]),
-    ):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InvalidInput(f"The {kind} {', '.join(twice)} is defined twice.", "Give your own another name.")
-    return both
+        return collectors.joined(shipped, self.extra_collectors)
 
 
 @dataclass(frozen=True)
@@ -523,7 +510,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         node=params["node"],
         sources=unpack(params["sources"]),
         database=database.checked(params["database"]),
-        password=params["password"],
+        password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
         thresholds=checked_thresholds(params["thresholds"]),
         extra_collectors=tuple(
@@ -531,6 +518,15 @@ def desired(params: Mapping[str, Any]) -> Desired:
         ),
         access=Access(params["os_user"], tuple(params["peers"])),
     )
+
+
+def passfile_password(path: str | None) -> str | None:
+    """The password in a file of libpq's format that pg_ops_agent wrote; None where there is no such file.
+
+    Raises HostFailed.
+    """
+    present = files.read(path) if path else None
+    return credentials.password(present.content.decode()) if present else None
 
 
 def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -125,6 +125,15 @@ class Session:
         found = self.row(query, params)
         return next(iter(found.values())) if found else None
 
+    def documents(self, query: str) -> list[dict[str, Any]]:
+        """The JSON objects that a query of one column gives.
+
+        In binary form, for which the protocol takes a single statement only.
+        """
+        with translated(), self.connection.cursor() as cursor:
+            cursor.execute(query.encode(), binary=True)
+            return [row[0] for row in cursor.fetchall()]
+
     def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
         """Run a statement for its effect."""
         with translated():

@@ -54,6 +54,9 @@ options:
   password:
     description: Password of the agents' role, which agents use from other nodes. Not given, it is left as it is.
     type: str
+  passfile:
+    description: File on the host that M(pgops.fleet.pg_ops_agent) keeps the password in, read without O(password).
+    type: path
   retention_days:
     description: For how many days samples are kept.
     type: int
@@ -71,7 +74,8 @@ options:
     default: []
   rehearse:
     description:
-      - In check mode, also execute all changes inside the ops database and roll them back. It takes locks for a moment.
+      - In check mode, also execute all changes inside the ops database and roll them back.
+      - It takes their locks for a moment.
       - Nothing is rehearsed where the database does not exist yet.
     type: bool
     default: false
@@ -133,29 +137,29 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils import reporting, schema
 
+SPEC = {
+    **reporting.connection_spec(),
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "purge": {"type": "bool", "default": False},
+    "database": {"type": "str", "default": "pgops"},
+    "cluster": {"type": "str"},
+    "node": {"type": "str"},
+    "os_user": {"type": "str", "default": "pgops"},
+    "peers": {"type": "list", "elements": "str", "default": []},
+    "password": {"type": "str", "no_log": True},
+    "passfile": {"type": "path"},
+    "retention_days": {"type": "int", "default": 30},
+    "thresholds": {"type": "dict", "default": {}},
+    "collectors": {"type": "list", "elements": "str", "default": []},
+    "rehearse": {"type": "bool", "default": False},
+    "sources": {"type": "str", "default": "", "no_log": True},
+}
+NEEDED = [("state", "present", ["cluster", "node"])]
+
 
 def main() -> None:
     """Parse, call the library, report."""
-    module = AnsibleModule(
-        argument_spec={
-            **reporting.connection_spec(),
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "purge": {"type": "bool", "default": False},
-            "database": {"type": "str", "default": "pgops"},
-            "cluster": {"type": "str"},
-            "node": {"type": "str"},
-            "os_user": {"type": "str", "default": "pgops"},
-            "peers": {"type": "list", "elements": "str", "default": []},
-            "password": {"type": "str", "no_log": True},
-            "retention_days": {"type": "int", "default": 30},
-            "thresholds": {"type": "dict", "default": {}},
-            "collectors": {"type": "list", "elements": "str", "default": []},
-            "rehearse": {"type": "bool", "default": False},
-            "sources": {"type": "str", "default": "", "no_log": True},
-        },
-        required_if=[("state", "present", ["cluster", "node"])],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
     target = reporting.target(module.params)
     reporting.report(module, lambda: schema.converge(target, module.params, module.check_mode))
 

@@ -9,26 +9,33 @@ import os
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.pgops.fleet.plugins.module_utils import sources
 
 LIBRARY = os.path.dirname(sources.__file__)
 
 
-@functools.lru_cache(maxsize=None)
-def packed(suffixes: tuple[str, ...], under: str) -> str:
-    """The library's files with those suffixes, packed once a process."""
-    return sources.pack(sources.gather(LIBRARY, suffixes, under))
+Parts = tuple[tuple[str, tuple[str, ...]], ...]
+"""Folders of the library, each with the endings of the files that are taken from it."""
+
+
+@functools.cache
+def packed(parts: Parts) -> str:
+    """The library's files, packed once a process."""
+    found: dict[str, str] = {}
+    for under, suffixes in parts:
+        found.update(sources.gather(LIBRARY, suffixes, under))
+    return sources.pack(found)
 
 
 class PackedAction(ActionBase):  # type: ignore[misc]
     """Runs the module of the same name with the argument ``sources`` filled."""
 
-    suffixes: tuple[str, ...] = (".sql",)
-    under = ""
+    parts: Parts = ()
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ansible's entry."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = {**self._task.args, "sources": packed(self.suffixes, self.under)}
+        arguments = {**self._task.args, "sources": packed(self.parts)}
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         return result

@@ -56,6 +56,12 @@ BEGIN
             AND s.table_name = coalesce(u.item ->> 'table', '')
             AND s.index_name = coalesce(u.item ->> 'index', '')
             AND s.other = coalesce(u.item -> 'other', '{}');
+    IF (SELECT count(*) FROM pgops.shape_series AS p WHERE p.shape_id = new_shape_id)
+        <> jsonb_array_length(p_series)
+    THEN
+        RAISE EXCEPTION 'a shape names metrics that nobody described, or one series twice'
+            USING ERRCODE = 'data_exception';
+    END IF;
     RETURN new_shape_id;
 END
 $$;

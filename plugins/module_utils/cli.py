@@ -1,0 +1,144 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The agent's door: ``pgops --instance NAME collect`` and its kind. Timers run it, people may."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging.handlers
+import os
+import sys
+import time
+from typing import Any
+
+from . import collection, collectors, configuration, retention
+from .errors import Busy, InvalidInput, PgOpsError
+from .files import File, exclusive, write
+from .layout import Layout
+from .sources import gather
+from .version import VERSION
+
+BUSY = 75
+"""Exit code where the former run of the same job is still going (EX_TEMPFAIL of sysexits.h)."""
+
+LOG_BYTES = 1024 * 1024
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one job; returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 still busy."""
+    options = _parser().parse_args(arguments)
+    if options.job == "version":
+        print(VERSION)
+        return 0
+    started = time.time()
+    try:
+        layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
+        step_down(layout)
+        outcome = {"ok": True, **JOBS[options.job](layout)}
+        outcome["ok"] = not outcome.get("errors")
+        code = 0
+    except Busy as error:
+        outcome, code = {"ok": False, "error": str(error), "code": error.code}, BUSY
+    except PgOpsError as error:
+        outcome, code = {"ok": False, "error": str(error), "code": error.code}, 1
+    outcome["duration_ms"] = round((time.time() - started) * 1000)
+    log(options, {"job": options.job, **outcome})
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pgops", description="The agent of pgops.fleet on a PostgreSQL host.")
+    parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
+    parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
+    parser.add_argument("job", choices=[*JOBS, "version"], help="what to do")
+    return parser
+
+
+def collect(layout: Layout) -> dict[str, Any]:
+    """Run the collectors that are due."""
+    settings = configuration.load(layout)
+    with exclusive(f"{layout.state}/collect.lock", seconds=0):
+        result = collection.collect(settings, layout, installed(layout), last_runs(layout))
+        last = result.pop("last")
+        write(File(last_runs_path(layout), json.dumps({"format": 1, "last": last}).encode(), 0o640))
+        return result
+
+
+def maintain(layout: Layout) -> dict[str, Any]:
+    """Make and drop partitions."""
+    settings = configuration.load(layout)
+    with exclusive(f"{layout.state}/maintain.lock", seconds=0):
+        return retention.maintain(settings)
+
+
+JOBS = {"collect": collect, "maintain": maintain}
+
+
+def installed(layout: Layout) -> list[collectors.Collector]:
+    """The collectors that came with the agent, and the user's own; files that only root may write.
+
+    Raises InvalidInput.
+    """
+    library = os.path.dirname(os.path.abspath(__file__))
+    texts = [
+        *gather(library, (".sql",), "sql/collectors").items(),
+        *gather(layout.collectors, (".sql",)).items(),
+    ]
+    return [collectors.parse(text, path) for path, text in texts]
+
+
+def last_runs_path(layout: Layout) -> str:
+    """Where it is kept when each collector ran."""
+    return os.path.join(layout.state, "collect.json")
+
+
+def last_runs(layout: Layout) -> dict[str, float]:
+    """When each collector ran last, in Unix time; empty where that is not known."""
+    try:
+        with open(last_runs_path(layout), encoding="utf-8") as file:
+            return {str(name): float(moment) for name, moment in json.load(file)["last"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def only_instance(prefix: str) -> str:
+    """The name of the host's one configured instance.
+
+    Raises InvalidInput where there is none, or several.
+    """
+    folder = Layout("any", prefix).configurations
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    if len(names) != 1:
+        known = f"This host has the instances {', '.join(names)}." if names else "No instance is configured here."
+        raise InvalidInput(known, "Name one with --instance.")
+    return names[0]
+
+
+def step_down(layout: Layout) -> None:
+    """As root, become the agent's user: what a person tries by hand runs with the rights of the timer."""
+    if os.geteuid() != 0 or not os.path.isdir(layout.state):
+        return
+    owner = os.stat(layout.state)
+    if owner.st_uid:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
+def log(options: argparse.Namespace, outcome: dict[str, Any]) -> None:
+    """One line of JSON: to the journal by way of standard output, without a journal to a rotated file as well."""
+    line = json.dumps({"instance": options.instance, **outcome}, sort_keys=True)
+    print(line, flush=True)
+    if "JOURNAL_STREAM" in os.environ or sys.stdout.isatty():
+        return
+    try:
+        layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
+        handler = logging.handlers.RotatingFileHandler(
+            os.path.join(layout.state, "agent.log"), maxBytes=LOG_BYTES, backupCount=3
+        )
+        stamp = collection.iso(time.time())
+        handler.emit(logging.makeLogRecord({"msg": f"{stamp} {line}"}))
+        handler.close()
+    except (OSError, PgOpsError) as error:
+        print(f"the log file cannot be written: {error}", file=sys.stderr)

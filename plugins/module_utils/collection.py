@@ -1,0 +1,201 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One collection: run the collectors that are due on the source, and deliver their rounds to the sink."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import delivery
+from .collectors import Collector, Metric, Round, due, rounds, wrapped
+from .configuration import Configuration
+from .errors import InvalidInput, PgOpsError, QueryFailed, Unreachable
+from .layout import Layout
+from .server import Session, Target, connect
+from .spool import Spool
+
+ORIGIN = """
+SELECT concat_ws(' ', to_char(pg_postmaster_start_time(), 'YYYYMMDDHH24MISSUS'),
+                 to_char((SELECT max(d.stats_reset) FROM pg_stat_database AS d), 'YYYYMMDDHH24MISSUS'),
+                 (SELECT c.timeline_id FROM pg_control_checkpoint() AS c))
+"""
+"""What counters count from: the server's start, the last reset of statistics, the timeline."""
+
+DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
+"""Templates are left out: CREATE DATABASE waits for, and then fails on, anybody who is connected to one."""
+
+OWN = Collector(
+    name="agent",
+    query="",
+    metrics=(
+        Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
+        Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
+        Metric("samples_dropped", "count", "counter", "availability", help="Samples without room in the spool."),
+    ),
+)
+"""What a collection says of itself."""
+
+
+@dataclass
+class Tally:
+    """What happened in one collection; ``last`` is when each collector ran, in Unix time."""
+
+    rounds: list[Round] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    durations: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Values of all rounds."""
+        return sum(len(found.values) for found in self.rounds)
+
+
+def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
+    """The collectors that are enabled, with the intervals and timeouts of the configuration.
+
+    Raises InvalidInput for settings of a collector that is not there.
+    """
+    unknown = sorted(set(settings) - {collector.name for collector in found})
+    if unknown:
+        raise InvalidInput(f"Collectors are configured that do not exist: {', '.join(unknown)}.")
+    enabled = [collector for collector in found if settings.get(collector.name, {}).get("enabled", True)]
+    return [
+        replace(
+            collector,
+            interval=int(settings.get(collector.name, {}).get("interval", collector.interval)),
+            timeout=float(settings.get(collector.name, {}).get("timeout", collector.timeout)),
+        )
+        for collector in enabled
+    ]
+
+
+def source_target(configuration: Configuration) -> Target:
+    """The local server, by its socket, in the ops database, which a standby has as well."""
+    return Target(
+        host=configuration.socket_directory,
+        port=str(configuration.port),
+        user=configuration.role,
+        database=configuration.database,
+        application_name="pgops collect",
+        lock_timeout=0.1,
+    )
+
+
+def collect(
+    configuration: Configuration, layout: Layout, found: Sequence[Collector], last: Mapping[str, float]
+) -> dict[str, Any]:
+    """Run what is due, deliver it, and say what happened: samples, collectors, errors, last, sink and how many
+    rounds were delivered or spooled.
+
+    Raises PgOpsError where the source cannot be reached.
+    """
+    started = time.time()
+    tally = Tally(last=dict(last))
+    waiting = Spool(f"{layout.state}/spool.jsonl", configuration.spool_bytes)
+    with connect(source_target(configuration)) as source:
+        origin = source.value(ORIGIN)
+        chosen = [
+            collector
+            for collector in adjusted(found, configuration.collectors)
+            if collector.applies(source.major, source.in_recovery)
+            and due(collector, started, last.get(collector.name))
+        ]
+        run(source, chosen, tally, origin, started + configuration.time_budget)
+        tally.rounds += own_rounds(tally, origin, waiting.dropped())
+        result = _delivered(configuration, layout, source, tally, waiting, found)
+    return {**result, "samples": tally.samples, "collectors": len(chosen), "errors": tally.errors, "last": tally.last}
+
+
+def _delivered(
+    configuration: Configuration,
+    layout: Layout,
+    source: Session,
+    tally: Tally,
+    waiting: Spool,
+    found: Sequence[Collector],
+) -> dict[str, Any]:
+    """Deliver what waited and what is new, or keep it for later."""
+    identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
+    metrics = {collector.name: collector.metrics for collector in [*found, OWN]}
+    try:
+        with delivery.sink(configuration, layout, source) as session:
+            delivery.check_cluster(session, identity.system_identifier)
+            older = waiting.rounds()
+            tally.errors += delivery.deliver(session, configuration, identity, [*older, *tally.rounds], metrics)
+            waiting.clear()
+            place = "local" if session is source else "primary"
+            return {"sink": place, "delivered": len(older) + len(tally.rounds), "spooled": 0}
+    except (Unreachable, QueryFailed) as error:
+        dropped = waiting.append(tally.rounds)
+        tally.errors.append(f"not delivered, kept for later: {error}")
+        return {"sink": "spool", "delivered": 0, "spooled": len(tally.rounds), "dropped": dropped}
+
+
+def run(source: Session, chosen: Sequence[Collector], tally: Tally, origin: str, deadline: float) -> None:
+    """Run collectors, those of scope database in every database that lets us in, until the deadline."""
+    for collector in chosen:
+        if collector.scope == "instance":
+            measure(source, collector, tally, origin)
+    inside = [collector for collector in chosen if collector.scope == "database"]
+    if not inside:
+        return
+    for name in [row["datname"] for row in source.rows(DATABASES)]:
+        if time.time() > deadline:
+            _fail(tally, inside, f"{name}: left out, the time is used up")
+            continue
+        try:
+            with contextlib.ExitStack() as stack:
+                same = name == source.database
+                session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
+                for collector in inside:
+                    measure(session, collector, tally, origin)
+        except PgOpsError as error:
+            _fail(tally, inside, str(error))
+
+
+def measure(session: Session, collector: Collector, tally: Tally, origin: str) -> None:
+    """Run one collector in one database, read only and under its own time limit; it fails for itself alone."""
+    started = time.time()
+    tally.last[collector.name] = max(started, tally.last.get(collector.name, 0.0))
+    try:
+        with session.transaction():
+            session.execute("SET TRANSACTION READ ONLY")
+            limit = str(round(collector.timeout * 1000))
+            session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
+            rows = session.documents(wrapped(collector.query))
+        tally.rounds += rounds(collector, rows, iso(started), origin)
+    except (PgOpsError, ValueError) as error:
+        _fail(tally, [collector], f"{collector.name} in {session.database}: {error}")
+    spent = (time.time() - started) * 1000
+    tally.durations[collector.name] = tally.durations.get(collector.name, 0.0) + spent
+
+
+def _fail(tally: Tally, failed: Sequence[Collector], message: str) -> None:
+    tally.errors.append(message)
+    for collector in failed:
+        tally.failures[collector.name] = tally.failures.get(collector.name, 0) + 1
+
+
+def own_rounds(tally: Tally, origin: str, dropped: int) -> list[Round]:
+    """The collection's own cost and errors, as rounds."""
+    rows: list[dict[str, Any]] = [
+        {
+            "collector": name,
+            "collector_duration_ms": tally.durations.get(name, 0.0),
+            "collector_errors": tally.failures.get(name, 0),
+        }
+        for name in sorted({*tally.durations, *tally.failures})
+    ]
+    return rounds(OWN, [*rows, {"samples_dropped": dropped}], iso(time.time()), origin)
+
+
+def iso(moment: float) -> str:
+    """A Unix time as ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat()

@@ -1,0 +1,187 @@
+#!/usr/bin/python
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible's door to the library's agent."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_ops_agent
+short_description: Keep the agent of an instance on its host as declared
+version_added: 0.1.0
+description:
+  - Installs the command C(pgops), which timers run between playbook runs, and keeps an instance's configuration.
+  - Every version gets a directory of its own, is compiled and tried, and put to use by switching one link.
+    A run that is going on meanwhile ends with the version that it began with. The version before is kept.
+  - Your own collectors are checked against the shipped ones and installed as files that only root may write.
+author:
+  - The pgops.fleet contributors (@pgops)
+options:
+  state:
+    description:
+      - V(absent) removes the instance's configuration and state, and with the last instance of the host the command
+        and the user that this module made.
+    type: str
+    choices: [present, absent]
+    default: present
+  instance:
+    description: Name of the instance; it stands in the names of files and units.
+    type: str
+    required: true
+  cluster:
+    description: Name of the cluster, a primary and its standbys. Required with O(state=present).
+    type: str
+  node:
+    description: Name of this instance within the fleet. Required with O(state=present).
+    type: str
+  port:
+    description: Port of the instance's server.
+    type: int
+    default: 5432
+  socket_directory:
+    description: Directory of the server's Unix socket. Empty means the first of the usual ones that has it.
+    type: str
+    default: ""
+  database:
+    description: Name of the ops database.
+    type: str
+    default: pgops
+  peers:
+    description: The cluster's other nodes, one of which takes this one's samples while it is a standby.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: Host name or address, as this host reaches it.
+        type: str
+        required: true
+      port:
+        description: Port of its server.
+        type: int
+        default: 5432
+  ssl_mode:
+    description: How TLS is used towards O(peers), as in libpq's C(sslmode). Channel binding is demanded as well.
+    type: str
+    default: require
+    choices: [require, verify-ca, verify-full]
+  ca_cert:
+    description: File of the certificate authority's certificate on the host, for V(verify-ca) and V(verify-full).
+    type: path
+  password:
+    description:
+      - Password of the agents' role towards O(peers). It is kept in a file that only the agent can read.
+      - Not given, the file is left as it is.
+    type: str
+  user:
+    description: The operating system's user that the agent runs as. It is made if it is not there.
+    type: str
+    default: pgops
+  collectors:
+    description: Your own collectors, each the text of a file with a header as docs/monitoring.md describes it.
+    type: list
+    elements: str
+    default: []
+  collector_settings:
+    description:
+      - What differs from the collectors' files, as a mapping of a collector's name to any of C(interval) and
+        C(timeout) in seconds, and C(enabled).
+    type: dict
+    default: {}
+  python:
+    description: The Python of the agent. Empty means the one that Ansible uses on the host.
+    type: str
+    default: ""
+  prefix:
+    description: Directory below which everything is installed. With any other than V(/) no user is made.
+    type: path
+    default: /
+  sources:
+    description: The agent's files. The action plugin of this module fills it; leave it out.
+    type: str
+    default: ""
+extends_documentation_fragment:
+  - pgops.fleet.attributes
+requirements:
+  - psycopg 3.1 or newer for the agent's Python (Debian's C(python3-psycopg))
+"""
+
+EXAMPLES = r"""
+- name: Keep the agent of an instance
+  pgops.fleet.pg_ops_agent:
+    instance: 17-main
+    cluster: orders
+    node: db1/17-main
+    collector_settings:
+      database_size:
+        interval: 900
+  become: true
+
+- name: Take the agent away
+  pgops.fleet.pg_ops_agent:
+    instance: 17-main
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+version:
+  description: The version of the agent, which names its directory.
+  returned: with O(state=present)
+  type: str
+  sample: 0.1.0-3f0c5a7b9d21
+changes:
+  description: What was changed, or would be, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: [create user pgops, create agent 0.1.0-3f0c5a7b9d21]
+predictable:
+  description: Whether check mode could know what a run would change.
+  returned: success
+  type: bool
+  sample: true
+code:
+  description: A stable word for the kind of error.
+  returned: failure
+  type: str
+  sample: host_failed
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.pgops.fleet.plugins.module_utils import agent, reporting
+
+PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
+
+
+SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "instance": {"type": "str", "required": True},
+    "cluster": {"type": "str"},
+    "node": {"type": "str"},
+    "port": {"type": "int", "default": 5432},
+    "socket_directory": {"type": "str", "default": ""},
+    "database": {"type": "str", "default": "pgops"},
+    "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER},
+    "ssl_mode": {"type": "str", "default": "require", "choices": ["require", "verify-ca", "verify-full"]},
+    "ca_cert": {"type": "path"},
+    "password": {"type": "str", "no_log": True},
+    "user": {"type": "str", "default": "pgops"},
+    "collectors": {"type": "list", "elements": "str", "default": []},
+    "collector_settings": {"type": "dict", "default": {}},
+    "python": {"type": "str", "default": ""},
+    "prefix": {"type": "path", "default": "/"},
+    "sources": {"type": "str", "default": "", "no_log": True},
+}
+NEEDED = [("state", "present", ["cluster", "node"])]
+
+
+def main() -> None:
+    """Parse, call the library, report."""
+    module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
+    reporting.report(module, lambda: agent.converge(module.params, module.check_mode))
+
+
+if __name__ == "__main__":
+    main()
