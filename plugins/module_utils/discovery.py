@@ -30,7 +30,8 @@ class Instance:
     """One server of this host.
 
     ``version`` is the major version as far as files tell it, and with ``data_directory``, ``role`` and
-    ``system_identifier`` None where they don't, or where who runs this may not read them.
+    ``system_identifier`` None where they don't, or where who runs this may not read them. ``asked`` for: it is
+    named by the user, so that a connection is tried whatever files say.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Instance:
     data_directory: str | None = None
     role: str | None = None
     system_identifier: str | None = None
+    asked: bool = False
 
 
 def instances(root: str = "/") -> list[Instance]:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from .server import Session
 
@@ -24,8 +26,12 @@ SELECT (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS data_d
 
 def manager(session: Session) -> str:
     """Who manages the server besides: Patroni, repmgr, pg_auto_failover, a managed service, or nobody ('')."""
-    row = session.rows(READ)[0]
-    if row["patroni"] or (session.target.local and patroni_file(row["data_directory"])):
+    return recognised(session.rows(READ)[0], session.target.local)
+
+
+def recognised(row: Mapping[str, Any], local: bool) -> str:
+    """The same from what READ gave; the data directory is looked into where it is ``local``."""
+    if row["patroni"] or (local and patroni_file(row["data_directory"])):
         return "Patroni"
     if row["repmgr"]:
         return "repmgr"

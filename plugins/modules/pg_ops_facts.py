@@ -39,6 +39,12 @@ options:
     description: Measure databases, which asks the file system for the size of each of their files.
     type: bool
     default: false
+  max_bytes:
+    description:
+      - The most bytes of JSON that the facts may take. The ends of the longest lists are left out, and
+        C(truncated) says of which and how much. V(0) is no limit.
+    type: int
+    default: 65536
   statement_timeout:
     description: Seconds after which a query is given up.
     type: float
@@ -88,6 +94,7 @@ def main() -> None:
             "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
             "database": {"type": "str", "default": "pgops"},
             "database_sizes": {"type": "bool", "default": False},
+            "max_bytes": {"type": "int", "default": 65536},
             "statement_timeout": {"type": "float", "default": 5},
         },
         supports_check_mode=True,

@@ -13,7 +13,7 @@ from .. import discovery
 from ..errors import InvalidInput
 from ..server import Target
 from ..version import VERSION
-from . import host, instance
+from . import host, instance, size
 
 CONTRACT = 1
 """Raised when a key goes away or changes its meaning; new keys do not raise it."""
@@ -36,9 +36,8 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
         "sections": list(sections),
         "host": host.read(),
         "instances": [instance.read(found, at, wanted) for found, at in places(target)],
-        "truncated": [],
     }
-    return {"changed": False, "ansible_facts": {"pg_ops": facts}}
+    return {"changed": False, "ansible_facts": {"pg_ops": size.limit(facts, params["max_bytes"])}}
 
 
 def subset(words: Sequence[str]) -> tuple[str, ...]:
@@ -71,6 +70,5 @@ def places(target: Target) -> list[tuple[discovery.Instance, Target]]:
         return [(found, replace(target, host=found.socket_directory, port=str(found.port))) for found in known]
     at = replace(target, port=str(discovery.DEFAULT_PORT)) if target.port == "0" else target
     same = [found for found in known if str(found.port) == at.port]
-    if same:
-        return [(same[0], at)]
-    return [(discovery.Instance(f"port-{at.port}", int(at.port), at.host if at.local else "", running=False), at)]
+    unknown = discovery.Instance(f"port-{at.port}", int(at.port), at.host if at.local else "", running=False)
+    return [(replace(same[0] if same else unknown, asked=True), at)]

@@ -1,21 +1,22 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Facts of one instance: who it is, and the sections that its server answers."""
+"""Facts of one instance: who it is, and its sections."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import discovery
-from ..errors import PgOpsError
-from ..layout import Layout
+from ..errors import LoginRefused, PgOpsError, Unreachable, Unsupported
 from ..server import Session, Target, connect
+from . import agent, engine, ops
+from .answer import failed
 
-SECTIONS: tuple[str, ...] = ()
-
-IDENTITY = "SELECT current_setting('server_version'), (SELECT system_identifier::text FROM pg_control_system())"
+SERVER = ("server", "settings", "databases", "connections", "replication", "archiver")
+OPS = ("schema", "monitoring")
+SECTIONS = (*SERVER, *OPS, "agent", "jobs")
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,13 @@ class Wanted:
     database: str = "pgops"
     sizes: bool = False
 
+    def some(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of ``names`` that are wanted."""
+        return tuple(name for name in names if name in self.sections)
+
 
 def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str, Any]:
-    """An instance as one of ``instances`` in the contract. Never raises PgOpsError."""
+    """An instance as one of ``instances`` in the contract. Whatever fails is in it as an error."""
     facts: dict[str, Any] = {
         "name": found.name,
         "host": None if target.local else target.host,
@@ -40,40 +45,53 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "role": found.role,
         "system_identifier": found.system_identifier,
         "data_directory": found.data_directory,
-        "credential": exists(Layout(found.name).passfile),
+        "credential": agent.credential(found.name),
         "error": None,
     }
-    if not found.running and target.local and target.host == found.socket_directory and found.socket_directory:
-        return {**facts, "error": {"code": "unreachable", "message": "The server is down."}}
     try:
+        if not found.running and not found.asked:
+            raise Unreachable(f"The server {found.name} is down.")
         with connect(target) as session:
-            return {**facts, **_identity(session)}
+            facts.update(_asked(session, wanted))
     except PgOpsError as error:
-        return {**facts, "error": described(error)}
+        facts["running"] = found.running or isinstance(error, (LoginRefused, Unsupported))
+        facts.update({"error": failed(error)["error"], **{name: failed(error) for name in wanted.some(SERVER + OPS)}})
+    facts.update({name: agent.READERS[name](found.name) for name in wanted.some(("agent", "jobs"))})
+    return facts
 
 
-def _identity(session: Session) -> dict[str, Any]:
-    version, identifier = session.rows(IDENTITY)[0].values()
-    return {
+def _asked(session: Session, wanted: Wanted) -> dict[str, Any]:
+    """What a server answers: who it is, and the sections that are wanted of it."""
+    server = engine.server(session, wanted.database)
+    readers = {
+        "server": lambda: server.section,
+        "settings": lambda: engine.settings(session, server),
+        "databases": lambda: engine.databases(session, server, wanted.sizes),
+        "connections": lambda: engine.connections(session, server),
+        "replication": lambda: engine.replication(session, server),
+        "archiver": lambda: engine.archiver(session),
+    }
+    facts = {
         "running": True,
-        "version": version.split(" ")[0],
+        "version": server.version.split(" ")[0],
         "major": session.major,
         "role": "standby" if session.in_recovery else "primary",
-        "system_identifier": identifier,
     }
+    known = {key: server.section.get(key) for key in ("system_identifier", "data_directory")}
+    facts.update({key: value for key, value in known.items() if value is not None})
+    facts.update({name: readers[name]() for name in wanted.some(SERVER)})
+    if wanted.some(OPS):
+        facts.update(_of_ops_database(session, wanted, server))
+    return facts
 
 
-def described(error: PgOpsError) -> dict[str, str]:
-    """An error as the contract shows it."""
-    return {"code": error.code, "message": str(error)[:1000]}
-
-
-def exists(path: str) -> bool | None:
-    """Whether something is at a path; None where that is out of sight."""
+def _of_ops_database(session: Session, wanted: Wanted, server: engine.Server) -> Mapping[str, Any]:
+    sections = wanted.some(OPS)
+    if server.ops_database is None and not server.section.get("error"):
+        absent = ops.absent(wanted.database)
+        return {name: absent[name] for name in sections}
     try:
-        os.stat(path)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    return True
+        with connect(replace(session.target, database=wanted.database)) as inside:
+            return {name: ops.READERS[name](inside) for name in sections}
+    except PgOpsError as error:
+        return {name: failed(error) for name in sections}

@@ -1,0 +1,190 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The sections that the host's files answer: the agent of an instance, and its recurring jobs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .. import configuration
+from ..errors import HostFailed, InvalidInput, PgOpsError
+from ..layout import Layout
+from .answer import failed
+
+NO_ACCESS = "needs root or the agent's user"
+SYSTEMCTL_TIMEOUT = 5
+ASSIGNMENT = re.compile(r"^(Instance|Job|OnCalendar)=(.*)$", re.MULTILINE)
+CRON_LINE = re.compile(r"^(?P<calendar>(?:\S+\s+){4}\S+)\s+\S+\s+.*/pgops\s+(?P<job>[a-z_-]+)", re.MULTILINE)
+
+
+def credential(instance: str) -> bool | None:
+    """Whether the agent has a password for the cluster's other nodes; None where that is out of sight."""
+    try:
+        return exists(Layout(instance).passfile)
+    except InvalidInput:
+        return False
+
+
+def exists(path: str) -> bool | None:
+    """Whether something is at a path; None where that is out of sight."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def read(layout: Layout) -> dict[str, Any]:
+    """The section ``agent``."""
+    version = _version(layout)
+    found: dict[str, Any] = {
+        "version": version.split("-")[0] if version else None,
+        "build": version,
+        "configured": exists(layout.agent_file),
+        "cluster": None,
+        "node": None,
+        "database": None,
+        "peers": None,
+        "collectors": _names(os.path.join(layout.current, "pgops", "sql", "collectors")),
+        "own_collectors": _names(layout.collectors),
+        "spooled_bytes": _size(os.path.join(layout.state, "spool.jsonl")),
+        "error": None,
+        "hidden": {},
+    }
+    if found["configured"]:
+        try:
+            present = configuration.load(layout)
+        except HostFailed:
+            found["hidden"].update(dict.fromkeys(("cluster", "node", "database", "peers"), NO_ACCESS))
+        else:
+            found.update(cluster=present.cluster, node=present.node, database=present.database)
+            found["peers"] = [f"{peer.host}:{peer.port}" for peer in present.peers]
+    unseen = [key for key in ("configured", "own_collectors", "spooled_bytes") if found[key] is None]
+    found["hidden"].update(dict.fromkeys(unseen, NO_ACCESS))
+    return found
+
+
+def _version(layout: Layout) -> str | None:
+    """The name of the version that the link is switched to."""
+    try:
+        return os.path.basename(os.readlink(layout.current))
+    except OSError:
+        return None
+
+
+def _names(folder: str) -> list[str] | None:
+    """Names of the collectors in a folder; None where it is out of sight."""
+    try:
+        return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".sql"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return None
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a file, 0 where there is none; None where it is out of sight."""
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError:
+        return None
+
+
+# --- jobs
+
+
+def jobs(layout: Layout) -> dict[str, Any]:
+    """The section ``jobs``."""
+    found = _timers(layout)
+    names = [f"{job['unit']}.{suffix}" for job in found for suffix in ("timer", "service")]
+    states = _states(names) if names and os.path.isdir("/run/systemd/system") else {}
+    listed = [_state(job, states) for job in found] + _cron(layout)
+    return {"list": sorted(listed, key=lambda job: str(job["name"])), "error": None, "hidden": {}}
+
+
+def _timers(layout: Layout) -> list[dict[str, Any]]:
+    """Our timers of the instance. Who owns a unit stands in it: two instances' names can begin alike."""
+    found = []
+    for path in sorted(
+        glob.glob(os.path.join(glob.escape(layout.units), f"pgops-{glob.escape(layout.instance)}-*.timer"))
+    ):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            fields = dict(ASSIGNMENT.findall(file.read()))
+        if fields.get("Instance") == layout.instance:
+            unit = os.path.basename(path)[: -len(".timer")]
+            found.append({"unit": unit, "name": fields.get("Job"), "calendar": fields.get("OnCalendar")})
+    return found
+
+
+def _states(units: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What systemd knows of units, by their names, from one call.
+
+    Raises HostFailed.
+    """
+    properties = "--property=Id,ActiveState,Result,ExecMainStatus,ExecMainExitTimestampMonotonic"
+    try:
+        shown = subprocess.run(
+            ["systemctl", "show", properties, "--", *units],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SYSTEMCTL_TIMEOUT,
+            env={**os.environ, "LC_ALL": "C"},
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostFailed(f"systemctl does not answer: {error}.") from error
+    blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
+    return {block["Id"]: block for block in blocks if "Id" in block}
+
+
+def _state(job: dict[str, Any], states: dict[str, dict[str, str]]) -> dict[str, Any]:
+    timer, service = (states.get(f"{job['unit']}.{suffix}", {}) for suffix in ("timer", "service"))
+    ended = int(service.get("ExecMainExitTimestampMonotonic") or 0)
+    return {
+        "name": job["name"],
+        "backend": "systemd",
+        "calendar": job["calendar"],
+        "active": timer["ActiveState"] == "active" if timer else None,
+        "last_run_age_s": max(0, round(time.monotonic() - ended / 1e6)) if ended else None,
+        "last_result": service.get("Result") if ended else None,
+        "last_exit_code": int(service.get("ExecMainStatus") or 0) if ended else None,
+    }
+
+
+def _cron(layout: Layout) -> list[dict[str, Any]]:
+    """Our jobs in the instance's crontab; cron keeps no record of runs."""
+    try:
+        with open(layout.crontab, encoding="utf-8", errors="replace") as file:
+            lines = CRON_LINE.finditer(file.read())
+    except OSError:
+        return []
+    unknown = dict.fromkeys(("last_run_age_s", "last_result", "last_exit_code"))
+    return [
+        {"name": line["job"], "backend": "cron", "calendar": line["calendar"], "active": None, **unknown}
+        for line in lines
+    ]
+
+
+def _safely(reader: Callable[[Layout], dict[str, Any]], instance: str) -> dict[str, Any]:
+    try:
+        return reader(Layout(instance))
+    except PgOpsError as error:
+        return failed(error)
+    except OSError as error:
+        return failed(HostFailed(str(error)))
+
+
+READERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "agent": lambda instance: _safely(read, instance),
+    "jobs": lambda instance: _safely(jobs, instance),
+}

@@ -1,0 +1,130 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The sections that the ops database answers: what is installed in it, and how fresh its samples are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import QueryFailed
+from ..objects import CATALOGUE
+from ..server import Session
+from .answer import ask, failed
+
+MISSING = ("42P01", "3F000")
+"""undefined_table, invalid_schema_name: the schema was never installed here."""
+
+# Another major version of the server writes definitions differently: then nothing can be said about drift.
+SCHEMA = f"""
+WITH installed AS MATERIALIZED (
+    SELECT f.object, f.sha256, f.server_major FROM pgops.fingerprint AS f
+),
+
+comparison AS (
+    SELECT NOT EXISTS (
+        SELECT FROM installed AS i WHERE i.server_major <> current_setting('server_version_num')::integer / 10000
+    ) AS possible
+)
+
+SELECT
+    current_database() AS database,
+    true AS installed,
+    (SELECT max(m.number) FROM pgops.migration AS m) AS migration,
+    (SELECT m.collection_version FROM pgops.migration AS m ORDER BY m.number DESC LIMIT 1) AS collection_version,
+    (SELECT max(m.applied_at) FROM pgops.migration AS m) AS migrated_at,
+    (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days') AS retention_days,
+    CASE WHEN c.possible THEN (
+        SELECT coalesce(json_agg(coalesce(i.object, o.object) ORDER BY coalesce(i.object, o.object)), '[]')
+        FROM installed AS i FULL JOIN ({CATALOGUE}) AS o ON i.object = o.object
+        WHERE i.sha256 IS DISTINCT FROM o.sha256
+    ) END AS drifted
+FROM comparison AS c
+"""
+
+# One index look-up a shape: the newest round of each, under the collector of the shape's first series.
+# A shape belongs to one collector, so its first series stands for all.
+MONITORING = """
+WITH newest AS MATERIALIZED (
+    SELECT n.node, coalesce(c.collector, m.metric_name) AS collector, max(r.collected_at) AS collected_at
+    FROM pgops.shape AS h
+    INNER JOIN pgops.node AS n ON h.node_id = n.node_id
+    INNER JOIN pgops.shape_series AS p ON h.shape_id = p.shape_id AND p.place = 1
+    INNER JOIN pgops.series AS s ON p.series_id = s.series_id
+    INNER JOIN pgops.metric AS m ON s.metric_id = m.metric_id
+    LEFT JOIN pgops.collector AS c ON m.metric_name = ANY (c.metrics)
+    CROSS JOIN LATERAL (
+        SELECT o.collected_at FROM pgops.round AS o
+        WHERE o.shape_id = h.shape_id AND o.collected_at >= current_date - 1
+        ORDER BY o.collected_at DESC LIMIT 1
+    ) AS r
+    WHERE h.last_used_on >= current_date - 1
+    GROUP BY 1, 2
+),
+
+partition AS MATERIALIZED (
+    SELECT i.inhrelid, to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+    FROM pg_inherits AS i INNER JOIN pg_class AS c ON i.inhrelid = c.oid
+    WHERE i.inhparent = to_regclass('pgops.round') AND c.relname ~ '^round_[0-9]{8}$'
+)
+
+SELECT
+    (SELECT coalesce(json_agg(json_build_object(
+        'node', n.node,
+        'cluster', n.cluster,
+        'primary', n.is_primary,
+        'agent_version', nullif(n.agent_version, ''),
+        'seen_age_s', extract(epoch FROM now() - n.last_seen_at)::bigint,
+        'newest_age_s', (SELECT extract(epoch FROM now() - max(w.collected_at))::bigint
+                         FROM newest AS w WHERE w.node = n.node)
+    ) ORDER BY n.last_seen_at, n.node), '[]') FROM pgops.node AS n) AS nodes,
+    (SELECT coalesce(json_agg(json_build_object(
+        'node', w.node,
+        'collector', w.collector,
+        'age_s', extract(epoch FROM now() - w.collected_at)::bigint
+    ) ORDER BY w.collected_at, w.node, w.collector), '[]') FROM newest AS w) AS newest,
+    (SELECT count(*) FROM (SELECT FROM pgops.series LIMIT 100000) AS s) AS series,
+    (SELECT count(*) FROM partition) AS partitions,
+    (SELECT min(d.day) FROM partition AS d) AS oldest_day,
+    (SELECT max(d.day) FROM partition AS d) AS newest_day,
+    (SELECT coalesce(sum(pg_total_relation_size(d.inhrelid)), 0)::bigint FROM partition AS d) AS store_bytes
+"""
+
+
+def schema(session: Session) -> dict[str, Any]:
+    """What is installed in the ops database, and whether somebody edited it."""
+    try:
+        found = {**ask(session, SCHEMA), "error": None, "hidden": {}}
+    except QueryFailed as error:
+        return no_schema(session.database) if error.sqlstate in MISSING else failed(error)
+    if found["drifted"] is None:
+        found["hidden"]["drifted"] = "installed on another major version of PostgreSQL; pg_ops_schema records it anew"
+    return found
+
+
+def no_schema(database: str) -> dict[str, Any]:
+    """The section ``schema`` where there is none."""
+    unknown = ("migration", "collection_version", "migrated_at", "retention_days", "drifted")
+    return {"database": database, "installed": False, **dict.fromkeys(unknown), "error": None, "hidden": {}}
+
+
+def monitoring(session: Session) -> dict[str, Any]:
+    """How old the newest samples are, and how much is stored."""
+    try:
+        return {**ask(session, MONITORING), "error": None, "hidden": {}}
+    except QueryFailed as error:
+        return no_monitoring() if error.sqlstate in MISSING else failed(error)
+
+
+def no_monitoring() -> dict[str, Any]:
+    """The section ``monitoring`` where no schema is installed."""
+    unknown = ("series", "partitions", "oldest_day", "newest_day", "store_bytes")
+    return {"nodes": [], "newest": [], **dict.fromkeys(unknown), "error": None, "hidden": {}}
+
+
+READERS: dict[str, Callable[[Session], dict[str, Any]]] = {"schema": schema, "monitoring": monitoring}
+
+
+def absent(database: str) -> dict[str, dict[str, Any]]:
+    """The sections where there is no ops database."""
+    return {"schema": no_schema(database), "monitoring": no_monitoring()}
