@@ -57,12 +57,13 @@ def report(module: AnsibleModule, work: Callable[[], Mapping[str, Any]]) -> None
     A missing driver in check mode is no error: the package may come with the run that is being predicted.
     """
     try:
-        result = work()
+        result = dict(work())
     except DriverMissing as error:
-        if module.check_mode:
-            module.exit_json(**unpredictable(f"{error} What a run would change cannot be predicted yet."))
-        module.fail_json(msg=str(error), code=error.code)
+        if not module.check_mode:
+            module.fail_json(msg=str(error), code=error.code)
+        result = unpredictable(f"{error} What a run would change cannot be predicted yet.")
     except PgOpsError as error:
         module.fail_json(msg=str(error), code=error.code)
-    else:
-        module.exit_json(**result)
+    for warning in result.pop("warnings", ()):
+        module.warn(warning)
+    module.exit_json(**result)
