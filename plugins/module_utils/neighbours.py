@@ -11,7 +11,8 @@ from typing import Any
 from .server import Session
 
 READ = """
-SELECT (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS data_directory,
+SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
+           AS data_directory,
        EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid
                WHERE a.application_name LIKE 'Patroni%' AND (r.rolsuper OR r.rolreplication)) AS patroni,
        EXISTS (SELECT FROM pg_extension WHERE extname = 'repmgr') AS repmgr,

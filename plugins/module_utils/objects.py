@@ -28,7 +28,7 @@ FROM (
                SELECT string_agg(concat_ws(' ', a.grantee::regrole, a.privilege_type, a.is_grantable), ', '
                                  ORDER BY a.grantee::regrole::text COLLATE "C", a.privilege_type)
                FROM aclexplode(p.proacl) AS a), 'default') AS definition
-    FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('pgops')
+    FROM pg_proc AS p WHERE p.pronamespace = (SELECT to_regnamespace('pgops'))
     UNION ALL
     SELECT CASE c.relkind WHEN 'v' THEN 'view ' ELSE 'table ' END || c.oid::regclass::text,
            concat_ws(E'\n',
@@ -49,7 +49,7 @@ FROM (
                                   ORDER BY a.grantee::regrole::text COLLATE "C", a.privilege_type)
                 FROM aclexplode(c.relacl) AS a WHERE a.grantee <> c.relowner))
     FROM pg_class AS c
-    WHERE c.relnamespace = to_regnamespace('pgops') AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+    WHERE c.relnamespace = (SELECT to_regnamespace('pgops')) AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
 ) AS found (object, definition)
 """
 """Every function, view and table of the schema with the SHA-256 of its definition, owner and rights."""

@@ -31,6 +31,14 @@ def credential(instance: str) -> bool | None:
         return False
 
 
+def configured(instance: str) -> bool | None:
+    """Whether the agent knows the instance; None where that is out of sight."""
+    try:
+        return exists(Layout(instance).agent_file)
+    except InvalidInput:
+        return False
+
+
 def exists(path: str) -> bool | None:
     """Whether something is at a path; None where that is out of sight."""
     try:

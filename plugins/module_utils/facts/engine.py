@@ -64,7 +64,7 @@ SELECT
     CASE WHEN may.see_settings THEN current_setting('data_directory') END AS data_directory,
     CASE WHEN may.see_settings THEN current_setting('config_file') END AS config_file,
     nullif(current_setting('cluster_name'), '') AS cluster_name,
-    current_setting('server_encoding') AS encoding,
+    (SELECT pg_encoding_to_char(d.encoding) FROM pg_database AS d WHERE d.datname = 'template1') AS encoding,
     current_setting('data_checksums') = 'on' AS data_checksums,
     CASE WHEN pg_is_in_recovery() THEN json_build_object(
         'paused', pg_is_wal_replay_paused(),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,13 +52,21 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
     try:
         if not found.running and not found.asked:
             raise Unreachable(f"The server {found.name} is down.")
-        with connect(target) as session:
+        with _session(found, target, wanted) as session:
             facts.update(_asked(session, wanted))
     except PgOpsError as error:
         facts["running"] = found.running or isinstance(error, (LoginRefused, Unsupported))
         facts.update({"error": failed(error)["error"], **{name: failed(error) for name in wanted.some(SERVER + OPS)}})
     facts.update({name: agent.READERS[name](found.name) for name in wanted.some(("agent", "jobs"))})
     return facts
+
+
+def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Session:
+    """A session that can answer as much as possible: where the agent is configured, the ops database is there."""
+    if wanted.some(OPS) and target.local and agent.configured(found.name):
+        with contextlib.suppress(LoginRefused):
+            return connect(replace(target, database=wanted.database))
+    return connect(target)
 
 
 def _asked(session: Session, wanted: Wanted) -> dict[str, Any]:
@@ -90,6 +99,8 @@ def _of_ops_database(session: Session, wanted: Wanted, server: engine.Server) ->
     if server.ops_database is None and not server.section.get("error"):
         absent = ops.absent(wanted.database)
         return {name: absent[name] for name in sections}
+    if session.database == wanted.database:
+        return {name: ops.READERS[name](session) for name in sections}
     try:
         with connect(replace(session.target, database=wanted.database)) as inside:
             return {name: ops.READERS[name](inside) for name in sections}
