@@ -63,7 +63,7 @@ class Background:
         """Wait for the end and print what it wrote; the session fails, or is skipped, with it."""
         code = self.start().wait()
         text = self.log.read_text(errors="replace").rstrip()
-        print(text)
+        print(text, flush=True)
         session.log(f"{self.name}: {time.monotonic() - self.began:.0f} s since its start")
         if code == CANNOT_RUN_HERE:
             session.skip(text.rpartition("\n")[2])
@@ -184,7 +184,7 @@ def oldest_host(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Fetch the binaries of every supported PostgreSQL."""
     said = str(session.run("python", "tests/binaries.py", silent=True)).strip()
-    print(said)
+    print(said, flush=True)
     missing = [line for line in said.splitlines() if line.startswith("not here")]
     if missing:
         session.skip("; ".join(missing))

