@@ -37,6 +37,7 @@ _OPENING = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
        pg_catalog.set_config('TimeZone', 'UTC', false),
+       pg_catalog.set_config('jit', 'off', false),
        CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'
             THEN pg_catalog.set_config('lc_messages', 'C', false) END,
        pg_catalog.set_config('statement_timeout', %s, false),
