@@ -23,14 +23,16 @@ make_server() {
     chown postgres:postgres /var/lib/postgresql/.pgpass
 }
 
-# The role appears on the primary when all else is there, so this waits for a finished primary.
+# fleet.py says when the primary has everything in it.
 clone() {
     data=$(echo /var/lib/postgresql/*/main)
+    until [ -e /run/primary-is-ready ]; do sleep 0.1; done
     rm -rf "$data"
-    until runuser -u postgres -- pg_basebackup --dbname="host=$1 user=replicator connect_timeout=2" \
+    # The slot can be taken for a moment by the host's predecessor.
+    until runuser -u postgres -- pg_basebackup --dbname="host=$1 user=replicator sslmode=require" \
         --pgdata="$data" --slot="$(hostname)" --checkpoint=fast --write-recovery-conf --no-sync; do
         rm -rf "$data"
-        sleep 0.3
+        sleep 1
     done
 }
 
@@ -54,6 +56,8 @@ if ! [ -e /etc/ssh/ssh_host_ed25519_key ]; then
     make_server
     [ -z "${2:-}" ] || clone "$2"
 fi
+# systemd does it on machines; in a container it is left to whoever starts it. LoadCredential= needs it.
+mount --make-rshared /
 if [ "$(stat --file-system --format=%T /sys/fs/cgroup)" != cgroup2fs ]; then
     unify_cgroups
     exec unshare --cgroup sh -ec 'mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec /sbin/init'

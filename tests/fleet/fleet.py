@@ -16,8 +16,9 @@ Files: `image.sh` is the last step of an image's build, `first_boot.sh` a new ho
 
 Exit status: 0, 1 for a failure, 2 for wrong usage, 3 where this machine cannot run a fleet at all.
 
-Unlike real machines, the containers cannot raise limits above 4096 files and processes, lower an OOM score, mount
-block devices or set the clock. They get CAP_SYS_ADMIN because systemd silently ignores a unit's sandbox without it.
+Unlike real machines, the hosts cannot raise limits above 4096 files and processes, lower an OOM score, mount block
+devices or set the clock, and on a machine with the old cgroup hierarchies MemoryMax=, TasksMax= and CPUQuota= do
+nothing. They share the machine's kernel, disk and load average.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import ipaddress
 import json
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -76,6 +79,9 @@ HOST_PACKAGES = (
     "iproute2",
     "procps",
 )
+# What root has on any machine and units' settings rely on: without SYS_ADMIN systemd silently ignores every
+# sandbox, without NET_ADMIN a private network.
+CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_NICE", "SYS_PTRACE", "DAC_READ_SEARCH", "AUDIT_WRITE")
 DATABASES = ("accounts.sql", "shop.sql", "weird.sql")
 READY_WITHIN = 120.0  # seconds
 
@@ -93,6 +99,11 @@ class Host:
     @property
     def role(self) -> str:
         return "standby" if self.primary else "primary"
+
+    @property
+    def mac_address(self) -> str:
+        """Always the same, or neighbours go on talking to a host's predecessor for half a minute."""
+        return f"02:70:67:6f:70:{self.number:02x}"
 
 
 HOSTS = (
@@ -342,9 +353,9 @@ def start(fleet: Fleet, host: Host) -> None:
     podman(
         *("run", "--detach", "--name", host.name, "--hostname", host.name),
         *("--label", f"{NAME}={fleet.version(host)}", "--systemd=always"),
-        *("--network", NAME, "--ip", fleet.address(host)),
+        *("--network", NAME, "--ip", fleet.address(host), "--mac-address", host.mac_address),
         *("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--shm-size", "256m"),
-        *("--cap-add", "SYS_ADMIN"),
+        *("--cap-add", ",".join(CAPABILITIES)),
         fleet.images[host.suite],
         *("sh", "-c", (HERE / "first_boot.sh").read_text(encoding="utf-8"), "first_boot", fleet.public_key),
         *([host.primary] if host.primary else []),
@@ -378,31 +389,38 @@ def healthy_states(host: Host) -> tuple[str, ...]:
     return tuple(f"{system} {host.role} ready" for system in ("running", "degraded"))
 
 
-def wait_for(host: Host, answer: Callable[[], str], wanted: Callable[[str], bool]) -> str:
-    """Ask until the answer is a wanted one; raise FleetError with the last answer and the host's log."""
-    deadline = time.monotonic() + READY_WITHIN
-    last = ""
-    while time.monotonic() < deadline:
-        with suppress(FleetError):
-            last = answer()
-            if wanted(last):
-                return last
-        if host.name not in containers():
-            break
-        time.sleep(0.2)
-    log = podman("logs", "--tail", "15", host.name)
-    raise FleetError(f"{host.name} did not become ready (last seen: {last or 'nothing'})\n{log}")
+def wait_until(host: Host, holds: Callable[[], bool], what: str, every: float) -> None:
+    """Ask `every` so many seconds until it holds; raise FleetError with the host's last words if it does not."""
+    started = time.monotonic()
+    checked = started
+    while not holds():
+        now = time.monotonic()
+        gone = now - checked > 2 and host.name not in containers()
+        if gone or now - started > READY_WITHIN:
+            log = podman("logs", "--tail", "15", host.name)
+            raise FleetError(f"{host.name}: {what} within {now - started:.0f} s\n{log}")
+        checked = now if now - checked > 2 else checked
+        time.sleep(every)
+
+
+def ssh_answers(fleet: Fleet, host: Host) -> bool:
+    with suppress(OSError), socket.create_connection((fleet.address(host), 22), timeout=1):
+        return True
+    return False
 
 
 def learn_host_keys(fleet: Fleet, hosts: Iterable[Host]) -> None:
     """Take the host keys out of the containers, which beats trusting the first answer on the network."""
 
-    def known_host(host: Host) -> str:
-        ask = ("exec", host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
-        key = wait_for(host, lambda: podman(*ask), lambda answer: answer.startswith("ssh-ed25519 "))
-        return f"{fleet.address(host)} {' '.join(key.split()[:2])}\n"
+    def host_key(host: Host) -> tuple[str, str]:
+        wait_until(host, lambda: ssh_answers(fleet, host), "SSH did not answer", every=0.1)
+        key = podman("exec", host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+        return fleet.address(host), " ".join(key.split()[:2])
 
-    write_if_different(KNOWN_HOSTS, "".join(in_parallel(known_host, hosts)))
+    lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
+    keys = {address: key for address, _, key in (line.partition(" ") for line in lines)}
+    keys.update(in_parallel(host_key, hosts))
+    write_if_different(KNOWN_HOSTS, "".join(f"{address} {key}\n" for address, key in sorted(keys.items())))
 
 
 def fill(fleet: Fleet, host: Host) -> None:
@@ -411,25 +429,27 @@ def fill(fleet: Fleet, host: Host) -> None:
     files = (HERE / name for name in (*DATABASES, "replication.sql"))
     script = "".join(file.read_text(encoding="utf-8") for file in files)
     psql = f"psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -v standbys={standbys} -d postgres -f -"
-    on_host(fleet, host, f"cd / && sudo -u postgres {psql}", script)
-
-
-def await_ready(fleet: Fleet, host: Host) -> None:
-    started = time.monotonic()
-    if not host.primary:
-        wait_for(host, lambda: state(fleet, host), lambda answer: " primary " in answer)
-        fill(fleet, host)
-    wait_for(host, lambda: state(fleet, host), lambda answer: answer == healthy_states(host)[0])
-    say(f"{host.name} is ready after {time.monotonic() - started:.1f} s")
+    steps = f"cd /; until pg_isready -q; do sleep 0.1; done; PGOPTIONS=--synchronous_commit=off exec {psql}"
+    on_host(fleet, host, f"sudo -u postgres sh -c {shlex.quote(steps)}", script)
 
 
 def make(fleet: Fleet, hosts: Sequence[Host]) -> None:
-    """Make hosts anew, all at once, and describe the whole fleet in the files for Ansible and SSH."""
+    """Make hosts anew, all at once. The standbys prepare themselves until their primaries have everything in them."""
+    started = time.monotonic()
+    primaries = [host for host in hosts if not host.primary]
+    standbys = [host for host in hosts if host.primary]
     in_parallel(lambda host: start(fleet, host), hosts)
-    running = containers()
-    present = [host for host in HOSTS if host.name in running]
-    learn_host_keys(fleet, present)
-    in_parallel(lambda host: await_ready(fleet, host), hosts)
+    learn_host_keys(fleet, primaries)
+    in_parallel(lambda host: fill(fleet, host), primaries)
+    in_parallel(lambda host: podman("exec", host.name, "touch", "/run/primary-is-ready"), standbys)
+    learn_host_keys(fleet, standbys)
+
+    def await_health(host: Host) -> None:
+        wanted = healthy_states(host)[0]
+        wait_until(host, lambda: state(fleet, host) == wanted, f"was not '{wanted}'", every=0.5)
+        say(f"{host.name} is ready after {time.monotonic() - started:.1f} s")
+
+    in_parallel(await_health, hosts)
 
 
 # --- The inventory ------------------------------------------------------------------------------------------------
