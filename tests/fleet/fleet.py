@@ -558,9 +558,9 @@ def down(images: bool) -> None:
     INVENTORY.unlink(missing_ok=True)
     KNOWN_HOSTS.unlink(missing_ok=True)
     if images:
-        built = podman("images", "--quiet", f"localhost/{NAME}").split()
+        built = podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"localhost/{NAME}").split()
         if built:
-            podman("rmi", "--force", *built)
+            podman("rmi", *built)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
