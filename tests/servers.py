@@ -290,9 +290,11 @@ class Server:
         """Make a new, stopped streaming standby of this running server."""
         other = Server._place(self.major)
         source = make_conninfo(self.dsn(""), application_name=other.directory.name)
-        options = ["--checkpoint=fast", "--write-recovery-conf", "--no-sync", "--wal-method=stream"]
+        options = ["--checkpoint=fast", "--no-sync", "--wal-method=stream"]
         other.run(binaries.client("pg_basebackup"), "-d", source, "-D", other.data_dir, *options)
-        other.configure(settings or {})
+        # Not --write-recovery-conf: the newest client writes connection parameters that older servers don't know.
+        other.write(other.data_dir / "standby.signal", "")
+        other.configure({"primary_conninfo": source, **(settings or {})})
         return other
 
     def promote(self) -> None:
