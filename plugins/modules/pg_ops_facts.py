@@ -39,6 +39,10 @@ options:
     description: Measure databases, which asks the file system for the size of each of their files.
     type: bool
     default: false
+  prefix:
+    description: The directory below which the agent is installed.
+    type: path
+    default: /
   max_bytes:
     description:
       - The most bytes of JSON that the facts may take. The ends of the longest lists are left out, and
@@ -74,9 +78,84 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: The facts, as docs/facts.md documents them.
+  description: Facts of the host.
   returned: success
   type: dict
+  contains:
+    pg_ops:
+      description: Everything below, as C(docs/facts.md) documents it key by key.
+      returned: success
+      type: dict
+      contains:
+        contract:
+          description: Version of the contract; raised when a key goes away or changes its meaning.
+          returned: success
+          type: int
+          sample: 1
+        collection_version:
+          description: Version of this collection.
+          returned: success
+          type: str
+          sample: 0.1.0
+        gathered_at:
+          description: When, by the host's clock.
+          returned: success
+          type: str
+          sample: "2026-01-31T12:00:00Z"
+        sections:
+          description: The sections that were gathered.
+          returned: success
+          type: list
+          elements: str
+          sample: [server, settings]
+        host:
+          description: The host's system, its Python, whether psycopg can be imported, and whether systemd runs.
+          returned: success
+          type: dict
+          sample:
+            hostname: db1
+            os_family: Debian
+            os: Debian GNU/Linux 13 (trixie)
+            kernel: 6.12.1
+            python: 3.13.5
+            psycopg: 3.2.6
+            psycopg_error: null
+            systemd: true
+        instances:
+          description:
+            - The instances, each with what identifies it, and a key for each section that was gathered.
+            - A section that failed has C(error) as its only key. What the role may not see is V(null), and the
+              section's C(hidden) says why.
+          returned: success
+          type: list
+          elements: dict
+          sample:
+            - name: 17-main
+              host: null
+              port: 5432
+              socket_directory: /var/run/postgresql
+              running: true
+              version: "17.6"
+              major: 17
+              role: primary
+              system_identifier: "7642011472967116994"
+              data_directory: /var/lib/postgresql/17/main
+              credential: true
+              error: null
+        truncated:
+          description: The lists that were cut to keep within O(max_bytes).
+          returned: success
+          type: list
+          elements: dict
+          sample:
+            - path: instances[0].databases.list
+              kept: 300
+              left_out: 900
+code:
+  description: A stable word for the kind of error.
+  returned: failure
+  type: str
+  sample: invalid_input
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -94,6 +173,7 @@ def main() -> None:
             "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
             "database": {"type": "str", "default": "pgops"},
             "database_sizes": {"type": "bool", "default": False},
+            "prefix": {"type": "path", "default": "/"},
             "max_bytes": {"type": "int", "default": 65536},
             "statement_timeout": {"type": "float", "default": 5},
         },

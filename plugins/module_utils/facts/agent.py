@@ -20,21 +20,25 @@ from .answer import failed
 NO_ACCESS = "needs root or the agent's user"
 SYSTEMCTL_TIMEOUT = 5
 ASSIGNMENT = re.compile(r"^(Instance|Job|OnCalendar)=(.*)$", re.MULTILINE)
-CRON_LINE = re.compile(r"^(?P<calendar>(?:\S+\s+){4}\S+)\s+\S+\s+.*/pgops\s+(?P<job>[a-z_-]+)", re.MULTILINE)
+CRON_LINE = re.compile(
+    r"^(?P<calendar>[0-9*@]\S*(?:[ \t]+\S+){4})[ \t]+\S+[ \t]+.*"
+    r"/pgops(?:[ \t]+--\w+[ \t]+\S+)*[ \t]+(?P<job>[a-z_-]+)",
+    re.MULTILINE,
+)
 
 
-def credential(instance: str) -> bool | None:
+def credential(instance: str, prefix: str) -> bool | None:
     """Whether the agent has a password for the cluster's other nodes; None where that is out of sight."""
     try:
-        return exists(Layout(instance).passfile)
+        return exists(Layout(instance, prefix).passfile)
     except InvalidInput:
         return False
 
 
-def configured(instance: str) -> bool | None:
+def configured(instance: str, prefix: str) -> bool | None:
     """Whether the agent knows the instance; None where that is out of sight."""
     try:
-        return exists(Layout(instance).agent_file)
+        return exists(Layout(instance, prefix).agent_file)
     except InvalidInput:
         return False
 
@@ -183,16 +187,14 @@ def _cron(layout: Layout) -> list[dict[str, Any]]:
     ]
 
 
-def _safely(reader: Callable[[Layout], dict[str, Any]], instance: str) -> dict[str, Any]:
+READERS: dict[str, Callable[[Layout], dict[str, Any]]] = {"agent": read, "jobs": jobs}
+
+
+def section(name: str, instance: str, prefix: str) -> dict[str, Any]:
+    """One of the sections of READERS, with what failed in it as its error."""
     try:
-        return reader(Layout(instance))
+        return READERS[name](Layout(instance, prefix))
     except PgOpsError as error:
         return failed(error)
     except OSError as error:
         return failed(HostFailed(str(error)))
-
-
-READERS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "agent": lambda instance: _safely(read, instance),
-    "jobs": lambda instance: _safely(jobs, instance),
-}

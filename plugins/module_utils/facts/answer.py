@@ -11,6 +11,16 @@ from typing import Any
 from ..errors import PgOpsError, QueryFailed
 from ..server import Session
 
+# As bytes, and those of an SQL_ASCII database as they are: nothing is known of their encoding, and the server would
+# refuse to send text that is no UTF-8.
+ANSWER = """
+SELECT convert_to(
+    to_json(answer)::text, CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END
+)
+FROM (
+{query}
+) AS answer
+"""
 LONGEST_MESSAGE = 500
 CODES = {"42501": "permission_missing", "57014": "timeout", "55P03": "busy"}
 """insufficient_privilege, query_canceled, lock_not_available."""
@@ -19,11 +29,9 @@ CODES = {"42501": "permission_missing", "57014": "timeout", "55P03": "busy"}
 def ask(session: Session, query: str, params: Sequence[Any] | None = None) -> dict[str, Any]:
     """The single row of a query as JSON, so that times are ISO 8601 and numbers are numbers.
 
-    It is sent as bytes: in an SQL_ASCII database a name may hold any, and those that are no UTF-8 become U+FFFD.
-
-    Raises QueryFailed.
+    Bytes that are no UTF-8, which names in an SQL_ASCII database may hold, become U+FFFD. Raises QueryFailed.
     """
-    answer = session.value(f"SELECT textsend(to_json(answer)::text) FROM (\n{query}\n) AS answer", params)
+    answer = session.value(ANSWER.replace("{query}", query), params)
     section: dict[str, Any] = json.loads(bytes(answer).decode("utf-8", "replace"))
     return section
 

@@ -28,7 +28,7 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
     Raises InvalidInput.
     """
     sections = subset(params["gather_subset"])
-    wanted = instance.Wanted(sections, params["database"], params["database_sizes"])
+    wanted = instance.Wanted(sections, params["database"], params["database_sizes"], params["prefix"])
     facts: dict[str, Any] = {
         "contract": CONTRACT,
         "collection_version": VERSION,
@@ -55,9 +55,7 @@ def subset(words: Sequence[str]) -> tuple[str, ...]:
         )
     included = {word for word in words if not word.startswith("!")}
     excluded = {word[1:] for word in words if word.startswith("!")}
-    everything = "all" in included or not included
-    if "all" in excluded:
-        return tuple(section for section in instance.SECTIONS if section in included)
+    everything = ("all" in included or not included) and "all" not in excluded
     return tuple(
         section for section in instance.SECTIONS if (everything or section in included) and section not in excluded
     )

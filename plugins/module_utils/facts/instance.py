@@ -17,16 +17,19 @@ from .answer import failed
 
 SERVER = ("server", "settings", "databases", "connections", "replication", "archiver")
 OPS = ("schema", "monitoring")
-SECTIONS = (*SERVER, *OPS, "agent", "jobs")
+HOST = ("agent", "jobs")
+SECTIONS = SERVER + OPS + HOST
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to gather. ``sizes``: whether databases are measured, which reads the sizes of all their files."""
+    """What to gather. ``sizes``: whether databases are measured, which reads the sizes of all their files;
+    ``prefix``: where the agent is installed below."""
 
     sections: tuple[str, ...]
     database: str = "pgops"
     sizes: bool = False
+    prefix: str = "/"
 
     def some(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Those of ``names`` that are wanted."""
@@ -46,7 +49,7 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "role": found.role,
         "system_identifier": found.system_identifier,
         "data_directory": found.data_directory,
-        "credential": agent.credential(found.name),
+        "credential": agent.credential(found.name, wanted.prefix),
         "error": None,
     }
     try:
@@ -57,13 +60,13 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
     except PgOpsError as error:
         facts["running"] = found.running or isinstance(error, (LoginRefused, Unsupported))
         facts.update({"error": failed(error)["error"], **{name: failed(error) for name in wanted.some(SERVER + OPS)}})
-    facts.update({name: agent.READERS[name](found.name) for name in wanted.some(("agent", "jobs"))})
+    facts.update({name: agent.section(name, found.name, wanted.prefix) for name in wanted.some(HOST)})
     return facts
 
 
 def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Session:
     """A session that can answer as much as possible: where the agent is configured, the ops database is there."""
-    if wanted.some(OPS) and target.local and agent.configured(found.name):
+    if wanted.some(OPS) and target.local and agent.configured(found.name, wanted.prefix):
         with contextlib.suppress(LoginRefused):
             return connect(replace(target, database=wanted.database))
     return connect(target)
