@@ -16,6 +16,7 @@ import pytest
 from servers import Server
 
 from pgops import schema, server, sources
+from pgops.errors import InvalidInput
 from pgops.facts import gathering, instance
 from pgops.server import Target
 
@@ -208,6 +209,11 @@ def test_slow_section_is_given_up_and_the_rest_is_there(installed):
         assert errors(only(gather(target))) == dict.fromkeys(instance.OPS, "busy")
         target = local(installed, statement_timeout=0.3)
         assert errors(only(gather(target))) == dict.fromkeys(instance.OPS, "timeout")
+
+
+def test_no_query_goes_without_a_timeout(installed):
+    with pytest.raises(InvalidInput, match="statement_timeout"):
+        gather(local(installed, statement_timeout=0.0001))
 
 
 def test_slots_and_standby(installed, keep):

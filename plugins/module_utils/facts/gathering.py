@@ -27,6 +27,8 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises InvalidInput.
     """
+    if target.statement_timeout < 0.001:
+        raise InvalidInput("statement_timeout must be a millisecond (0.001) or more: without it a query could hang.")
     sections = subset(params["gather_subset"])
     wanted = instance.Wanted(sections, params["database"], params["database_sizes"], params["prefix"])
     facts: dict[str, Any] = {
