@@ -13,6 +13,7 @@ from . import access, collectors, credentials, database, files, migrations, neig
 from .access import Access, AccessFiles
 from .collectors import Collector
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
+from .fingerprints import CATALOGUE
 from .plan import Change, Plan, changes, difference
 from .server import Session, Target, connect, identifier, statement
 from .sources import Sources, below, unpack
@@ -143,7 +144,7 @@ def _contents(session: Session, node: str) -> Contents:
         ),
         sources=_pairs(session, "SELECT object, sha256 FROM pgops.object_source"),
         installed=fingerprints(session),
-        catalogue=_pairs(session, objects.CATALOGUE),
+        catalogue=_pairs(session, CATALOGUE),
         settings=_pairs(session, "SELECT name, value FROM pgops.setting"),
         metrics=_keyed(
             session,
@@ -163,7 +164,7 @@ def fingerprints(session: Session) -> dict[str, str]:
     """
     rows = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
     if any(row["server_major"] != session.major for row in rows):
-        return _pairs(session, objects.CATALOGUE)
+        return _pairs(session, CATALOGUE)
     return {row["object"]: row["sha256"] for row in rows}
 
 
@@ -452,7 +453,7 @@ def _remember(inside: Session) -> None:
     inside.execute("DELETE FROM pgops.fingerprint")
     inside.execute(
         "INSERT INTO pgops.fingerprint (object, sha256, server_major) "
-        "SELECT found.object, found.sha256, %s FROM (" + objects.CATALOGUE + ") AS found",
+        "SELECT found.object, found.sha256, %s FROM (" + CATALOGUE + ") AS found",
         [inside.major],
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import QueryFailed
-from ..objects import CATALOGUE
+from ..fingerprints import CATALOGUE
 from ..server import Session
 from .answer import ask, failed
 
