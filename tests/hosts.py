@@ -1,0 +1,134 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The fleet of containers, playbooks run on it, and what a host looks like as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+HOSTS = ("pg15", "pg17", "pg17b", "pg18")
+
+STATE = r"""
+cd /
+echo '== files'
+find /etc /usr/local /var/lib /opt /root /home /var/spool -xdev \
+    \( -path /var/lib/postgresql -o -path /var/lib/systemd -o -path /var/lib/dbus -o -path '/home/admin/.ansible' \
+       -o -path /var/lib/apt -o -path /var/lib/dpkg -o -name '*-' -o -path /etc/.pwd.lock \) -prune \
+    -o -type f -printf '%p %m %u %g ' -exec sha256sum {} \; -o -type l -printf '%p -> %l\n' \
+    -o -type d -printf '%p/ %m %u %g\n' | sed 's/  .*//' | sort
+echo '== units'
+systemctl list-unit-files --no-legend --no-pager 'pgops*' | sort
+systemctl list-units --all --no-legend --no-pager 'pgops*' | sort
+echo '== server'
+runuser -u postgres -- psql -XAtq -d postgres <<'SQL'
+SELECT 'role', rolname, rolsuper, rolcanlogin, rolconfig FROM pg_roles ORDER BY 2;
+SELECT 'member', roleid::regrole, member::regrole FROM pg_auth_members ORDER BY 2::text, 3::text;
+SELECT 'database', datname, pg_get_userbyid(datdba), datacl FROM pg_database ORDER BY 2;
+SELECT 'setting', name, setting FROM pg_settings
+WHERE source NOT IN ('default', 'override', 'client', 'session', 'environment variable') ORDER BY 2;
+SELECT 'hba', type, database, user_name, address, auth_method, options FROM pg_hba_file_rules ORDER BY line_number;
+SQL
+"""
+"""Prints all of a host that a deployment could leave behind."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A playbook's run: what every task said, in order."""
+
+    code: int
+    text: str
+    outcomes: list[dict[str, Any]]
+
+    @property
+    def changes(self) -> dict[tuple[str, str, str], Any]:
+        """The diff of every task that changed something, by host, task and item."""
+        return {
+            (said["host"], said["task"], str(said["item"])): said["diff"]
+            for said in self.outcomes
+            if said["changed"] and said["state"] == "ok"
+        }
+
+    @property
+    def modules(self) -> dict[str, int]:
+        """How many modules ran on each host."""
+        local = {"set_fact", "include_tasks", "assert", "validate_argument_spec", "include_role", "debug"}
+        counted: dict[str, int] = {}
+        for said in self.outcomes:
+            if said["module"].rpartition(".")[2] not in local:
+                counted[said["host"]] = counted.get(said["host"], 0) + 1
+        return counted
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The hosts, and what one does with them."""
+
+    directory: Path
+
+    def play(self, playbook: str, *arguments: str) -> Run:
+        """Run a playbook of the installed collection."""
+        log = self.directory / f"outcomes-{time.monotonic_ns()}.jsonl"
+        done = subprocess.run(
+            ["ansible-playbook", "-i", str(ROOT / "build/fleet/inventory.yml"), playbook, *arguments],
+            env={
+                **os.environ,
+                "PGOPS_OUTCOMES": str(log),
+                "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/scenarios/callback_plugins"),
+                "ANSIBLE_CALLBACKS_ENABLED": "outcomes",
+                "ANSIBLE_PIPELINING": "1",
+                "ANSIBLE_NOCOLOR": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        lines = log.read_text().splitlines() if log.exists() else []
+        return Run(done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines])
+
+    def on(self, host: str, *command: str, check: bool = True, text: str | None = None) -> str:
+        """What a command on a host prints; ``text`` is its standard input."""
+        done = subprocess.run(
+            ["podman", "--runtime", "runc", "exec", "-i", host, *command],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{host}: {command}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def sql(self, host: str, statement: str, database: str = "pgops") -> str:
+        """What a statement gives, as the superuser, unaligned."""
+        command = ("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database)
+        return self.on(host, *command, text=statement).strip()
+
+    def states(self) -> dict[str, list[str]]:
+        """All of every host that a deployment could leave behind."""
+        return {host: self.on(host, "sh", text=STATE).splitlines() for host in HOSTS}
+
+    def wait(self, what: str, holds: Callable[[], Any], seconds: int = 120) -> Any:
+        """Wait until something holds, and fail in words if it never does."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = holds()
+            if found:
+                return found
+            time.sleep(2)
+        raise AssertionError(f"{what} did not come within {seconds} seconds")
+
+    def reset(self) -> None:
+        """Pristine hosts."""
+        subprocess.run([sys.executable, str(ROOT / "tests/fleet/fleet.py"), "reset"], check=True, timeout=600)
