@@ -9,7 +9,6 @@ import glob
 import os
 import pwd
 import re
-import socket
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -27,7 +26,8 @@ DEEPEST_INCLUDE = 10
 
 @dataclass(frozen=True)
 class Instance:
-    """One server of this host.
+    """One server of this host. ``socket``: whether there is one that may be trusted; a server that crashed leaves its
+    own behind, so only a connection tells whether it runs.
 
     ``version`` is the major version as far as files tell it, and with ``data_directory``, ``role`` and
     ``system_identifier`` None where they don't, or where who runs this may not read them. ``asked`` for: it is
@@ -37,7 +37,7 @@ class Instance:
     name: str
     port: int
     socket_directory: str
-    running: bool
+    socket: bool
     version: str | None = None
     data_directory: str | None = None
     role: str | None = None
@@ -53,11 +53,11 @@ def instances(root: str = "/") -> list[Instance]:
     clusters = [_cluster(path) for path in sorted(glob.glob(os.path.join(root, DEBIAN[1:], "*", "*")))]
     found = [cluster for cluster in clusters if cluster is not None]
     taken = {(os.path.realpath(instance.socket_directory), instance.port) for instance in found}
-    ports = {instance.port for instance in found if instance.running}
+    ports = {instance.port for instance in found if instance.socket}
     for directory, port in _sockets(os.path.join(root, directory[1:]) for directory in SOCKET_DIRECTORIES):
         # A server may have sockets in several directories; its port it shares with nobody.
         if (directory, port) not in taken and port not in ports:
-            found.append(Instance(f"port-{port}", port, directory, listening(directory, port)))
+            found.append(Instance(f"port-{port}", port, directory, socket=True))
             ports.add(port)
     return found
 
@@ -83,7 +83,7 @@ def _cluster(path: str) -> Instance | None:
         name=f"{version}-{name}",
         port=port,
         socket_directory=directory,
-        running=listening(directory, port, os.stat(path).st_uid),
+        socket=trusted(directory, port, os.stat(path).st_uid),
         version=version,
         data_directory=data or None,
         role=role,
@@ -150,19 +150,19 @@ def _sockets(directories: Iterable[str]) -> Iterator[tuple[str, int]]:
     for directory in dict.fromkeys(os.path.realpath(directory) for directory in directories):
         names = sorted(os.listdir(directory)) if os.access(directory, os.R_OK) else []
         for match in filter(None, map(SOCKET.match, names)):
-            if trusted(os.path.join(directory, match.group(0))):
+            if trusted(directory, int(match.group(1))):
                 yield directory, int(match.group(1))
 
 
-def trusted(path: str, owner: int | None = None) -> bool:
+def trusted(directory: str, port: int, owner: int | None = None) -> bool:
     """Whether a socket is a server's and not anybody's.
 
     In a directory where all may write, a local user could put up a socket to be asked for its facts, and to be
     told the password. There the socket must belong to ``owner``, to who runs this, to root or to postgres.
     """
     try:
-        found, folder = os.stat(path), os.stat(os.path.dirname(path))
-    except OSError:
+        found, folder = os.stat(os.path.join(directory, f".s.PGSQL.{port}")), os.stat(directory)
+    except (OSError, ValueError):
         return False
     if not stat.S_ISSOCK(found.st_mode):
         return False
@@ -170,17 +170,3 @@ def trusted(path: str, owner: int | None = None) -> bool:
     with contextlib.suppress(KeyError):
         owners.add(pwd.getpwnam("postgres").pw_uid)
     return not folder.st_mode & stat.S_IWOTH or found.st_uid in owners
-
-
-def listening(directory: str, port: int, owner: int | None = None) -> bool:
-    """Whether a server accepts connections on a socket that is trusted."""
-    path = os.path.join(directory, f".s.PGSQL.{port}")
-    if not trusted(path, owner):
-        return False
-    try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2)
-            probe.connect(path)
-    except (OSError, ValueError):
-        return False
-    return True

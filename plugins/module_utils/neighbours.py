@@ -10,18 +10,20 @@ from typing import Any
 
 from .server import Session
 
+# The function below pg_stat_activity, and to_regrole(): the views' joins would cost more than all the rest.
 READ = """
 SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
            AS data_directory,
-       EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid
-               WHERE a.application_name LIKE 'Patroni%' AND (r.rolsuper OR r.rolreplication)) AS patroni,
+       EXISTS (SELECT FROM pg_stat_get_activity(NULL) AS a
+               WHERE a.application_name LIKE 'Patroni%'
+                 AND EXISTS (SELECT FROM pg_roles AS r
+                             WHERE r.oid = a.usesysid AND (r.rolsuper OR r.rolreplication))) AS patroni,
        EXISTS (SELECT FROM pg_extension WHERE extname = 'repmgr') AS repmgr,
        EXISTS (SELECT FROM pg_extension WHERE extname = 'pgautofailover')
-           OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgautofailover_replicator') AS pg_auto_failover,
-       (SELECT CASE rolname WHEN 'rds_superuser' THEN 'Amazon RDS' WHEN 'cloudsqlsuperuser' THEN 'Google Cloud SQL'
-                            ELSE 'Azure Database' END
-        FROM pg_roles
-        WHERE rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin') LIMIT 1) AS service
+           OR to_regrole('pgautofailover_replicator') IS NOT NULL AS pg_auto_failover,
+       CASE WHEN to_regrole('rds_superuser') IS NOT NULL THEN 'Amazon RDS'
+            WHEN to_regrole('cloudsqlsuperuser') IS NOT NULL THEN 'Google Cloud SQL'
+            WHEN to_regrole('azure_pg_admin') IS NOT NULL THEN 'Azure Database' END AS service
 """
 
 

@@ -46,7 +46,7 @@ def test_host_without_postgresql(tmp_path):
 def test_cluster_that_is_down(root):
     _cluster(root, "17", "main", "port = 5433\nunix_socket_directories = '/nowhere, /tmp'\n")
     (found,) = discovery.instances(str(root))
-    assert (found.name, found.port, found.socket_directory, found.running) == ("17-main", 5433, "/nowhere", False)
+    assert (found.name, found.port, found.socket_directory, found.socket) == ("17-main", 5433, "/nowhere", False)
     assert (found.version, found.role, found.system_identifier) == ("17", None, None)
 
 
@@ -55,19 +55,19 @@ def test_cluster_that_runs_is_not_found_again_by_its_socket(root):
     _cluster(root, "15", "main", f"unix_socket_directories = '{sockets}'  # a comment\n")
     with _listen(sockets, 5432):
         (found,) = discovery.instances(str(root))
-    assert (found.name, found.port, found.running) == ("15-main", 5432, True)
+    assert (found.name, found.port, found.socket) == ("15-main", 5432, True)
 
 
 def test_other_servers_are_found_by_their_sockets(root):
     with _listen(root / "tmp", 6000), _listen(root / "var/run/postgresql", 6001):
         found = discovery.instances(str(root))
-    assert [(instance.name, instance.running) for instance in found] == [("port-6001", True), ("port-6000", True)]
+    assert [(instance.name, instance.socket) for instance in found] == [("port-6001", True), ("port-6000", True)]
 
 
-def test_socket_that_nobody_serves(root):
+def test_socket_that_a_server_left_behind(root):
     _listen(root / "tmp", 6000).close()
     (found,) = discovery.instances(str(root))
-    assert (found.name, found.running) == ("port-6000", False)
+    assert (found.name, found.socket) == ("port-6000", True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a socket that is somebody else's")
@@ -76,8 +76,8 @@ def test_socket_of_anybody_is_no_server(root):
     with _listen(root / "tmp", 6000):
         os.chown(root / "tmp/.s.PGSQL.6000", 65534, 65534)
         assert discovery.instances(str(root)) == []
-        assert not discovery.listening(str(root / "tmp"), 6000)
-        assert discovery.listening(str(root / "tmp"), 6000, 65534)
+        assert not discovery.trusted(str(root / "tmp"), 6000)
+        assert discovery.trusted(str(root / "tmp"), 6000, 65534)
 
 
 def test_later_and_included_settings_win(root):
@@ -126,4 +126,4 @@ def test_role_and_identity_come_from_the_data_directory(root):
 def test_no_file_is_so_broken_that_it_fails(root, configuration):
     _cluster(root, "16", "main", configuration)
     (found,) = discovery.instances(str(root))
-    assert found.running is False
+    assert found.socket is False

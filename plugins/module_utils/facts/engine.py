@@ -124,10 +124,12 @@ SELECT
 FROM pg_database AS d
 """
 
+# Here and below the functions under pg_stat_activity and pg_stat_replication: the views' joins would cost more than all
+# the rest.
 CONNECTIONS = """
 WITH session AS MATERIALIZED (
     SELECT a.state, a.wait_event_type, a.xact_start, pg_has_role('pg_read_all_stats', 'USAGE') AS seen
-    FROM pg_stat_activity AS a
+    FROM pg_stat_get_activity(NULL) AS a
     WHERE a.pid <> pg_backend_pid() AND CASE
         WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN a.backend_type = 'client backend'
         ELSE a.usesysid IS NOT NULL AND a.datid IS NOT NULL
@@ -158,14 +160,15 @@ WITH here AS MATERIALIZED (
 SELECT
     h.lsn,
     (SELECT coalesce(json_agg(json_build_object(
-        'name', r.application_name,
-        'address', host(r.client_addr),
+        'name', a.application_name,
+        'address', host(a.client_addr),
         'state', r.state,
         'sync_state', r.sync_state,
         'sent_lag_bytes', pg_wal_lsn_diff(h.lsn, r.sent_lsn)::bigint,
         'replay_lag_bytes', pg_wal_lsn_diff(h.lsn, r.replay_lsn)::bigint,
         'replay_lag_s', round(extract(epoch FROM r.replay_lag), 3)
-    ) ORDER BY r.application_name, r.pid), '[]') FROM pg_stat_replication AS r) AS standbys,
+    ) ORDER BY a.application_name, r.pid), '[]')
+     FROM pg_stat_get_wal_senders() AS r INNER JOIN pg_stat_get_activity(NULL) AS a ON r.pid = a.pid) AS standbys,
     (SELECT json_build_object(
         'status', w.status,
         'sender_host', w.sender_host,

@@ -70,5 +70,5 @@ def places(target: Target) -> list[tuple[discovery.Instance, Target]]:
         return [(found, replace(target, host=found.socket_directory, port=str(found.port))) for found in known]
     at = replace(target, port=str(discovery.DEFAULT_PORT)) if target.port == "0" else target
     same = [found for found in known if str(found.port) == at.port]
-    unknown = discovery.Instance(f"port-{at.port}", int(at.port), at.host if at.local else "", running=False)
+    unknown = discovery.Instance(f"port-{at.port}", int(at.port), at.host if at.local else "", socket=False)
     return [(replace(same[0] if same else unknown, asked=True), at)]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import discovery
-from ..errors import LoginRefused, PgOpsError, Unreachable, Unsupported
-from ..server import Session, Target, connect
+from ..errors import DriverMissing, LoginRefused, PgOpsError, Unreachable
+from ..server import Session, Target, connect, listening
 from . import agent, engine, ops
 from .answer import failed
 
@@ -43,7 +43,7 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "host": None if target.local else target.host,
         "port": found.port,
         "socket_directory": found.socket_directory or None,
-        "running": found.running,
+        "running": False,
         "version": found.version,
         "major": int(found.version) if found.version and found.version.isdigit() else None,
         "role": found.role,
@@ -53,15 +53,22 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "error": None,
     }
     try:
-        if not found.running and not found.asked:
+        if not found.socket and not found.asked:
             raise Unreachable(f"The server {found.name} is down.")
         with _session(found, target, wanted) as session:
             facts.update(_asked(session, wanted))
     except PgOpsError as error:
-        facts["running"] = found.running or isinstance(error, (LoginRefused, Unsupported))
+        facts["running"] = _running(target, error)
         facts.update({"error": failed(error)["error"], **{name: failed(error) for name in wanted.some(SERVER + OPS)}})
     facts.update({name: agent.section(name, found.name, wanted.prefix) for name in wanted.some(HOST)})
     return facts
+
+
+def _running(target: Target, error: PgOpsError) -> bool:
+    """Whether a server runs, of which an error is known."""
+    if isinstance(error, DriverMissing):
+        return "," not in target.host and listening(target)
+    return isinstance(error, LoginRefused) or not isinstance(error, Unreachable)
 
 
 def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Session:
