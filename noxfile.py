@@ -198,10 +198,11 @@ def integration(session: nox.Session) -> None:
 
 @nox.session(python="3.11", venv_backend="venv", tags=["test"])
 def oldest_controller(session: nox.Session) -> None:
-    """All tests with the oldest Ansible and driver, on one major."""
+    """All tests with the oldest Ansible and driver, on one major; and what its ansible-test says."""
     session.install("--requirement", "requirements-oldest.txt")
     majors = {"PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", "15")}
     session.run(*PYTEST, "tests/unit", "tests/integration", *session.posargs, env=majors)
+    session.run("python", "tests/sanity.py", "--python", "3.11")
 
 
 @nox.session(python=False, tags=["test"])

@@ -23,14 +23,16 @@ HOME = artifact.BUILD / "home"
 COPY = artifact.BUILD / "sanity" / "ansible_collections" / "pgops" / "fleet"
 BOOTSTRAP = "import ensurepip\nensurepip.bootstrap(default_pip=True)\n"
 NOISE = re.compile(
-    r"^\s*(Collecting|Downloading|Installing|Successfully installed|Looking in|Processing|Using cached"
-    r"|WARNING: Location|━)|━━|Requirement already satisfied"
+    r"^\s*(Building|Collecting|Created|Downloading|Getting requirements|Installing|Looking in|Preparing metadata"
+    r"|Processing|Stored in|Successfully|Using cached|WARNING: Location|━)|━━|Requirement already satisfied"
 )
 
 
 def _copy() -> None:
     shutil.rmtree(COPY, ignore_errors=True)
     shutil.copytree(artifact.INSTALLED, COPY, ignore=shutil.ignore_patterns("__pycache__"))
+    (COPY / "tests").mkdir()
+    shutil.copy(artifact.ROOT / "tests" / "config.yml", COPY / "tests")
     subprocess.run(["git", "init", "--quiet", str(COPY)], check=True)
 
 
@@ -47,15 +49,15 @@ def _bring_pip() -> None:
 def _environment() -> dict[str, str]:
     links = artifact.BUILD / "pythons"
     pythons.link(links)
-    old_home = Path.home()
-    return {
-        **os.environ,
-        "HOME": str(HOME),
-        "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), str(links), os.environ["PATH"]]),
-        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(old_home / ".cache" / "pip")),
-        "PYENV_ROOT": os.environ.get("PYENV_ROOT", str(old_home / ".pyenv")),
-        "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", str(old_home / ".config")),
-    }
+    for name in (".config/pip", ".cache/pip"):  # how the user reaches PyPI
+        own = HOME / name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        if not own.is_symlink() and (Path.home() / name).exists():
+            shutil.rmtree(own, ignore_errors=True)
+            own.symlink_to(Path.home() / name)
+    path = [entry for entry in os.get_exec_path() if not entry.endswith("/shims")]  # pyenv's don't all start
+    here = [str(Path(sys.prefix) / "bin"), str(links)]
+    return {**os.environ, "HOME": str(HOME), "PATH": os.pathsep.join(here + path)}
 
 
 def main() -> int:
