@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
 
 from ..errors import PgOpsError, QueryFailed
 from ..server import Session
@@ -22,11 +22,12 @@ FROM (
 ) AS answer
 """
 LONGEST_MESSAGE = 500
+Params = Optional[Union[Sequence[Any], Mapping[str, Any]]]
 CODES = {"42501": "permission_missing", "57014": "timeout", "55P03": "busy"}
 """insufficient_privilege, query_canceled, lock_not_available."""
 
 
-def ask(session: Session, query: str, params: Sequence[Any] | None = None) -> dict[str, Any]:
+def ask(session: Session, query: str, params: Params = None) -> dict[str, Any]:
     """The single row of a query as JSON, so that times are ISO 8601 and numbers are numbers.
 
     Bytes that are no UTF-8, which names in an SQL_ASCII database may hold, become U+FFFD. Raises QueryFailed.
@@ -36,7 +37,7 @@ def ask(session: Session, query: str, params: Sequence[Any] | None = None) -> di
     return section
 
 
-def section(session: Session, query: str, params: Sequence[Any] | None = None) -> dict[str, Any]:
+def section(session: Session, query: str, params: Params = None) -> dict[str, Any]:
     """The same as a section, with its keys ``error`` and ``hidden``; an error is in it instead of raised."""
     try:
         return {**ask(session, query, params), "error": None, "hidden": {}}

@@ -124,8 +124,8 @@ SELECT
 FROM pg_database AS d
 """
 
-# Here and below the functions under pg_stat_activity and pg_stat_replication: the views' joins would cost more than all
-# the rest.
+# Here and below the functions under pg_stat_activity and pg_stat_replication: the views' joins would cost more than
+# all the rest.
 CONNECTIONS = """
 WITH session AS MATERIALIZED (
     SELECT a.state, a.wait_event_type, a.xact_start, pg_has_role('pg_read_all_stats', 'USAGE') AS seen

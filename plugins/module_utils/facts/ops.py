@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..errors import QueryFailed
@@ -43,7 +44,8 @@ FROM comparison AS c
 """
 
 # One index look-up a shape: the newest round of each, under the collector of the shape's first series.
-# A shape belongs to one collector, so its first series stands for all.
+# A shape belongs to one collector, so its first series stands for all. The bounds are parameters, for with them all
+# other days' partitions are out before the server plans: it would open each.
 MONITORING = """
 WITH newest AS MATERIALIZED (
     SELECT n.node, coalesce(c.collector, m.metric_name) AS collector, max(r.collected_at) AS collected_at
@@ -55,17 +57,27 @@ WITH newest AS MATERIALIZED (
     LEFT JOIN pgops.collector AS c ON m.metric_name = ANY (c.metrics)
     CROSS JOIN LATERAL (
         SELECT o.collected_at FROM pgops.round AS o
-        WHERE o.shape_id = h.shape_id AND o.collected_at >= current_date - 1
+        WHERE o.shape_id = h.shape_id AND o.collected_at >= %(since)s AND o.collected_at < %(until)s
         ORDER BY o.collected_at DESC LIMIT 1
     ) AS r
-    WHERE h.last_used_on >= current_date - 1
+    WHERE h.last_used_on >= %(since)s::date
     GROUP BY 1, 2
 ),
 
-partition AS MATERIALIZED (
-    SELECT i.inhrelid, to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+-- Partitions and their indexes. Each file that is measured costs as much as all of this, so only those are that
+-- change, or that no VACUUM has counted yet.
+stored AS MATERIALIZED (
+    SELECT
+        count(*) FILTER (WHERE c.relkind = 'r') AS partitions,
+        min(right(c.relname, 8)) FILTER (WHERE c.relkind = 'r') AS oldest_day,
+        max(right(c.relname, 8)) FILTER (WHERE c.relkind = 'r') AS newest_day,
+        coalesce(sum(CASE
+            WHEN c.relpages = 0 OR c.relname >= to_char(now() - interval '1 day', '"round_"YYYYMMDD')
+                THEN pg_relation_size(c.oid)
+            ELSE c.relpages * current_setting('block_size')::bigint
+        END), 0)::bigint AS bytes
     FROM pg_inherits AS i INNER JOIN pg_class AS c ON i.inhrelid = c.oid
-    WHERE i.inhparent = to_regclass('pgops.round') AND c.relname ~ '^round_[0-9]{8}$'
+    WHERE i.inhparent IN (to_regclass('pgops.round'), to_regclass('pgops.round_pkey'))
 )
 
 SELECT
@@ -84,10 +96,11 @@ SELECT
         'age_s', extract(epoch FROM now() - w.collected_at)::bigint
     ) ORDER BY w.collected_at, w.node, w.collector), '[]') FROM newest AS w) AS newest,
     (SELECT count(*) FROM (SELECT FROM pgops.series LIMIT 100000) AS s) AS series,
-    (SELECT count(*) FROM partition) AS partitions,
-    (SELECT min(d.day) FROM partition AS d) AS oldest_day,
-    (SELECT max(d.day) FROM partition AS d) AS newest_day,
-    (SELECT coalesce(sum(pg_total_relation_size(d.inhrelid)), 0)::bigint FROM partition AS d) AS store_bytes
+    d.partitions,
+    to_date(d.oldest_day, 'YYYYMMDD') AS oldest_day,
+    to_date(d.newest_day, 'YYYYMMDD') AS newest_day,
+    d.bytes AS store_bytes
+FROM stored AS d
 """
 
 
@@ -111,9 +124,15 @@ def no_schema(database: str) -> dict[str, Any]:
 def monitoring(session: Session) -> dict[str, Any]:
     """How old the newest samples are, and how much is stored."""
     try:
-        return {**ask(session, MONITORING), "error": None, "hidden": {}}
+        return {**ask(session, MONITORING, _bounds()), "error": None, "hidden": {}}
     except QueryFailed as error:
         return no_monitoring() if error.sqlstate in MISSING else failed(error)
+
+
+def _bounds() -> dict[str, datetime]:
+    """Whose samples count as new: a day's back, and ahead what store_round() takes from a clock that is fast."""
+    now = datetime.now(timezone.utc)
+    return {"since": now - timedelta(days=1), "until": now + timedelta(days=1)}
 
 
 def no_monitoring() -> dict[str, Any]:
