@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
 LIBRARY = "plugins/module_utils"
 FLEET = ROOT / "tests" / "fleet" / "fleet.py"
-CANNOT_RUN_HERE = 77  # what a program exits with when this machine can't do it; its last line says why
+NO_FLEET_HERE = 3  # fleet.py's exit status on a machine that can't have one; its last line says why
 PYTEST = ("python", "-m", "pytest", "-n2", "--dist=loadgroup", "-q")
 
 os.environ["PATH"] = os.pathsep.join([str(BUILD / "venv" / "bin"), str(BUILD / "pythons"), os.environ["PATH"]])
@@ -39,11 +39,13 @@ pythons.link(BUILD / "pythons")
 class Background:
     """A long command that runs beside the sessions and is asked for its result by one of them."""
 
-    def __init__(self, name: str, *command: str) -> None:
+    def __init__(self, name: str, *command: str, impossible: int | None = None) -> None:
         self.name, self.command = name, command
+        self.impossible = impossible  # the exit status that says: not on this machine
         self.log = BUILD / "log" / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.began = 0.0
+        self.told = False
 
     def start(self) -> subprocess.Popen[bytes]:
         if self.process is None:
@@ -63,25 +65,18 @@ class Background:
         """Wait for the end and print what it wrote; the session fails, or is skipped, with it."""
         code = self.start().wait()
         text = self.log.read_text(errors="replace").rstrip()
-        print(text, flush=True)
+        if not self.told:
+            print(text, flush=True)
+            self.told = True
         session.log(f"{self.name}: {time.monotonic() - self.began:.0f} s since its start")
-        if code == CANNOT_RUN_HERE:
+        if code == self.impossible:
             session.skip(text.rpartition("\n")[2])
         if code:
             session.error(f"{self.name} exited with {code}; {self.log.relative_to(ROOT)} has all of it")
 
 
 sanity_test = Background("sanity", "python", "tests/sanity.py")
-fleet_start = Background("fleet", "python", str(FLEET), "up")
-
-
-def no_fleet() -> str | None:
-    """Why there can be no containers with systemd here, if so."""
-    if not FLEET.exists():
-        return "there is no tests/fleet/fleet.py"
-    if os.getuid() != 0 or not Path("/etc/debian_version").exists():
-        return "containers with systemd need root on Debian or Ubuntu"
-    return None
+fleet_start = Background("fleet", "python", str(FLEET), "up", impossible=NO_FLEET_HERE)
 
 
 def files(pattern: str, *roots: str) -> list[str]:
@@ -90,11 +85,8 @@ def files(pattern: str, *roots: str) -> list[str]:
 
 
 @nox.session(python=False, tags=["test"])
-def fleet(session: nox.Session) -> None:
-    """Begin to start the hosts in containers, in the background; the session `molecule` waits for them."""
-    reason = no_fleet()
-    if reason:
-        session.skip(reason)
+def fleet(_session: nox.Session) -> None:
+    """Begin to start the hosts in containers, in the background; `molecule` and `scenarios` wait for them."""
     fleet_start.start()
 
 
@@ -207,11 +199,19 @@ def oldest_controller(session: nox.Session) -> None:
 
 @nox.session(python=False, tags=["test"])
 def molecule(session: nox.Session) -> None:
-    """The scenarios, on the fleet of real hosts."""
-    reason = no_fleet()
-    if reason:
-        session.skip(reason)
+    """The Molecule scenarios, on fresh hosts."""
     if not files("molecule.yml", "molecule"):
         session.skip("there is no scenario in molecule/")
     fleet_start.result(session)
-    session.run("molecule", "test", "--all", *session.posargs)
+    session.run("python", str(FLEET), "reset")
+    inventory = {"PGOPS_INVENTORY": str(BUILD / "fleet" / "inventory.yml")}
+    session.run("molecule", "test", "--all", *session.posargs, env=inventory)
+
+
+@nox.session(python=False, tags=["test"])
+def scenarios(session: nox.Session) -> None:
+    """What no Molecule scenario can do on the hosts: compare runs, break them off, fail over."""
+    if not files("test_*.py", "tests/scenarios"):
+        session.skip("there is none in tests/scenarios/")
+    fleet_start.result(session)
+    session.run("python", "-m", "pytest", "-q", "tests/scenarios", *session.posargs)
