@@ -295,7 +295,7 @@ def apply(planned: Plan) -> None:
     files.apply(entries)
     if running and (removed or written or any(isinstance(step, Reload) for step in steps)):
         units.reload()
-    if starts:
+    if starts and running:
         units.start(starts)
     if removed and running:
         units.forget(removed)
