@@ -1,0 +1,539 @@
+"""The recurring jobs of an instance: what is declared, what is planned, and how calendars become cron's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgops import calendars, crontab, files, jobs, units
+from pgops.errors import Conflict, HostFailed, InvalidInput, Unsupported
+from pgops.files import Directory, File, Found, Link
+from pgops.jobs import Current, Job, Reload, Schedule, Start
+from pgops.layout import Layout
+
+COLLECT = {
+    "name": "collect",
+    "arguments": ["collect"],
+    "calendar": "minutely",
+    "jitter": 20,
+    "time_limit": 50,
+    "user": "pgops",
+    "writable": [],
+    "enabled": True,
+}
+
+
+def declared(*, instance="main", state="present", backend="systemd", prefix="/", jobs=(COLLECT,)):
+    return {"instance": instance, "state": state, "backend": backend, "prefix": prefix, "jobs": list(jobs)}
+
+
+# What is declared
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"name": "../x"}, "its name"),
+        ({"name": "-x"}, "its name"),
+        ({"name": "x\n"}, "its name"),
+        ({"arguments": []}, "its arguments"),
+        ({"arguments": ["collect", ""]}, "its arguments"),
+        ({"arguments": ["collect\nUser=root"]}, "line break"),
+        ({"calendar": ""}, "its calendar"),
+        ({"calendar": "daily\n[Service]"}, "line break"),
+        ({"jitter": -1}, "jitter"),
+        ({"time_limit": 0}, "time_limit"),
+        ({"user": "a b"}, "no user's name"),
+        ({"writable": ["srv"]}, "slash"),
+    ],
+)
+def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
+    with pytest.raises(InvalidInput, match=why):
+        jobs.schedule(declared(jobs=[{**COLLECT, **change}]))
+
+
+def test_two_jobs_of_one_name_are_refused():
+    with pytest.raises(InvalidInput, match="more than once: job collect"):
+        jobs.schedule(declared(jobs=[COLLECT, COLLECT]))
+
+
+def test_a_job_that_is_not_enabled_is_as_not_declared():
+    assert jobs.schedule(declared(jobs=[{**COLLECT, "enabled": False}])).jobs == ()
+
+
+@pytest.mark.parametrize("backend", ["systemd", "cron"])
+def test_another_prefix_is_refused_where_it_would_not_be_read(backend):
+    with pytest.raises(InvalidInput, match="backend: none"):
+        jobs.schedule(declared(backend=backend, prefix="/srv/demo"))
+
+
+def test_the_command_names_instance_and_prefix():
+    wanted = jobs.schedule(declared(backend="none", prefix="/srv/demo"))
+    assert jobs.described(wanted)[0]["command"] == [
+        *("/srv/demo/usr/local/lib/pgops/current/bin/pgops", "--instance", "main"),
+        *("--prefix", "/srv/demo", "collect"),
+    ]
+
+
+def test_without_systemd_the_error_names_the_other_backends(monkeypatch):
+    monkeypatch.setattr(units, "booted", lambda: False)
+    with pytest.raises(Unsupported, match="cron"):
+        jobs.obstacles(jobs.schedule(declared()))
+
+
+def test_a_missing_user_is_told(monkeypatch):
+    monkeypatch.setattr(units, "booted", lambda: True)
+    wanted = jobs.schedule(declared(jobs=[{**COLLECT, "user": "nobody-knows-me"}]))
+    (problem,) = jobs.obstacles(wanted)
+    assert problem.message == "Job collect runs as nobody-knows-me, who is no user of this host."
+    assert "pg_ops_agent" in problem.hint
+
+
+# Units
+
+
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters="\x7f"), min_size=1)
+
+
+def unquoted(text: str) -> str:
+    """systemd.syntax(7) and systemd.unit(5), read backwards."""
+    if text.startswith('"'):
+        assert text.endswith('"')
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    else:
+        assert not re.search(r"[\s\"'\\;]", text)
+    assert not re.search(r"%(?!%)", text.replace("%%", ""))
+    return text.replace("%%", "%")
+
+
+@given(WORDS)
+def test_a_quoted_word_is_the_same_word(word):
+    assert unquoted(units.quoted(word)) == word
+
+
+def test_words_of_a_command_are_neither_variables_nor_specifiers():
+    content = units.service("main", "odd", "pgops", ["/bin/x", "$HOME %i"], (60, ["/a b"])).decode()
+    assert 'ExecStart=/bin/x "$$HOME %%i"\n' in content
+    assert 'ReadWritePaths=-"/a b"\n' in content
+
+
+@pytest.mark.parametrize(("user", "confined"), [("pgops", True), ("root", False)])
+def test_only_root_keeps_capabilities(user, confined):
+    content = units.service("main", "x", user, ["/bin/x"], (60, []))
+    assert (b"\nCapabilityBoundingSet=\n" in content) is confined
+
+
+def test_the_marker_is_exact():
+    assert units.owner(units.timer("a", "b-c", "daily", 0)) == "a"
+    assert units.owner(units.service("a-b", "c", "pgops", ["/bin/x"], (60, []))) == "a-b"
+    assert units.owner(b"[Unit]\nDescription=Instance=a\n") is None
+    assert crontab.owner(crontab.text("x.y", [])) == "x.y"
+    assert crontab.owner(b"MAILTO=root\n") is None
+
+
+# The plan
+
+INSTANCES = ["a", "a-b", "a.b", "a_b"]
+NAMES = ["c", "b-c", "collect"]
+JOBS = st.builds(
+    Job,
+    name=st.sampled_from(NAMES),
+    arguments=st.lists(WORDS, min_size=1, max_size=2).map(tuple),
+    calendar=st.sampled_from(["minutely", "*:0/5", "Mon..Fri *-*-* 03:00:00"]),
+    jitter=st.integers(0, 90),
+    time_limit=st.integers(1, 999),
+)
+SETS = st.lists(JOBS, max_size=3, unique_by=lambda job: job.name).map(tuple)
+SCHEDULES = st.builds(
+    Schedule, st.sampled_from(INSTANCES).map(Layout), st.sampled_from(["systemd", "cron", "none"]), SETS
+)
+EMPTY = Current("db1", {"/etc/systemd/system/timers.target.wants": Found("directory", 0o755, "root", "root")})
+
+
+def outcome(current: Current, planned, steps: int | None = None) -> Current:
+    """The host after a plan, or after its first ``steps``."""
+    found, states = dict(current.found), dict(current.states)
+    for change in list(planned)[:steps]:
+        step = change.step
+        if isinstance(step, Start):
+            states[step.unit] = units.State("active")
+        elif isinstance(step, Reload):
+            states = {name: replace(state, outdated=False) for name, state in states.items()}
+        elif isinstance(step, str):
+            found.pop(step)
+            states.pop(os.path.basename(step), None)
+        else:
+            found[step.path] = made(step)
+            name = os.path.basename(step.path)
+            if isinstance(step, File) and name in states:
+                states[name] = replace(states[name], outdated=steps is not None)
+    return Current(current.host, found, states)
+
+
+def made(entry: files.Entry) -> Found:
+    """What is there once an entry was carried out."""
+    if isinstance(entry, Link):
+        return Found("link", 0o777, "root", "root", to=entry.to)
+    if isinstance(entry, Directory):
+        return Found("directory", entry.mode, "root", "root")
+    return Found("file", entry.mode, "root", "root", entry.content)
+
+
+def owned(current: Current, instance: str) -> dict[str, Found]:
+    """All that is an instance's, links included."""
+    own = {path: there for path, there in current.found.items() if there and jobs._owner(there) == instance}
+    ends = tuple(f"/{os.path.basename(path)}" for path in own)
+    return {
+        path: there
+        for path, there in current.found.items()
+        if there and (path in own or (there.kind == "link" and path.endswith(ends or ("\0",))))
+    }
+
+
+@given(SCHEDULES)
+def test_a_second_plan_is_empty(wanted):
+    planned = jobs.plan(EMPTY, wanted)
+    assert bool(planned) == (bool(wanted.jobs) and wanted.backend != "none")
+    assert not jobs.plan(outcome(EMPTY, planned), wanted)
+
+
+@given(SCHEDULES, SCHEDULES)
+def test_any_schedule_follows_any_other_and_touches_nobody_elses(first, second):
+    before = outcome(EMPTY, jobs.plan(EMPTY, first))
+    try:
+        planned = jobs.plan(before, second)
+    except Conflict:
+        assert first.layout.instance != second.layout.instance
+        return
+    after = outcome(before, planned)
+    assert not jobs.plan(after, second)
+    assert owned(after, second.layout.instance) == owned(
+        outcome(EMPTY, jobs.plan(EMPTY, second)), second.layout.instance
+    )
+    if first.layout.instance != second.layout.instance:
+        assert owned(after, first.layout.instance) == owned(before, first.layout.instance)
+
+
+@given(SCHEDULES)
+def test_absent_leaves_nothing(wanted):
+    there = outcome(EMPTY, jobs.plan(EMPTY, wanted))
+    gone = outcome(there, jobs.plan(there, Schedule(wanted.layout, "none")))
+    assert {path for path, found in gone.found.items() if found} == set(EMPTY.found)
+    assert not gone.states
+
+
+@given(SETS, SETS, st.sampled_from(["systemd", "cron", "none"]), st.integers(0, 20))
+def test_the_run_after_a_killed_one_converges(first, second, backend, steps):
+    layout = Layout("a")
+    before = outcome(EMPTY, jobs.plan(EMPTY, Schedule(layout, "systemd", first)))
+    wanted = Schedule(layout, backend, second)
+    killed = outcome(before, jobs.plan(before, wanted), steps)
+    after = outcome(killed, jobs.plan(killed, wanted))
+    assert not jobs.plan(after, wanted)
+    assert owned(after, "a") == owned(outcome(EMPTY, jobs.plan(EMPTY, wanted)), "a")
+
+
+def present(wanted: Schedule) -> Current:
+    return outcome(EMPTY, jobs.plan(EMPTY, wanted))
+
+
+WANTED = jobs.schedule(declared())
+TIMER = "pgops-main-collect.timer"
+
+
+@pytest.mark.parametrize(
+    ("state", "subject"),
+    [
+        (units.State("inactive"), f"update timer {TIMER}"),
+        (units.State("failed"), f"update timer {TIMER}"),
+        (units.State("active", outdated=True), f"update unit {TIMER}"),
+    ],
+)
+def test_a_timer_that_does_not_run_as_declared_is_a_change(state, subject):
+    drifted = replace(present(WANTED), states={TIMER: state})
+    assert jobs.plan(drifted, WANTED).result()["changes"] == [subject]
+
+
+def test_a_disabled_timer_is_a_change():
+    there = present(WANTED)
+    link = f"/etc/systemd/system/timers.target.wants/{TIMER}"
+    disabled = replace(there, found={**there.found, link: None})
+    assert jobs.plan(disabled, WANTED).result()["changes"] == [f"create link {link}"]
+
+
+def test_units_of_one_name_from_two_instances_are_a_conflict():
+    there = present(jobs.schedule(declared(instance="a-b", jobs=[{**COLLECT, "name": "c"}])))
+    with pytest.raises(Conflict, match="belongs to instance a-b"):
+        jobs.plan(there, jobs.schedule(declared(instance="a", jobs=[{**COLLECT, "name": "b-c"}])))
+
+
+@pytest.mark.parametrize("found", [Found("file", 0o644, "root", "root", b"[Unit]\n"), Found("link", 0o777, "", "")])
+def test_what_somebody_else_made_is_a_conflict(found):
+    there = replace(EMPTY, found={**EMPTY.found, f"/etc/systemd/system/{TIMER}": found})
+    with pytest.raises(Conflict, match="was not made by this collection"):
+        jobs.plan(there, WANTED)
+    assert not jobs.plan(there, jobs.schedule(declared(state="absent")))
+
+
+def test_only_timers_that_change_have_their_calendars_checked():
+    assert jobs.unchecked(jobs.plan(EMPTY, WANTED), WANTED) == {"collect": "minutely"}
+    assert jobs.unchecked(jobs.plan(present(WANTED), WANTED), WANTED) == {}
+
+
+# cron
+
+
+def test_a_line_of_cron():
+    assert crontab.line("*/5 * * * *", "pgops", ["/x/pgops", "50% of"], 7, 60) == (
+        "*/5 * * * * pgops { sleep 7; timeout --kill-after=30 60 /x/pgops '50\\% of'; } 2>&1 | logger -t pgops"
+    )
+
+
+def test_a_line_too_long_for_cron_is_refused():
+    with pytest.raises(InvalidInput, match="longer"):
+        crontab.line("* * * * *", "pgops", ["/x/pgops", "x" * 999], 0, 60)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=4), st.integers(0, 99))
+def test_the_shell_gets_the_words_of_the_command(words, delay):
+    line = crontab.line("* * * * *", "pgops", words, delay, 60)
+    fields = line.split(" ", 6)
+    assert not re.search(r"(?<!\\)%", fields[6])
+    job = fields[6].replace("\\%", "%")
+    inner = job.removeprefix("{ ").split("; ", 1)[1] if delay else job
+    assert shlex.join(["timeout", "--kill-after=30", "60", *words]) in inner
+
+
+@given(st.integers(0, 600), st.text(), st.text())
+def test_the_delay_is_the_hosts_own_and_always_the_same(jitter, host, instance):
+    delay = crontab.delay(jitter, host, instance, "collect")
+    assert 0 <= delay <= jitter
+    assert delay == crontab.delay(jitter, host, instance, "collect")
+
+
+def test_delays_spread_over_a_fleet():
+    assert {crontab.delay(9, f"db{number}", "main", "collect") for number in range(200)} == set(range(10))
+
+
+# Calendars
+
+
+@pytest.mark.parametrize(
+    ("expression", "cron"),
+    [
+        ("minutely", "* * * * *"),
+        ("hourly", "0 * * * *"),
+        ("Daily", "0 0 * * *"),
+        ("weekly", "0 0 * * 1"),
+        ("monthly", "0 0 1 * *"),
+        ("quarterly", "0 0 1 */3 *"),
+        ("yearly", "0 0 1 1 *"),
+        ("*:0/5", "*/5 * * * *"),
+        ("*:3/5", "3,8,13,18,23,28,33,38,43,48,53,58 * * * *"),
+        ("*-*-* 03:00:00", "0 3 * * *"),
+        ("03:00", "0 3 * * *"),
+        ("Mon *-*-* 03:00:00", "0 3 * * 1"),
+        ("Mon..Fri 06:30", "30 6 * * 1-5"),
+        ("Sat,Sun *:15", "15 * * * 0,6"),
+        ("Mon..Sun 1:00", "0 1 * * *"),
+        ("*-*-1,15 4:00", "0 4 1,15 * *"),
+        ("*-02-29", "0 0 29 2 *"),
+        ("*:0..30/10,45", "0,10,20,30,45 * * * *"),
+    ],
+)
+def test_calendars_as_cron_writes_them(expression, cron):
+    assert calendars.parse(expression).cron == cron
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("", " daily", "daily ", "every day", "*:*:0/5", "*:0:30", "2027-01-01", "Mon *-*-1 03:00", "*-02-30"),
+        *(
+            "*-*~1",
+            "daily UTC",
+            "24:00",
+            "*:60",
+            "*:*/5",
+            "*:0/0",
+            "*:59/5",
+            "*:5..1",
+            "Fri..Mon",
+            "Foo",
+            "1:2,",
+            "%H",
+        ),
+    ],
+)
+def test_what_cron_cannot_express_is_refused_with_what_it_can(expression):
+    with pytest.raises(InvalidInput) as refused:
+        calendars.parse(expression)
+    assert "'*-*-* 03:00:00' every night" in refused.value.hint
+    assert repr(expression).strip("'") in refused.value.message
+
+
+def test_the_refusal_names_the_job():
+    wanted = jobs.schedule(declared(backend="cron", jobs=[{**COLLECT, "calendar": "*:*:0/10"}]))
+    with pytest.raises(InvalidInput, match=r"^Job collect: "):
+        jobs.plan(EMPTY, wanted)
+
+
+def elements(low: int, high: int):
+    number = st.integers(low, high)
+    span = st.tuples(number, number).map(sorted)
+    step = st.integers(1, max(1, high // 2))
+    element = st.one_of(
+        number.map(str),
+        number.map("{:02}".format),
+        span.map(lambda ends: f"{ends[0]}..{ends[1]}"),
+        st.tuples(number, step).map(lambda pair: f"{pair[0]}/{pair[1]}"),
+        st.tuples(span, step).map(lambda pair: f"{pair[0][0]}..{pair[0][1]}/{pair[1]}"),
+        st.integers(low - 1 if low else 0, high + 1).map(str),
+    )
+    return st.one_of(st.just("*"), st.lists(element, min_size=1, max_size=3).map(",".join))
+
+
+DAYS = ("Mon", "tue", "Wednesday", "Thu", "FRI", "Sat", "Sun")
+WEEKDAY = st.one_of(st.sampled_from(DAYS), st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)).map("..".join))
+DATE = st.builds("*-{}-{}".format, elements(1, 12), elements(1, 31)) | st.just("*-*-*")
+TIME = st.builds("{}:{}{}".format, elements(0, 23), elements(0, 59), st.sampled_from(["", ":00", ":0"]))
+EXPRESSIONS = st.one_of(
+    st.sampled_from(sorted(calendars.SHORTHANDS)),
+    st.builds("{} {}".format, st.lists(WEEKDAY, min_size=1, max_size=3).map(",".join), TIME),
+    st.builds("{} {}".format, DATE, TIME),
+    DATE,
+    TIME,
+)
+
+
+def systemd_says(expression: str, base: datetime) -> list[str] | None:
+    """The next three times, None where systemd does not take the expression."""
+    told = subprocess.run(
+        [
+            *("systemd-analyze", "calendar", "--iterations=3", f"--base-time={base:%Y-%m-%d %H:%M:%S} UTC"),
+            *("--", expression),
+        ],
+        env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if told.returncode:
+        return None
+    return re.findall(r"(?:Next elapse|Iter\. #\d+): \w+ (\S+ \S+) UTC", told.stdout)
+
+
+def cron_says(fields: str, base: datetime) -> list[str]:
+    """The next three times by the rules of crontab(5), from the text of the fields."""
+    limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+    minutes, hours, days, months, weekdays = (
+        _cron_field(text, *limit) for text, limit in zip(fields.split(), limits, strict=True)
+    )
+    either = not fields.split()[2].startswith("*") and not fields.split()[4].startswith("*")
+    times: list[str] = []
+    for number in range(3660):
+        day = base.replace(hour=0, minute=0, second=0) + timedelta(days=number)
+        fits = (day.day in days, (day.weekday() + 1) % 7 in weekdays)
+        if day.month in months and (any(fits) if either else all(fits)):
+            starts = [day.replace(hour=hour, minute=minute) for hour in sorted(hours) for minute in sorted(minutes)]
+            times += [f"{start:%Y-%m-%d %H:%M:%S}" for start in starts if start > base]
+        if len(times) >= 3:
+            break
+    return times[:3]
+
+
+def _cron_field(text: str, low: int, high: int) -> set[int]:
+    values: set[int] = set()
+    for element in text.split(","):
+        span, _slash, step = element.partition("/")
+        first, _dash, last = (f"{low}-{high}" if span == "*" else span).partition("-")
+        values.update(range(int(first), int(last or first) + 1, int(step or 1)))
+    return values
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    EXPRESSIONS, st.integers(1_704_067_200, 1_893_456_000).map(lambda at: datetime.fromtimestamp(at, timezone.utc))
+)
+def test_cron_starts_jobs_when_systemd_would(expression, base):
+    said = systemd_says(expression, base)
+    try:
+        fields = calendars.parse(expression).cron
+    except InvalidInput as error:
+        refused = error.message
+    else:
+        assert said is not None
+        assert cron_says(fields, base)[: len(said)] == said
+        return
+    # Refused is what systemd does not take, or never comes, and besides only what cron would understand otherwise.
+    assert not said or "weekdays together" in refused
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
+def test_systemd_names_the_job_of_a_calendar_that_it_does_not_take():
+    units.check_calendars({})
+    units.check_calendars({"collect": "*:*:0/5", "backup": "Mon *-*-1..7 03:00"})
+    for wrong in ("evry day", "2020-01-01", "*-02-30", "--help"):
+        with pytest.raises(InvalidInput, match=f"^Job backup: '{re.escape(wrong)}' is no calendar"):
+            units.check_calendars({"collect": "minutely", "backup": wrong})
+
+
+# On a real file system
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A layout below a directory, on a host that systemd does not run."""
+    if os.geteuid():
+        pytest.skip("units and crontabs belong to root")
+    monkeypatch.setattr(units, "booted", lambda: False)
+    for folder in ("etc/systemd/system", "etc/cron.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    return Layout("a", str(tmp_path))
+
+
+@pytest.mark.parametrize("steps", range(7))
+def test_files_are_found_again_after_a_run_that_failed_midway(host, monkeypatch, steps):
+    wanted = Schedule(host, "systemd", (Job("collect", ("collect",), "daily"), Job("b-c", ("x",), "daily")))
+    carry_out = files.apply
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "apply", lambda entries: _apply_some(carry_out, entries, steps))
+        with pytest.raises(HostFailed):
+            jobs.apply(jobs.plan(jobs.read(wanted), wanted))
+    jobs.apply(jobs.plan(jobs.read(wanted), wanted))
+    assert {change.action for change in jobs.plan(jobs.read(wanted), wanted)} == {"update"}  # timers to be started
+    gone = Schedule(host, "none")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "apply", lambda entries: _apply_some(carry_out, entries, min(steps, 5)))
+        with pytest.raises(HostFailed):
+            jobs.apply(jobs.plan(jobs.read(gone), gone))
+    jobs.apply(jobs.plan(jobs.read(gone), gone))
+    assert sorted(os.listdir(host.units)) == ["timers.target.wants"]
+    assert os.listdir(os.path.join(host.units, "timers.target.wants")) == []
+
+
+def _apply_some(carry_out, entries, steps):
+    carry_out(entries[:steps])
+    raise HostFailed("The disk is full.")
+
+
+def test_a_crontab_is_written_and_removed(host):
+    wanted = Schedule(host, "cron", (Job("collect", ("collect",), "*:0/5"),))
+    jobs.apply(jobs.plan(jobs.read(wanted), wanted))
+    assert not jobs.plan(jobs.read(wanted), wanted)
+    assert os.stat(host.crontab).st_mode & 0o777 == 0o644
+    other = Schedule(replace(host, instance="a-b"), "none")
+    assert not jobs.plan(jobs.read(other), other)
+    gone = Schedule(host, "none")
+    jobs.apply(jobs.plan(jobs.read(gone), gone))
+    assert os.listdir(os.path.dirname(host.crontab)) == []
