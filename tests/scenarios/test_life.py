@@ -1,0 +1,187 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What happens to a deployed fleet: upgrades, killed runs, several instances, cron, failover, ad hoc facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hosts import ROOT, Fleet
+
+INVENTORY = str(ROOT / "build/fleet/inventory.yml")
+ROUNDS = """
+SELECT string_agg(DISTINCT to_char(collected_at, 'HH24:MI'), ' ') FROM pgops.system_metrics
+WHERE metric_name = 'active_connections' AND node LIKE '{node}/%' AND collected_at >= '{since}'
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _deployed(fleet: Fleet) -> None:
+    fleet.reset()
+    run = fleet.play("pgops.fleet.site")
+    assert run.code == 0, run.text
+
+
+def facts(fleet: Fleet, host: str, *arguments: str) -> dict[str, Any]:
+    """The facts of a host, ad hoc."""
+    done = subprocess.run(
+        [
+            "ansible",
+            host,
+            "-i",
+            str(ROOT / "build/fleet/inventory.yml"),
+            "-m",
+            "pgops.fleet.pg_ops_facts",
+            *arguments,
+        ],
+        env={
+            **os.environ,
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["ansible_facts"]["pg_ops"]
+    return found
+
+
+def rounds(fleet: Fleet, primary: str, node: str, since: str) -> set[str]:
+    """The minutes in which a node collected."""
+    return set(fleet.sql(primary, ROUNDS.format(node=node, since=since)).split())
+
+
+def test_facts_are_told_to_anybody_who_may_log_in(fleet: Fleet) -> None:
+    as_root = facts(fleet, "pg17", "--become")
+    as_postgres = facts(fleet, "pg17", "--become", "--become-user", "postgres")
+    for found in (as_root, as_postgres):
+        (instance,) = found["instances"]
+        assert (instance["name"], instance["role"]) == ("17-main", "primary")
+    assert facts(fleet, "pg17b", "--become")["instances"][0]["role"] == "standby"
+    fleet.sql("pg17", "CREATE ROLE watcher LOGIN PASSWORD 'wa:tch'; GRANT CONNECT ON DATABASE postgres TO watcher")
+    login = "login_host=127.0.0.1 login_user=watcher login_password=wa:tch"
+    assert facts(fleet, "pg17", "-a", login)["instances"][0]["role"] == "primary"
+    fleet.sql("pg17", "DROP OWNED BY watcher; DROP ROLE watcher", "postgres")
+
+
+def test_an_upgrade_loses_no_round_and_leaves_the_version_before(fleet: Fleet) -> None:
+    since = fleet.sql("pg18", "SELECT date_trunc('minute', now())")
+    before = fleet.on("pg18", "pgops", "version")
+    for interpreter in ("/usr/bin/python3.13", "/usr/bin/python3", "/usr/bin/python3.13"):
+        if not fleet.on("pg18", "sh", "-c", f"ls {interpreter} 2>/dev/null || true").strip():
+            continue
+        run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", f"pgops_python={interpreter}")
+        assert run.code == 0, run.text
+        time.sleep(25)
+    assert fleet.on("pg18", "pgops", "version") == before
+    versions = fleet.on("pg18", "ls", "/usr/local/lib/pgops/versions").split()
+    assert len(versions) <= 2
+    minutes = fleet.sql("pg18", f"SELECT count(*) FROM generate_series('{since}'::timestamptz, now(), '1 minute')")
+    fleet.wait("every minute's round", lambda: len(rounds(fleet, "pg18", "pg18", since)) >= int(minutes) - 1, 70)
+    assert fleet.play("pgops.fleet.site", "--limit", "pg18").code == 0
+
+
+def test_two_runs_at_the_same_time_both_end_well(fleet: Fleet) -> None:
+    fleet.play("pgops.fleet.remove", "--limit", "pg15")
+    command = [
+        "ansible-playbook",
+        "-i",
+        str(ROOT / "build/fleet/inventory.yml"),
+        "pgops.fleet.site",
+        "--limit",
+        "pg15",
+    ]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _run in range(2)]
+    said = [run.communicate(timeout=300)[0] for run in both]
+    assert [run.returncode for run in both] == [0, 0], said
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
+
+
+@pytest.mark.parametrize("seconds", [3.0, 4.5, 6.0])
+def test_a_run_killed_in_the_middle_is_finished_by_the_next(fleet: Fleet, seconds: float) -> None:
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
+    command = [
+        "ansible-playbook",
+        "-i",
+        str(ROOT / "build/fleet/inventory.yml"),
+        "pgops.fleet.site",
+        "--limit",
+        "pg15",
+    ]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    fleet.on("pg15", "sh", "-c", "pkill -9 -f '[A]nsiballZ' || true")
+    again = fleet.play("pgops.fleet.site", "--limit", "pg15")
+    assert again.code == 0, again.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
+
+
+@pytest.fixture(name="second_instance")
+def _second_instance(fleet: Fleet) -> Iterator[None]:
+    fleet.on("pg15", "pg_createcluster", "15", "other", "--start", "--", "--encoding=UTF8")
+    yield
+    fleet.on("pg15", "pg_dropcluster", "--stop", "15", "other")
+
+
+def test_each_instance_of_a_host_has_its_own(fleet: Fleet, second_instance: None) -> None:
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
+    run = fleet.play("pgops.fleet.site", "--limit", "pg15")
+    assert run.code == 0, run.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
+    timers = fleet.on("pg15", "systemctl", "list-timers", "--no-legend", "pgops-*")
+    assert "pgops-15-main-collect" in timers
+    assert "pgops-15-other-collect" in timers
+    for name, port in (("15-main", "5432"), ("15-other", "5433")):
+        fleet.on("pg15", "pgops", "--instance", name, "collect")
+        command = ("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-p", port, "-d", "pgops")
+        nodes = fleet.on("pg15", *command, "-c", "SELECT DISTINCT node FROM pgops.system_metrics")
+        assert nodes.strip() == f"pg15/{name}"
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
+    assert (
+        fleet.on("pg15", "sh", "-c", "ls -d /etc/pgops /usr/local/lib/pgops /var/lib/pgops 2>/dev/null || true") == ""
+    )
+
+
+def test_cron_starts_the_jobs_where_systemd_is_not_to(fleet: Fleet) -> None:
+    run = fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", "pgops_schedule_backend=cron")
+    assert run.code == 0, run.text
+    assert fleet.on("pg15", "systemctl", "list-timers", "--no-legend", "pgops-*").strip() == ""
+    count = "SELECT count(*) FROM pgops.system_metrics"
+    fleet.wait("a round started by cron", lambda: fleet.sql("pg15", count) not in ("", "0"), 130)
+    assert '"ok": true' in fleet.on("pg15", "cat", "/var/lib/pgops/15-main/state/agent.log")
+    back = fleet.play("pgops.fleet.site", "--limit", "pg15")
+    assert back.code == 0, back.text
+    assert fleet.on("pg15", "sh", "-c", "ls /etc/cron.d | grep pgops || true") == ""
+
+
+def test_a_promoted_standby_goes_on_with_nobodys_help(fleet: Fleet) -> None:
+    fleet.wait("samples of the standby", lambda: rounds(fleet, "pg17", "pg17b", "-infinity"))
+    fleet.on("pg17", "systemctl", "stop", "postgresql@17-main")
+    fleet.on("pg17b", "pg_ctlcluster", "17", "main", "promote")
+    fleet.wait("the promotion", lambda: fleet.sql("pg17b", "SELECT pg_is_in_recovery()") == "f")
+    since = fleet.sql("pg17b", "SELECT now()")
+    fleet.wait("a round after the promotion", lambda: rounds(fleet, "pg17b", "pg17b", since), 120)
+    assert fleet.sql("pg17b", "SELECT is_primary FROM pgops.node WHERE node LIKE 'pg17b/%'") == "t"
+    after = fleet.play("pgops.fleet.site", "--limit", "pg17b")
+    assert after.code == 0, after.text
+
+
+def test_the_run_says_in_words_what_to_do_when_a_server_is_down(fleet: Fleet) -> None:
+    run = fleet.play("pgops.fleet.site", "--limit", "pg17")
+    assert run.code != 0
+    (failed,) = [said for said in run.outcomes if said["state"] == "failed" and said["code"]]
+    assert failed["code"] == "unreachable"
+    assert "Start" in failed["msg"]
