@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.pgops.fleet.plugins.module_utils import credentials
 
 KNOWN = {"name", "port", "socket_directory", "cluster", "peers", "database", "login_user"}

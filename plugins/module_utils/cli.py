@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one job; returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 still busy."""
     options = _parser().parse_args(arguments)
     if options.job == "version":
-        print(VERSION)
+        sys.stdout.write(f"{VERSION}\n")
         return 0
     started = time.time()
     try:
@@ -129,7 +129,8 @@ def step_down(layout: Layout) -> None:
 def log(options: argparse.Namespace, outcome: dict[str, Any]) -> None:
     """One line of JSON: to the journal by way of standard output, without a journal to a rotated file as well."""
     line = json.dumps({"instance": options.instance, **outcome}, sort_keys=True)
-    print(line, flush=True)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
     if "JOURNAL_STREAM" in os.environ or sys.stdout.isatty():
         return
     try:
@@ -141,4 +142,4 @@ def log(options: argparse.Namespace, outcome: dict[str, Any]) -> None:
         handler.emit(logging.makeLogRecord({"msg": f"{stamp} {line}"}))
         handler.close()
     except (OSError, PgOpsError) as error:
-        print(f"the log file cannot be written: {error}", file=sys.stderr)
+        sys.stderr.write(f"the log file cannot be written: {error}\n")

@@ -58,12 +58,11 @@ def report(module: AnsibleModule, work: Callable[[], Mapping[str, Any]]) -> None
     """
     try:
         result = dict(work())
-    except DriverMissing as error:
-        if not module.check_mode:
-            module.fail_json(msg=str(error), code=error.code)
-        result = unpredictable(f"{error} What a run would change cannot be predicted yet.")
     except PgOpsError as error:
-        module.fail_json(msg=str(error), code=error.code)
+        if not (module.check_mode and isinstance(error, DriverMissing)):
+            module.fail_json(msg=str(error), code=error.code)
+            return
+        result = unpredictable(f"{error} What a run would change cannot be predicted yet.")
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)

@@ -8,6 +8,7 @@ The only file that imports psycopg. The import is guarded, so that a module can 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import socket
@@ -38,6 +39,8 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
        pg_catalog.set_config('TimeZone', 'UTC', false),
        pg_catalog.set_config('jit', 'off', false),
+       CASE WHEN pg_catalog.getdatabaseencoding() = 'SQL_ASCII'
+            THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
        CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'
             THEN pg_catalog.set_config('lc_messages', 'C', false) END,
        pg_catalog.set_config('statement_timeout', %s, false),
@@ -129,11 +132,12 @@ class Session:
     def documents(self, query: str) -> list[dict[str, Any]]:
         """The JSON objects that a query of one column gives.
 
-        In binary form, for which the protocol takes a single statement only.
+        In binary form, for which the protocol takes a single statement only; as text, since a database in
+        SQL_ASCII may hold what is no UTF-8.
         """
         with translated(), self.connection.cursor() as cursor:
-            cursor.execute(query.encode(), binary=True)
-            return [row[0] for row in cursor.fetchall()]
+            cursor.execute(f"SELECT found.document::text FROM ({query}) AS found (document)".encode(), binary=True)
+            return [json.loads(row[0]) for row in cursor.fetchall()]
 
     def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
         """Run a statement for its effect."""
@@ -194,7 +198,8 @@ def connect(target: Target) -> Session:
 
 def _opened(target: Target, user: str, connection: Any) -> Session:
     for name in ("text", "varchar", "bpchar", "name"):
-        connection.adapters.register_loader(name, _lossy_loader())
+        for loader in _lossy_loaders():
+            connection.adapters.register_loader(name, loader)
     timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         row = cursor.execute(_OPENING, timeouts).fetchone()
@@ -362,11 +367,14 @@ def _query(query: Any) -> Any:
     return query.encode() if isinstance(query, str) else query
 
 
-def _lossy_loader() -> Any:
-    """Loads text that is not valid UTF-8 (names in an SQL_ASCII database) with escapes instead of failing."""
+def _lossy_loaders() -> list[Any]:
+    """Loaders of both formats for text that is no UTF-8 (an SQL_ASCII database checks nothing): they escape."""
 
-    class LossyLoader(Loader):
+    class LossyText(Loader):
         def load(self, data: Any) -> str:
             return bytes(data).decode("utf-8", "backslashreplace")
 
-    return LossyLoader
+    class LossyBinary(LossyText):
+        format = psycopg.pq.Format.BINARY
+
+    return [LossyText, LossyBinary]

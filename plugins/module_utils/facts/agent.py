@@ -7,12 +7,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import configuration
+from .. import commands, configuration
 from ..errors import HostFailed, InvalidInput, PgOpsError
 from ..layout import Layout
 from .answer import failed
@@ -144,17 +143,7 @@ def _states(units: Iterable[str]) -> dict[str, dict[str, str]]:
     Raises HostFailed.
     """
     properties = "--property=Id,ActiveState,Result,ExecMainStatus,ExecMainExitTimestampMonotonic"
-    try:
-        shown = subprocess.run(
-            ["systemctl", "show", properties, "--", *units],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=SYSTEMCTL_TIMEOUT,
-            env={**os.environ, "LC_ALL": "C"},
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise HostFailed(f"systemctl does not answer: {error}.") from error
+    shown = commands.run(["systemctl", "show", properties, "--", *units], timeout=SYSTEMCTL_TIMEOUT)
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
     return {block["Id"]: block for block in blocks if "Id" in block}
 

@@ -44,7 +44,10 @@ untouchable AS (
     WHERE
         l.locktype = 'relation'
         AND l.mode = 'AccessExclusiveLock'
-        AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+        AND l.database = (
+            SELECT d.oid FROM pg_database AS d
+            WHERE d.datname = current_database()
+        )
 ),
 
 measured AS (

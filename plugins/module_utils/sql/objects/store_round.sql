@@ -48,5 +48,9 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION pgops.store_round(integer, bytea, text, timestamp with time zone, double precision[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgops.store_round(integer, bytea, text, timestamp with time zone, double precision[]) TO pgops;
+REVOKE ALL ON FUNCTION pgops.store_round(
+    integer, bytea, text, timestamp with time zone, double precision[]
+) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.store_round(
+    integer, bytea, text, timestamp with time zone, double precision[]
+) TO pgops;
