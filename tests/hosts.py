@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from playbooks import ROOT, Run, play
+
 HOSTS = ("pg15", "pg17", "pg17b", "pg18")
 
 STATE = r"""
@@ -42,34 +41,6 @@ SQL
 
 
 @dataclass(frozen=True)
-class Run:
-    """A playbook's run: what every task said, in order."""
-
-    code: int
-    text: str
-    outcomes: list[dict[str, Any]]
-
-    @property
-    def changes(self) -> dict[tuple[str, str, str], Any]:
-        """The diff of every task that changed something, by host, task and item."""
-        return {
-            (said["host"], said["task"], str(said["item"])): said["diff"]
-            for said in self.outcomes
-            if said["changed"] and said["state"] == "ok"
-        }
-
-    @property
-    def modules(self) -> dict[str, int]:
-        """How many modules ran on each host."""
-        local = {"set_fact", "include_tasks", "assert", "validate_argument_spec", "include_role", "debug"}
-        counted: dict[str, int] = {}
-        for said in self.outcomes:
-            if said["module"].rpartition(".")[2] not in local:
-                counted[said["host"]] = counted.get(said["host"], 0) + 1
-        return counted
-
-
-@dataclass(frozen=True)
 class Fleet:
     """The hosts, and what one does with them."""
 
@@ -77,24 +48,7 @@ class Fleet:
 
     def play(self, playbook: str, *arguments: str) -> Run:
         """Run a playbook of the installed collection."""
-        log = self.directory / f"outcomes-{time.monotonic_ns()}.jsonl"
-        done = subprocess.run(
-            ["ansible-playbook", "-i", str(ROOT / "build/fleet/inventory.yml"), playbook, *arguments],
-            env={
-                **os.environ,
-                "PGOPS_OUTCOMES": str(log),
-                "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/scenarios/callback_plugins"),
-                "ANSIBLE_CALLBACKS_ENABLED": "outcomes",
-                "ANSIBLE_PIPELINING": "1",
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        lines = log.read_text().splitlines() if log.exists() else []
-        return Run(done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines])
+        return play(ROOT / "build/fleet/inventory.yml", self.directory, playbook, *arguments)
 
     def on(self, host: str, *command: str, check: bool = True, text: str | None = None) -> str:
         """What a command on a host prints; ``text`` is its standard input."""

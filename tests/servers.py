@@ -122,7 +122,7 @@ class Server:
 
     @classmethod
     def _place(cls, major: int) -> Server:
-        binaries.directory(major)
+        cls(major, Path(), 0).bin_dir.exists()  # fetched first: a machine that has none leaves nothing behind
         server = cls(major, Path(tempfile.mkdtemp(prefix=f"pg{major}-", dir="/tmp")), _free_port())
         server.directory.chmod(0o755)
         if os.getuid() == 0:

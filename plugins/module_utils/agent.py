@@ -167,6 +167,8 @@ def wanted(layout: Layout, desired: Desired, version: str) -> list[Entry]:
         Directory(layout.data, 0o755, root, root),
         Directory(layout.state, 0o750, user, group),
     ]
+    if layout.prefix != "/":
+        entries.append(Directory(os.path.dirname(layout.command), 0o755, root, root))
     entries += [
         File(os.path.join(layout.collectors, f"{name}.sql"), text.encode(), 0o640, root, group)
         for name, text in named_collectors(desired)

@@ -1,0 +1,196 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`make demo`: a throw-away server, site.yml on it, real load, collection, and a page to open."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import artifact  # noqa: E402
+from page import page  # noqa: E402
+from server import DemoServer  # noqa: E402
+
+from playbooks import Run, play  # noqa: E402
+
+PAGE = ROOT / "build" / "demo" / "index.html"
+LOG = ROOT / "build" / "demo" / "ansible.log"
+LOAD_SECONDS = 30
+COLLECTORS = ("activity", "locks", "database_activity", "database_size", "table_size")
+SAMPLES = """
+SELECT metric_name, coalesce(concat_ws('.', database_name, schema_name, table_name), '') AS series,
+       coalesce(additional_info ->> 'part', '') AS part, metric_unit AS unit, warning_threshold AS warning,
+       critical_threshold AS critical, threshold_direction AS direction,
+       extract(epoch FROM collected_at)::double precision AS at, metric_value AS value
+FROM pgops.system_metrics
+WHERE metric_name IN ('database_size_mb', 'active_connections', 'waiting_locks', 'deadlocks', 'cache_hit_ratio',
+                      'table_size_mb') AND database_name IN ('shop', 'archive')
+ORDER BY 1, 2, 3, at
+"""
+
+
+class DemoError(Exception):
+    """A step that did not work."""
+
+
+def say(text: str) -> None:
+    """A line for who watches."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def inventory(work: Path, server: DemoServer) -> Path:
+    """The one host of the demo, below a directory of its own."""
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "pgops_become": False,
+        "pgops_prefix": str(work / "agent"),
+        "pgops_user": server.os_user,
+        "pgops_packages": [],
+        "pgops_schedule_backend": "none",
+        "pgops_cluster": "demo",
+        "pgops_instances": [{"name": "demo", "port": server.port, "socket_directory": str(server.socket_dir)}],
+        "pgops_collector_settings": {name: {"interval": 1} for name in COLLECTORS},
+    }
+    path = work / "inventory.json"
+    path.write_text(json.dumps({"all": {"hosts": {"demo": variables}}}))
+    return path
+
+
+def played(work: Path, hosts: Path, *arguments: str) -> Run:
+    """A run of site.yml that went well."""
+    run = play(hosts, work, "pgops.fleet.site", *arguments)
+    with LOG.open("a") as log:
+        log.write(run.text)
+    if run.code:
+        raise DemoError(f"ansible-playbook pgops.fleet.site {' '.join(arguments)} failed; {LOG} says why")
+    return run
+
+
+def deploy(work: Path, hosts: Path) -> None:
+    """Predict, change, and see that a second run changes nothing."""
+    predicted = played(work, hosts, "--check", "--diff")
+    say(f"site.yml --check --diff: {details(predicted)} changes predicted")
+    first = played(work, hosts, "--diff")
+    same = "exactly as predicted" if first.changes == predicted.changes else "NOT as predicted"
+    say(f"site.yml: {details(first)} changes, {same}")
+    second = played(work, hosts)
+    say(f"site.yml again: changed={len(second.changes)}")
+    if first.changes != predicted.changes or second.changes:
+        raise DemoError("a prediction did not come true")
+
+
+def details(run: Run) -> int:
+    """How many single changes the tasks of a run tell of."""
+    return sum(len(diff or ()) for diff in run.changes.values())
+
+
+def collect(work: Path, server: DemoServer) -> int:
+    """Collect every other second while pgbench works; returns how many samples were stored."""
+    command = [
+        str(work / "agent/usr/local/bin/pgops"),
+        "--instance",
+        "demo",
+        "--prefix",
+        str(work / "agent"),
+        "collect",
+    ]
+    load = server.load(LOAD_SECONDS)
+    samples = 0
+    try:
+        while load.poll() is None:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            if done.returncode:
+                raise DemoError(f"pgops collect failed: {done.stdout}{done.stderr}")
+            outcome = json.loads(done.stdout.splitlines()[-1])
+            if outcome["errors"]:
+                raise DemoError(f"pgops collect: {outcome['errors']}")
+            samples += outcome["samples"]
+            time.sleep(2)
+    finally:
+        load.terminate()
+        load.wait()
+    return samples
+
+
+def facts(work: Path, hosts: Path, server: DemoServer) -> dict[str, Any]:
+    """What pg_ops_facts reports of the server."""
+    where = f"login_host={server.socket_dir} login_port={server.port} prefix={work / 'agent'}"
+    done = subprocess.run(
+        ["ansible", "demo", "-i", str(hosts), "-m", "pgops.fleet.pg_ops_facts", "-a", where],
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        raise DemoError(f"pg_ops_facts failed: {done.stdout}{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["ansible_facts"]["pg_ops"]
+    return found
+
+
+def show(work: Path, hosts: Path, server: DemoServer, samples: int) -> None:
+    """Write the page."""
+    found = facts(work, hosts, server)
+    rows = server.run(server.bin_dir / "psql", *server.options, "-XAtq", "-d", "pgops", "-c", as_json(SAMPLES))
+    PAGE.write_text(page(json.loads(rows), found, samples))
+    (instance,) = found["instances"]
+    say(f"pg_ops_facts: PostgreSQL {instance['version']}, {instance['role']}, contract {found['contract']}")
+    say(f"Open {PAGE}")
+
+
+def as_json(query: str) -> str:
+    """A query whose rows come as one JSON array."""
+    return f"SELECT coalesce(json_agg(found), '[]') FROM ({query}) AS found"
+
+
+def main() -> int:
+    """Run the demo; it ends by itself and leaves the page only."""
+    signal.signal(signal.SIGTERM, lambda *_signal: sys.exit(143))
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)
+    os.environ["ANSIBLE_LOCALHOST_WARNING"] = "False"
+    began = time.monotonic()
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    LOG.write_text("")
+    work = Path(tempfile.mkdtemp(prefix="pgops-demo-", dir="/tmp"))
+    work.chmod(0o755)
+    (work / "agent").mkdir()
+    server: DemoServer | None = None
+    try:
+        server = DemoServer.make()
+        say(f"PostgreSQL 18 runs on port {server.port}, as {server.os_user}")
+        hosts = inventory(work, server)
+        deploy(work, hosts)
+        say(f"{LOAD_SECONDS} seconds of pgbench, and pgops collect every other second ...")
+        samples = collect(work, server)
+        say(f"{samples} samples collected")
+        show(work, hosts, server, samples)
+    except (DemoError, RuntimeError) as error:
+        say(f"The demo failed: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return 130
+    finally:
+        if server is not None:
+            server.delete()
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"Done in {time.monotonic() - began:.0f} seconds; the server is gone.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Playbooks of the installed collection, run from outside, and what every task of them said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A playbook's run: what every task said, in order."""
+
+    code: int
+    text: str
+    outcomes: list[dict[str, Any]]
+
+    @property
+    def changes(self) -> dict[tuple[str, str, str], Any]:
+        """The diff of every task that changed something, by host, task and item."""
+        return {
+            (said["host"], said["task"], str(said["item"])): said["diff"]
+            for said in self.outcomes
+            if said["changed"] and said["state"] == "ok"
+        }
+
+    @property
+    def modules(self) -> dict[str, int]:
+        """How many modules ran on each host."""
+        local = {"set_fact", "include_tasks", "assert", "validate_argument_spec", "include_role", "debug"}
+        counted: dict[str, int] = {}
+        for said in self.outcomes:
+            if said["module"].rpartition(".")[2] not in local:
+                counted[said["host"]] = counted.get(said["host"], 0) + 1
+        return counted
+
+
+def play(inventory: Path, logs: Path, playbook: str, *arguments: str) -> Run:
+    """Run a playbook; a log of what its tasks said is left in ``logs``."""
+    log = logs / f"outcomes-{time.monotonic_ns()}.jsonl"
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), playbook, *arguments],
+        env={
+            **os.environ,
+            "PGOPS_OUTCOMES": str(log),
+            "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/scenarios/callback_plugins"),
+            "ANSIBLE_CALLBACKS_ENABLED": "outcomes",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_NOCOLOR": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    lines = log.read_text().splitlines() if log.exists() else []
+    return Run(done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines])
