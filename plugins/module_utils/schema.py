@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import access, collectors, credentials, database, files, migrations, neighbours, objects, roles
+from . import access, collectors, credentials, database, files, migrations, neighbours, objects, roles, rules
 from .access import Access, AccessFiles
 from .collectors import Collector
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
@@ -84,6 +84,12 @@ class Current:
     database: Mapping[str, Any] | None = None
     contents: Contents = Contents()
     access: AccessFiles | None = None
+    hba_rules: tuple[rules.Rule, ...] = ()
+
+    @property
+    def patroni(self) -> bool:
+        """Whether Patroni manages the server, and may write its access files."""
+        return self.manager == neighbours.PATRONI
 
 
 # --- reading
@@ -93,10 +99,11 @@ class Current:
 def locked(target: Target) -> Iterator[Session]:
     """A superuser's session that keeps other runs on this server out until it ends.
 
-    Raises PermissionMissing, Busy.
+    Raises PermissionMissing, Managed, Busy.
     """
     with connect(replace(target, lock_timeout=30.0)) as session:
         if not session.superuser:
+            neighbours.refuse_ops_database(neighbours.manager(session))
             raise PermissionMissing(
                 f"Role {session.user} is no superuser; roles, a database and access rules cannot be made with it.",
                 "Log in as a superuser: become root or postgres on the host, or set login_user.",
@@ -122,6 +129,7 @@ def read(session: Session, name: str, node: str, with_access: bool) -> Current:
         roles=roles.read(session),
         database=found,
         access=access.read(session) if with_access and session.target.local else None,
+        hba_rules=rules.read(session) if with_access else (),
     )
     if found is None or session.in_recovery or found["encoding"] != "UTF8":
         return current
@@ -217,9 +225,9 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     On a standby only the access rules can be other than the primary's. ``verifier`` makes a SCRAM verifier of
     (role, password); ``networks`` are the peers' resolved addresses.
     """
-    rules, warnings = _access(current, desired, networks)
+    blocks, warnings = _access(current, desired, networks)
     if current.in_recovery:
-        return SchemaPlan(access=rules, warnings=warnings, skipped_reason="standby: the schema is its primary's")
+        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     wanted = desired.collectors
     functions = [
         objects.collector_function(found) for found in wanted if found.applies(current.major, in_recovery=False)
@@ -236,7 +244,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         + migrations.plan(contents.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
         objects=objects.plan(shipped, contents.sources, contents.installed, contents.catalogue),
         contents=_configured(contents, desired, wanted, current),
-        access=rules,
+        access=blocks,
         warnings=warnings,
     )
 
@@ -246,13 +254,16 @@ def _access(
 ) -> tuple[tuple[Change, ...], tuple[str, ...]]:
     if desired.access is None:
         return (), ()
-    hba, ident = access.lines(desired.access, desired.database, networks)
-    rules = "; ".join(line for line in hba.splitlines() if not line.startswith("#"))
+    wanted = access.wanted(desired.access, desired.database, networks)
     if current.access is None:
-        return (), (f"pg_hba.conf is out of reach over the network; it has to admit the agent: {rules}.",)
-    if access.managed(current.access):
-        return (), (f"Patroni writes pg_hba.conf. Add to postgresql.pg_hba with 'patronictl edit-config': {rules}.",)
-    return access.plan(current.access, hba, ident), ()
+        missing = [line for line, rule in wanted.items() if not rules.admit(current.hba_rules, rule)]
+        asked = f"pg_hba.conf is out of reach over the network; it has to admit the agent: {'; '.join(missing)}"
+        return (), (asked,) if missing else ()
+    hba, ident = access.lines(desired.access, desired.database, networks)
+    made = access.plan(current.access, hba, ident, current.patroni)
+    if not current.patroni:
+        return made, ()
+    return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, access.mappings(desired.access))
 
 
 def _schema(contents: Contents) -> tuple[Change, ...]:
@@ -473,15 +484,17 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
 
     The owner of the ops database, and the role that its views are granted to, stay as long as it does.
     """
-    rules: tuple[Change, ...] = ()
-    if current.access and not access.managed(current.access):
-        rules = access.plan(current.access, "", "")
+    blocks: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if current.access:
+        blocks = access.plan(current.access, "", "", current.patroni)
+        warnings = access.left_to_patroni(current.access) if current.patroni else ()
     if current.in_recovery:
-        return SchemaPlan(access=rules, skipped_reason="standby: the schema is its primary's")
+        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
     names = [roles.AGENT, roles.READER, roles.OWNER] if gone else [roles.AGENT]
-    return SchemaPlan(roles=roles.removal(current.roles, names), database=dropped, access=rules)
+    return SchemaPlan(roles=roles.removal(current.roles, names), database=dropped, access=blocks, warnings=warnings)
 
 
 def remove(session: Session, current: Current, name: str, made: SchemaPlan) -> None:

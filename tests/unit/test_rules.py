@@ -1,0 +1,91 @@
+"""Whether rules that are there admit somebody: examples of every part, and what always holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from pgops import access, rules
+from pgops.access import Access
+from pgops.rules import Rule
+
+LOCAL = Rule("local", ("all",), ("pgops",), "", "peer")
+MAPPED = dataclasses.replace(LOCAL, options=("map=pgops",))
+REMOTE = Rule("hostssl", ("ops",), ("pgops",), "10.0.0.7/32", "scram-sha-256")
+
+ANY = some.builds(
+    Rule,
+    type=some.sampled_from(["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"]),
+    databases=some.lists(some.sampled_from(["all", "ops", "shop", "sameuser", "replication", "/^o"]), min_size=1).map(
+        tuple
+    ),
+    users=some.lists(some.sampled_from(["all", "pgops", "postgres", "+staff", "/^p"]), min_size=1).map(tuple),
+    network=some.sampled_from(["all", "samenet", "example.org", "10.0.0.0/24", "10.0.0.7/32", "10.0.0.7/31", "::/0"]),
+    method=some.sampled_from(["peer", "trust", "scram-sha-256", "md5", "reject", "cert"]),
+)
+
+
+def changed(rule: Rule, **parts: object) -> Rule:
+    return dataclasses.replace(rule, **parts)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "expected"),
+    [
+        (LOCAL, [], False),
+        (LOCAL, [LOCAL], True),
+        (LOCAL, [changed(LOCAL, users=("all",))], True),
+        (LOCAL, [changed(LOCAL, users=("all",), method="trust")], True),
+        (LOCAL, [changed(LOCAL, users=("postgres",)), LOCAL], True),
+        (LOCAL, [changed(LOCAL, users=("all",), method="scram-sha-256"), LOCAL], False),
+        (LOCAL, [changed(LOCAL, users=("+staff",), method="reject"), LOCAL], False),
+        (LOCAL, [changed(LOCAL, users=("+staff",)), LOCAL], True),
+        (LOCAL, [changed(LOCAL, users=("+staff",))], False),
+        (LOCAL, [changed(LOCAL, databases=("shop",))], False),
+        (LOCAL, [changed(LOCAL, databases=("shop",), method="reject"), LOCAL], False),
+        (LOCAL, [changed(LOCAL, databases=("replication",), method="reject"), LOCAL], True),
+        (LOCAL, [MAPPED], False),
+        (MAPPED, [LOCAL], False),
+        (MAPPED, [MAPPED], True),
+        (LOCAL, [changed(REMOTE, databases=("all",))], False),
+        (REMOTE, [LOCAL], False),
+        (REMOTE, [REMOTE], True),
+        (REMOTE, [changed(REMOTE, type="host", method="md5")], True),
+        (REMOTE, [changed(REMOTE, type="hostnossl", method="reject"), REMOTE], True),
+        (REMOTE, [changed(REMOTE, method="trust")], False),  # the agent demands channel binding
+        (REMOTE, [changed(REMOTE, network="all")], True),
+        (REMOTE, [changed(REMOTE, network="10.0.0.0/8")], True),
+        (REMOTE, [changed(REMOTE, network="10.0.1.0/24", method="reject"), REMOTE], True),
+        (REMOTE, [changed(REMOTE, network="::/0", method="reject"), REMOTE], True),
+        (REMOTE, [changed(REMOTE, network="samenet", method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, network="node2.example.org")], False),
+        (changed(REMOTE, network="10.0.0.0/24"), [REMOTE], False),
+        (REMOTE, [changed(REMOTE, databases=("shop", "ops"))], True),
+        (REMOTE, [changed(REMOTE, databases=("sameuser",), method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, options=("clientcert=verify-full",))], False),
+    ],
+)
+def test_the_first_rule_that_fits_decides(wanted, present, expected):
+    assert rules.admit(present, wanted) is expected
+
+
+@given(some.lists(ANY), some.sampled_from([LOCAL, MAPPED, REMOTE]))
+def test_our_rule_at_the_top_always_admits(present, wanted):
+    assert rules.admit([wanted, *present], wanted)
+
+
+@given(some.lists(ANY), some.sampled_from([LOCAL, MAPPED, REMOTE]))
+def test_what_admits_goes_on_admitting_whatever_follows(present, wanted):
+    if rules.admit(present, wanted):
+        assert rules.admit([*present, changed(wanted, users=("all",), method="reject")], wanted)
+
+
+def test_lines_and_rules_are_the_same():
+    wanted = access.wanted(Access("agent"), "ops", [("node2", "10.0.0.7/32")])
+    assert wanted == {
+        'local all "pgops" peer map=pgops': MAPPED,
+        'hostssl "ops" "pgops" 10.0.0.7/32 scram-sha-256': REMOTE,
+    }
