@@ -282,23 +282,28 @@ def obstacles(wanted: Schedule) -> list[PgOpsError]:
 def apply(planned: Plan) -> None:
     """Carry the plan out. What is running of a removed job is stopped; of a changed one it goes on.
 
+    The files of removed units go last, when systemd has forgotten the units: until then the next run finds them by
+    their files, and afterwards nothing is left to find.
+
     Raises HostFailed.
     """
     steps = [change.step for change in planned]
     entries = [step for step in steps if not isinstance(step, (Start, Reload))]
-    removed = [os.path.basename(step) for step in _unit_files(step for step in entries if isinstance(step, str))]
+    removed = _unit_files(step for step in entries if isinstance(step, str))
     written = _unit_files(step.path for step in entries if not isinstance(step, str))
-    starts = [step.unit for step in steps if isinstance(step, Start)]
+    names = [os.path.basename(path) for path in removed]
     running = units.booted()
     if removed and running:
-        units.stop(removed)
-    files.apply(entries)
+        units.stop(names)
+    files.apply([step for step in entries if step not in removed])
     if running and (removed or written or any(isinstance(step, Reload) for step in steps)):
         units.reload()
+    if removed and running:
+        units.forget(names)
+    files.apply(removed)
+    starts = [step.unit for step in steps if isinstance(step, Start)]
     if starts and running:
         units.start(starts)
-    if removed and running:
-        units.forget(removed)
 
 
 def _unit_files(paths: Iterable[str]) -> list[str]:
