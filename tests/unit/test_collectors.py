@@ -1,0 +1,134 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Headers of collectors, and rows made into rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops import collectors
+from pgops.collectors import LONGEST_ROUND, Collector, Metric
+from pgops.errors import InvalidInput
+
+SHIPPED = sorted((Path(collectors.__file__).parent / "sql" / "collectors").glob("*.sql"))
+GOOD = """-- collector: queue
+-- scope: database
+-- interval: 300
+-- timeout: 2.5
+-- role: primary
+-- versions: 15-17
+-- metric: waiting unit=count kind=gauge category=availability direction=above warning=1 critical=2
+--   How many wait,
+--   and for what.
+SELECT 1 AS waiting;
+"""
+names = st.text(min_size=1, max_size=20)
+rows = st.lists(
+    st.fixed_dictionaries({"database": names, "shade": names, "waiting": st.integers(0, 10**6) | st.none()}),
+    max_size=450,
+    unique_by=lambda row: (row["database"], row["shade"]),
+)
+QUEUE = collectors.parse(GOOD, "queue.sql")
+
+
+def test_a_header_says_all_of_a_collector() -> None:
+    assert (
+        Collector(
+            name="queue",
+            query="SELECT 1 AS waiting",
+            metrics=(
+                Metric(
+                    "waiting", "count", "gauge", "availability", "above", 1.0, 2.0, "How many wait, and for what."
+                ),
+            ),
+            scope="database",
+            interval=300,
+            timeout=2.5,
+            role="primary",
+            oldest=15,
+            newest=17,
+        )
+        == QUEUE
+    )
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_collectors_are_named_like_their_files_and_explain_their_metrics(path: Path) -> None:
+    found = collectors.parse(path.read_text(), path.name)
+    assert found.name == path.stem
+    assert all(metric.help for metric in found.metrics)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("collector: queue", "collector: Que ue"),
+        ("scope: database", "scope: galaxy"),
+        ("role: primary", "role: chief"),
+        ("interval: 300", "interval: 0"),
+        ("interval: 300", "interval: soon"),
+        ("timeout: 2.5", "timeout: 0"),
+        ("versions: 15-17", "versions: new"),
+        ("kind=gauge", "kind=speed"),
+        ("category=availability", "category=beauty"),
+        ("direction=above", "direction=left"),
+        ("warning=1", "warning=much"),
+        ("unit=count", "colour=red"),
+        ("-- metric: waiting", "-- metric: wai-ting"),
+        ("-- scope: database", "-- flavour: sweet"),
+        ("-- scope: database", "-- nothing of a key"),
+        ("SELECT 1 AS waiting;", ""),
+    ],
+)
+def test_a_header_that_cannot_be_meant_is_refused_with_the_files_name(old: str, new: str) -> None:
+    with pytest.raises(InvalidInput, match=r"queue\.sql"):
+        collectors.parse(GOOD.replace(old, new), "queue.sql")
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("", (0, 999)), ("15", (15, 15)), ("15-", (15, 999)), ("-16", (0, 16)), ("14-16", (14, 16))]
+)
+def test_versions(text: str, span: tuple[int, int]) -> None:
+    found = collectors.parse(GOOD.replace("15-17", text), "queue.sql")
+    assert (found.oldest, found.newest) == span
+
+
+@given(rows, st.randoms())
+def test_rounds_depend_on_the_series_not_on_the_order_of_rows(found: list[dict[str, object]], random: object) -> None:
+    shuffled = list(found)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    made = collectors.rounds(QUEUE, found, "2026-01-01T00:00:00+00:00", "one")
+    assert made == collectors.rounds(QUEUE, shuffled, "2026-01-01T00:00:00+00:00", "one")
+    assert sum(len(one.values) for one in made) == sum(row["waiting"] is not None for row in found)
+    assert all(len(one.values) == len(one.series) <= LONGEST_ROUND for one in made)
+
+
+@given(rows)
+def test_other_values_make_no_other_shape(found: list[dict[str, object]]) -> None:
+    more = [{**row, "waiting": None if row["waiting"] is None else 7} for row in found]
+    first = collectors.rounds(QUEUE, found, "2026-01-01T00:00:00+00:00", "one")
+    second = collectors.rounds(QUEUE, more, "2026-01-02T00:00:00+00:00", "two")
+    assert [one.fingerprint for one in first] == [one.fingerprint for one in second]
+
+
+def test_labels_other_than_the_four_are_kept_apart() -> None:
+    (made,) = collectors.rounds(QUEUE, [{"database": "a", "part": "rest", "table": None, "waiting": 3}], "now", "one")
+    assert made.series == ('{"database": "a", "metric": "waiting", "other": {"part": "rest"}}',)
+
+
+@given(st.integers(1, 3600), st.floats(0, 2e9), st.floats(0, 7200))
+def test_a_collector_is_due_once_in_each_slot_of_the_clock(interval: int, last: float, later: float) -> None:
+    found = Collector("x", "SELECT 1", (), interval=interval)
+    assert collectors.due(found, last, None)
+    assert collectors.due(found, last + later, last) == ((last + later) // interval != last // interval)
+
+
+def test_two_collectors_or_metrics_of_one_name_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="collector queue"):
+        collectors.joined([QUEUE], [QUEUE])
+    with pytest.raises(InvalidInput, match="metric waiting"):
+        collectors.joined([QUEUE], [collectors.parse(GOOD.replace("queue", "other"), "x")])

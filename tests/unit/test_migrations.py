@@ -1,0 +1,43 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Migrations against their ledger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops import migrations
+from pgops.errors import Conflict, InvalidInput
+
+FILES = migrations.shipped({f"{number:04d}_step.sql": f"SELECT {number}" for number in range(1, 6)})
+
+
+@given(st.integers(0, 5))
+def test_what_the_ledger_lacks_is_pending(applied: int) -> None:
+    assert migrations.pending(FILES[:applied], FILES) == FILES[applied:]
+    assert [change.step for change in migrations.plan(FILES[:applied], FILES)] == FILES[applied:]
+
+
+def test_a_newer_ledger_is_refused() -> None:
+    with pytest.raises(Conflict, match=r"at migration 5, newer .* ships 3.*Update the collection"):
+        migrations.pending(FILES, FILES[:3])
+
+
+def test_a_gap_is_refused() -> None:
+    with pytest.raises(Conflict, match="gap: 2 missing"):
+        migrations.pending([FILES[0], FILES[2]], FILES)
+
+
+def test_an_edited_migration_is_refused() -> None:
+    with pytest.raises(Conflict, match="0002_step differs"):
+        migrations.pending([FILES[0], replace(FILES[1], sha256="0" * 64)], FILES)
+
+
+@pytest.mark.parametrize("names", [["0002_a.sql"], ["0001_a.sql", "0003_b.sql"], ["one.sql"], ["0001_A.sql"]])
+def test_files_are_numbered_without_a_gap(names: list[str]) -> None:
+    with pytest.raises(InvalidInput):
+        migrations.shipped(dict.fromkeys(names, "SELECT 1"))

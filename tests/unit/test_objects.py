@@ -1,0 +1,70 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Repeatable objects: their order, and when they are made anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgops import objects
+from pgops.errors import InvalidInput
+
+A = "-- object: function pgops.a()\nCREATE ..."
+B = "-- object: view pgops.b\n-- requires: a\nCREATE ..."
+
+
+def found() -> list[objects.SchemaObject]:
+    return objects.shipped({"b.sql": B, "a.sql": A})
+
+
+def test_required_objects_come_first() -> None:
+    assert [one.identity for one in found()] == ["function pgops.a()", "view pgops.b"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"b.sql": B},
+        {"a.sql": A.replace("\n", "\n-- requires: b\n"), "b.sql": B},
+        {"a.sql": "CREATE FUNCTION pgops.a()"},
+        {"a.sql": A.replace("pgops.a()", "public.a()")},
+    ],
+    ids=["unknown", "circle", "no header", "foreign"],
+)
+def test_files_that_cannot_be_meant_are_refused(files: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput):
+        objects.shipped(files)
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        "table pgops.round",
+        "function public.f()",
+        "function pgops.f(); DROP TABLE x",
+        'view pgops."x"',
+        "view pgops.b\n",
+    ],
+)
+def test_nothing_but_our_objects_is_dropped(identity: str) -> None:
+    with pytest.raises(InvalidInput):
+        objects.drop_statement(identity)
+
+
+def test_nothing_is_planned_where_all_is_as_installed() -> None:
+    sources = {one.identity: one.sha256 for one in found()}
+    prints = dict.fromkeys([*sources, "table pgops.round"], "1")
+    assert objects.plan(found(), sources, prints, prints) == ()
+
+
+def test_new_edited_missing_and_dropped_objects_are_planned() -> None:
+    sources = {one.identity: one.sha256 for one in found()}
+    prints = dict.fromkeys(sources, "1")
+    (edited,) = objects.plan(found(), sources, prints, {**prints, "view pgops.b": "2"})
+    assert (edited.subject, edited.before["state"]) == ("view pgops.b", "edited by hand")
+    (missing,) = objects.plan(found(), sources, prints, {"view pgops.b": "1"})
+    assert (missing.subject, missing.action) == ("function pgops.a()", "create")
+    (newer,) = objects.plan(found(), {**sources, "view pgops.b": "old"}, prints, prints)
+    assert newer.action == "update"
+    (gone,) = objects.plan(found()[:1], sources, prints, prints)
+    assert (gone.subject, gone.action, gone.step) == ("view pgops.b", "remove", "view pgops.b")

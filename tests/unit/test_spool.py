@@ -1,0 +1,47 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The file of rounds that wait."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops.collectors import Round
+from pgops.spool import Spool
+
+made = st.builds(
+    Round,
+    collector=st.text(max_size=5),
+    collected_at=st.just("2026-01-01T00:00:00+00:00"),
+    origin=st.text(max_size=5),
+    series=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    values=st.lists(st.floats(allow_nan=False), max_size=3).map(tuple),
+)
+
+
+@given(st.lists(made, min_size=1, max_size=10), st.floats(0, 1))
+def test_rounds_come_back_in_order_but_for_one_that_a_crash_cut(rounds: list[Round], part: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(f"{folder}/spool", 10**6)
+        assert spool.append(rounds) == 0
+        assert spool.rounds() == rounds
+        *whole, last = Path(spool.path).read_bytes().splitlines(keepends=True)
+        torn = last[: int(len(last) * part)]
+        Path(spool.path).write_bytes(b"".join([*whole, torn]))
+        assert spool.rounds() == (rounds if len(torn) >= len(last) - 1 else rounds[:-1])
+        spool.clear()
+        assert spool.rounds() == []
+
+
+def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
+    one = Round("c", "now", "o", ("a", "b"), (1.0, 2.0))
+    spool = Spool(str(tmp_path / "spool"), 200)
+    assert spool.append([one, one, one, one]) > 0
+    assert spool.dropped() == 8 - 2 * len(spool.rounds())
+    before = spool.dropped()
+    spool.append([one])
+    assert spool.dropped() == before + 2
