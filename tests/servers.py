@@ -318,9 +318,10 @@ class Server:
         return psycopg.connect(self.dsn(dbname, **parameters), autocommit=True)
 
     def value(self, query: str, dbname: str = "postgres") -> object:
-        """The first column of the first row of a query, as the superuser; None without rows."""
+        """The first column of the first row of a statement, as the superuser; None without rows."""
         with self.connect(dbname) as connection:
-            row = connection.execute(query.encode()).fetchone()
+            cursor = connection.execute(query.encode())
+            row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
 
     def psql(self, script: str, dbname: str = "postgres") -> str:

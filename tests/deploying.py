@@ -1,0 +1,65 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Deployments to the tests' servers, as the modules do them, and collections as the agent does them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from servers import Server
+
+from pgops import collection, collectors, roles, schema, sources
+from pgops.configuration import Configuration
+from pgops.layout import Layout
+from pgops.server import Target
+
+LIBRARY = Path(schema.__file__).resolve().parent
+SOURCES = sources.pack(sources.gather(str(LIBRARY), (".sql",)))
+SHIPPED = [
+    collectors.parse(text, path) for path, text in sources.gather(str(LIBRARY), (".sql",), "sql/collectors").items()
+]
+DEFAULTS: dict[str, Any] = {
+    "state": "present",
+    "purge": False,
+    "database": "pgops",
+    "cluster": "shop",
+    "node": "db1/main",
+    "os_user": "pgops",
+    "peers": [],
+    "password": None,
+    "passfile": None,
+    "retention_days": 30,
+    "thresholds": {},
+    "collectors": [],
+    "rehearse": False,
+    "sources": SOURCES,
+}
+
+
+def target(server: Server, **other: Any) -> Target:
+    """The server by its socket, as its superuser."""
+    settings = {"host": str(server.socket_dir), "port": str(server.port), "user": server.superuser, **other}
+    return Target(**settings)
+
+
+def deploy(server: Server, check: bool = False, **params: Any) -> dict[str, Any]:
+    """What pg_ops_schema returns; raises what it reports."""
+    return schema.converge(target(server), {**DEFAULTS, "os_user": server.os_user, **params}, check)
+
+
+def withdraw(server: Server, database: str = "pgops") -> None:
+    """Leave nothing of a deployment, whatever became of it."""
+    server.value(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+    for role in roles.ROLES:
+        server.value(f"DROP ROLE IF EXISTS {role.name}")
+
+
+def collect(server: Server, state: Path, node: str = "db1/main", **settings: Any) -> dict[str, Any]:
+    """One collection of everything, as the agent's user; ``state`` is the agent's prefix."""
+    layout = Layout("main", str(state))
+    Path(layout.state).mkdir(parents=True, exist_ok=True)
+    configuration = Configuration(
+        "main", "shop", node, port=server.port, socket_directory=str(server.socket_dir), **settings
+    )
+    return collection.collect(configuration, layout, SHIPPED, {})

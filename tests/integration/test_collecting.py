@@ -1,0 +1,138 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the agent collects, against hand-written queries, and what gets in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deploying import collect, deploy, withdraw
+from servers import Server
+
+TRAPS = """
+CREATE TABLE public.caught (what text);
+GRANT ALL ON public.caught TO PUBLIC;
+CREATE FUNCTION public.trap(text) RETURNS text LANGUAGE plpgsql AS
+    $$BEGIN INSERT INTO public.caught VALUES (session_user || ' ' || $1); RETURN $1; END$$;
+CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS
+    $$SELECT public.trap('now'); SELECT pg_catalog.now()$$;
+CREATE FUNCTION public.current_setting(text) RETURNS text LANGUAGE sql AS $$SELECT public.trap('current_setting')$$;
+CREATE FUNCTION public.pg_total_relation_size(oid) RETURNS bigint LANGUAGE sql AS
+    $$SELECT public.trap('size'); SELECT 1::bigint$$;
+CREATE FUNCTION public.same(name, name) RETURNS boolean LANGUAGE sql AS $$SELECT public.trap('=') IS NULL$$;
+CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = name, FUNCTION = public.same);
+CREATE TABLE public.pg_class (oid oid, relname name, relpages integer, reltoastrelid oid);
+CREATE VIEW public.pg_database AS SELECT public.trap('pg_database')::name AS datname;
+"""
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    withdraw(server)
+
+
+def test_values_are_those_of_the_server(deployed: Server, tmp_path: Path, database: str) -> None:
+    deployed.value(
+        "CREATE TABLE public.big AS SELECT g, repeat('x', 100) FROM generate_series(1, 20000) AS g", database
+    )
+    deployed.value("VACUUM public.big", database)
+    outcome = collect(deployed, tmp_path)
+    assert outcome["errors"] == []
+    select = "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = '{}' AND database_name = '{}' {}"
+    size = deployed.value(f"SELECT pg_database_size('{database}') / 1048576.0")
+    found = deployed.value(select.format("database_size_mb", database, ""), "pgops")
+    assert float(str(found)) == pytest.approx(float(str(size)), abs=0.2)
+    size = deployed.value("SELECT pg_total_relation_size('public.big') / 1048576.0", database)
+    found = deployed.value(select.format("table_size_mb", database, "AND table_name = 'big'"), "pgops")
+    assert float(str(found)) == pytest.approx(float(str(size)))
+    deadlocks = deployed.value(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database}'")
+    assert deployed.value(select.format("deadlocks", database, ""), "pgops") == deadlocks
+
+
+def test_every_database_has_all_six_metrics(deployed: Server, tmp_path: Path) -> None:
+    names = ['we"ird db', "naïve", "%s {0}; --"]
+    for name in names:
+        deployed.value('CREATE DATABASE "{}"'.format(name.replace('"', '""')))
+    try:
+        assert collect(deployed, tmp_path)["errors"] == []
+        select = """
+            SELECT database_name FROM pgops.system_metrics WHERE metric_name IN ('database_size_mb', 'table_size_mb',
+                'active_connections', 'waiting_locks', 'deadlocks', 'cache_hit_ratio')
+            GROUP BY database_name HAVING count(DISTINCT metric_name) = 6"""
+        seen = deployed.value(f"SELECT array_agg(found.database_name) FROM ({select}) AS found", "pgops")
+        assert set(names) <= set(seen)  # type: ignore[call-overload]
+    finally:
+        for name in names:
+            deployed.value('DROP DATABASE "{}" WITH (FORCE)'.format(name.replace('"', '""')))
+
+
+def test_a_database_that_refuses_us_is_an_error_of_its_own(deployed: Server, tmp_path: Path, database: str) -> None:
+    deployed.value(f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
+    outcome = collect(deployed, tmp_path)
+    (error,) = outcome["errors"]
+    assert database in error
+    assert "CONNECT" in error
+    assert outcome["spooled"] == 0
+    assert deployed.value("SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'table_size_mb'", "pgops")
+    failed = (
+        "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = 'collector_errors' AND metric_value > 0"
+    )
+    assert deployed.value(failed, "pgops") == 1
+
+
+def test_a_locked_table_is_not_waited_for(deployed: Server, tmp_path: Path, database: str) -> None:
+    deployed.value("CREATE TABLE public.held AS SELECT 1 AS a", database)
+    with deployed.connect(database) as holder, holder.transaction():
+        holder.execute("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
+        assert collect(deployed, tmp_path)["errors"] == []
+    select = "SELECT count(*) FROM pgops.system_metrics WHERE table_name = 'held'"
+    assert deployed.value(select, "pgops") == 1
+
+
+def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, database: str) -> None:
+    for name in (database, "pgops"):
+        with deployed.connect(name) as owner:
+            owner.execute(TRAPS.encode())
+    deploy(deployed)
+    assert collect(deployed, tmp_path)["errors"] == []
+    deployed.value("SET search_path = public, pg_catalog; SELECT 1", database)
+    deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+    deploy(deployed, state="absent")
+    for name in (database, "pgops"):
+        assert deployed.value("SELECT count(*) FROM public.caught", name) == 0
+
+
+def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_path: Path) -> None:
+    deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
+    first = collect(deployed, tmp_path)
+    assert first["spooled"] > 0
+    assert "kept for later" in first["errors"][0]
+    deploy(deployed)
+    second = collect(deployed, tmp_path)
+    assert (second["errors"], second["spooled"]) == ([], 0)
+    assert second["delivered"] == first["spooled"] + second["collectors"] + 1 + _databases(deployed) - 1
+    select = "SELECT count(DISTINCT collected_at) FROM pgops.system_metrics WHERE metric_name = 'active_connections'"
+    assert deployed.value(select, "pgops") == 2
+
+
+def _databases(server: Server) -> int:
+    return int(str(server.value("SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate")))
+
+
+def test_a_standby_writes_to_itself_once_promoted(deployed: Server, tmp_path: Path, keep: object) -> None:
+    standby = keep(deployed.standby()).start()  # type: ignore[operator]
+    waiting = collect(standby, tmp_path, node="db2/main")
+    assert waiting["spooled"] > 0
+    assert "no other node" in waiting["errors"][0]
+    standby.promote()
+    outcome = collect(standby, tmp_path, node="db2/main")
+    assert (outcome["errors"], outcome["spooled"], outcome["sink"]) == ([], 0, "local")
+    select = (
+        "SELECT count(DISTINCT collected_at) FROM pgops.system_metrics "
+        "WHERE node = 'db2/main' AND metric_name = 'deadlocks'"
+    )
+    assert standby.value(select, "pgops") == 2

@@ -1,0 +1,218 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The ops database on every major version: deployed, kept, mended, and written to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from deploying import deploy, withdraw
+from servers import Server
+
+from pgops.errors import Conflict, InvalidInput, PgOpsError
+
+STATE = """
+SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
+    SELECT format('role %s %s %s', rolname, rolcanlogin, rolconfig) FROM pg_roles
+    UNION ALL SELECT format('database %s %s %s', datname, datdba, datacl) FROM pg_database
+) AS found (line)
+"""
+OWN_COLLECTOR = """-- collector: mine
+-- metric: my_metric unit=count
+--   A metric of mine.
+SELECT 42 AS my_metric
+"""
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    withdraw(server)
+
+
+@pytest.fixture(name="bare")
+def _bare(server: Server) -> Iterator[Server]:
+    yield server
+    withdraw(server)
+
+
+def test_prediction_run_and_second_run(bare: Server) -> None:
+    before = bare.value(STATE)
+    predicted = deploy(bare, check=True)
+    assert bare.value(STATE) == before
+    done = deploy(bare)
+    assert done["changed"]
+    assert done == predicted
+    again = deploy(bare)
+    assert (again["changed"], again["changes"]) == (False, [])
+
+
+def test_removal_with_and_without_purge(bare: Server) -> None:
+    before = bare.value(STATE)
+    deploy(bare)
+    predicted = deploy(bare, check=True, state="absent")
+    assert deploy(bare, state="absent") == predicted
+    assert bare.value("SELECT count(*) FROM pgops.metric", "pgops")
+    assert bare.value("SELECT count(*) FROM pg_roles WHERE rolname = 'pgops'") == 0
+    assert not deploy(bare, state="absent")["changed"]
+    deploy(bare)
+    assert not deploy(bare)["changed"]
+    deploy(bare, state="absent", purge=True)
+    assert bare.value(STATE) == before
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "CREATE OR REPLACE FUNCTION pgops.server_epoch() RETURNS text LANGUAGE sql AS 'SELECT NULL::text'",
+        "GRANT EXECUTE ON FUNCTION pgops.create_partition(date) TO PUBLIC",
+        "DROP VIEW pgops.system_metrics CASCADE",
+        "REVOKE USAGE ON SCHEMA pgops FROM pgops",
+        "GRANT ALL ON SCHEMA pgops TO PUBLIC",
+        "GRANT CONNECT ON DATABASE pgops TO PUBLIC",
+        "REVOKE CONNECT ON DATABASE pgops FROM pgops",
+        "ALTER ROLE pgops SUPERUSER",
+        "GRANT pg_read_all_data TO pgops",
+        "ALTER ROLE pgops RESET ALL",
+        "UPDATE pgops.metric SET unit = 'furlong' WHERE metric_name = 'database_size_mb'",
+        "DELETE FROM pgops.collector",
+        "DROP FUNCTION pgops.collector_locks()",
+    ],
+)
+def test_what_somebody_changed_by_hand_is_put_back(deployed: Server, edit: str) -> None:
+    deployed.value(edit, "pgops")
+    predicted = deploy(deployed, check=True)
+    assert predicted["changed"], edit
+    assert deploy(deployed) == predicted
+    assert not deploy(deployed)["changed"]
+
+
+def test_a_table_changed_by_hand_is_told_and_left(deployed: Server) -> None:
+    deployed.value("ALTER TABLE pgops.round ADD COLUMN mine integer", "pgops")
+    (warning,) = [text for text in deploy(deployed)["warnings"] if "by hand" in text]
+    assert "pgops.round" in warning
+
+
+def test_somebodys_view_is_never_dropped(deployed: Server) -> None:
+    deployed.value("CREATE VIEW public.mine AS SELECT metric_name FROM pgops.system_metrics", "pgops")
+    deployed.value("DELETE FROM pgops.object_source WHERE object LIKE '%system_metrics'", "pgops")
+    assert deploy(deployed)["changed"]
+    assert deployed.value("SELECT count(*) FROM public.mine", "pgops") == 0
+
+
+def test_collectors_and_thresholds_of_ones_own_come_and_go(deployed: Server) -> None:
+    wanted: dict[str, Any] = {
+        "collectors": [OWN_COLLECTOR],
+        "thresholds": {"database_size_mb": {"warning": 5, "critical": 6.5}},
+    }
+    assert deploy(deployed, check=True, **wanted) == deploy(deployed, **wanted)
+    assert not deploy(deployed, **wanted)["changed"]
+    deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+    select = "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = 'my_metric'"
+    assert deployed.value(select, "pgops") == 42
+    select = "SELECT critical_threshold FROM pgops.system_metrics WHERE metric_name = 'database_size_mb' LIMIT 1"
+    assert deployed.value(select, "pgops") == 6.5
+    assert "remove function pgops.collector_mine()" in deploy(deployed)["changes"]
+    with pytest.raises(InvalidInput, match="no_such_metric"):
+        deploy(deployed, thresholds={"no_such_metric": {"warning": 1}})
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("INSERT INTO pgops.migration VALUES (900, 'x', 'x', '9')", "newer than this collection"),
+        ("UPDATE pgops.migration SET sha256 = 'x' WHERE number = 1", "differs from the one that was applied"),
+    ],
+)
+def test_a_ledger_that_does_not_fit_is_refused(deployed: Server, edit: str, words: str) -> None:
+    deployed.value(edit, "pgops")
+    with pytest.raises(Conflict, match=words):
+        deploy(deployed)
+
+
+def test_two_runs_at_the_same_time_both_end_well(bare: Server) -> None:
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(deploy(bare)["changed"])
+        except PgOpsError as error:
+            results.append(error)
+
+    both = [threading.Thread(target=run) for _run in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sorted(results, key=str) == [False, True]
+
+
+@pytest.mark.parametrize("name", ['we"ird ops', "naïve %s {0}"])
+def test_any_name_will_do_for_the_database(server: Server, name: str) -> None:
+    try:
+        deploy(server, database=name)
+        assert not deploy(server, database=name)["changed"]
+        assert server.value("SELECT pgops.collect_database_metrics()", name)
+        deploy(server, database=name, state="absent", purge=True)
+    finally:
+        server.value('DROP DATABASE IF EXISTS "{}" WITH (FORCE)'.format(name.replace('"', '""')))
+        withdraw(server)
+
+
+# --- the store
+
+
+def test_an_insert_records_a_sample(deployed: Server) -> None:
+    deployed.value(
+        "INSERT INTO pgops.system_metrics (metric_name, metric_category, metric_value, metric_unit, database_name, "
+        "additional_info) VALUES ('mine', 'capacity', 1.5, 'MB', 'x', '{\"a\": 1}'), ('mine', 'capacity', 2.5, 'MB', "
+        "'x', '{\"a\": 1}')",
+        "pgops",
+    )
+    select = (
+        "SELECT array_agg(metric_value ORDER BY collected_at) FROM pgops.system_metrics WHERE metric_name = 'mine'"
+    )
+    assert deployed.value(select, "pgops") == [1.5, 2.5]
+
+
+def test_a_collection_counts_what_it_stores(deployed: Server) -> None:
+    stored = deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+    assert stored == deployed.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
+    names = deployed.value("SELECT count(DISTINCT metric_name) FROM pgops.system_metrics", "pgops")
+    assert names == 6
+
+
+def test_a_round_is_stored_once_and_only_if_it_fits(deployed: Server) -> None:
+    node = deployed.value("SELECT pgops.primary_node_id()", "pgops")
+    define = """SELECT pgops.define_shape({}, '\\x01', '[{{"metric_name": "m", "category": "capacity", "unit": "x",
+        "kind": "gauge"}}]', '[{{"metric": "m"}}, {{"metric": "m", "database": "d"}}]')"""
+    deployed.value(define.format(node), "pgops")
+    call = "SELECT pgops.store_round({}, '\\x{}', 'o', {}, '{{{}}}')"
+    now = "timestamptz '2026-01-02 03:04:05+00'"
+    assert deployed.value(call.format(node, "01", now, "1,2"), "pgops") is True
+    assert deployed.value(call.format(node, "01", now, "1,2"), "pgops") is True
+    assert deployed.value(call.format(node, "02", now, "1,2"), "pgops") is False
+    assert deployed.value("SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'm'", "pgops") == 2
+    for wrong in (call.format(node, "01", now, "1"), call.format(node, "01", "now() + interval '2 days'", "1,2")):
+        with pytest.raises(Exception, match=r"does not fit|in the future"):
+            deployed.value(wrong, "pgops")
+
+
+def test_days_are_made_ahead_and_dropped_after_the_retention(deployed: Server) -> None:
+    assert deployed.value("SELECT pgops.maintain_partitions(3)", "pgops") == 4
+    assert deployed.value("SELECT pgops.maintain_partitions(3)", "pgops") == 0
+    insert = (
+        "INSERT INTO pgops.system_metrics (metric_name, metric_value, collected_at) "
+        "VALUES ('old', 1, now() - interval '{} days')"
+    )
+    for days in (29, 31, 40):
+        deployed.value(insert.format(days), "pgops")
+    assert deployed.value("SELECT count(*) FROM pgops.expired_partitions()", "pgops") == 2
+    dropped = "SELECT count(*) FILTER (WHERE pgops.drop_partition(d)) FROM pgops.expired_partitions() AS e (d)"
+    assert deployed.value(dropped, "pgops") == 2
+    assert deployed.value("SELECT pgops.drop_partition(current_date)", "pgops") is False
+    assert deployed.value("SELECT count(*) FROM pgops.system_metrics", "pgops") == 1

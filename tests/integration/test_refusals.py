@@ -1,0 +1,156 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What cannot work ends with one error that says what to do, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
+from servers import Server
+
+from pgops import schema
+from pgops.errors import Conflict, InvalidInput, LoginRefused, PermissionMissing, PgOpsError, Unreachable, Unsupported
+from pgops.server import connect
+
+RUN = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from deploying import DEFAULTS
+from pgops import schema
+from pgops.server import Target
+schema.converge(Target(host=sys.argv[3], port=sys.argv[4], user="postgres"), DEFAULTS, False)
+"""
+
+
+@pytest.fixture(name="bare")
+def _bare(server: Server) -> Iterator[Server]:
+    yield server
+    withdraw(server)
+
+
+def refused(kind: type[PgOpsError], server: Server, **params: object) -> PgOpsError:
+    """The error of a deployment; it leaves no role behind."""
+    before = server.value("SELECT count(*) FROM pg_roles")
+    with pytest.raises(kind) as caught:
+        deploy(server, **params)
+    assert server.value("SELECT count(*) FROM pg_roles") == before
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_server_that_is_down(major: int, new_server: Callable[..., Server]) -> None:
+    with pytest.raises(Unreachable, match="Start the server"):
+        deploy(new_server(major))
+
+
+def test_a_role_that_is_somebody_elses(bare: Server) -> None:
+    bare.value("CREATE ROLE pgops")
+    assert "COMMENT ON ROLE" in str(refused(Conflict, bare))
+
+
+def test_a_database_that_is_somebody_elses(bare: Server) -> None:
+    bare.value("CREATE DATABASE pgops")
+    assert "pgops_database" in str(refused(Conflict, bare))
+
+
+def test_a_database_in_another_encoding(bare: Server) -> None:
+    bare.value("CREATE DATABASE pgops TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    assert "UTF8" in str(refused(Conflict, bare))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "", "x" * 64, "postgres"])
+def test_a_name_that_no_database_can_have(bare: Server, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        deploy(bare, database=name)
+
+
+def test_a_role_that_is_no_superuser(bare: Server) -> None:
+    bare.value("CREATE ROLE plain LOGIN")
+    try:
+        with pytest.raises(PermissionMissing, match="superuser"):
+            schema.converge(target(bare, user="plain"), DEFAULTS, False)
+    finally:
+        bare.value("DROP ROLE plain")
+
+
+def test_an_unknown_database_and_role(bare: Server) -> None:
+    for other in ({"database": "nowhere"}, {"user": "nobody_of_that_name"}):
+        with pytest.raises(LoginRefused, match="Check that"):
+            connect(target(bare, **other))
+
+
+def test_a_wrong_password(major: int, new_server: Callable[..., Server]) -> None:
+    server = new_server(major)
+    server.start()
+    server.value("ALTER ROLE postgres PASSWORD 'right'")
+    server.write_hba("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    server.reload()
+    with pytest.raises(LoginRefused, match="password was used"):
+        connect(target(server, host="127.0.0.1", password="wrong"))
+    with pytest.raises(LoginRefused, match="none was given"):
+        connect(target(server, host="127.0.0.1"))
+
+
+def test_a_broken_pg_hba(major: int, new_server: Callable[..., Server]) -> None:
+    server = new_server(major)
+    server.start()
+    path = server.data_dir / "pg_hba.conf"
+    broken = path.read_text() + "local all all nonsense\n"
+    server.write_hba(broken)
+    with pytest.raises(Conflict, match="Mend that line"):
+        deploy(server)
+    assert path.read_text() == broken
+
+
+@pytest.fixture(name="pooler")
+def _pooler(bare: Server, tmp_path: Path) -> Iterator[int]:
+    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    if not Path(program).exists() and os.getuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "-q", "-y", "pgbouncer"], check=False, capture_output=True)
+    if not Path(program).exists():
+        pytest.skip("pgbouncer is not on this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    users = bare.write(bare.directory / "users.txt", '"postgres" ""\n')
+    ini = bare.write(
+        bare.directory / "bouncer.ini",
+        f"[databases]\n* = host={bare.socket_dir} port={bare.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nauth_type = trust\nauth_file = {users}\nunix_socket_dir =\n",
+    )
+    running = subprocess.Popen([program, str(ini)], stderr=subprocess.DEVNULL, **bare._identity())  # type: ignore[call-overload]
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.1)
+        yield port
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def test_a_pooler_instead_of_a_server(bare: Server, pooler: int) -> None:
+    with pytest.raises(Unsupported, match="pooler"):
+        connect(target(bare, host="127.0.0.1", port=str(pooler)))
+
+
+def test_a_run_killed_at_any_moment_is_finished_by_the_next(bare: Server) -> None:
+    arguments = [str(LIBRARY.parents[1] / "tests"), "build/lib", str(bare.socket_dir), str(bare.port)]
+    for _run in range(3):
+        run = subprocess.Popen([sys.executable, "-c", RUN, *arguments])
+        time.sleep(random.uniform(0.1, 1.2))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    deploy(bare)
+    assert not deploy(bare)["changed"]
