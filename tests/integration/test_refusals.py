@@ -21,7 +21,7 @@ from servers import Server
 
 from pgops import schema
 from pgops.errors import Conflict, InvalidInput, LoginRefused, PermissionMissing, PgOpsError, Unreachable, Unsupported
-from pgops.server import connect
+from pgops.server import connect, listening
 
 RUN = """
 import sys
@@ -132,7 +132,7 @@ def _pooler(bare: Server, tmp_path: Path) -> Iterator[int]:
     running = subprocess.Popen([program, str(ini)], stderr=subprocess.DEVNULL, **bare._identity())  # type: ignore[call-overload]
     try:
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and socket.socket().connect_ex(("127.0.0.1", port)):
+        while time.monotonic() < deadline and not listening(target(bare, host="127.0.0.1", port=str(port))):
             time.sleep(0.1)
         yield port
     finally:
