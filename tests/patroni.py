@@ -62,7 +62,7 @@ def _python() -> Path:
     for _minor, python in sorted(pythons.installed().items(), reverse=True):
         with contextlib.suppress(RuntimeError, OSError):
             probe.run(python.resolve(), "-I", "-c", "import ssl")
-            return python
+            return python.resolve()  # not a link in a folder that is closed to that user
     raise binaries.UnavailableError(f"no Python here may be executed by {probe.os_user}, as whom Patroni has to run")
 
 

@@ -436,7 +436,7 @@ def cron_says(fields: str, base: datetime) -> list[str]:
     """The next three times by the rules of crontab(5), from the text of the fields."""
     limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
     minutes, hours, days, months, weekdays = (
-        _cron_field(text, *limit) for text, limit in zip(fields.split(), limits, strict=True)
+        _cron_field(text, *limit) for text, limit in zip(fields.split(), limits)
     )
     either = not fields.split()[2].startswith("*") and not fields.split()[4].startswith("*")
     times: list[str] = []

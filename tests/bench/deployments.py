@@ -1,0 +1,110 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""site.yml against a playbook of the same outcome: first and second run, in turn, on one pristine container host."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+from figures import Figures
+
+from pgops import agent, collectors, objects, sources, units
+from pgops.configuration import Configuration
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "bench"
+PEER = Path(__file__).parent / "peer" / "site.yml"
+FLEET = ROOT / "tests" / "fleet" / "fleet.py"
+INVENTORY = ROOT / "build" / "fleet" / "inventory.yml"
+HOST = "pg18"
+LIBRARY = ROOT / "plugins" / "module_utils"
+PAIRS = 3
+
+
+def measure(venv: Path) -> Figures:
+    """Seconds of the first and second run of both, PAIRS times."""
+    figures = Figures("deploy", "seconds of a whole ansible-playbook, one host over SSH")
+    ours = ["pgops.fleet.site"]
+    peer = [str(PEER), *peer_variables()]
+    for pair in range(PAIRS):
+        order = [("ours", ours), ("peer", peer)] if pair % 2 == 0 else [("peer", peer), ("ours", ours)]
+        for name, playbook in order:
+            subprocess.run([sys.executable, str(FLEET), "reset", HOST], check=True, stdout=subprocess.DEVNULL)
+            for run in ("first", "second"):
+                figures.add(f"{run} run", name, _seconds(venv, playbook, second=run == "second"))
+    return figures
+
+
+def _seconds(venv: Path, playbook: list[str], second: bool) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [str(venv / "bin" / "ansible-playbook"), "-i", str(INVENTORY), "--limit", HOST, *playbook],
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"),
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_NOCOLOR": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    spent = time.perf_counter() - began
+    if done.returncode or (second and "changed=0" not in done.stdout):
+        raise RuntimeError(f"{playbook[0]} did not end as it should:\n{done.stdout}\n{done.stderr}")
+    return spent
+
+
+def peer_variables() -> list[str]:
+    """What the peer's playbook copies: the same agent, configuration, schema and units, made beforehand."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    configuration = Configuration("18-main", "search", f"{HOST}/18-main", socket_directory="/var/run/postgresql")
+    bundle = {
+        **sources.gather(str(LIBRARY), (".py",)),
+        **sources.gather(str(LIBRARY), (".sql",), "sql/collectors"),
+    }
+    program = agent.program(agent.Desired(configuration, bundle, python="/usr/bin/python3"))
+    (BUILD / "agent.json").write_text(configuration.text())
+    (BUILD / "schema.sql").write_text(_script())
+    _archive(BUILD / "agent.tar", program)
+    folder = BUILD / "units"
+    folder.mkdir(exist_ok=True)
+    for job, calendar in (("collect", "minutely"), ("maintain", "hourly")):
+        command = ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "18-main", job]
+        service = units.service("18-main", job, "pgops", command, (55, ["/var/lib/pgops/18-main/state"]))
+        (folder / f"pgops-18-main-{job}.service").write_bytes(service)
+        (folder / f"pgops-18-main-{job}.timer").write_bytes(units.timer("18-main", job, calendar, 10))
+    values = {
+        "bench_archive": BUILD / "agent.tar",
+        "bench_configuration": BUILD / "agent.json",
+        "bench_script": BUILD / "schema.sql",
+        "bench_units": folder,
+    }
+    return [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
+
+
+def _archive(path: Path, program: dict[str, str]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, text in sorted(program.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(text.encode()), 0o755 if name == "bin/pgops" else 0o644
+            tar.addfile(entry, io.BytesIO(text.encode()))
+
+
+def _script() -> str:
+    found = sources.gather(str(LIBRARY), (".sql",), "sql")
+    shipped = objects.shipped(sources.below(found, "sql/objects"))
+    functions = [
+        objects.collector_function(collectors.parse(text, file))
+        for file, text in sources.below(found, "sql/collectors").items()
+    ]
+    parts = ["CREATE SCHEMA pgops AUTHORIZATION pgops_owner;", "SET ROLE pgops_owner;"]
+    parts += sources.below(found, "sql/migrations").values()
+    parts += [one.text for one in [*shipped, *functions]]
+    return "\n".join(parts)

@@ -1,0 +1,42 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Measured figures, and how they are told: medians with their spread, and ratios."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Figures:
+    """What one benchmark measured, by case and contestant."""
+
+    name: str
+    what: str
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(self, case: str, contestant: str, value: float) -> None:
+        """One more value."""
+        self.values.setdefault(case, {}).setdefault(contestant, []).append(value)
+
+    def data(self) -> dict[str, Any]:
+        """All of it, for a file."""
+        return {"name": self.name, "what": self.what, "values": self.values}
+
+    def table(self) -> str:
+        """As a table of Markdown; the ratio is the peer's median over ours."""
+        lines = [
+            f"### {self.name}: {self.what}",
+            "",
+            "| case | who | median | least to most | peer / ours |",
+            "|---|---|---|---|---|",
+        ]
+        for case, found in self.values.items():
+            medians = {name: statistics.median(values) for name, values in found.items()}
+            for name, values in found.items():
+                ratio = f"{medians['peer'] / medians['ours']:.2f}" if name == "ours" and "peer" in medians else ""
+                spread = f"{min(values):.3g} to {max(values):.3g}"
+                lines.append(f"| {case} | {name} | {medians[name]:.3g} | {spread} | {ratio} |")
+        return "\n".join([*lines, ""])

@@ -1,0 +1,66 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_ops_facts against postgresql_info: time inside the module, on one server with the schema installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from deploying import collect, deploy
+from figures import Figures
+from servers import Server
+
+ROOT = Path(__file__).parents[2]
+REPEATS = 9
+MODULES = {
+    "ours": "ansible_collections.pgops.fleet.plugins.modules.pg_ops_facts",
+    "peer": "ansible_collections.community.postgresql.plugins.modules.postgresql_info",
+}
+INSIDE = """
+import importlib, io, json, sys, time
+from ansible.module_utils import basic
+module = importlib.import_module(sys.argv[1])
+basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.loads(sys.argv[2])}).encode()
+basic._ANSIBLE_PROFILE = "legacy"
+shown, sys.stdout = sys.stdout, io.StringIO()
+began = time.perf_counter()
+try:
+    module.main()
+except SystemExit:
+    pass
+spent, said, sys.stdout = time.perf_counter() - began, sys.stdout.getvalue(), shown
+assert '"failed": true' not in said, said
+print(spent * 1000)
+"""
+
+
+def measure(venv: Path, work: Path) -> Figures:
+    """Milliseconds inside main() of both, in turn."""
+    figures = Figures("facts", "milliseconds inside the module, ten databases, schema installed")
+    with Server.create(18) as server:
+        for number in range(8):
+            server.value(f"CREATE DATABASE db{number}")
+        deploy(server)
+        collect(server, work)
+        arguments = {"login_user": "postgres", "login_port": server.port, "login_host": str(server.socket_dir)}
+        for _repeat in range(REPEATS):
+            for name, module in MODULES.items():
+                figures.add("all facts", name, _inside(venv, module, arguments))
+            figures.add("subset min", "ours", _inside(venv, MODULES["ours"], {**arguments, "gather_subset": ["min"]}))
+    return figures
+
+
+def _inside(venv: Path, module: str, arguments: dict[str, object]) -> float:
+    done = subprocess.run(
+        [str(venv / "bin" / "python"), "-c", INSIDE, module, json.dumps(arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "build" / "collections")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{module} failed:\n{done.stdout}\n{done.stderr}")
+    return float(done.stdout)

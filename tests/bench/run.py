@@ -1,0 +1,64 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`make bench`: all benchmarks; what they measured goes to build/bench/."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "build" / "lib")]
+
+import artifact  # noqa: E402
+
+artifact.link_library()
+
+import deployments  # noqa: E402
+import pythons  # noqa: E402
+import reports  # noqa: E402
+import rounds  # noqa: E402
+from figures import Figures  # noqa: E402
+
+BUILD = ROOT / "build" / "bench"
+
+
+def main() -> int:
+    """Run those that were named, or all."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    venv = ROOT / "build" / "venv-bench"
+    pythons.make_venv(venv, ROOT / "requirements-bench.txt")
+    with tempfile.TemporaryDirectory() as work:
+        benchmarks: dict[str, Callable[[], Figures]] = {
+            "collect": rounds.measure,
+            "facts": lambda: reports.measure(venv, Path(work)),
+            "deploy": lambda: deployments.measure(venv),
+        }
+        tables = [f"{os.cpu_count()} cores, {os.uname().machine}.", ""]
+        for name in sys.argv[1:] or benchmarks:
+            if name == "deploy" and not fleet():
+                tables += [f"### {name}: not run, since hosts in containers cannot run on this machine", ""]
+                continue
+            found = benchmarks[name]()
+            (BUILD / f"{name}.json").write_text(json.dumps(found.data(), indent=1))
+            tables.append(found.table())
+            sys.stdout.write(found.table() + "\n")
+            sys.stdout.flush()
+    (BUILD / "results.md").write_text("\n".join(tables))
+    sys.stdout.write(f"{BUILD / 'results.md'}\n")
+    return 0
+
+
+def fleet() -> bool:
+    """Start the host that is deployed to; whether there is one."""
+    command = [sys.executable, str(deployments.FLEET), "up", deployments.HOST]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
