@@ -119,6 +119,17 @@ def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_pat
     assert deployed.value(select, "pgops") == 2
 
 
+def test_an_older_agent_goes_on_with_a_newer_schema(deployed: Server, tmp_path: Path) -> None:
+    deployed.value(
+        "INSERT INTO pgops.migration (number, name, sha256, collection_version) VALUES (2, 'later', 'x', '9.9')",
+        "pgops",
+    )
+    deployed.value("ALTER TABLE pgops.round ADD COLUMN later text", "pgops")
+    deployed.value("ALTER TABLE pgops.node ADD COLUMN later text", "pgops")
+    outcome = collect(deployed, tmp_path)
+    assert (outcome["errors"], outcome["spooled"]) == ([], 0)
+
+
 def _databases(server: Server) -> int:
     return int(str(server.value("SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate")))
 

@@ -91,6 +91,12 @@ def test_what_somebody_changed_by_hand_is_put_back(deployed: Server, edit: str) 
     assert not deploy(deployed)["changed"]
 
 
+def test_a_rehearsal_executes_all_and_keeps_nothing(deployed: Server) -> None:
+    deployed.value("DROP FUNCTION pgops.collector_locks()", "pgops")
+    assert deploy(deployed, check=True, rehearse=True)["changes"] == ["create function pgops.collector_locks()"]
+    assert deployed.value("SELECT to_regproc('pgops.collector_locks')", "pgops") is None
+
+
 def test_a_table_changed_by_hand_is_told_and_left(deployed: Server) -> None:
     deployed.value("ALTER TABLE pgops.round ADD COLUMN mine integer", "pgops")
     (warning,) = [text for text in deploy(deployed)["warnings"] if "by hand" in text]
