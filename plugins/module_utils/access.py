@@ -30,6 +30,19 @@ PATRONI_HEADER = "# It will be overwritten by Patroni!"
 WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
 
 
+FILES = """
+SELECT current_setting('hba_file') AS hba, current_setting('ident_file') AS ident,
+       current_setting('ssl')::boolean AS ssl
+"""
+ERRORS = """
+SELECT line_number, error FROM pg_hba_file_rules
+WHERE error IS NOT NULL AND (type IS DISTINCT FROM 'hostssl' OR current_setting('ssl')::boolean)
+ORDER BY 1
+"""
+"""A rule for TLS on a server without is listed with an error, though PostgreSQL takes it (hba.c), with all its parts;
+of one that it cannot read it lists the line and the error alone."""
+
+
 @dataclass(frozen=True)
 class Access:
     """Who is let in: the operating system's user of the agent on this host, by peer, and the agents on other
@@ -47,6 +60,7 @@ class AccessFiles:
     hba: str
     ident_path: str
     ident: str
+    ssl: bool = True
 
 
 def read(session: Session) -> AccessFiles:
@@ -54,7 +68,7 @@ def read(session: Session) -> AccessFiles:
 
     Raises HostFailed, or Conflict where pg_hba.conf has an error already, so that no reload would take it.
     """
-    paths = session.rows("SELECT current_setting('hba_file') AS hba, current_setting('ident_file') AS ident")[0]
+    paths = session.rows(FILES)[0]
     broken = errors(session)
     if broken:
         raise Conflict(
@@ -62,7 +76,7 @@ def read(session: Session) -> AccessFiles:
             "Mend that line first: PostgreSQL takes no change of the file before.",
         )
     hba, ident = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
-    return AccessFiles(hba, _text(hba), ident, _text(ident))
+    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"])
 
 
 def _text(path: str) -> str:
@@ -72,7 +86,7 @@ def _text(path: str) -> str:
 
 def errors(session: Session) -> str:
     """What pg_hba_file_rules finds wrong in the file on disk; empty for nothing."""
-    rows = session.rows("SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL ORDER BY 1")
+    rows = session.rows(ERRORS)
     return "; ".join(f"line {row['line_number']}: {row['error']}" for row in rows)
 
 

@@ -259,6 +259,11 @@ def _access(
         missing = [line for line, rule in wanted.items() if not rules.admit(current.hba_rules, rule)]
         asked = f"pg_hba.conf is out of reach over the network; it has to admit the agent: {'; '.join(missing)}"
         return (), (asked,) if missing else ()
+    if networks and not current.access.ssl:
+        raise Conflict(
+            "The nodes of a cluster reach each other over TLS only, and this server has ssl = off.",
+            "Set ssl = on with a certificate (Debian's package ssl-cert makes one), or take the peers out.",
+        )
     hba, ident = access.lines(desired.access, desired.database, networks)
     made = access.plan(current.access, hba, ident, current.patroni)
     if not current.patroni:

@@ -113,6 +113,19 @@ def test_a_broken_pg_hba(major: int, new_server: Callable[..., Server]) -> None:
     assert path.read_text() == broken
 
 
+def test_peers_of_a_server_without_tls(bare: Server) -> None:
+    assert "ssl = on" in str(refused(Conflict, bare, peers=["10.0.0.7"], password="x"))
+
+
+def test_somebodys_rule_that_waits_for_tls_is_no_error(major: int, new_server: Callable[..., Server]) -> None:
+    server = new_server(major)
+    server.start()
+    path = server.data_dir / "pg_hba.conf"
+    server.write_hba(path.read_text() + "hostssl all all 10.0.0.0/8 scram-sha-256\n")
+    deploy(server)
+    assert not deploy(server)["changed"]
+
+
 @pytest.fixture(name="pooler")
 def _pooler(bare: Server, tmp_path: Path) -> Iterator[int]:
     program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"

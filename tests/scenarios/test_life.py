@@ -92,6 +92,37 @@ def test_an_upgrade_loses_no_round_and_leaves_the_version_before(fleet: Fleet) -
     assert fleet.play("pgops.fleet.site", "--limit", "pg18").code == 0
 
 
+def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) -> None:
+    fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true")
+    fleet.on("pg18", "apt-get", "remove", "-q", "-y", "python3-psycopg")
+    refused = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", '{"pgops_packages": []}')
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert failed["code"] == "driver_missing"
+    assert "python3-psycopg" in failed["msg"]
+    predicted = fleet.play("pgops.fleet.site", "--limit", "pg18", "--check")
+    assert predicted.code == 0, predicted.text
+    assert [said["predictable"] for said in predicted.outcomes if said["task"] == "Keep the ops database"] == [False]
+    assert ("pg18", "Install packages", "") in predicted.changes
+    done = fleet.play("pgops.fleet.site", "--limit", "pg18")
+    assert done.code == 0, done.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
+
+
+def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
+    jobs = '{"pgops_jobs": [{"name": "collect", "arguments": ["collect"], "calendar": "every full moon"}]}'
+    before = fleet.on(
+        "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
+    )
+    run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", jobs)
+    (failed,) = [said for said in run.outcomes if said["code"]]
+    assert failed["code"] == "invalid_input"
+    assert "every full moon" in failed["msg"]
+    after = fleet.on(
+        "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
+    )
+    assert after == before
+
+
 def test_two_runs_at_the_same_time_both_end_well(fleet: Fleet) -> None:
     fleet.play("pgops.fleet.remove", "--limit", "pg15")
     command = [
