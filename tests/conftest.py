@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import artifact
 import binaries
+import disks
 import psycopg
 import pytest
 from servers import Server
@@ -83,3 +85,12 @@ def keep() -> Iterator[Callable[[Server], Server]]:
     yield remember
     for one in reversed(kept):
         one.delete()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system of its own, which a test can fill."""
+    with disks.small(tmp_path / "disk") as mounted:
+        if not mounted:
+            pytest.skip("a small file system cannot be mounted here")
+        yield tmp_path / "disk"

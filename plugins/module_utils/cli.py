@@ -14,7 +14,7 @@ from typing import Any
 
 from . import collection, collectors, configuration, retention
 from .errors import Busy, InvalidInput, PgOpsError
-from .files import File, exclusive, write
+from .files import File, exclusive, failure, write
 from .layout import Layout
 from .sources import gather
 from .version import VERSION
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         outcome, code = {"ok": False, "error": str(error), "code": error.code}, BUSY
     except PgOpsError as error:
         outcome, code = {"ok": False, "error": str(error), "code": error.code}, 1
+    except OSError as error:
+        outcome, code = {"ok": False, "error": str(failure(error, "The job's files cannot be written"))}, 1
     outcome["duration_ms"] = round((time.time() - started) * 1000)
     log(options, {"job": options.job, **outcome})
     return code

@@ -14,7 +14,7 @@ from typing import Any
 from . import delivery
 from .collectors import Collector, Metric, Round, due, rounds, wrapped
 from .configuration import Configuration
-from .errors import InvalidInput, PgOpsError, QueryFailed, Unreachable
+from .errors import InvalidInput, PgOpsError
 from .layout import Layout
 from .server import Session, Target, connect
 from .spool import Spool
@@ -132,10 +132,18 @@ def _delivered(
             waiting.clear()
             place = "local" if session is source else "primary"
             return {"sink": place, "delivered": len(older) + len(tally.rounds), "spooled": 0}
-    except (Unreachable, QueryFailed) as error:
-        dropped = waiting.append(tally.rounds)
+    except PgOpsError as error:
         tally.errors.append(f"not delivered, kept for later: {error}")
-        return {"sink": "spool", "delivered": 0, "spooled": len(tally.rounds), "dropped": dropped}
+        return {"sink": "spool", "delivered": 0, **_kept(waiting, tally)}
+
+
+def _kept(waiting: Spool, tally: Tally) -> dict[str, int]:
+    """Keep the rounds for later; what finds no room is lost, and said to be."""
+    try:
+        return {"spooled": len(tally.rounds), "dropped": waiting.append(tally.rounds)}
+    except OSError as error:
+        tally.errors.append(f"{tally.samples} samples lost: {waiting.path} cannot be written: {error.strerror}")
+        return {"spooled": 0, "dropped": tally.samples}
 
 
 def run(source: Session, chosen: Sequence[Collector], tally: Tally, origin: str, deadline: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import disks
 import pytest
 from deploying import collect, deploy, withdraw
 from servers import Server
@@ -132,6 +133,16 @@ def test_an_older_agent_goes_on_with_a_newer_schema(deployed: Server, tmp_path: 
 
 def _databases(server: Server) -> int:
     return int(str(server.value("SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate")))
+
+
+def test_a_full_disk_costs_what_cannot_be_kept_and_says_so(deployed: Server, small_disk: Path) -> None:
+    assert collect(deployed, small_disk)["errors"] == []
+    disks.fill(small_disk)
+    assert collect(deployed, small_disk)["errors"] == []
+    deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
+    outcome = collect(deployed, small_disk)
+    assert (outcome["spooled"], outcome["dropped"]) == (0, outcome["samples"])
+    assert "samples lost" in outcome["errors"][-1]
 
 
 def test_a_standby_writes_to_itself_once_promoted(deployed: Server, tmp_path: Path, keep: object) -> None:

@@ -12,11 +12,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import fill
 
 from pgops import agent, server, sources
 from pgops.errors import HostFailed, InvalidInput
@@ -164,26 +164,10 @@ def test_a_run_killed_at_any_moment_leaves_an_agent_that_works(tmp_path: Path) -
     assert not agent.converge(params(tmp_path), False)["changed"]
 
 
-@pytest.fixture(name="small_disk")
-def _small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(place)], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def test_a_full_disk_changes_nothing_and_says_so(small_disk: Path) -> None:
     agent.converge(params(small_disk), False)
     before = files(small_disk)
-    filler = small_disk / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while file.write(b"x" * 65536):
-            pass
+    fill(small_disk)
     bundle = {**BUNDLE, "version.py": 'VERSION = "9.9"\n'}
     with pytest.raises(HostFailed, match=r"No space left.*Make room"):
         agent.converge(params(small_disk, sources=sources.pack(bundle)), False)
