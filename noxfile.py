@@ -111,7 +111,7 @@ def types(session: nox.Session) -> None:
     """Mypy, strict, on the library and on what the tests stand on."""
     support = sorted(str(path) for path in Path("tests").glob("*.py") if path.name != "conftest.py")
     session.run("mypy", "--package", "pgops", env={"MYPYPATH": "build/lib"})
-    session.run("mypy", *support, "noxfile.py", env={"MYPYPATH": "tests"})
+    session.run("mypy", *support, "noxfile.py", env={"MYPYPATH": "tests:build/lib"})
 
 
 @nox.session(python=False, tags=["check"])
