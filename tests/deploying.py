@@ -12,7 +12,7 @@ from servers import Server
 from pgops import collection, collectors, roles, schema, sources
 from pgops.configuration import Configuration
 from pgops.layout import Layout
-from pgops.server import Target
+from pgops.target import Target
 
 LIBRARY = Path(schema.__file__).resolve().parent
 SOURCES = sources.pack(sources.gather(str(LIBRARY), (".sql",)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import hashlib
+import importlib.util
 import json
 import os
 import pwd
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import collection, collectors, commands, credentials, files, server
+from . import collectors, commands, credentials, files, target
 from .configuration import Configuration, Peer
 from .errors import DriverMissing, HostFailed, InvalidInput
 from .files import Directory, Entry, File, Found, Link
@@ -195,7 +196,7 @@ def named_collectors(desired: Desired) -> list[tuple[str, str]]:
     """
     parsed = [collectors.parse(text, f"collector {place}") for place, text in enumerate(desired.collectors, 1)]
     shipped = [collectors.parse(text, file) for file, text in below(desired.sources, "sql/collectors").items()]
-    collection.adjusted(collectors.joined(shipped, parsed), desired.configuration.collectors)
+    collectors.adjusted(collectors.joined(shipped, parsed), desired.configuration.collectors)
     return [(found.name, text) for found, text in zip(parsed, desired.collectors)]
 
 
@@ -413,7 +414,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     wish = desired(params)
     missing = driver_missing(wish.python)
     if missing and not check_mode:
-        raise DriverMissing(missing, server.DRIVER_HINT)
+        raise DriverMissing(missing, target.DRIVER_HINT)
     made = plan(layout, read(layout, wish), wish)
     if made and not check_mode:
         with alone(layout):
@@ -425,7 +426,8 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 def driver_missing(python: str) -> str:
     """Why the agent's Python cannot import psycopg 3; empty where it can."""
     if os.path.realpath(python) == os.path.realpath(sys.executable):
-        return f"psycopg 3 cannot be imported: {server.IMPORT_ERROR}." if server.IMPORT_ERROR else ""
+        # Not imported: the agent's jobs will, and it takes as long as the rest of this module.
+        return "" if importlib.util.find_spec("psycopg") else f"{python} has no psycopg 3."
     try:
         commands.run([python, "-I", "-c", "import psycopg"])
     except HostFailed as error:

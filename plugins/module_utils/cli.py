@@ -32,21 +32,24 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"{VERSION}\n")
         return 0
     started = time.time()
-    try:
-        layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
-        step_down(layout)
-        outcome = {"ok": True, **JOBS[options.job](layout)}
-        outcome["ok"] = not outcome.get("errors")
-        code = 0
-    except Busy as error:
-        outcome, code = {"ok": False, "error": str(error), "code": error.code}, BUSY
-    except PgOpsError as error:
-        outcome, code = {"ok": False, "error": str(error), "code": error.code}, 1
-    except OSError as error:
-        outcome, code = {"ok": False, "error": str(failure(error, "The job's files cannot be written"))}, 1
+    outcome, code = attempt(options)
     outcome["duration_ms"] = round((time.time() - started) * 1000)
     log(options, {"job": options.job, **outcome})
     return code
+
+
+def attempt(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """What came of a job, and its exit code."""
+    try:
+        layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
+        step_down(layout)
+        outcome = JOBS[options.job](layout)
+        return {"ok": not outcome.get("errors"), **outcome}, 0
+    except PgOpsError as error:
+        code = BUSY if isinstance(error, Busy) else 1
+        return {"ok": False, "error": str(error), "code": error.code}, code
+    except OSError as error:
+        return {"ok": False, "error": str(failure(error, "The job's files cannot be written"))}, 1
 
 
 def _parser() -> argparse.ArgumentParser:

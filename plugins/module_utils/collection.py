@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import delivery
-from .collectors import Collector, Metric, Round, due, rounds, wrapped
+from .collectors import Collector, Metric, Round, adjusted, due, rounds, wrapped
 from .configuration import Configuration
-from .errors import InvalidInput, PgOpsError
+from .errors import PgOpsError
 from .layout import Layout
-from .server import Session, Target, connect
+from .server import Session, connect
 from .spool import Spool
+from .target import Target
 
 ORIGIN = """
 SELECT concat_ws(' ', to_char(pg_postmaster_start_time(), 'YYYYMMDDHH24MISSUS'),
@@ -55,25 +56,6 @@ class Tally:
     def samples(self) -> int:
         """Values of all rounds."""
         return sum(len(found.values) for found in self.rounds)
-
-
-def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
-    """The collectors that are enabled, with the intervals and timeouts of the configuration.
-
-    Raises InvalidInput for settings of a collector that is not there.
-    """
-    unknown = sorted(set(settings) - {collector.name for collector in found})
-    if unknown:
-        raise InvalidInput(f"Collectors are configured that do not exist: {', '.join(unknown)}.")
-    enabled = [collector for collector in found if settings.get(collector.name, {}).get("enabled", True)]
-    return [
-        replace(
-            collector,
-            interval=int(settings.get(collector.name, {}).get("interval", collector.interval)),
-            timeout=float(settings.get(collector.name, {}).get("timeout", collector.timeout)),
-        )
-        for collector in enabled
-    ]
 
 
 def source_target(configuration: Configuration) -> Target:

@@ -248,3 +248,22 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
         if twice:
             raise InvalidInput(f"The {kind} {', '.join(twice)} is defined twice.", "Give your own another name.")
     return both
+
+
+def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
+    """The collectors that are enabled, with the intervals and timeouts of the configuration.
+
+    Raises InvalidInput for settings of a collector that is not there.
+    """
+    unknown = sorted(set(settings) - {collector.name for collector in found})
+    if unknown:
+        raise InvalidInput(f"Collectors are configured that do not exist: {', '.join(unknown)}.")
+    enabled = [collector for collector in found if settings.get(collector.name, {}).get("enabled", True)]
+    return [
+        replace(
+            collector,
+            interval=int(settings.get(collector.name, {}).get("interval", collector.interval)),
+            timeout=float(settings.get(collector.name, {}).get("timeout", collector.timeout)),
+        )
+        for collector in enabled
+    ]

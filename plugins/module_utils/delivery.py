@@ -13,7 +13,8 @@ from .collectors import Metric, Round
 from .configuration import Configuration
 from .errors import QueryFailed, Unreachable
 from .layout import Layout
-from .server import Session, Target, connect
+from .server import Session, connect
+from .target import Target
 from .version import VERSION
 
 BATCH = 500

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .server import SOCKET_DIRECTORIES
+from .target import SOCKET_DIRECTORIES
 
 DEBIAN = "/etc/postgresql"
 DEFAULT_PORT = 5432

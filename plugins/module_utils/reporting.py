@@ -14,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .errors import DriverMissing, PgOpsError
 from .plan import unpredictable
-from .server import Target
+from .target import Target
 
 
 def connection_spec() -> dict[str, Any]:

@@ -15,8 +15,9 @@ from .collectors import Collector
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
 from .fingerprints import CATALOGUE
 from .plan import Change, Plan, changes, difference
-from .server import Session, Target, connect, identifier, statement
+from .server import Session, connect, identifier, statement
 from .sources import Sources, below, unpack
+from .target import Target
 from .version import VERSION
 
 NOT_A_COLUMN = ("42P16", "42P13")

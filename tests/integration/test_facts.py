@@ -18,7 +18,7 @@ from servers import Server
 from pgops import schema, server, sources
 from pgops.errors import InvalidInput
 from pgops.facts import gathering, instance
-from pgops.server import Target
+from pgops.target import Target
 
 LIBRARY = Path(schema.__file__).resolve().parent
 DEFAULTS = {"gather_subset": ["all"], "database": "pgops", "database_sizes": False, "max_bytes": 65536, "prefix": "/"}

@@ -17,7 +17,7 @@ from servers import Server
 from pgops import neighbours, schema, server, sources
 from pgops.errors import LoginRefused, Managed, PermissionMissing
 from pgops.facts import gathering
-from pgops.server import Target
+from pgops.target import Target
 
 LIBRARY = Path(schema.__file__).resolve().parent
 PASSWORD = "correct horse"

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import discovery
 from ..errors import InvalidInput
-from ..server import Target
+from ..target import Target
 from ..version import VERSION
 from . import host, instance, size
 

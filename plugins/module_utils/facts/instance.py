@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import discovery
 from ..errors import DriverMissing, LoginRefused, PgOpsError, Unreachable
-from ..server import Session, Target, connect, listening
+from ..server import Session, connect, listening
+from ..target import Target
 from . import agent, engine, ops
 from .answer import failed
 
