@@ -1,0 +1,48 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Where a server is, and how to log in to it. Pure but for a look at which socket is there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+SOCKET_DIRECTORIES = ("/var/run/postgresql", "/run/postgresql", "/tmp")  # noqa: S108 - PostgreSQL's own default
+DRIVER_HINT = "Install psycopg 3 for it (Debian: python3-psycopg; PyPI: psycopg[binary]>=3.1)."
+
+
+@dataclass(frozen=True)
+class Target:
+    """How to reach a server.
+
+    ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
+    socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
+    user that runs the server. Times are in seconds.
+    """
+
+    host: str = ""
+    port: str = "5432"
+    user: str = ""
+    password: str | None = field(default=None, repr=False)
+    database: str = "postgres"
+    sslmode: str = "prefer"
+    sslrootcert: str = ""
+    passfile: str = ""
+    channel_binding: str = ""
+    target_session_attrs: str = "any"
+    application_name: str = "pgops"
+    connect_timeout: int = 10
+    statement_timeout: float = 60.0
+    lock_timeout: float = 10.0
+
+    @property
+    def local(self) -> bool:
+        """Whether this is a Unix socket of this host."""
+        return not self.host or self.host.startswith("/")
+
+    @property
+    def socket_path(self) -> str:
+        """The path of the Unix socket; where no directory is named, the first that exists."""
+        directories = [self.host] if self.host else list(SOCKET_DIRECTORIES)
+        paths = [os.path.join(directory, f".s.PGSQL.{self.port}") for directory in directories]
+        return next((path for path in paths if os.path.exists(path)), paths[0])
