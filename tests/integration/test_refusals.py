@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import binaries
 import pytest
 from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
 from servers import Server
@@ -52,6 +53,15 @@ def refused(kind: type[PgOpsError], server: Server, **params: object) -> PgOpsEr
 def test_a_server_that_is_down(major: int, new_server: Callable[..., Server]) -> None:
     with pytest.raises(Unreachable, match="Start the server"):
         deploy(new_server(major))
+
+
+def test_a_version_that_is_too_old(new_server: Callable[..., Server]) -> None:
+    server = new_server(binaries.UNSUPPORTED)
+    server.start()
+    before = server.value("SELECT count(*) FROM pg_roles")
+    with pytest.raises(Unsupported, match=r"is PostgreSQL 13\. Version 14 is the oldest supported"):
+        deploy(server)
+    assert server.value("SELECT count(*) FROM pg_roles") == before
 
 
 def test_a_role_that_is_somebody_elses(bare: Server) -> None:

@@ -1,0 +1,71 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What modules return is what their RETURN documents, no more and no less."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import yaml
+from deploying import LIBRARY, deploy, withdraw
+from servers import Server
+
+from pgops import agent, jobs, sources
+
+ANSIBLES = {"changed", "diff", "warnings"}
+ONLY_SOMETIMES = {"code", "skipped_reason"}
+AGENT = {
+    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python"), ""),
+    "state": "present",
+    "instance": "main",
+    "cluster": "c",
+    "node": "n",
+    "port": 5432,
+    "database": "pgops",
+    "peers": [],
+    "ssl_mode": "require",
+    "user": "pgops",
+    "collectors": [],
+    "collector_settings": {},
+}
+JOB = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "jitter": 0, "time_limit": 50}
+
+
+def documented(module: str) -> set[str]:
+    """The keys of a module's RETURN."""
+    tree = ast.parse((LIBRARY.parent / "modules" / f"{module}.py").read_text())
+    (text,) = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "RETURN"
+        and isinstance(node.value, ast.Constant)
+    ]
+    return set(yaml.safe_load(text))
+
+
+def returned(result: dict[str, Any]) -> set[str]:
+    """The keys of a result that are the module's own."""
+    return set(result) - ANSIBLES
+
+
+def test_schema(server: Server) -> None:
+    try:
+        assert returned(deploy(server)) == documented("pg_ops_schema") - ONLY_SOMETIMES
+    finally:
+        withdraw(server)
+
+
+def test_agent(tmp_path: Path) -> None:
+    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
+    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": bundle, "password": None}, True)
+    assert returned(result) == documented("pg_ops_agent") - ONLY_SOMETIMES
+
+
+def test_schedule(tmp_path: Path) -> None:
+    job = {**JOB, "user": "pgops", "writable": [], "enabled": True}
+    params = {"instance": "main", "state": "present", "backend": "none", "prefix": str(tmp_path), "jobs": [job]}
+    assert returned(jobs.converge(params, True)) == documented("pg_ops_schedule") - ONLY_SOMETIMES
