@@ -78,12 +78,14 @@ def test_facts_are_told_to_anybody_who_may_log_in(fleet: Fleet) -> None:
 def test_an_upgrade_loses_no_round_and_leaves_the_version_before(fleet: Fleet) -> None:
     since = fleet.sql("pg18", "SELECT date_trunc('minute', now())")
     before = fleet.on("pg18", "pgops", "version")
-    for interpreter in ("/usr/bin/python3.13", "/usr/bin/python3", "/usr/bin/python3.13"):
-        if not fleet.on("pg18", "sh", "-c", f"ls {interpreter} 2>/dev/null || true").strip():
-            continue
+    # Another Python makes another version of the agent.
+    other = fleet.on("pg18", "readlink", "-f", "/usr/bin/python3").strip()
+    current = fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current")
+    for interpreter in (other, "/usr/bin/python3", other):
         run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", f"pgops_python={interpreter}")
         assert run.code == 0, run.text
         time.sleep(25)
+    assert fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current") != current
     assert fleet.on("pg18", "pgops", "version") == before
     versions = fleet.on("pg18", "ls", "/usr/local/lib/pgops/versions").split()
     assert len(versions) <= 2
