@@ -96,6 +96,7 @@ def test_an_upgrade_loses_no_round_and_leaves_the_version_before(fleet: Fleet) -
 
 def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) -> None:
     fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true")
+    fleet.on("pg18", "apt-get", "update", "-q")  # without lists of packages apt predicts nothing
     fleet.on("pg18", "apt-get", "remove", "-q", "-y", "python3-psycopg")
     refused = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", '{"pgops_packages": []}')
     (failed,) = [said for said in refused.outcomes if said["code"]]
