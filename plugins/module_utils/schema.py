@@ -9,29 +9,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import access, collectors, credentials, database, files, migrations, neighbours, objects, roles, rules
+from . import (
+    access,
+    collectors,
+    contents,
+    credentials,
+    database,
+    files,
+    migrations,
+    neighbours,
+    objects,
+    roles,
+    rules,
+)
 from .access import Access, AccessFiles
 from .collectors import Collector
+from .contents import Contents
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
-from .fingerprints import CATALOGUE
+from .installation import execute, install
 from .plan import Change, Plan, changes, difference
 from .server import Session, connect, identifier, statement
 from .sources import Sources, below, unpack
 from .target import Target
-from .version import VERSION
-
-NOT_A_COLUMN = ("42P16", "42P13")
-"""invalid_table_definition, invalid_function_definition: CREATE OR REPLACE cannot change that much."""
 
 LOCK = "SELECT pg_advisory_lock(hashtext('pgops.fleet'), 1)"
-
-SCHEMA_RIGHTS = """
-SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
-                              a.privilege_type)
-             FROM aclexplode(n.nspacl) AS a WHERE a.grantee <> n.nspowner ORDER BY 1) AS rights
-FROM pg_namespace AS n WHERE n.nspname = 'pgops'
-"""
-WANTED_SCHEMA_RIGHTS = [f"{roles.AGENT} USAGE", f"{roles.READER} USAGE"]
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,6 @@ class Desired:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What is in the ops database now; all empty where there is no schema yet."""
-
-    exists: bool = False
-    rights: tuple[str, ...] = ()
-    ledger: tuple[migrations.Migration, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)
-    installed: Mapping[str, str] = field(default_factory=dict)
-    catalogue: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    node: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class Current:
     """What is there now, as read in one go."""
 
@@ -83,7 +67,7 @@ class Current:
     manager: str = ""
     roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     database: Mapping[str, Any] | None = None
-    contents: Contents = Contents()
+    contents: Contents = field(default_factory=Contents)
     access: AccessFiles | None = None
     hba_rules: tuple[rules.Rule, ...] = ()
 
@@ -135,58 +119,7 @@ def read(session: Session, name: str, node: str, with_access: bool) -> Current:
     if found is None or session.in_recovery or found["encoding"] != "UTF8":
         return current
     with connect(replace(session.target, database=name)) as inside:
-        return replace(current, contents=_contents(inside, node))
-
-
-def _contents(session: Session, node: str) -> Contents:
-    found = session.row(SCHEMA_RIGHTS)
-    if found is None:
-        return Contents()
-    if session.value("SELECT to_regclass('pgops.migration')") is None:
-        return Contents(exists=True, rights=tuple(found["rights"]))
-    return Contents(
-        exists=True,
-        rights=tuple(found["rights"]),
-        ledger=tuple(
-            migrations.Migration(row["number"], row["name"], row["sha256"])
-            for row in session.rows("SELECT number, name, sha256 FROM pgops.migration ORDER BY number")
-        ),
-        sources=_pairs(session, "SELECT object, sha256 FROM pgops.object_source"),
-        installed=fingerprints(session),
-        catalogue=_pairs(session, CATALOGUE),
-        settings=_pairs(session, "SELECT name, value FROM pgops.setting"),
-        metrics=_keyed(
-            session,
-            "SELECT metric_name, category, unit, kind, direction, warning, critical, help FROM pgops.metric",
-        ),
-        thresholds=_keyed(session, "SELECT metric_name, warning, critical FROM pgops.threshold"),
-        collectors=_keyed(session, "SELECT collector, scope, labels, metrics FROM pgops.collector"),
-        node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
-    )
-
-
-def fingerprints(session: Session) -> dict[str, str]:
-    """The objects as they were installed.
-
-    Another major version of the server writes definitions differently: then what is there now is taken for what
-    was installed.
-    """
-    rows = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
-    if any(row["server_major"] != session.major for row in rows):
-        return _pairs(session, CATALOGUE)
-    return {row["object"]: row["sha256"] for row in rows}
-
-
-def _pairs(session: Session, query: str) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (tuple(row.values()) for row in session.rows(query))}
-
-
-def _keyed(session: Session, query: str) -> dict[str, dict[str, Any]]:
-    keyed = {}
-    for row in session.rows(query):
-        key, *_others = row.values()
-        keyed[str(key)] = row
-    return keyed
+        return replace(current, contents=contents.read(inside, node))
 
 
 # --- planning
@@ -231,20 +164,26 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     wanted = desired.collectors
     functions = [
-        objects.collector_function(found) for found in wanted if found.applies(current.major, in_recovery=False)
+        objects.collector_function(collector)
+        for collector in wanted
+        if collector.applies(current.major, in_recovery=False)
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
-    contents = current.contents
-    stray = [name for name in objects.drifted(contents.installed, contents.catalogue) if name.startswith("table ")]
+    found = current.contents
+    stray = [name for name in objects.drifted(found.installed, found.catalogue) if name.startswith("table ")]
     if stray:
         warnings += (f"Changed by hand, and left as they are: {', '.join(stray)}.",)
     return SchemaPlan(
         roles=roles.plan(current.roles, desired.password, verifier),
         database=database.plan(current.database, desired.database, current.major),
-        migrations=_schema(contents)
-        + migrations.plan(contents.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
-        objects=objects.plan(shipped, contents.sources, contents.installed, contents.catalogue),
-        contents=_configured(contents, desired, wanted, current),
+        migrations=contents.schema(found)
+        + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
+        objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
+        contents=contents.plan(
+            found, {"retention_days": str(desired.retention_days)}, wanted, desired.thresholds, current.major
+        )
+        + _node(found.node, desired, current.system_identifier)
+        + _recorded(found.recorded_by, current.major),
         access=blocks,
         warnings=warnings,
     )
@@ -272,110 +211,21 @@ def _access(
     return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, access.mappings(desired.access))
 
 
-def _schema(contents: Contents) -> tuple[Change, ...]:
-    created: tuple[Change, ...] = ()
-    if not contents.exists:
-        step = [statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(roles.OWNER))]
-        created = (Change("schema pgops", None, {"owner": roles.OWNER}, step),)
-    kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
-    steps = [
-        statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
-        statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(roles.AGENT), identifier(roles.READER)),
-        statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
-    ]
-    return created + difference(
-        "rights on schema pgops",
-        {"rights": sorted(contents.rights)},
-        {"rights": sorted({*kept, *WANTED_SCHEMA_RIGHTS})},
-        steps,
+def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier: str) -> tuple[Change, ...]:
+    if present and present["cluster"] == desired.cluster:
+        return ()
+    step = statement(
+        "SELECT pgops.register_node({}, {}, {}, true, '')", desired.cluster, desired.node, system_identifier
     )
+    before = {"cluster": present["cluster"]} if present else None
+    return difference(f"node {desired.node}", before, {"cluster": desired.cluster}, step)
 
 
-def _configured(
-    contents: Contents, desired: Desired, wanted: Sequence[Collector], current: Current
-) -> tuple[Change, ...]:
-    made: tuple[Change, ...] = ()
-    made += difference(
-        "setting retention_days",
-        contents.settings.get("retention_days"),
-        str(desired.retention_days),
-        upsert("setting", ["name"], {"name": "retention_days", "value": str(desired.retention_days)}),
-    )
-    for found in wanted:
-        for metric in found.metrics:
-            row = metric.definition()
-            subject = f"metric {metric.name}"
-            made += difference(
-                subject, contents.metrics.get(metric.name), row, upsert("metric", ["metric_name"], row)
-            )
-    made += _thresholds(contents, desired)
-    made += _collector_rows(contents, wanted, current.major)
-    if contents.node is None or contents.node["cluster"] != desired.cluster:
-        step = statement(
-            "SELECT pgops.register_node({}, {}, {}, true, '')",
-            desired.cluster,
-            desired.node,
-            current.system_identifier,
-        )
-        before = {"cluster": contents.node["cluster"]} if contents.node else None
-        made += difference(f"node {desired.node}", before, {"cluster": desired.cluster}, step)
-    return made
-
-
-def _thresholds(contents: Contents, desired: Desired) -> tuple[Change, ...]:
-    known = {metric.name for found in desired.collectors for metric in found.metrics} | set(contents.metrics)
-    unknown = sorted(set(desired.thresholds) - known)
-    if unknown:
-        raise InvalidInput(
-            f"Thresholds are given for metrics that do not exist: {', '.join(unknown)}.",
-            "The metrics are listed in docs/monitoring.md.",
-        )
-    made: tuple[Change, ...] = ()
-    for name, values in sorted(desired.thresholds.items()):
-        row = {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
-        made += difference(
-            f"threshold {name}", contents.thresholds.get(name), row, upsert("threshold", ["metric_name"], row)
-        )
-    return made
-
-
-def _collector_rows(contents: Contents, wanted: Sequence[Collector], major: int) -> tuple[Change, ...]:
-    rows = {
-        found.name: {
-            "collector": found.name,
-            "scope": found.scope,
-            "labels": list(collectors.LABELS),
-            "metrics": [metric.name for metric in found.metrics],
-        }
-        for found in wanted
-        if found.applies(major, in_recovery=False)
-    }
-    made: tuple[Change, ...] = ()
-    for name, row in rows.items():
-        made += difference(
-            f"collector {name}", contents.collectors.get(name), row, upsert("collector", ["collector"], row)
-        )
-    for name in sorted(set(contents.collectors) - set(rows)):
-        step = statement("DELETE FROM pgops.collector WHERE collector = {}", name)
-        made += difference(f"collector {name}", contents.collectors[name], None, step)
-    return made
-
-
-def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
-    """The statement that makes a row of a table of ours what it is to be."""
-    columns = ", ".join(["{}"] * len(row))
-    assigned = ", ".join(["{} = excluded.{}"] * (len(row) - len(key)))
-    names = [identifier(column) for column in row]
-    pairs = [identifier(column) for column in row if column not in key for _side in (1, 2)]
-    return statement(
-        f"INSERT INTO pgops.{{}} ({columns}) VALUES ({columns}) "
-        f"ON CONFLICT ({', '.join(['{}'] * len(key))}) DO UPDATE SET {assigned}",
-        identifier(table),
-        *names,
-        *row.values(),
-        *[identifier(column) for column in key],
-        *pairs,
-    )
+def _recorded(by: int | None, major: int) -> tuple[Change, ...]:
+    """After pg_upgrade the fingerprints are recorded anew: the new server writes definitions differently."""
+    if by is None:
+        return ()
+    return difference("fingerprints of the objects", {"PostgreSQL": by}, {"PostgreSQL": major}, [])
 
 
 # --- applying
@@ -384,102 +234,13 @@ def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
 def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan) -> None:
     """Carry a plan out: roles, database, then all inside the database in one transaction, then access."""
     with session.transaction():
-        _run(session, made.roles)
-    _run(session, made.database)
+        execute(session, made.roles)
+    execute(session, made.database)
     if made.migrations or made.objects or made.contents:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
-            fill(inside, made)
+            install(inside, made.migrations, made.objects, made.contents)
     if made.access and current.access:
         access.apply(session, current.access, [change.step for change in made.access])
-
-
-def fill(inside: Session, made: SchemaPlan, rehearse: bool = False) -> None:
-    """Everything inside the ops database, as the schema's owner, in one transaction; a rehearsal is rolled back."""
-    with inside.transaction(rollback=rehearse):
-        for change in made.migrations:
-            with named(change):
-                _migrate(inside, change)
-        for change in made.objects:
-            with named(change):
-                _replace(inside, change.step)
-        _as_owner(inside)
-        _run(inside, made.contents)
-        inside.execute("RESET ROLE")
-        _remember(inside)
-
-
-def _migrate(inside: Session, change: Change) -> None:
-    if not isinstance(change.step, migrations.Migration):
-        _run(inside, [change])
-        return
-    _as_owner(inside)
-    inside.script(change.step.text)
-    inside.execute(
-        "INSERT INTO pgops.migration (number, name, sha256, collection_version) VALUES (%s, %s, %s, %s)",
-        [change.step.number, change.step.name, change.step.sha256, VERSION],
-    )
-    inside.execute("RESET ROLE")
-
-
-def _as_owner(inside: Session) -> None:
-    # Whoever the owner's objects belong to must not be a superuser: a function of theirs would run as one.
-    inside.execute(statement("SET LOCAL ROLE {}", identifier(roles.OWNER)))
-
-
-@contextlib.contextmanager
-def named(change: Change) -> Iterator[None]:
-    """Say in an error which change the server refused."""
-    try:
-        yield
-    except QueryFailed as error:
-        raise QueryFailed(f"{change.subject}: {error.message}", error.hint, error.sqlstate) from error
-
-
-def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
-    _as_owner(inside)
-    if isinstance(found, str):
-        inside.script(objects.drop_statement(found))
-        inside.execute("DELETE FROM pgops.object_source WHERE object = %s", [found])
-        inside.execute("RESET ROLE")
-        return
-    try:
-        with inside.transaction():
-            inside.script(found.text)
-    except QueryFailed as error:
-        if error.sqlstate not in NOT_A_COLUMN:
-            raise
-        _recreate(inside, found)
-    inside.execute(upsert("object_source", ["object"], {"object": found.identity, "sha256": found.sha256}))
-    inside.execute("RESET ROLE")
-
-
-def _recreate(inside: Session, found: objects.SchemaObject) -> None:
-    try:
-        inside.script(found.drop)
-    except QueryFailed as error:
-        if error.sqlstate != "2BP01":
-            raise
-        raise Conflict(
-            f"{found.identity} has a new form, and objects of your own depend on the old one: {error.message}.",
-            "Drop them, run this again, and create them anew.",
-        ) from error
-    inside.script(found.text)
-
-
-def _remember(inside: Session) -> None:
-    inside.execute("DELETE FROM pgops.fingerprint")
-    inside.execute(
-        "INSERT INTO pgops.fingerprint (object, sha256, server_major) "
-        "SELECT found.object, found.sha256, %s FROM (" + CATALOGUE + ") AS found",
-        [inside.major],
-    )
-
-
-def _run(session: Session, made: Sequence[Change]) -> None:
-    for change in made:
-        with named(change):
-            for step in change.step if isinstance(change.step, list) else [change.step]:
-                session.execute(step)
 
 
 # --- removal
@@ -507,12 +268,12 @@ def remove(session: Session, current: Current, name: str, made: SchemaPlan) -> N
     """Carry a removal out."""
     if made.access and current.access:
         access.apply(session, current.access, [change.step for change in made.access])
-    _run(session, made.database)
+    execute(session, made.database)
     if made.roles and not made.database and current.database is not None:
         with connect(replace(session.target, database=name)) as inside:
             inside.execute(statement("DROP OWNED BY {}", identifier(roles.AGENT)))
     with session.transaction():
-        _run(session, made.roles)
+        execute(session, made.roles)
 
 
 # --- all of it
@@ -532,7 +293,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         database=database.checked(params["database"]),
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
-        thresholds=checked_thresholds(params["thresholds"]),
+        thresholds=contents.checked_thresholds(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),
@@ -549,22 +310,6 @@ def passfile_password(path: str | None) -> str | None:
     return credentials.password(present.content.decode()) if present else None
 
 
-def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Thresholds as numbers.
-
-    Raises InvalidInput.
-    """
-    checked: dict[str, dict[str, float | None]] = {}
-    for name, values in given.items():
-        if not isinstance(values, dict) or set(values) - {"warning", "critical"}:
-            raise InvalidInput(f"The thresholds of {name} must be a mapping with 'warning' and 'critical'.")
-        try:
-            checked[name] = {key: None if value is None else float(value) for key, value in values.items()}
-        except (TypeError, ValueError):
-            raise InvalidInput(f"The thresholds of {name} must be numbers.") from None
-    return checked
-
-
 def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_schema returns."""
     if params["state"] == "absent":
@@ -578,7 +323,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
             apply(session, current, wanted, made)
         elif params["rehearse"] and current.contents.exists:
             with connect(replace(target, database=wanted.database, lock_timeout=5.0)) as inside:
-                fill(inside, made, rehearse=True)
+                install(inside, made.migrations, made.objects, made.contents, rehearse=True)
         return made.plan.result()
 
 

@@ -99,8 +99,15 @@ def test_a_rehearsal_executes_all_and_keeps_nothing(deployed: Server) -> None:
 
 def test_a_table_changed_by_hand_is_told_and_left(deployed: Server) -> None:
     deployed.value("ALTER TABLE pgops.round ADD COLUMN mine integer", "pgops")
-    (warning,) = [text for text in deploy(deployed)["warnings"] if "by hand" in text]
+    assert deploy(deployed, retention_days=31)["changed"]
+    (warning,) = [text for text in deploy(deployed, retention_days=31)["warnings"] if "by hand" in text]
     assert "pgops.round" in warning
+
+
+def test_after_an_upgrade_of_the_server_its_objects_are_recorded_anew(deployed: Server) -> None:
+    deployed.value("UPDATE pgops.fingerprint SET sha256 = 'another', server_major = server_major - 1", "pgops")
+    assert deploy(deployed)["changes"] == ["update fingerprints of the objects"]
+    assert not deploy(deployed)["changed"]
 
 
 def test_somebodys_view_is_never_dropped(deployed: Server) -> None:
@@ -122,7 +129,12 @@ def test_collectors_and_thresholds_of_ones_own_come_and_go(deployed: Server) -> 
     assert deployed.value(select, "pgops") == 42
     select = "SELECT critical_threshold FROM pgops.system_metrics WHERE metric_name = 'database_size_mb' LIMIT 1"
     assert deployed.value(select, "pgops") == 6.5
-    assert "remove function pgops.collector_mine()" in deploy(deployed)["changes"]
+    assert {
+        "remove function pgops.collector_mine()",
+        "remove collector mine",
+        "remove threshold database_size_mb",
+    } == set(deploy(deployed)["changes"])
+    assert deployed.value(select, "pgops") == 5000
     with pytest.raises(InvalidInput, match="no_such_metric"):
         deploy(deployed, thresholds={"no_such_metric": {"warning": 1}})
 

@@ -1,0 +1,216 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the schema of the ops database holds besides samples, and what the rows of its configuration are to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import migrations, roles
+from .collectors import LABELS, Collector
+from .errors import InvalidInput
+from .fingerprints import CATALOGUE
+from .plan import Change, difference
+from .server import Session, identifier, statement
+
+SCHEMA_RIGHTS = """
+SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
+                              a.privilege_type)
+             FROM aclexplode(n.nspacl) AS a WHERE a.grantee <> n.nspowner ORDER BY 1) AS rights
+FROM pg_namespace AS n WHERE n.nspname = 'pgops'
+"""
+WANTED_SCHEMA_RIGHTS = [f"{roles.AGENT} USAGE", f"{roles.READER} USAGE"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is there now; all empty where there is no schema yet.
+
+    ``installed`` are the fingerprints recorded at the last run, ``catalogue`` those now; ``recorded_by`` is the
+    server's major version then, None where nothing is recorded.
+    """
+
+    exists: bool = False
+    rights: tuple[str, ...] = ()
+    ledger: tuple[migrations.Migration, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    installed: Mapping[str, str] = field(default_factory=dict)
+    catalogue: Mapping[str, str] = field(default_factory=dict)
+    recorded_by: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    node: Mapping[str, Any] | None = None
+
+
+def read(session: Session, node: str) -> Contents:
+    """What is there, from a session in the ops database."""
+    found = session.row(SCHEMA_RIGHTS)
+    if found is None:
+        return Contents()
+    if session.value("SELECT to_regclass('pgops.migration')") is None:
+        return Contents(exists=True, rights=tuple(found["rights"]))
+    catalogue = _pairs(session, CATALOGUE)
+    recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
+    recorded_by = next((row["server_major"] for row in recorded), None)
+    # another major version writes definitions differently: then what is there now counts as what was installed
+    comparable = recorded_by in (None, session.major)
+    return Contents(
+        exists=True,
+        rights=tuple(found["rights"]),
+        ledger=tuple(
+            migrations.Migration(row["number"], row["name"], row["sha256"])
+            for row in session.rows("SELECT number, name, sha256 FROM pgops.migration ORDER BY number")
+        ),
+        sources=_pairs(session, "SELECT object, sha256 FROM pgops.object_source"),
+        installed={row["object"]: row["sha256"] for row in recorded} if comparable else catalogue,
+        catalogue=catalogue,
+        recorded_by=recorded_by,
+        settings=_pairs(session, "SELECT name, value FROM pgops.setting"),
+        metrics=_keyed(
+            session,
+            "SELECT metric_name, category, unit, kind, direction, warning, critical, help FROM pgops.metric",
+        ),
+        thresholds=_keyed(session, "SELECT metric_name, warning, critical FROM pgops.threshold"),
+        collectors=_keyed(session, "SELECT collector, scope, labels, metrics FROM pgops.collector"),
+        node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
+    )
+
+
+def _pairs(session: Session, query: str) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (tuple(row.values()) for row in session.rows(query))}
+
+
+def _keyed(session: Session, query: str) -> dict[str, dict[str, Any]]:
+    keyed = {}
+    for row in session.rows(query):
+        key, *_others = row.values()
+        keyed[str(key)] = row
+    return keyed
+
+
+def schema(contents: Contents) -> tuple[Change, ...]:
+    """What makes the schema, and gives it its rights."""
+    created: tuple[Change, ...] = ()
+    if not contents.exists:
+        step = [statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(roles.OWNER))]
+        created = (Change("schema pgops", None, {"owner": roles.OWNER}, step),)
+    kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
+    steps = [
+        statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
+        statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(roles.AGENT), identifier(roles.READER)),
+        statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+    ]
+    return created + difference(
+        "rights on schema pgops",
+        {"rights": sorted(contents.rights)},
+        {"rights": sorted({*kept, *WANTED_SCHEMA_RIGHTS})},
+        steps,
+    )
+
+
+def plan(
+    contents: Contents,
+    settings: Mapping[str, str],
+    wanted: Sequence[Collector],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    major: int,
+) -> tuple[Change, ...]:
+    """What brings the rows of the configuration to the settings, collectors and thresholds.
+
+    ``major`` is the server's version. Metrics that no collector yields any more stay, for their samples do.
+
+    Raises InvalidInput for thresholds of an unknown metric.
+    """
+    made: tuple[Change, ...] = ()
+    for name, value in settings.items():
+        step = upsert("setting", ["name"], {"name": name, "value": value})
+        made += difference(f"setting {name}", contents.settings.get(name), value, step)
+    for metric in (metric for found in wanted for metric in found.metrics):
+        row = metric.definition()
+        step = upsert("metric", ["metric_name"], row)
+        made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
+    known = {metric.name for found in wanted for metric in found.metrics} | set(contents.metrics)
+    made += _thresholds(contents.thresholds, thresholds, known)
+    return made + _collectors(contents.collectors, wanted, major)
+
+
+def _thresholds(
+    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, float | None]], known: set[str]
+) -> tuple[Change, ...]:
+    unknown = sorted(set(wanted) - known)
+    if unknown:
+        raise InvalidInput(
+            f"Thresholds are given for metrics that do not exist: {', '.join(unknown)}.",
+            "The metrics are listed in docs/monitoring.md.",
+        )
+    rows = {
+        name: {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
+        for name, values in sorted(wanted.items())
+    }
+    return _rows("threshold", "metric_name", current, rows)
+
+
+def _collectors(
+    current: Mapping[str, Mapping[str, Any]], wanted: Sequence[Collector], major: int
+) -> tuple[Change, ...]:
+    rows = {
+        found.name: {
+            "collector": found.name,
+            "scope": found.scope,
+            "labels": list(LABELS),
+            "metrics": [metric.name for metric in found.metrics],
+        }
+        for found in wanted
+        if found.applies(major, in_recovery=False)
+    }
+    return _rows("collector", "collector", current, rows)
+
+
+def _rows(
+    table: str, key: str, current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]
+) -> tuple[Change, ...]:
+    """What makes a table hold the wanted rows and no others."""
+    made: tuple[Change, ...] = ()
+    for name, row in wanted.items():
+        made += difference(f"{table} {name}", current.get(name), row, upsert(table, [key], row))
+    for name in sorted(set(current) - set(wanted)):
+        step = statement("DELETE FROM pgops.{} WHERE {} = {}", identifier(table), identifier(key), name)
+        made += difference(f"{table} {name}", current[name], None, step)
+    return made
+
+
+def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
+    """The statement that makes a row of a table of ours what it is to be."""
+    columns = ", ".join(["{}"] * len(row))
+    assigned = ", ".join(["{} = excluded.{}"] * (len(row) - len(key)))
+    names = [identifier(column) for column in row]
+    pairs = [identifier(column) for column in row if column not in key for _side in (1, 2)]
+    return statement(
+        f"INSERT INTO pgops.{{}} ({columns}) VALUES ({columns}) "
+        f"ON CONFLICT ({', '.join(['{}'] * len(key))}) DO UPDATE SET {assigned}",
+        identifier(table),
+        *names,
+        *row.values(),
+        *[identifier(column) for column in key],
+        *pairs,
+    )
+
+
+def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Thresholds as numbers.
+
+    Raises InvalidInput.
+    """
+    checked: dict[str, dict[str, float | None]] = {}
+    for name, values in given.items():
+        if not isinstance(values, dict) or set(values) - {"warning", "critical"}:
+            raise InvalidInput(f"The thresholds of {name} must be a mapping with 'warning' and 'critical'.")
+        try:
+            checked[name] = {key: None if value is None else float(value) for key, value in values.items()}
+        except (TypeError, ValueError):
+            raise InvalidInput(f"The thresholds of {name} must be numbers.") from None
+    return checked

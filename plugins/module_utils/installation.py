@@ -1,0 +1,119 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is planned for the inside of the ops database, carried out as the schema's owner in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from . import contents, migrations, objects, roles
+from .errors import Conflict, QueryFailed
+from .fingerprints import CATALOGUE
+from .plan import Change
+from .server import Session, identifier, statement
+from .version import VERSION
+
+NOT_A_COLUMN = ("42P16", "42P13")
+"""invalid_table_definition, invalid_function_definition: CREATE OR REPLACE cannot change that much."""
+
+
+def install(
+    inside: Session,
+    migrated: Sequence[Change],
+    replaced: Sequence[Change],
+    configured: Sequence[Change],
+    rehearse: bool = False,
+) -> None:
+    """Carry out the plans of the migrations, the objects and the contents; a rehearsal is rolled back."""
+    with inside.transaction(rollback=rehearse):
+        for change in migrated:
+            with named(change):
+                _migrate(inside, change)
+        for change in replaced:
+            with named(change):
+                _replace(inside, change.step)
+        _as_owner(inside)
+        execute(inside, configured)
+        inside.execute("RESET ROLE")
+        _remember(inside, tables=bool(migrated))
+
+
+def _migrate(inside: Session, change: Change) -> None:
+    if not isinstance(change.step, migrations.Migration):
+        execute(inside, [change])
+        return
+    _as_owner(inside)
+    inside.script(change.step.text)
+    inside.execute(
+        "INSERT INTO pgops.migration (number, name, sha256, collection_version) VALUES (%s, %s, %s, %s)",
+        [change.step.number, change.step.name, change.step.sha256, VERSION],
+    )
+    inside.execute("RESET ROLE")
+
+
+def _as_owner(inside: Session) -> None:
+    # Whoever the owner's objects belong to must not be a superuser: a function of theirs would run as one.
+    inside.execute(statement("SET LOCAL ROLE {}", identifier(roles.OWNER)))
+
+
+@contextlib.contextmanager
+def named(change: Change) -> Iterator[None]:
+    """Say in an error which change the server refused."""
+    try:
+        yield
+    except QueryFailed as error:
+        raise QueryFailed(f"{change.subject}: {error.message}", error.hint, error.sqlstate) from error
+
+
+def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
+    _as_owner(inside)
+    if isinstance(found, str):
+        inside.script(objects.drop_statement(found))
+        inside.execute("DELETE FROM pgops.object_source WHERE object = %s", [found])
+        inside.execute("RESET ROLE")
+        return
+    try:
+        with inside.transaction():
+            inside.script(found.text)
+    except QueryFailed as error:
+        if error.sqlstate not in NOT_A_COLUMN:
+            raise
+        _recreate(inside, found)
+    inside.execute(contents.upsert("object_source", ["object"], {"object": found.identity, "sha256": found.sha256}))
+    inside.execute("RESET ROLE")
+
+
+def _recreate(inside: Session, found: objects.SchemaObject) -> None:
+    try:
+        inside.script(found.drop)
+    except QueryFailed as error:
+        if error.sqlstate != "2BP01":
+            raise
+        raise Conflict(
+            f"{found.identity} has a new form, and objects of your own depend on the old one: {error.message}.",
+            "Drop them, run this again, and create them anew.",
+        ) from error
+    inside.script(found.text)
+
+
+def _remember(inside: Session, tables: bool) -> None:
+    """Record how the objects are now; ``tables`` only where a migration changed them, so that what somebody
+    else changed in them is not forgotten."""
+    chosen = "object NOT LIKE 'table %%' OR %(tables)s OR server_major <> %(major)s"
+    bound = {"tables": tables, "major": inside.major}
+    inside.execute(f"DELETE FROM pgops.fingerprint WHERE {chosen}", bound)
+    inside.execute(
+        "INSERT INTO pgops.fingerprint (object, sha256, server_major) "
+        f"SELECT found.object, found.sha256, %(major)s FROM ({CATALOGUE}) AS found "
+        "ON CONFLICT (object) DO NOTHING",
+        bound,
+    )
+
+
+def execute(session: Session, made: Sequence[Change]) -> None:
+    """Execute the statements of changes, each a statement or a list of them."""
+    for change in made:
+        with named(change):
+            for step in change.step if isinstance(change.step, list) else [change.step]:
+                session.execute(step)
