@@ -36,7 +36,7 @@ OWN = Collector(
     metrics=(
         Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
         Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
-        Metric("samples_dropped", "count", "counter", "availability", help="Samples without room in the spool."),
+        Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
     ),
 )
 """What a collection says of itself."""
@@ -81,6 +81,7 @@ def collect(
     started = time.time()
     tally = Tally(last=dict(last))
     waiting = Spool(f"{layout.state}/spool.jsonl", configuration.spool_bytes)
+    waiting.prepare()
     with connect(source_target(configuration)) as source:
         origin = source.value(ORIGIN)
         chosen = [
@@ -110,8 +111,11 @@ def _delivered(
         with delivery.sink(configuration, layout, source) as session:
             delivery.check_cluster(session, identity.system_identifier)
             older = waiting.rounds()
-            tally.errors += delivery.deliver(session, configuration, identity, [*older, *tally.rounds], metrics)
+            refused = delivery.deliver(session, configuration, identity, [*older, *tally.rounds], metrics)
             waiting.clear()
+            for lost, reason in refused:
+                tally.errors.append(f"{len(lost.values)} samples of {lost.collector} lost: {reason}")
+                waiting.count_dropped(len(lost.values))
             place = "local" if session is source else "primary"
             return {"sink": place, "delivered": len(older) + len(tally.rounds), "spooled": 0}
     except PgOpsError as error:
@@ -125,6 +129,7 @@ def _kept(waiting: Spool, tally: Tally) -> dict[str, int]:
         return {"spooled": len(tally.rounds), "dropped": waiting.append(tally.rounds)}
     except OSError as error:
         tally.errors.append(f"{tally.samples} samples lost: {waiting.path} cannot be written: {error.strerror}")
+        waiting.count_dropped(tally.samples)
         return {"spooled": 0, "dropped": tally.samples}
 
 

@@ -5,16 +5,16 @@
 A file is one SELECT under a header of comment lines::
 
     -- collector: table_size
-    -- scope: database                   instance (default) or database
-    -- interval: 60                      seconds, default 60
-    -- timeout: 10                       seconds, default 10
-    -- role: any                         any (default), primary or standby
-    -- versions: 14-17                   major versions, default all
+    -- scope: database
+    -- interval: 60
+    -- timeout: 10
+    -- role: any
+    -- versions: 14-17
     -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
     --   One or more lines that say what the metric is.
 
-Its columns are the metrics, by their names, and labels: ``database``, ``schema``, ``table``, ``index``
-and any others. A NULL value is no sample.
+docs/monitoring.md says what each line means. The columns are the metrics, by their names, and labels: ``database``,
+``schema``, ``table``, ``index`` and any others. A NULL value is no sample.
 """
 
 from __future__ import annotations

@@ -111,12 +111,12 @@ def deliver(
     source: Source,
     found: Sequence[Round],
     metrics: Mapping[str, Sequence[Metric]],
-) -> list[str]:
-    """Store rounds, batch by batch; returns what was wrong with those that can never be stored.
+) -> list[tuple[Round, str]]:
+    """Store rounds, batch by batch; returns those that can never be stored, each with what was wrong.
 
     ``metrics`` are those of each collector. Raises QueryFailed where the sink does not work.
     """
-    wrong: list[str] = []
+    wrong: list[tuple[Round, str]] = []
     for start in range(0, len(found), BATCH):
         batch = found[start : start + BATCH]
         try:
@@ -152,7 +152,7 @@ def _store_each(
     source: Source,
     batch: Sequence[Round],
     metrics: Mapping[str, Sequence[Metric]],
-) -> list[str]:
+) -> list[tuple[Round, str]]:
     wrong = []
     for found in batch:
         try:
@@ -160,5 +160,5 @@ def _store_each(
         except QueryFailed as error:
             if (error.sqlstate or "")[:2] not in UNFIT:
                 raise
-            wrong.append(f"{len(found.values)} samples of {found.collector} lost: {error}")
+            wrong.append((found, str(error)))
     return wrong

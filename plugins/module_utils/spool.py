@@ -4,13 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from io import RawIOBase
 
 from .collectors import Round
 from .files import File, write
+
+COUNT = "{:020}"
+"""The number of samples, always as long."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +29,37 @@ class Spool:
     def _dropped_path(self) -> str:
         return f"{self.path}.dropped"
 
+    def prepare(self) -> None:
+        """Make the file of the count while there is room for it: on a full disk it can be overwritten only."""
+        if not os.path.exists(self._dropped_path):
+            with contextlib.suppress(OSError):
+                write(File(self._dropped_path, COUNT.format(0).encode(), 0o640))
+
     def append(self, rounds: Iterable[Round]) -> int:
         """Keep rounds for later, dropping the newest that do not fit; returns how many samples were dropped.
 
-        Raises OSError.
+        Raises OSError where nothing can be written; then none of them is kept.
         """
-        size = os.path.getsize(self.path) if os.path.exists(self.path) else 0
         dropped = 0
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(self.path, "ab", buffering=0) as file:
+            end = _whole_lines(self.path)
+            file.truncate(end)
+            lines = []
+            room = self.limit - end
             for found in rounds:
-                line = json.dumps(asdict(found)) + "\n"
-                if size + len(line.encode()) > self.limit:
+                line = json.dumps(asdict(found)).encode() + b"\n"
+                if len(line) > room:
                     dropped += len(found.values)
                     continue
-                file.write(line)
-                size += len(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        if dropped:
-            write(File(self._dropped_path, str(self.dropped() + dropped).encode(), 0o640))
+                lines.append(line)
+                room -= len(line)
+            try:
+                _write_all(file, b"".join(lines))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+        self.count_dropped(dropped)
         return dropped
 
     def rounds(self) -> list[Round]:
@@ -64,6 +81,33 @@ class Spool:
                 return int(file.read())
         except (OSError, ValueError):
             return 0
+
+    def count_dropped(self, samples: int) -> None:
+        """Add to the count; in place, and in one block, so that a full disk does not prevent it."""
+        if samples:
+            total = self.dropped() + samples
+            with contextlib.suppress(OSError), open(self._dropped_path, "r+b", buffering=0) as file:
+                file.write(COUNT.format(total).encode())
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) or 0 :]
+
+
+def _whole_lines(path: str) -> int:
+    """The size of a file up to the end of its last whole line, in bytes."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        while size:
+            start = max(0, size - 65536)
+            file.seek(start)
+            end = file.read(size - start).rfind(b"\n")
+            if end >= 0:
+                return start + end + 1
+            size = start
+    return 0
 
 
 def _round(line: str) -> list[Round]:

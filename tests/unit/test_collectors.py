@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import artifact
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from pgops.collectors import LONGEST_ROUND, Collector, Metric
 from pgops.errors import InvalidInput
 
 SHIPPED = sorted((Path(collectors.__file__).parent / "sql" / "collectors").glob("*.sql"))
+DOCUMENTED = artifact.ROOT / "docs" / "monitoring.md"
 GOOD = """-- collector: queue
 -- scope: database
 -- interval: 300
@@ -54,6 +57,13 @@ def test_a_header_says_all_of_a_collector() -> None:
         )
         == QUEUE
     )
+
+
+def test_the_example_of_the_documentation_is_a_collector() -> None:
+    (example,) = re.findall(r"^```sql\n(-- collector:.*?)^```", DOCUMENTED.read_text(), re.MULTILINE | re.DOTALL)
+    found = collectors.parse(example, "docs/monitoring.md")
+    assert (found.name, found.scope, found.role, found.oldest) == ("queue", "database", "primary", 14)
+    assert [metric.help for metric in found.metrics] == ["Tables with an exclusive lock."]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

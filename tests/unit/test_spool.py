@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,9 +40,36 @@ def test_rounds_come_back_in_order_but_for_one_that_a_crash_cut(rounds: list[Rou
         assert spool.rounds() == []
 
 
+def test_a_line_that_a_crash_cut_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+    one = Round("c", "now", "o", ("a", "b"), (1.0, 2.0))
+    spool = Spool(str(tmp_path / "spool"), 10**6)
+    spool.append([one, one])
+    os.truncate(spool.path, os.path.getsize(spool.path) - 5)
+    spool.append([one])
+    assert spool.rounds() == [one, one]
+
+
+def test_on_a_full_disk_a_collection_is_kept_whole_or_not_at_all_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    one = Round("c", "now", "o", ("a", "b"), (1.0, 2.0))
+    spool = Spool(str(tmp_path / "spool"), 10**6)
+    spool.prepare()
+    spool.append([one])
+    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(spool.path) + 150, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            spool.append([one, one])
+        spool.count_dropped(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_soft, hard))
+    assert spool.rounds() == [one]
+    assert spool.dropped() == 4
+
+
 def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
     one = Round("c", "now", "o", ("a", "b"), (1.0, 2.0))
     spool = Spool(str(tmp_path / "spool"), 200)
+    spool.prepare()
     assert spool.append([one, one, one, one]) > 0
     assert spool.dropped() == 8 - 2 * len(spool.rounds())
     before = spool.dropped()
