@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from servers import Server
 
 artifact.link_library()
+sys.path.append(str(artifact.COLLECTIONS))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)
 os.environ.setdefault("ANSIBLE_LOCALHOST_WARNING", "False")
 

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the roles work on: the instances of a host, the nodes of their clusters, and who holds a credential."""
+"""What the roles work on: the instances of a host, the nodes of their clusters, and where a credential comes from."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.pgops.fleet.plugins.module_utils import credentials
 
-KNOWN = {"name", "port", "socket_directory", "cluster", "peers", "database", "login_user"}
+KNOWN = {"name", "port", "socket_directory", "cluster", "peers"}
 
 
 def targets(
-    found: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
     declared: Sequence[Mapping[str, Any]],
     host: str,
     cluster: str,
     peers: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The instances to work on.
+    """The instances to work on, of the facts ``pg_ops`` of a host.
 
     Raises AnsibleFilterError for a declaration that cannot be meant.
     """
-    by_port = {int(instance["port"]): instance for instance in found}
-    chosen = [_declared(entry, by_port) for entry in declared] or [dict(instance) for instance in found]
+    _refuse_twice("", [str(entry.get("name")) for entry in declared])
+    _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in declared])
+    by_port = {int(instance["port"]): instance for instance in facts["instances"]}
+    chosen = [_declared(entry, by_port) for entry in declared] or [dict(found) for found in facts["instances"]]
     if not chosen:
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )
     several = len(chosen) > 1
+    keepers = {agent["name"] for agent in facts["host"]["agents"] or () if agent["credential"]}
     return [
         {
             "name": instance["name"],
@@ -41,10 +44,16 @@ def targets(
             "cluster": instance.get("cluster") or (f"{cluster}-{instance['name']}" if several else cluster),
             "node": f"{host}/{instance['name']}",
             "peers": list(instance.get("peers") or ([] if several else peers)),
-            "credential": bool(instance.get("credential")),
+            "credential": instance["name"] in keepers,
         }
         for instance in chosen
     ]
+
+
+def _refuse_twice(what: str, values: Sequence[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise AnsibleFilterError(f"pgops_instances has {what}{twice[0]} twice. Each instance has a name and port.")
 
 
 def _declared(entry: Mapping[str, Any], by_port: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -53,25 +62,41 @@ def _declared(entry: Mapping[str, Any], by_port: Mapping[int, Mapping[str, Any]]
         wrong = f"unknown keys {', '.join(unknown)}" if unknown else "no name"
         raise AnsibleFilterError(f"pgops_instances: {dict(entry)} has {wrong}. Known: {', '.join(sorted(KNOWN))}.")
     port = int(entry.get("port", 5432))
-    return {**by_port.get(port, {}), "port": port, **entry}
-
-
-def credential_holder(hosts: Mapping[str, Mapping[str, Any]], others: Sequence[str], cluster: str) -> str:
-    """The first of the other hosts on which the cluster's credential was found; empty for none.
-
-    Raises AnsibleFilterError where a host that may have it was not looked at in this run.
-    """
-    for host in others:
-        for target in hosts[host].get("pgops_targets", []):
-            if target["cluster"] == cluster and target["credential"]:
-                return host
-    unseen = [host for host in others if "pgops_targets" not in hosts[host]]
-    if unseen:
+    found = by_port.get(port, {})
+    # One name everywhere: facts know an instance by the one that it has on its host.
+    if found and entry["name"] != found["name"] and not found["name"].startswith("port-"):
         raise AnsibleFilterError(
-            f"This host has no credential for cluster {cluster} yet, and {', '.join(unseen)}, which may hold it, is "
-            "not part of this run, or failed in it. Run without --limit, or set pgops_password."
+            f"pgops_instances calls the instance at port {port} {entry['name']}; on the host it is {found['name']}. "
+            "Use that name, or correct the port."
         )
-    return ""
+    return {**found, "port": port, **entry}
+
+
+def credential_source(
+    variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], target: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where an instance gets its cluster's credential: ``host`` and ``instance`` that keep it, or the first of the
+    cluster's, whose ``drawn`` one all take.
+
+    Raises AnsibleFilterError where a node that may keep one was not looked at in this run.
+    """
+    nodes = [
+        {"host": host, "instance": found["name"], "drawn": not found["credential"]}
+        for host in hosts
+        for found in variables[host].get("pgops_targets", [])
+        if found["cluster"] == target["cluster"]
+    ]
+    kept = [node for node in nodes if not node["drawn"]]
+    if kept:
+        return kept[0]
+    expected = 1 + len(target["peers"])
+    if len(nodes) < expected:
+        raise AnsibleFilterError(
+            f"Instance {target['name']} has no credential for cluster {target['cluster']} yet, and of the cluster's "
+            f"{expected} nodes, one of which may keep it, this run sees {len(nodes)}. Run without --limit, with an "
+            f"inventory group named {target['cluster']} that holds the cluster's hosts, or set pgops_password."
+        )
+    return nodes[0]
 
 
 class FilterModule:
@@ -81,6 +106,6 @@ class FilterModule:
         """The filters of this file."""
         return {
             "targets": targets,
-            "credential_holder": credential_holder,
+            "credential_source": credential_source,
             "passfile_password": credentials.password,
         }

@@ -140,7 +140,6 @@ ansible_facts:
               role: primary
               system_identifier: "7642011472967116994"
               data_directory: /var/lib/postgresql/17/main
-              credential: true
               error: null
         truncated:
           description: The lists that were cut to keep within O(max_bytes).

@@ -94,7 +94,8 @@ def test_the_longest_list_is_cut_first():
 
 def test_every_section_is_in_the_contract():
     contract = facts_contract.read()
-    sections = {path.removeprefix("instances[].") for path in contract if path.count(".") == 1}
+    sections = {path.removeprefix("instances[].") for path in contract if path.startswith("instances[].")}
+    sections = {name for name in sections if "." not in name}
     assert sections == set(instance.SECTIONS)
     assert set(instance.SECTIONS) <= set(contract["instances[]"])
 
@@ -102,7 +103,7 @@ def test_every_section_is_in_the_contract():
 def test_host_without_anything(tmp_path):
     found = host.read(str(tmp_path))
     assert found["systemd"] is False
-    assert set(found) == set(facts_contract.read()["host"])
+    assert {*found, "agents"} == set(facts_contract.read()["host"])
 
 
 @pytest.mark.parametrize(
@@ -184,4 +185,14 @@ def test_systemd_is_read(tmp_path, monkeypatch):
 
 def test_a_name_that_no_file_can_have_is_an_error_of_its_sections():
     assert agent.section("agent", "../17", "/")["error"]["code"] == "invalid_input"
-    assert agent.credential("../17", "/") is False
+
+
+def test_agents_are_told_without_their_servers(tmp_path):
+    assert agent.installed(str(tmp_path)) == []
+    for name in ("17-main", "15-gone"):
+        (tmp_path / "etc/pgops" / name).mkdir(parents=True)
+    (tmp_path / "etc/pgops/17-main/pgpass").touch()
+    assert agent.installed(str(tmp_path)) == [
+        {"name": "15-gone", "credential": False},
+        {"name": "17-main", "credential": True},
+    ]

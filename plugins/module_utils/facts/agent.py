@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import commands, configuration
 from ..errors import HostFailed, InvalidInput, PgOpsError
-from ..layout import Layout
+from ..layout import INSTANCE, Layout
 from .answer import failed
 
 NO_ACCESS = "needs root or the agent's user"
@@ -26,12 +26,17 @@ CRON_LINE = re.compile(
 )
 
 
-def credential(instance: str, prefix: str) -> bool | None:
-    """Whether the agent has a password for the cluster's other nodes; None where that is out of sight."""
+def installed(prefix: str) -> list[dict[str, Any]] | None:
+    """The instances that an agent is configured for, whether or not their servers are still there, each with
+    whether it has a password for its cluster's other nodes; None where that is out of sight."""
+    folder = Layout("any", prefix).configurations
     try:
-        return exists(Layout(instance, prefix).passfile)
-    except InvalidInput:
-        return False
+        names = sorted(name for name in os.listdir(folder) if INSTANCE.match(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return None
+    return [{"name": name, "credential": exists(Layout(name, prefix).passfile)} for name in names]
 
 
 def configured(instance: str, prefix: str) -> bool | None:

@@ -13,7 +13,7 @@ from .. import discovery
 from ..errors import InvalidInput
 from ..target import Target
 from ..version import VERSION
-from . import host, instance, size
+from . import agent, host, instance, size
 
 CONTRACT = 1
 """Raised when a key goes away or changes its meaning; new keys do not raise it."""
@@ -36,7 +36,7 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
         "collection_version": VERSION,
         "gathered_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "sections": list(sections),
-        "host": host.read(),
+        "host": {**host.read(), "agents": agent.installed(params["prefix"])},
         "instances": [instance.read(found, at, wanted) for found, at in places(target)],
     }
     return {"changed": False, "ansible_facts": {"pg_ops": size.limit(facts, params["max_bytes"])}}

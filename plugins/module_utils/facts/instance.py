@@ -50,7 +50,6 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "role": found.role,
         "system_identifier": found.system_identifier,
         "data_directory": found.data_directory,
-        "credential": agent.credential(found.name, wanted.prefix),
         "error": None,
     }
     try:

@@ -1,0 +1,94 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the roles work on, and where an instance's credential comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.pgops.fleet.plugins.filter.targets import credential_source, targets
+
+PEER = {"host": "db2", "port": 5432}
+
+
+def facts(*instances: tuple[str, int], agents: dict[str, bool] | None = None) -> dict[str, Any]:
+    return {
+        "host": {"agents": [{"name": name, "credential": kept} for name, kept in (agents or {}).items()]},
+        "instances": [
+            {"name": name, "port": port, "socket_directory": "/run/postgresql"} for name, port in instances
+        ],
+    }
+
+
+def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
+    (one,) = targets(facts(("17-main", 5432), agents={"17-main": True}), [], "db1", "orders", [PEER])
+    assert one == {
+        "name": "17-main",
+        "port": 5432,
+        "socket_directory": "/run/postgresql",
+        "cluster": "orders",
+        "node": "db1/17-main",
+        "peers": [PEER],
+        "credential": True,
+    }
+    several = targets(facts(("17-main", 5432), ("17-archive", 5433)), [], "db1", "orders", [PEER])
+    assert [(found["cluster"], found["peers"]) for found in several] == [
+        ("orders-17-main", []),
+        ("orders-17-archive", []),
+    ]
+
+
+def test_a_declared_instance_keeps_what_was_found_of_it():
+    declared = [{"name": "mine", "port": 5433, "cluster": "orders", "peers": [PEER]}]
+    (one,) = targets(facts(("port-5433", 5433), agents={"mine": True}), declared, "db1", "db1", [])
+    assert (one["socket_directory"], one["credential"], one["peers"]) == ("/run/postgresql", True, [PEER])
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ([{"port": 5432}], "no name"),
+        ([{"name": "x", "sockt": 1, "port": 6000}], "unknown keys sockt"),
+        ([{"name": "main", "port": 5432}], "on the host it is 17-main"),
+        ([{"name": "a", "port": 6000}, {"name": "a", "port": 6001}], "has a twice"),
+        ([{"name": "17-main"}, {"name": "b"}], "has port 5432 twice"),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused(declared, words):
+    with pytest.raises(AnsibleFilterError, match=words):
+        targets(facts(("17-main", 5432)), declared, "db1", "db1", [])
+
+
+def test_a_host_without_any_instance_is_refused():
+    with pytest.raises(AnsibleFilterError, match="No PostgreSQL instance was found on db1"):
+        targets(facts(), [], "db1", "db1", [])
+
+
+def node(name: str, credential: bool, cluster: str = "orders") -> dict[str, Any]:
+    return {"pgops_targets": [{"name": name, "cluster": cluster, "credential": credential}]}
+
+
+NEW = {"name": "17-main", "cluster": "orders", "peers": [PEER]}
+
+
+def test_a_kept_credential_is_taken_also_from_an_instance_of_another_name():
+    variables = {"db1": node("17-main", False), "db2": node("17-copy", True)}
+    assert credential_source(variables, ["db1", "db2"], NEW) == {
+        "host": "db2",
+        "instance": "17-copy",
+        "drawn": False,
+    }
+
+
+def test_where_none_is_kept_all_take_the_one_that_the_first_drew():
+    variables = {"db1": node("x", False, "other"), "db2": node("17-main", False), "db3": node("17-main", False)}
+    source = credential_source(variables, ["db1", "db2", "db3"], NEW)
+    assert (source["host"], source["drawn"]) == ("db2", True)
+
+
+def test_a_node_that_was_not_looked_at_may_keep_one():
+    with pytest.raises(AnsibleFilterError, match=r"of the cluster's 2 nodes, .* this run sees 1"):
+        credential_source({"db1": node("17-main", False), "db2": {}}, ["db1", "db2"], NEW)
