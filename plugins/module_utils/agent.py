@@ -4,50 +4,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
-import hashlib
 import importlib.util
-import json
 import os
 import pwd
-import shutil
+import site
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import collectors, commands, credentials, files, target
+from . import collectors, commands, credentials, files, target, versions
 from .configuration import Configuration, Peer
-from .errors import DriverMissing, HostFailed, InvalidInput
+from .errors import Conflict, DriverMissing, HostFailed, InvalidInput
 from .files import Directory, Entry, File, Found, Link
 from .layout import Layout
 from .plan import Change, Plan, changes
-from .sources import Sources, below, gather, unpack
-from .version import VERSION
+from .sources import Sources, below, unpack
+from .versions import Installed, NewVersion, OldVersion, Program
 
 USER_COMMENT = "pgops.fleet agent"
 USERADD = (
     *("useradd", "--system", "--user-group", "--no-create-home"),
     *("--shell", "/usr/sbin/nologin", "--comment", USER_COMMENT),
 )
-KEPT_VERSIONS = 2
-"""The one in use and the one before, which a run that began before the switch may still be reading."""
-
-NOT_THE_AGENTS = ("reporting.py",)
-"""Library files that only modules use: they import Ansible."""
-
-LAUNCHER = """#!{python} -I
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-
-from pgops.cli import main
-
-sys.exit(main())
-"""
 
 
 @dataclass(frozen=True)
@@ -62,35 +41,22 @@ class Desired:
     password: str | None = field(default=None, repr=False)
     collectors: tuple[str, ...] = ()
 
+    @property
+    def program(self) -> Program:
+        """The agent's program as this version of the collection ships it."""
+        return versions.program(self.sources, self.python)
+
 
 @dataclass(frozen=True)
 class Current:
-    """What is there. ``versions`` maps an installed version to the SHA-256 of its files; ``newest_first`` are their
-    names; ``user`` is the comment of the operating system's user, or None."""
+    """What is there. ``user`` is the comment of the operating system's user, or None; ``stray_collectors`` and
+    ``misowned`` are paths: the user's collectors that are wanted no more, and files of another user in the state."""
 
     found: Mapping[str, Found | None]
-    versions: Mapping[str, str] = field(default_factory=dict)
-    newest_first: tuple[str, ...] = ()
+    installed: Installed = field(default_factory=Installed)
     user: str | None = None
-    instances: tuple[str, ...] = ()
     stray_collectors: tuple[str, ...] = ()
-
-
-def program(desired: Desired) -> dict[str, str]:
-    """The files of one version of the agent, by their path below its directory."""
-    library = {path: text for path, text in desired.sources.items() if path not in NOT_THE_AGENTS}
-    launcher = LAUNCHER.format(python=desired.python)
-    return {**{f"pgops/{path}": text for path, text in library.items()}, "bin/pgops": launcher}
-
-
-def digest(program_files: Mapping[str, str]) -> str:
-    """SHA-256 over names and texts."""
-    return hashlib.sha256(json.dumps(dict(program_files), sort_keys=True).encode()).hexdigest()
-
-
-def version_name(program_files: Mapping[str, str]) -> str:
-    """The directory's name: another for every content, so that no file ever changes under a run."""
-    return f"{VERSION}-{digest(program_files)[:12]}"
+    misowned: tuple[str, ...] = ()
 
 
 # --- reading
@@ -101,33 +67,39 @@ def read(layout: Layout, desired: Desired) -> Current:
 
     Raises HostFailed.
     """
-    entries = wanted(layout, desired, version_name(program(desired)))
-    paths = [entry.path for entry in entries]
-    shipped = {entry.path for entry in entries}
-    present = sorted(gather(layout.collectors, (".sql",)))
-    stray = [path for path in (os.path.join(layout.collectors, name) for name in present) if path not in shipped]
-    versions = _versions(layout)
+    version = desired.program.version
+    paths = {entry.path for entry in wanted(layout, desired, version, None)}
+    collectors_now = [os.path.join(layout.collectors, name) for name in sorted(listed(layout.collectors))]
+    stray = [path for path in collectors_now if path not in paths and path.endswith(".sql")]
+    found = {path: files.read(path) for path in [*paths, *stray, layout.passfile]}
     return Current(
-        found={path: files.read(path) for path in [*paths, *stray, layout.passfile]},
-        versions={name: digest(_installed(layout, name)) for name in versions},
-        newest_first=tuple(versions),
+        found=found,
+        installed=versions.read(layout, version),
         user=user_comment(desired.user),
-        instances=tuple(instances(layout)),
         stray_collectors=tuple(stray),
+        misowned=tuple(_misowned(layout.state, _owners(layout, desired)[1])),
     )
 
 
-def _versions(layout: Layout) -> list[str]:
-    """Installed versions, the one switched to last first; what a killed run left half made is not among them."""
-    folder = os.path.join(layout.library, "versions")
-    if not os.path.isdir(folder):
+def listed(folder: str) -> list[str]:
+    """Names in a directory; none where it is not there.
+
+    Raises HostFailed.
+    """
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
         return []
-    names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    return sorted(names, key=lambda name: os.stat(os.path.join(folder, name)).st_mtime, reverse=True)
+    except OSError as error:
+        raise files.failure(error, f"{folder} cannot be read") from error
 
 
-def _installed(layout: Layout, name: str) -> dict[str, str]:
-    return gather(os.path.join(layout.library, "versions", name), (".py", ".sql", "bin/pgops", "pgops"))
+def _misowned(folder: str, user: str | None) -> list[str]:
+    """The files of the agent's state that another user owns, as after the agent got another one."""
+    if user is None:
+        return []
+    paths = [os.path.join(folder, name) for name in sorted(listed(folder))]
+    return [path for path in paths for found in [files.read(path)] if found is not None and found.owner != user]
 
 
 def user_comment(user: str) -> str | None:
@@ -139,28 +111,32 @@ def user_comment(user: str) -> str | None:
 
 
 def primary_group(user: str) -> str:
-    """The group of an operating system's user; one that is yet to be made gets a group of its own name."""
+    """The group of an operating system's user, its number where it has no name; a user that is yet to be made gets
+    a group of its own name."""
     try:
-        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+        number = pwd.getpwnam(user).pw_gid
     except KeyError:
         return user
+    return files.group_name(number)
 
 
 def instances(layout: Layout) -> list[str]:
     """The instances that have a configuration on this host."""
-    folder = layout.configurations
-    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return sorted(listed(layout.configurations))
 
 
 # --- planning
 
 
-def wanted(layout: Layout, desired: Desired, version: str) -> list[Entry]:
-    """Everything of the instance but the version itself, in the order in which it is made."""
+def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | None) -> list[Entry]:
+    """Everything of the instance but the version itself, in the order in which it is made.
+
+    ``passfile`` is the present one: without a new password it keeps its content.
+    """
     root, user, group = _owners(layout, desired)
     entries: list[Entry] = [
         Directory(layout.library, 0o755, root, root),
-        Directory(os.path.join(layout.library, "versions"), 0o755, root, root),
+        Directory(layout.versions, 0o755, root, root),
         Directory(layout.configurations, 0o755, root, root),
         Directory(layout.configuration, 0o750, root, group),
         Directory(layout.collectors, 0o750, root, group),
@@ -174,11 +150,12 @@ def wanted(layout: Layout, desired: Desired, version: str) -> list[Entry]:
         File(os.path.join(layout.collectors, f"{name}.sql"), text.encode(), 0o640, root, group)
         for name, text in named_collectors(desired)
     ]
+    settings, secret = desired.configuration, passfile.content if passfile else None
     if desired.password is not None:
-        settings = desired.configuration
         secret = credentials.passfile(settings.database, settings.role, desired.password).encode()
+    if secret is not None:
         entries.append(File(layout.passfile, secret, 0o600, user, group, secret=True))
-    entries.append(File(layout.agent_file, desired.configuration.text().encode(), 0o640, root, group))
+    entries.append(File(layout.agent_file, settings.text().encode(), 0o640, root, group))
     entries.append(Link(layout.current, os.path.join("versions", version)))
     entries.append(Link(layout.command, layout.launcher))
     return entries
@@ -201,21 +178,41 @@ def named_collectors(desired: Desired) -> list[tuple[str, str]]:
 
 
 def plan(layout: Layout, current: Current, desired: Desired) -> Plan:
-    """What brings the agent to what is desired: user, directories, version, configuration, and the switch last."""
-    program_files = program(desired)
-    version = version_name(program_files)
-    entries = wanted(layout, desired, version)
-    found = dict(current.found)
-    first = [entry for entry in entries if isinstance(entry, Directory)]
-    rest = [entry for entry in entries if not isinstance(entry, Directory)]
+    """What brings the agent to what is desired: user, directories, version, configuration, and the switch last.
+
+    Raises Conflict where something of somebody else's is in the way.
+    """
+    program = desired.program
+    entries = wanted(layout, desired, program.version, current.found.get(layout.passfile))
+    _check_command(layout, current.found.get(layout.command))
     return changes(
         _user(layout, current, desired),
-        files.plan(first, found),
-        _version(layout, current, program_files, version),
-        files.removal(current.stray_collectors, found),
-        files.plan(rest, found),
-        _outdated(layout, current, version),
+        files.plan((entry for entry in entries if isinstance(entry, Directory)), current.found),
+        (_given(path, desired) for path in current.misowned),
+        versions.plan(layout, current.installed, program),
+        files.removal(current.stray_collectors, current.found),
+        files.plan((entry for entry in entries if not isinstance(entry, Directory)), current.found),
+        versions.outdated(layout, current.installed, program.version),
     )
+
+
+def _check_command(layout: Layout, present: Found | None) -> None:
+    if present and present.to != layout.launcher:
+        raise Conflict(f"{layout.command} is there already, and not of this collection.", "Move it out of the way.")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Step: give a file of the agent's state to its user."""
+
+    path: str
+    user: str
+    group: str
+
+
+def _given(path: str, desired: Desired) -> Change:
+    step = Given(path, desired.user, desired.group)
+    return Change(f"owner of {path}", {"owner": "another user"}, {"owner": desired.user}, step)
 
 
 @dataclass(frozen=True)
@@ -226,37 +223,11 @@ class NewUser:
     home: str
 
 
-@dataclass(frozen=True)
-class NewVersion:
-    """Step: write a version's files, compile and try them, and move them into place at once."""
-
-    path: str
-    files: Mapping[str, str] = field(repr=False)
-
-
 def _user(layout: Layout, current: Current, desired: Desired) -> tuple[Change, ...]:
     if current.user is not None or layout.prefix != "/":
         return ()
     step = NewUser(desired.user, os.path.dirname(layout.data))
     return (Change(f"user {desired.user}", None, {"system": True, "shell": "/usr/sbin/nologin"}, step),)
-
-
-def _version(layout: Layout, current: Current, program_files: Mapping[str, str], version: str) -> tuple[Change, ...]:
-    present = current.versions.get(version)
-    wanted_digest = digest(program_files)
-    if present == wanted_digest:
-        return ()
-    step = NewVersion(os.path.join(layout.library, "versions", version), program_files)
-    before = {"sha256": present, "state": "edited by hand"} if present else None
-    return (Change(f"agent {version}", before, {"sha256": wanted_digest, "state": "as shipped"}, step),)
-
-
-def _outdated(layout: Layout, current: Current, version: str) -> tuple[Change, ...]:
-    others = [name for name in current.newest_first if name != version]
-    return tuple(
-        Change(f"agent {name}", {"state": "installed"}, None, os.path.join(layout.library, "versions", name))
-        for name in others[KEPT_VERSIONS - 1 :]
-    )
 
 
 # --- applying
@@ -271,43 +242,20 @@ def apply(made: Plan) -> None:
         if isinstance(change.step, NewUser):
             commands.run([*USERADD, "--home-dir", change.step.home, change.step.name])
         elif isinstance(change.step, NewVersion):
-            install(change.step)
+            versions.install(change.step)
+        elif isinstance(change.step, OldVersion):
+            versions.remove(change.step)
+        elif isinstance(change.step, Given):
+            _give(change.step)
         else:
             files.apply([change.step])
 
 
-def install(step: NewVersion) -> None:
-    """Write, compile, try, and rename a version into place.
-
-    Raises HostFailed with nothing left behind.
-    """
-    folder = os.path.dirname(step.path)
+def _give(step: Given) -> None:
     try:
-        temporary = tempfile.mkdtemp(prefix=".new-", dir=folder)
+        files.own(step.path, step.user, step.group)
     except OSError as error:
-        raise files.failure(error, f"{folder} cannot be written") from error
-    try:
-        _fill(temporary, step.files)
-        launcher = os.path.join(temporary, "bin", "pgops")
-        python = step.files["bin/pgops"].splitlines()[0][2:].split()[0]
-        commands.run([python, "-I", "-m", "compileall", "-q", temporary])
-        commands.run([launcher, "version"])
-        files.remove(step.path)
-        os.rename(temporary, step.path)
-        files.sync_directory(folder)
-    except OSError as error:
-        raise files.failure(error, f"{step.path} cannot be written") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _fill(folder: str, program_files: Mapping[str, str]) -> None:
-    with files.umask(0o022):
-        os.chmod(folder, 0o755)  # noqa: S103 - every user may run the command
-        for path, text in program_files.items():
-            target = os.path.join(folder, path)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            files.write(File(target, text.encode(), 0o755 if path == "bin/pgops" else 0o644))
+        raise files.failure(error, f"{step.path} cannot be given to {step.user}") from error
 
 
 # --- removal
@@ -318,7 +266,9 @@ def removal(layout: Layout, user: str) -> Plan:
     paths = [layout.configuration, layout.data]
     others = [name for name in instances(layout) if name != layout.instance]
     if not others:
-        paths += [layout.configurations, os.path.dirname(layout.data), layout.command, layout.library]
+        paths += [layout.configurations, os.path.dirname(layout.data), layout.library]
+        command = files.read(layout.command)
+        paths += [layout.command] if command and command.to == layout.launcher else []
     gone = files.removal(paths, {path: files.read(path) for path in paths})
     made_here = not others and layout.prefix == "/" and user_comment(user) == USER_COMMENT
     last = (Change(f"user {user}", {"system": True}, None, OldUser(user)),) if made_here else ()
@@ -344,19 +294,6 @@ def remove(made: Plan) -> None:
 # --- all of it
 
 
-@contextlib.contextmanager
-def alone(layout: Layout) -> Iterator[None]:
-    """Keep other runs on this host out.
-
-    Raises Busy, HostFailed.
-    """
-    folder = "/run/lock" if layout.prefix == "/" else layout.prefix
-    if not os.path.isdir(folder):
-        raise HostFailed(f"{folder} is no directory.", "Create it, or give another prefix.")
-    with files.exclusive(os.path.join(folder, "pgops.lock"), seconds=60):
-        yield
-
-
 def desired(params: Mapping[str, Any]) -> Desired:
     """What a module's arguments ask for.
 
@@ -374,60 +311,53 @@ def desired(params: Mapping[str, Any]) -> Desired:
             peers=peers,
             ssl_mode=params["ssl_mode"],
             ca_cert=params["ca_cert"] or "",
-            collectors=checked_settings(params["collector_settings"]),
+            collectors=collectors.checked_settings(params["collector_settings"]),
         ),
         sources=unpack(params["sources"]),
         user=params["user"],
         group=primary_group(params["user"]),
-        python=params["python"] or sys.executable,
+        python=_interpreter(params["python"] or sys.executable),
         password=params["password"],
         collectors=tuple(params["collectors"]),
     )
 
 
-def checked_settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The settings of collectors, typed.
-
-    Raises InvalidInput.
-    """
-    checked: dict[str, dict[str, Any]] = {}
-    for name, settings in given.items():
-        if not isinstance(settings, dict) or set(settings) - {"interval", "timeout", "enabled"}:
-            raise InvalidInput(f"The settings of collector {name} must be a mapping with interval, timeout, enabled.")
-        types = {"interval": int, "timeout": float, "enabled": bool}
-        try:
-            checked[name] = {key: types[key](value) for key, value in settings.items()}
-        except (TypeError, ValueError):
-            raise InvalidInput(f"The settings of collector {name} are not numbers: {settings}.") from None
-    return checked
+def _interpreter(path: str) -> str:
+    if not os.path.isabs(path) or any(character.isspace() for character in path):
+        raise InvalidInput(f"The agent's Python {path!r} must be an absolute path without spaces.")
+    return path
 
 
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_agent returns."""
     layout = Layout(params["instance"], params["prefix"])
     if params["state"] == "absent":
-        made = removal(layout, params["user"])
-        if made and not check_mode:
-            with alone(layout):
-                remove(made)
-        return made.result()
+        return _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode).result()
     wish = desired(params)
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
-    made = plan(layout, read(layout, wish), wish)
+    made = _settle(layout, lambda: plan(layout, read(layout, wish), wish), apply, check_mode)
+    return {**made.result(), "version": wish.program.version}
+
+
+def _settle(layout: Layout, planned: Callable[[], Plan], carry_out: Callable[[Plan], None], check_mode: bool) -> Plan:
+    """Plan, and carry out what is to be done; planned again once nobody else is at work on this host."""
+    made = planned()
     if made and not check_mode:
-        with alone(layout):
-            made = plan(layout, read(layout, wish), wish)
-            apply(made)
-    return {**made.result(), "version": version_name(program(wish))}
+        with files.exclusive(layout.lock, seconds=60):
+            made = planned()
+            carry_out(made)
+    return made
 
 
 def driver_missing(python: str) -> str:
     """Why the agent's Python cannot import psycopg 3; empty where it can."""
-    if os.path.realpath(python) == os.path.realpath(sys.executable):
+    if python == sys.executable:
         # Not imported: the agent's jobs will, and it takes as long as the rest of this module.
-        return "" if importlib.util.find_spec("psycopg") else f"{python} has no psycopg 3."
+        found = importlib.util.find_spec("psycopg")
+        if found and not str(found.origin).startswith(site.getusersitepackages()):
+            return ""
     try:
         commands.run([python, "-I", "-c", "import psycopg"])
     except HostFailed as error:

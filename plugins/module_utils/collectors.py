@@ -24,6 +24,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any
 
 from .errors import InvalidInput
@@ -32,6 +33,8 @@ CATEGORIES = ("performance", "capacity", "availability", "security")
 KINDS = ("gauge", "counter")
 LABELS = ("database", "schema", "table", "index")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}\Z")
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+"""As Ansible reads them from text."""
 LONGEST_ROUND = 200
 """The most values of one stored round: longer rows would be moved out of line (TOAST)."""
 
@@ -250,20 +253,44 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
     return both
 
 
+def checked_settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings of collectors, typed: interval in whole seconds, timeout in seconds, enabled.
+
+    Raises InvalidInput.
+    """
+    return {str(name): _checked(f"The settings of collector {name}", settings) for name, settings in given.items()}
+
+
+def _checked(what: str, settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, Mapping) or set(settings) - {"interval", "timeout", "enabled"}:
+        raise InvalidInput(f"{what} must be a mapping with interval, timeout, enabled: {settings}.")
+    typed = dict(settings)
+    if "enabled" in typed:
+        typed["enabled"] = BOOLEANS.get(str(typed["enabled"]).lower())
+    try:
+        typed.update({key: float(typed[key]) for key in ("interval", "timeout") if key in typed})
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{what} are not numbers: {settings}.") from None
+    whole = typed.get("interval", 1.0)
+    if not (1 <= whole < inf and whole == int(whole) and 0 < typed.get("timeout", 1.0) < inf):
+        raise InvalidInput(f"{what}: interval must be whole seconds, 1 or more, and timeout above 0: {settings}.")
+    if typed.get("enabled", True) is None:
+        raise InvalidInput(f"{what}: enabled must be true or false: {settings}.")
+    return {**typed, "interval": int(whole)} if "interval" in typed else typed
+
+
 def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
     """The collectors that are enabled, with the intervals and timeouts of the configuration.
 
-    Raises InvalidInput for settings of a collector that is not there.
+    Raises InvalidInput for settings that cannot be meant, or of a collector that is not there.
     """
-    unknown = sorted(set(settings) - {collector.name for collector in found})
+    checked = checked_settings(settings)
+    unknown = sorted(set(checked) - {collector.name for collector in found})
     if unknown:
         raise InvalidInput(f"Collectors are configured that do not exist: {', '.join(unknown)}.")
-    enabled = [collector for collector in found if settings.get(collector.name, {}).get("enabled", True)]
+    differing = {name: {key: own[key] for key in own if key != "enabled"} for name, own in checked.items()}
     return [
-        replace(
-            collector,
-            interval=int(settings.get(collector.name, {}).get("interval", collector.interval)),
-            timeout=float(settings.get(collector.name, {}).get("timeout", collector.timeout)),
-        )
-        for collector in enabled
+        replace(collector, **differing.get(collector.name, {}))
+        for collector in found
+        if checked.get(collector.name, {}).get("enabled", True)
     ]

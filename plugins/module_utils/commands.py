@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 
 from .errors import HostFailed
 
+SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 
 def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int] = (0,)) -> str:
     """What a program prints to its standard output, in the C locale.
@@ -27,7 +29,7 @@ def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int]
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": ""},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", "PATH": _path()},
             encoding="utf-8",
             errors="backslashreplace",
             check=False,
@@ -42,6 +44,11 @@ def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int]
         said = " ".join((finished.stderr.strip() or finished.stdout.strip()).split())
         raise HostFailed(f"{_shown(command)} ended with {finished.returncode}: {said or 'it said nothing'}")
     return finished.stdout
+
+
+def _path() -> str:
+    """Where programs are looked for: root has the directories of a user's PATH only after some ways to become it."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM])
 
 
 def _shown(command: Sequence[str]) -> str:

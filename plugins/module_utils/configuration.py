@@ -73,7 +73,7 @@ def load(layout: Layout) -> Configuration:
     Raises HostFailed, InvalidInput.
     """
     try:
-        with open(layout.agent_file, encoding="utf-8") as file:
+        with open(layout.agent_file, encoding="utf-8", errors="replace") as file:
             return parse(file.read(), layout.agent_file)
     except OSError as error:
         raise HostFailed(

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shlex
+import signal
+import time
 from collections.abc import Iterable, Sequence
 
-from .errors import InvalidInput
+from .errors import HostFailed, InvalidInput
 
 MARKER = re.compile(r"^# pgops\.fleet: instance (?P<instance>\S+)$", re.MULTILINE)
 LONGEST = 990
@@ -58,6 +61,36 @@ def delay(jitter: int, *names: str) -> int:
     """Seconds from 0 to ``jitter``, always the same for the same names (host, instance, job)."""
     digest = hashlib.sha256("/".join(names).encode()).digest()
     return int.from_bytes(digest[:8], "big") % (jitter + 1)
+
+
+def stop(command: Sequence[str], seconds: float = 10.0) -> None:
+    """End what cron has started of a command, and wait for it; also a job that only waits for its delay.
+
+    Raises HostFailed.
+    """
+    deadline = time.monotonic() + seconds
+    while found := _running(shlex.join(command)):
+        if time.monotonic() > deadline:
+            raise HostFailed(
+                f"{shlex.join(command)} does not end (process {found[0]}).", "End it, and run this again."
+            )
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                # the shell that cron starts leads a group, in which its sleep is
+                leads = os.getpgid(process) == process
+                (os.killpg if leads else os.kill)(process, signal.SIGTERM)
+        time.sleep(0.1)
+
+
+def _running(command: str) -> list[int]:
+    """The processes whose command line a command is in: cron's shell, timeout, and the command itself."""
+    found = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{process}/cmdline", "rb") as file:
+            line = file.read().replace(b"\0", b" ").decode("utf-8", "replace")
+            if f"{command} " in line and int(process) != os.getpid():
+                found.append(int(process))
+    return found
 
 
 def installed() -> bool:

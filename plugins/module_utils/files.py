@@ -5,34 +5,32 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
-import hashlib
 import os
 import pwd
 import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from .errors import Busy, HostFailed
+from .errors import Busy, Conflict, HostFailed
 from .plan import Change, difference
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it is to be. A diff shows the content of a ``shown`` file and only a digest of others;
-    a secret shows nothing but that it changes. ``owner`` and ``group`` None leave them to who runs this."""
+    """A file as it is to be. A diff shows the content, of a ``secret`` file nothing but that it changes.
+    ``owner`` and ``group`` None leave them to who runs this."""
 
     path: str
     content: bytes = field(repr=False)
     mode: int = 0o644
     owner: str | None = None
     group: str | None = None
-    shown: bool = True
     secret: bool = False
 
 
@@ -76,7 +74,7 @@ def read(path: str) -> Found | None:
     """
     try:
         status = os.lstat(path)
-        owner, group = _user_name(status.st_uid), _group_name(status.st_gid)
+        owner, group = _user_name(status.st_uid), group_name(status.st_gid)
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
             return Found("link", mode, owner, group, to=os.readlink(path))
@@ -99,22 +97,26 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def _group_name(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """A group's name, or its number where it has none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
 
 
-def plan(wanted: Iterable[Entry], found: dict[str, Found | None]) -> tuple[Change, ...]:
-    """The changes that make paths what they are to be; a change's step is the entry."""
+def plan(wanted: Iterable[Entry], found: Mapping[str, Found | None]) -> tuple[Change, ...]:
+    """The changes that make paths what they are to be; a change's step is the entry.
+
+    Raises Conflict where a thing of another kind is at a path, which is somebody's.
+    """
     return tuple(change for entry in wanted for change in _entry(entry, found.get(entry.path)))
 
 
-def removal(paths: Iterable[str], found: dict[str, Found | None]) -> tuple[Change, ...]:
+def removal(paths: Iterable[str], found: Mapping[str, Found | None]) -> tuple[Change, ...]:
     """The changes that remove what is at the paths; a change's step is the path."""
     return tuple(
-        Change(f"{present.kind} {path}", _shown(present, shown=False, secret=False), None, path)
+        Change(f"{present.kind} {path}", _shown(present, secret=True), None, path)
         for path in paths
         for present in [found.get(path)]
         if present is not None
@@ -122,12 +124,17 @@ def removal(paths: Iterable[str], found: dict[str, Found | None]) -> tuple[Chang
 
 
 def _entry(entry: Entry, present: Found | None) -> tuple[Change, ...]:
+    kind = type(entry).__name__.lower()
+    if present and present.kind != kind:
+        raise Conflict(
+            f"{entry.path} is a {present.kind}, and has to be a {kind}.",
+            "Mount the other filesystem there instead; links are not followed."
+            if (kind, present.kind) == ("directory", "link")
+            else "See whose it is, and move it out of the way.",
+        )
     if isinstance(entry, Link):
-        before = {"to": present.to} if present and present.kind == "link" else None
-        return difference(f"link {entry.path}", before, {"to": entry.to}, entry)
-    shown = isinstance(entry, File) and entry.shown and not entry.secret
+        return difference(f"link {entry.path}", {"to": present.to} if present else None, {"to": entry.to}, entry)
     secret = isinstance(entry, File) and entry.secret
-    kind = "file" if isinstance(entry, File) else "directory"
     wanted = Found(
         kind,
         entry.mode,
@@ -137,22 +144,17 @@ def _entry(entry: Entry, present: Found | None) -> tuple[Change, ...]:
     )
     if present == wanted:
         return ()
-    before = _shown(present, shown, secret) if present else None
-    after = _shown(wanted, shown, secret)
+    before = _shown(present, secret) if present else None
+    after = _shown(wanted, secret)
     if secret and present and present.content != wanted.content:
         after["content"] = "another (hidden)"
     return difference(f"{kind} {entry.path}", before, after, entry)
 
 
-def _shown(found: Found, shown: bool, secret: bool) -> dict[str, Any]:
+def _shown(found: Found, secret: bool) -> dict[str, Any]:
     described: dict[str, Any] = {"mode": f"{found.mode:04o}", "owner": found.owner, "group": found.group}
     if found.kind == "file":
-        if secret:
-            described["content"] = "(hidden)"
-        elif shown:
-            described["content"] = "\n" + found.content.decode("utf-8", "backslashreplace")
-        else:
-            described["content"] = f"sha256 {hashlib.sha256(found.content).hexdigest()}"
+        described["content"] = "(hidden)" if secret else "\n" + found.content.decode("utf-8", "backslashreplace")
     return {key: value for key, value in described.items() if value != ""}
 
 
@@ -177,15 +179,21 @@ def apply(steps: Sequence[Any]) -> None:
 
 
 def write(file: File) -> None:
-    """Write beside, flush to disk, rename over."""
-    folder = os.path.dirname(file.path)
-    descriptor, temporary = tempfile.mkstemp(prefix=".pgops-", dir=folder)
+    """Write beside, flush to disk, rename over.
+
+    The file beside has always the same name, so that one which a killed run left is used up by the next.
+    """
+    folder, name = os.path.split(file.path)
+    temporary = os.path.join(folder, f".{name}.pgops-new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(file.content)
             handle.flush()
             os.fchmod(handle.fileno(), file.mode)
-            _own(handle.fileno(), file.owner, file.group)
+            own(handle.fileno(), file.owner, file.group)
             os.fsync(handle.fileno())
         os.replace(temporary, file.path)
     except BaseException:
@@ -198,14 +206,25 @@ def write(file: File) -> None:
 def _make_directory(directory: Directory) -> None:
     os.makedirs(directory.path, exist_ok=True)
     os.chmod(directory.path, directory.mode)
-    _own(directory.path, directory.owner, directory.group)
+    own(directory.path, directory.owner, directory.group)
 
 
-def _own(where: int | str, owner: str | None, group: str | None) -> None:
-    if owner or group:
-        uid = pwd.getpwnam(owner).pw_uid if owner else -1
-        gid = grp.getgrnam(group).gr_gid if group else -1
-        os.chown(where, uid, gid)
+def own(where: int | str, owner: str | None, group: str | None) -> None:
+    """Give a file, or what an open one's number stands for, to an owner and a group: names, or numbers as text.
+
+    Raises HostFailed for one that the host does not know, and OSError.
+    """
+    if not owner and not group:
+        return
+    try:
+        uid = -1 if not owner else int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+        gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise HostFailed(f"This host has no such user or group: {error.args[0]}.") from error
+    if isinstance(where, int):
+        os.fchown(where, uid, gid)
+    else:
+        os.lchown(where, uid, gid)
 
 
 def _make_link(link: Link) -> None:
@@ -237,9 +256,11 @@ def sync_directory(path: str) -> None:
 
 def failure(error: OSError, what: str) -> HostFailed:
     """The operating system's refusal with what to do about it."""
-    hint = "Make room on that filesystem and run this again." if error.errno == 28 else ""
-    if isinstance(error, PermissionError):
-        hint = "Run this as root (become: true)."
+    hint = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Make room on that filesystem and run this again."
+    if isinstance(error, PermissionError) and os.geteuid():
+        hint = "Run this as root (become: true), or see to whose the path is."
     return HostFailed(f"{what}: {error.strerror or error}.", hint)
 
 
@@ -260,7 +281,7 @@ def exclusive(path: str, seconds: float) -> Iterator[None]:
     Raises Busy where another holds it for longer than ``seconds``.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     except OSError as error:
         raise failure(error, f"{path} cannot be written") from error
     try:

@@ -12,7 +12,7 @@ import os
 import platform
 import pwd
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,10 +166,10 @@ def plan(current: Current, wanted: Schedule) -> Plan:
     _check_owners(wanted, current, entries)
     paths = {entry.path for entry in entries}
     leftover = [path for path in _ours(wanted, current) if path not in paths]
-    written = files.plan(entries, dict(current.found))
+    written = files.plan(entries, current.found)
     timers = [wanted.unit(job, "timer") for job in wanted.jobs] if wanted.backend == "systemd" else []
     return changes(
-        files.removal(leftover, dict(current.found)),
+        files.removal(leftover, current.found),
         written,
         _reloads(current, paths, {change.step.path for change in written}),
         (change for path in timers for change in _start(current, path)),
@@ -246,7 +246,7 @@ def _reloads(current: Current, wanted: set[str], written: set[str]) -> tuple[Cha
         change
         for path in sorted(wanted - written)
         for name in [os.path.basename(path)]
-        if os.path.dirname(path) not in written and current.states.get(name, units.State()).outdated
+        if current.states.get(name, units.State()).outdated
         if not path.endswith(f".wants/{name}")
         for change in difference(f"unit {name}", "older than its file", "as in its file", Reload())
     )
@@ -279,7 +279,7 @@ def obstacles(wanted: Schedule) -> list[PgOpsError]:
     return found
 
 
-def apply(planned: Plan) -> None:
+def apply(planned: Plan, wanted: Schedule) -> None:
     """Carry the plan out. What is running of a removed job is stopped; of a changed one it goes on.
 
     The files of removed units go last, when systemd has forgotten the units: until then the next run finds them by
@@ -301,6 +301,8 @@ def apply(planned: Plan) -> None:
     if removed and running:
         units.forget(names)
     files.apply(removed)
+    if wanted.layout.crontab in entries:
+        crontab.stop([wanted.layout.launcher, "--instance", wanted.layout.instance])
     starts = [step.unit for step in steps if isinstance(step, Start)]
     if starts and running:
         units.start(starts)
@@ -330,13 +332,14 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     Raises PgOpsError.
     """
     wanted = schedule(params)
-    problems: Sequence[PgOpsError] = obstacles(wanted)
+    problems = obstacles(wanted)
     planned = plan(read(wanted), wanted)
     units.check_calendars(unchecked(planned, wanted))
-    if not check_mode:
-        if problems:
-            raise problems[0]
-        apply(planned)
-        problems = ()
+    if problems and not check_mode:
+        raise problems[0]
+    if planned and not check_mode:
+        with files.exclusive(wanted.layout.lock, seconds=60):
+            planned = plan(read(wanted), wanted)
+            apply(planned, wanted)
     warnings = tuple(str(problem) for problem in problems)
     return {**(planned + Plan(warnings=warnings)).result(), "jobs": described(wanted)}

@@ -26,6 +26,9 @@ class Layout:
                 f"The instance name {self.instance!r} cannot stand in the names of files and units.",
                 "Use letters, digits, '.', '_' and '-', 63 at most, beginning with a letter or digit.",
             )
+        if not os.path.isabs(self.prefix):
+            raise InvalidInput(f"The prefix {self.prefix!r} is no absolute path.")
+        object.__setattr__(self, "prefix", "/" + os.path.normpath(self.prefix).lstrip("/"))
 
     def _below(self, *parts: str) -> str:
         return os.path.join(self.prefix, *parts)
@@ -34,6 +37,11 @@ class Layout:
     def library(self) -> str:
         """The agent's versions and the link to the current one; shared by all instances of a host."""
         return self._below("usr/local/lib/pgops")
+
+    @property
+    def versions(self) -> str:
+        """A directory per version is in here."""
+        return os.path.join(self.library, "versions")
 
     @property
     def current(self) -> str:
@@ -84,6 +92,11 @@ class Layout:
     def state(self) -> str:
         """The agent's own directory: locks, last runs, log."""
         return os.path.join(self.data, "state")
+
+    @property
+    def lock(self) -> str:
+        """Held by whoever changes what is installed on the host; nobody but root can put anything there."""
+        return self._below("run/pgops.lock") if self.prefix == "/" else self._below("pgops.lock")
 
     @property
     def units(self) -> str:

@@ -13,23 +13,36 @@ import os
 import zlib
 from collections.abc import Mapping
 
-from .errors import InvalidInput
+from .errors import HostFailed, InvalidInput
 
 Sources = Mapping[str, str]
 """Text by path relative to the library's folder, such as ``sql/migrations/0001_store.sql``."""
 
 
 def gather(root: str, suffixes: tuple[str, ...], under: str = "") -> dict[str, str]:
-    """All files below ``root``/``under`` whose names end with one of the suffixes."""
+    """All files below ``root``/``under`` whose names end with one of the suffixes; those of editors, which begin
+    with a dot, are left out.
+
+    Raises HostFailed, and InvalidInput for a file that is no UTF-8.
+    """
     found: dict[str, str] = {}
     for folder, folders, names in os.walk(os.path.join(root, under)):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if name.endswith(suffixes):
-                with open(path, encoding="utf-8") as file:
-                    found[os.path.relpath(path, root)] = file.read()
+            if name.endswith(suffixes) and not name.startswith("."):
+                found[os.path.relpath(path, root)] = _text(path)
     return found
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise HostFailed(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is no UTF-8: {error}.") from error
 
 
 def pack(sources: Sources) -> str:

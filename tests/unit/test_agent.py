@@ -19,7 +19,7 @@ import pytest
 from disks import fill
 
 from pgops import agent, server, sources
-from pgops.errors import HostFailed, InvalidInput
+from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.layout import Layout
 
 LIBRARY = Path(agent.__file__).resolve().parent
@@ -112,6 +112,77 @@ def test_an_edited_file_is_seen_and_put_back(tmp_path: Path) -> None:
     assert "# mine" not in path.read_text()
 
 
+@pytest.mark.parametrize("tampered", ["bin/pgops", "pgops", ""])
+def test_a_mode_that_somebody_changed_is_put_back(tmp_path: Path, tampered: str) -> None:
+    version = agent.converge(params(tmp_path), False)["version"]
+    path = Path(Layout("main", str(tmp_path)).versions) / version / tampered
+    path.chmod(0o700)
+    assert agent.converge(params(tmp_path), False)["changes"] == [f"update agent {version}"]
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_version_that_was_in_use_is_kept_also_after_going_back_to_it(tmp_path: Path) -> None:
+    bundles = [sources.pack({**BUNDLE, "version.py": f'VERSION = "9.{number}"\n'}) for number in (0, 1, 0, 2)]
+    used = [agent.converge(params(tmp_path, sources=bundle), False)["version"] for bundle in bundles]
+    assert sorted(os.listdir(Layout("main", str(tmp_path)).versions)) == sorted({used[-2], used[-1]})
+
+
+def test_what_killed_runs_left_is_cleared_away(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path), False)
+    layout = Layout("main", str(tmp_path))
+    (Path(layout.versions) / ".new-killed" / "pgops").mkdir(parents=True)
+    (Path(layout.configuration) / ".agent.json.pgops-new").write_text("half")
+    assert agent.converge(params(tmp_path), False)["changes"] == ["remove agent .new-killed"]
+    other = agent.converge(params(tmp_path, cluster="other"), False)
+    assert other["changes"] == [f"update file {layout.agent_file}"]
+    assert [path for path in tmp_path.rglob(".*") if path.name != ".lock"] == []
+
+
+def test_a_command_of_somebody_elses_stays(tmp_path: Path) -> None:
+    mine = Path(Layout("main", str(tmp_path)).command)
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(Conflict, match="not of this collection"):
+        agent.converge(params(tmp_path), False)
+    agent.converge(params(tmp_path, state="absent"), False)
+    assert mine.read_text() == "mine"
+
+
+def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / "var/lib/pgops").symlink_to(tmp_path / "srv")
+    with pytest.raises(Conflict, match="is a link, and has to be a directory"):
+        agent.converge(params(tmp_path), False)
+
+
+def test_an_editors_lock_among_the_collectors_does_no_harm(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path), False)
+    (Path(Layout("main", str(tmp_path)).collectors) / ".#mine.sql").symlink_to("me@db1.1234")
+    agent.converge(params(tmp_path, collectors=[MINE]), False)
+    assert sorted(sources.gather(Layout("main", str(tmp_path)).collectors, (".sql",))) == ["mine.sql"]
+
+
+@pytest.mark.parametrize("python", ["python3", "/opt/my python/bin/python"])
+def test_a_python_that_cannot_stand_in_a_script_is_refused(tmp_path: Path, python: str) -> None:
+    with pytest.raises(InvalidInput, match="absolute path without spaces"):
+        agent.converge(params(tmp_path, python=python), True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_another_user_gets_all_that_was_the_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout("main", str(tmp_path))
+    agent.converge(params(tmp_path, password="correct horse"), False)
+    (Path(layout.state) / "collect.lock").touch()
+    # Owners are kept only below /, where the tests leave nothing.
+    monkeypatch.setattr(agent, "_owners", lambda _layout, desired: ("root", desired.user, desired.group))
+    predicted = agent.converge(params(tmp_path, user="nobody"), True)
+    assert agent.converge(params(tmp_path, user="nobody"), False) == predicted
+    assert not agent.converge(params(tmp_path, user="nobody"), False)["changed"]
+    for path in (layout.passfile, f"{layout.state}/collect.lock", layout.state):
+        assert Path(path).owner() == "nobody"
+
+
 def test_collectors_come_and_go_and_must_be_right(tmp_path: Path) -> None:
     agent.converge(params(tmp_path, collectors=[MINE]), False)
     path = Path(Layout("main", str(tmp_path)).collectors) / "mine.sql"
@@ -123,6 +194,21 @@ def test_collectors_come_and_go_and_must_be_right(tmp_path: Path) -> None:
             agent.converge(params(tmp_path, collectors=[wrong]), False)
     with pytest.raises(InvalidInput, match="nonsense"):
         agent.converge(params(tmp_path, collector_settings={"nonsense": {"interval": 5}}), False)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"interval": 0}, {"interval": 0.5}, {"timeout": 0}, {"timeout": "inf"}, {"enabled": "perhaps"}, 5]
+)
+def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, settings: Any) -> None:
+    with pytest.raises(InvalidInput, match="settings of collector locks"):
+        agent.converge(params(tmp_path, collector_settings={"locks": settings}), False)
+
+
+def test_settings_are_understood_as_ansible_writes_them(tmp_path: Path) -> None:
+    settings = {"locks": {"enabled": "false", "interval": "120", "timeout": "2.5"}}
+    agent.converge(params(tmp_path, collector_settings=settings), False)
+    held = json.loads(Path(Layout("main", str(tmp_path)).agent_file).read_text())["collectors"]
+    assert held == {"locks": {"enabled": False, "interval": 120, "timeout": 2.5}}
 
 
 def test_the_password_is_in_one_file_and_in_no_diff(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -488,6 +490,24 @@ def test_cron_starts_jobs_when_systemd_would(expression, base):
     assert not said or "weekdays together" in refused
 
 
+def test_what_cron_started_of_a_job_is_ended_with_all_that_it_waits_for(tmp_path):
+    command = [str(tmp_path / "pgops"), "--instance", "a", "collect"]
+    shell = crontab.line("* * * * *", "nobody", command, 61, 50).split(" nobody ", 1)[1]
+    with subprocess.Popen(["/bin/sh", "-c", shell], start_new_session=True) as started:
+        crontab.stop([command[0], "--instance", "b"])
+        assert started.poll() is None
+        crontab.stop(command[:3])
+        assert started.wait(10) == -signal.SIGTERM
+        while lives_in_group(started.pid):
+            time.sleep(0.05)
+
+
+def lives_in_group(group: int) -> bool:
+    """Whether a process of a group is not dead yet; a zombie is."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat="], check=True, capture_output=True, text=True).stdout
+    return any(int(number) == group and state[0] != "Z" for number, state in map(str.split, listed.splitlines()))
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
 def test_systemd_names_the_job_of_a_calendar_that_it_does_not_take():
     units.check_calendars({})
@@ -515,11 +535,11 @@ def host(tmp_path, monkeypatch):
 def test_files_are_found_again_after_a_run_that_failed_midway(host, monkeypatch, steps):
     wanted = Schedule(host, "systemd", (Job("collect", ("collect",), "daily"), Job("b-c", ("x",), "daily")))
     _fail_after(steps, wanted, monkeypatch)
-    jobs.apply(jobs.plan(jobs.read(wanted), wanted))
+    jobs.apply(jobs.plan(jobs.read(wanted), wanted), wanted)
     assert {change.action for change in jobs.plan(jobs.read(wanted), wanted)} == {"update"}  # timers to be started
     gone = Schedule(host, "none")
     _fail_after(steps, gone, monkeypatch)
-    jobs.apply(jobs.plan(jobs.read(gone), gone))
+    jobs.apply(jobs.plan(jobs.read(gone), gone), gone)
     assert os.listdir(host.units) == ["timers.target.wants"]
     assert os.listdir(os.path.join(host.units, "timers.target.wants")) == []
 
@@ -538,16 +558,16 @@ def _fail_after(steps: int, wanted: Schedule, monkeypatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(files, "apply", apply_some)
         with pytest.raises(HostFailed):
-            jobs.apply(jobs.plan(jobs.read(wanted), wanted))
+            jobs.apply(jobs.plan(jobs.read(wanted), wanted), wanted)
 
 
 def test_a_crontab_is_written_and_removed(host):
     wanted = Schedule(host, "cron", (Job("collect", ("collect",), "*:0/5"),))
-    jobs.apply(jobs.plan(jobs.read(wanted), wanted))
+    jobs.apply(jobs.plan(jobs.read(wanted), wanted), wanted)
     assert not jobs.plan(jobs.read(wanted), wanted)
     assert os.stat(host.crontab).st_mode & 0o777 == 0o644
     other = Schedule(replace(host, instance="a-b"), "none")
     assert not jobs.plan(jobs.read(other), other)
     gone = Schedule(host, "none")
-    jobs.apply(jobs.plan(jobs.read(gone), gone))
+    jobs.apply(jobs.plan(jobs.read(gone), gone), gone)
     assert os.listdir(os.path.dirname(host.crontab)) == []
