@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -68,6 +69,13 @@ class Fleet:
         """What a statement gives, as the superuser, unaligned."""
         command = ("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database)
         return self.on(host, *command, text=statement).strip()
+
+    def collect(self, host: str, instance: str) -> None:
+        """Collect now, once a collection that a timer started has ended, and see it succeed."""
+        busy = 75
+        command = f"while pgops --instance {instance} collect; [ $? -eq {busy} ]; do sleep 0.2; done"
+        done = json.loads(self.on(host, "sh", "-c", command, check=False).splitlines()[-1])
+        assert done["ok"], done
 
     def states(self) -> dict[str, list[str]]:
         """All of every host that a deployment could leave behind."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -15,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import artifact
 import binaries
 import pytest
-from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
+from deploying import DEFAULTS, deploy, target, withdraw
 from servers import Server
 
 from pgops import schema
@@ -168,12 +168,20 @@ def test_a_pooler_instead_of_a_server(bare: Server, pooler: int) -> None:
         connect(target(bare, host="127.0.0.1", port=str(pooler)))
 
 
-def test_a_run_killed_at_any_moment_is_finished_by_the_next(bare: Server) -> None:
-    arguments = [str(LIBRARY.parents[1] / "tests"), "build/lib", str(bare.socket_dir), str(bare.port)]
-    for _run in range(3):
-        run = subprocess.Popen([sys.executable, "-c", RUN, *arguments])
-        time.sleep(random.uniform(0.1, 1.2))
+SEEN = {
+    "a role": "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgops')",
+    "the database": "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'pgops')",
+    "a session in it": "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'pgops')",
+}
+
+
+@pytest.mark.parametrize("sign", SEEN)
+def test_a_run_killed_in_the_middle_is_finished_by_the_next(bare: Server, sign: str) -> None:
+    arguments = [str(artifact.ROOT / "tests"), str(artifact.ROOT / "build/lib"), str(bare.socket_dir), str(bare.port)]
+    with subprocess.Popen([sys.executable, "-c", RUN, *arguments]) as run:
+        while not bare.value(SEEN[sign]):
+            assert run.poll() is None
         run.send_signal(signal.SIGKILL)
-        run.wait()
+    assert run.returncode == -signal.SIGKILL
     deploy(bare)
     assert not deploy(bare)["changed"]
