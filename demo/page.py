@@ -52,7 +52,7 @@ def _facts(instance: Mapping[str, Any]) -> str:
         "System identifier": instance.get("system_identifier"),
         "Uptime": f"{server['uptime_s']} s" if server.get("uptime_s") is not None else None,
         "Encoding": server.get("encoding"),
-        "Databases": databases.get("count"),
+        "Databases": databases.get("total"),
         "Schema pgops": schema.get("migration"),
     }
     cells = "".join(

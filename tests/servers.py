@@ -243,10 +243,6 @@ class Server:
             self._process.wait(PATIENCE)
             self._process = None
 
-    def restart(self, mode: str = "fast") -> None:
-        self.stop(mode)
-        self.start()
-
     def kill(self) -> None:
         """End it as a power cut does: SIGKILL for every process."""
         if self._process is not None:
@@ -260,19 +256,8 @@ class Server:
             self._process = None
             _until(lambda: not any(_lives(child) for child in alive), "ended")
 
-    def hang(self) -> None:
-        """Make the postmaster take no new connection, without an answer; `unhang` ends it."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def unhang(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     def delete(self) -> None:
         """Stop it and delete all it has."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
         self.stop("immediate")
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -105,7 +105,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Collect metrics every minute, and delete old samples at night
+- name: Collect metrics every minute, and keep the store's partitions every hour
   pgops.fleet.pg_ops_schedule:
     instance: 17-main
     jobs:
@@ -114,10 +114,10 @@ EXAMPLES = r"""
         calendar: minutely
         jitter: 20
         time_limit: 50
-      - name: retention
-        arguments: [retention]
-        calendar: "*-*-* 03:00:00"
-        jitter: 3600
+      - name: maintain
+        arguments: [maintain]
+        calendar: hourly
+        jitter: 600
   become: true
 
 - name: The same without systemd

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import disks
+import psycopg
 import pytest
 from deploying import collect, deploy, withdraw
 from servers import Server
@@ -54,6 +57,69 @@ def test_values_are_those_of_the_server(deployed: Server, tmp_path: Path, databa
     assert deployed.value(select.format("deadlocks", database, ""), "pgops") == deadlocks
 
 
+def test_sessions_locks_and_deadlocks_are_counted_as_they_happen(
+    deployed: Server, tmp_path: Path, database: str
+) -> None:
+    deployed.value("CREATE TABLE public.one (); CREATE TABLE public.two ()", database)
+    _deadlock(deployed, database)
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as holder:
+        holder.execute("BEGIN; LOCK TABLE public.one")
+        waits = threads.submit(deployed.value, "BEGIN; LOCK TABLE public.one; ROLLBACK", database)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        _until(lambda: deployed.value(waiting) == 1)
+        seen = f"SELECT blks_hit, blks_read FROM pg_stat_database WHERE datname = '{database}'"
+        with deployed.connect() as watcher:
+            hit, read = watcher.execute(seen.encode()).fetchone()  # type: ignore[misc]
+        outcome = collect(deployed, tmp_path)
+        holder.execute("ROLLBACK")
+        waits.result(10)
+    assert outcome["errors"] == []
+    found = {
+        name: deployed.value(
+            "SELECT metric_value FROM pgops.system_metrics "
+            f"WHERE metric_name = '{name}' AND database_name = '{database}' AND table_name IS NULL",
+            "pgops",
+        )
+        for name in ("active_connections", "waiting_locks", "deadlocks", "cache_hit_ratio")
+    }
+    # The one that waits runs its statement; the one that holds the lock is idle in its transaction.
+    assert (found["active_connections"], found["waiting_locks"], found["deadlocks"]) == (1, 1, 1)
+    assert found["cache_hit_ratio"] == pytest.approx(100 * hit / (hit + read), abs=1)
+
+
+def _deadlock(server: Server, database: str) -> None:
+    """Have two sessions wait for each other, one of which the server ends."""
+    with server.connect(database) as first, server.connect(database) as second, ThreadPoolExecutor() as threads:
+        for session in (first, second):
+            session.execute("SET deadlock_timeout = '50ms'")
+        first.execute("BEGIN; LOCK TABLE public.one")
+        second.execute("BEGIN; LOCK TABLE public.two")
+        crossing = [
+            threads.submit(_fails, first, "LOCK TABLE public.two"),
+            threads.submit(_fails, second, "LOCK TABLE public.one"),
+        ]
+        assert sorted(waits.result(10) for waits in crossing) == [False, True]
+    counted = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database}'"
+    _until(lambda: server.value(counted) == 1)
+
+
+def _fails(session: psycopg.Connection, statement: str) -> bool:
+    """Whether a statement ends in a deadlock; its transaction is over then."""
+    try:
+        session.execute(statement.encode())
+    except psycopg.errors.DeadlockDetected:
+        session.execute("ROLLBACK")
+        return True
+    return False
+
+
+def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_every_database_has_all_six_metrics(deployed: Server, tmp_path: Path) -> None:
     names = ['we"ird db', "naïve", "%s {0}; --"]
     for name in names:
@@ -98,9 +164,13 @@ def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, databa
     for name in (database, "pgops"):
         with deployed.connect(name) as owner:
             owner.execute(TRAPS.encode())
+            # The traps do catch whoever looks into public first.
+            owner.execute("SET search_path = public, pg_catalog")
+            owner.execute("SELECT now()")
+            owner.execute("SET search_path = pg_catalog")
+            assert owner.execute("DELETE FROM public.caught").rowcount > 0
     deploy(deployed)
     assert collect(deployed, tmp_path)["errors"] == []
-    deployed.value("SET search_path = public, pg_catalog; SELECT 1", database)
     deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
     deploy(deployed, state="absent")
     for name in (database, "pgops"):
@@ -143,6 +213,11 @@ def test_a_full_disk_costs_what_cannot_be_kept_and_says_so(deployed: Server, sma
     outcome = collect(deployed, small_disk)
     assert (outcome["spooled"], outcome["dropped"]) == (0, outcome["samples"])
     assert "samples lost" in outcome["errors"][-1]
+    (small_disk / "filler").unlink()
+    deploy(deployed)
+    assert collect(deployed, small_disk)["errors"] == []
+    select = "SELECT max(metric_value) FROM pgops.system_metrics WHERE metric_name = 'samples_dropped'"
+    assert deployed.value(select, "pgops") == outcome["dropped"]
 
 
 def test_a_standby_writes_to_itself_once_promoted(deployed: Server, tmp_path: Path, keep: object) -> None:

@@ -28,6 +28,7 @@ def built():
 
 def test_nothing_of_the_workshop_is_shipped():
     assert {path.name for path in artifact.INSTALLED.iterdir()} - TOP == set()
+    assert not (artifact.INSTALLED / "docs" / "dev").exists()
 
 
 @pytest.mark.parametrize("suffix", [".py", ".sql"])
