@@ -121,7 +121,7 @@ def only_instance(prefix: str) -> str:
 
 
 def step_down(layout: Layout) -> None:
-    """As root, become the agent's user: what a person tries by hand runs with the rights of the timer."""
+    """As root, become the agent's user: what a person tries by hand runs as it does from the timer."""
     if os.geteuid() != 0 or not os.path.isdir(layout.state):
         return
     owner = os.stat(layout.state)
@@ -129,6 +129,10 @@ def step_down(layout: Layout) -> None:
         os.setgroups([])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
+        # libpq would look for certificates in root's home, and heed what root's shell sets.
+        os.environ["HOME"] = layout.state
+        for name in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[name]
 
 
 def log(options: argparse.Namespace, outcome: dict[str, Any]) -> None:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from figures import Figures
 
-from pgops import agent, collectors, objects, sources, units
+from pgops import collectors, objects, sources, units, versions
 from pgops.configuration import Configuration
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 INVENTORY = ROOT / "build" / "fleet" / "inventory.yml"
 HOST = "pg18"
 LIBRARY = ROOT / "plugins" / "module_utils"
-PAIRS = 3
+PAIRS = 4
 
 
 def measure(venv: Path) -> Figures:
@@ -41,10 +42,36 @@ def measure(venv: Path) -> Figures:
     return figures
 
 
+FACTS = {
+    "ours": ["-m", "pgops.fleet.pg_ops_facts", "--become"],
+    "peer": ["-m", "community.postgresql.postgresql_info", "--become", "--become-user", "postgres"],
+}
+
+
+def measure_facts(venv: Path) -> Figures:
+    """Seconds of a whole task that gathers facts, ad hoc, on a host that site.yml was run on."""
+    figures = Figures("task", "seconds of a whole call of ansible that gathers all facts of one host over SSH")
+    _run(venv, ["ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, "pgops.fleet.site"])
+    for repeat in range(2 * PAIRS):
+        for name in sorted(FACTS, reverse=bool(repeat % 2)):
+            began = time.perf_counter()
+            _run(venv, ["ansible", HOST, "-i", str(INVENTORY), *FACTS[name]])
+            figures.add("all facts", name, time.perf_counter() - began)
+    return figures
+
+
 def _seconds(venv: Path, playbook: list[str], second: bool) -> float:
     began = time.perf_counter()
+    said = _run(venv, ["ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, *playbook])
+    spent = time.perf_counter() - began
+    if second and "changed=0" not in said:
+        raise RuntimeError(f"{playbook[0]} changed something in its second run:\n{said}")
+    return spent
+
+
+def _run(venv: Path, command: list[str]) -> str:
     done = subprocess.run(
-        [str(venv / "bin" / "ansible-playbook"), "-i", str(INVENTORY), "--limit", HOST, *playbook],
+        [str(venv / "bin" / command[0]), *command[1:]],
         env={
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"),
@@ -55,10 +82,9 @@ def _seconds(venv: Path, playbook: list[str], second: bool) -> float:
         text=True,
         check=False,
     )
-    spent = time.perf_counter() - began
-    if done.returncode or (second and "changed=0" not in done.stdout):
-        raise RuntimeError(f"{playbook[0]} did not end as it should:\n{done.stdout}\n{done.stderr}")
-    return spent
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
 
 
 def peer_variables() -> list[str]:
@@ -69,10 +95,10 @@ def peer_variables() -> list[str]:
         **sources.gather(str(LIBRARY), (".py",)),
         **sources.gather(str(LIBRARY), (".sql",), "sql/collectors"),
     }
-    program = agent.program(agent.Desired(configuration, bundle, python="/usr/bin/python3"))
+    program = versions.program(bundle, "/usr/bin/python3")
     (BUILD / "agent.json").write_text(configuration.text())
     (BUILD / "schema.sql").write_text(_script())
-    _archive(BUILD / "agent.tar", program)
+    _archive(BUILD / "agent.tar", program.files)
     folder = BUILD / "units"
     folder.mkdir(exist_ok=True)
     for job, calendar in (("collect", "minutely"), ("maintain", "hourly")):
@@ -89,7 +115,7 @@ def peer_variables() -> list[str]:
     return [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
 
 
-def _archive(path: Path, program: dict[str, str]) -> None:
+def _archive(path: Path, program: Mapping[str, str]) -> None:
     with tarfile.open(path, "w") as tar:
         for name, text in sorted(program.items()):
             entry = tarfile.TarInfo(name)

@@ -26,6 +26,7 @@ import rounds  # noqa: E402
 from figures import Figures  # noqa: E402
 
 BUILD = ROOT / "build" / "bench"
+ON_A_HOST = ("deploy", "task")
 
 
 def main() -> int:
@@ -38,20 +39,31 @@ def main() -> int:
             "collect": rounds.measure,
             "facts": lambda: reports.measure(venv, Path(work)),
             "deploy": lambda: deployments.measure(venv),
+            "task": lambda: deployments.measure_facts(venv),
         }
-        tables = [f"{os.cpu_count()} cores, {os.uname().machine}.", ""]
-        for name in sys.argv[1:] or benchmarks:
-            if name == "deploy" and not fleet():
-                tables += [f"### {name}: not run, since hosts in containers cannot run on this machine", ""]
-                continue
-            found = benchmarks[name]()
-            (BUILD / f"{name}.json").write_text(json.dumps(found.data(), indent=1))
-            tables.append(found.table())
-            sys.stdout.write(found.table() + "\n")
-            sys.stdout.flush()
-    (BUILD / "results.md").write_text("\n".join(tables))
+        failed = [name for name in sys.argv[1:] or benchmarks if not _measured(name, benchmarks[name])]
+    tables = [path.read_text() for path in (BUILD / f"{name}.md" for name in benchmarks) if path.exists()]
+    (BUILD / "results.md").write_text("\n".join([f"{os.cpu_count()} cores, {os.uname().machine}.", "", *tables]))
     sys.stdout.write(f"{BUILD / 'results.md'}\n")
-    return 0
+    return 1 if failed else 0
+
+
+def _measured(name: str, measure: Callable[[], Figures]) -> bool:
+    """Run one, and keep what it says; one that fails does not keep the others from running."""
+    if name in ON_A_HOST and not fleet():
+        text = f"### {name}: not run, since hosts in containers cannot run on this machine\n"
+    else:
+        try:
+            found = measure()
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            sys.stderr.write(f"{name}: {error}\n")
+            return False
+        (BUILD / f"{name}.json").write_text(json.dumps(found.data(), indent=1))
+        text = found.table()
+    (BUILD / f"{name}.md").write_text(text)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+    return True
 
 
 def fleet() -> bool:

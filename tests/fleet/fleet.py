@@ -78,6 +78,7 @@ HOST_PACKAGES = (
     "cron",
     "iproute2",
     "procps",
+    "locales",
 )
 # What root has on any machine and units' settings rely on: without SYS_ADMIN systemd silently ignores every
 # sandbox, without NET_ADMIN a private network.
@@ -258,7 +259,7 @@ def image_recipe(suite: str, mirror: str, options: Iterable[str]) -> list[str]:
     packages = [*HOST_PACKAGES, *(["ca-certificates"] if mirror.startswith("https:") else [])]
     # Testing's index is valid for a week only, and mirrors of snapshots keep it longer.
     apt = dict.fromkeys([*options, *(['Acquire::Check-Valid-Until "false";'] if suite == "forky" else [])])
-    unread = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/i18n/*")
+    unread = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
     clusters = '"$1/etc/postgresql-common/createcluster.d"'
     return [
         "mmdebstrap",
@@ -268,6 +269,7 @@ def image_recipe(suite: str, mirror: str, options: Iterable[str]) -> list[str]:
         f"--include={','.join(packages)}",
         *(f"--aptopt={option}" for option in apt),
         *(f"--dpkgopt=path-exclude={path}" for path in unread),
+        "--dpkgopt=path-include=/usr/share/locale/de/*",  # the language of a server in the tests
         f"--essential-hook=mkdir -p {clusters} && echo create_main_cluster=false > {clusters}/image.conf",
         "--skip=cleanup/reproducible/machine-id",
         suite,

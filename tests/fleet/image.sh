@@ -9,6 +9,8 @@ chroot "$root" useradd --create-home --shell /bin/bash admin
 printf 'admin ALL=(ALL:ALL) NOPASSWD: ALL\n' > "$root/etc/sudoers.d/admin"
 chmod 0440 "$root/etc/sudoers.d/admin"
 
+# What a server needs to speak German.
+chroot "$root" localedef -i de_DE -f UTF-8 de_DE.UTF-8
 printf 'LANG=C.UTF-8\n' > "$root/etc/default/locale"
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/ssl/*/ssl-cert-snakeoil.* \
     "$root/etc/postgresql-common/createcluster.d/image.conf"

@@ -115,6 +115,37 @@ def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) ->
     assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
 
 
+@pytest.fixture(name="in_german")
+def _in_german(fleet: Fleet) -> Iterator[None]:
+    for value in ("'de_DE.UTF-8'", "DEFAULT"):
+        fleet.sql("pg18", f"ALTER SYSTEM SET lc_messages = {value}", "postgres")
+        fleet.sql("pg18", "SELECT pg_reload_conf()", "postgres")
+        if value != "DEFAULT":
+            fleet.wait("German", lambda: fleet.sql("pg18", "SHOW lc_messages", "postgres") == "de_DE.UTF-8")
+            yield
+
+
+def test_a_server_of_another_language_is_understood(fleet: Fleet, in_german: None) -> None:
+    command = ("runuser", "-u", "postgres", "--", "sh", "-c", "psql -XAtqc 'SELECT no_such' 2>&1 || true")
+    assert "existiert nicht" in fleet.on("pg18", *command)
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true").code == 0
+    predicted = fleet.play("pgops.fleet.site", "--limit", "pg18", "--check")
+    done = fleet.play("pgops.fleet.site", "--limit", "pg18")
+    assert (done.code, done.changes) == (0, predicted.changes), done.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
+    fleet.collect("pg18", "18-main")
+    # Errors that are told apart: a session without rights, a wrong password, a schema that is not there.
+    fleet.sql("pg18", "CREATE ROLE watcher LOGIN PASSWORD 'wa:tch'", "postgres")
+    login = "login_host=127.0.0.1 login_user=watcher login_password={} login_db=postgres"
+    found = facts(fleet, "pg18", "-a", login.format("wa:tch"))["instances"][0]
+    assert found["schema"]["error"]["code"] == "login_refused"
+    found = facts(fleet, "pg18", "-a", login.format("wrong"))["instances"][0]
+    assert (found["error"]["code"], found["running"]) == ("login_refused", True)
+    fleet.sql("pg18", "DROP ROLE watcher", "postgres")
+    found = facts(fleet, "pg18", "--become", "-a", "database=postgres")["instances"][0]
+    assert (found["schema"]["installed"], found["schema"]["error"]) == (False, None)
+
+
 def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
     jobs = '{"pgops_jobs": [{"name": "collect", "arguments": ["collect"], "calendar": "every full moon"}]}'
     before = fleet.on(
