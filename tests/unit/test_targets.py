@@ -7,6 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+pytest.importorskip("ansible.errors", reason="filters run on the controller only")
+
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.pgops.fleet.plugins.filter.targets import credential_source, targets
