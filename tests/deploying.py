@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from servers import Server
 
 from pgops import collection, collectors, roles, schema, sources
+from pgops.collectors import Collector
 from pgops.configuration import Configuration
 from pgops.layout import Layout
 from pgops.target import Target
@@ -55,11 +57,13 @@ def withdraw(server: Server, database: str = "pgops") -> None:
         server.value(f"DROP ROLE IF EXISTS {role.name}")
 
 
-def collect(server: Server, state: Path, node: str = "db1/main", **settings: Any) -> dict[str, Any]:
-    """One collection of everything, as the agent's user; ``state`` is the agent's prefix."""
+def collect(
+    server: Server, state: Path, node: str = "db1/main", found: Sequence[Collector] = (), **settings: Any
+) -> dict[str, Any]:
+    """One collection of everything, or of what is ``found``, as the agent's user; ``state`` is the agent's prefix."""
     layout = Layout("main", str(state))
     Path(layout.state).mkdir(parents=True, exist_ok=True)
     configuration = Configuration(
         "main", "shop", node, port=server.port, socket_directory=str(server.socket_dir), **settings
     )
-    return collection.collect(configuration, layout, SHIPPED, {})
+    return collection.collect(configuration, layout, found or SHIPPED, {})

@@ -32,7 +32,8 @@ WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
 
 FILES = """
 SELECT current_setting('hba_file') AS hba, current_setting('ident_file') AS ident,
-       current_setting('ssl')::boolean AS ssl
+       current_setting('ssl')::boolean AS ssl,
+       extract(epoch FROM pg_conf_load_time())::float8 AS loaded_at
 """
 ERRORS = """
 SELECT line_number, error FROM pg_hba_file_rules
@@ -54,13 +55,15 @@ class Access:
 
 @dataclass(frozen=True)
 class AccessFiles:
-    """The server's two files as they are now."""
+    """The server's two files as they are now. ``outdated``: they are newer than what the server has read, as after
+    a run that was killed before the reload."""
 
     hba_path: str
     hba: str
     ident_path: str
     ident: str
     ssl: bool = True
+    outdated: bool = False
 
 
 def read(session: Session) -> AccessFiles:
@@ -76,7 +79,8 @@ def read(session: Session) -> AccessFiles:
             "Mend that line first: PostgreSQL takes no change of the file before.",
         )
     hba, ident = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
-    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"])
+    newest = max(os.stat(path).st_mtime for path in (hba, ident) if os.path.exists(path))
+    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"], newest > paths["loaded_at"])
 
 
 def _text(path: str) -> str:
@@ -187,6 +191,8 @@ def plan(current: AccessFiles, hba: str, ident: str, patroni: bool = False) -> t
             continue
         present = split(text)[1]
         made += difference(f"block in {path}", present or None, block or None, (path, replaced(text, block)))
+    if current.outdated and not made:
+        return (Change("access rules of the server", "older than their files", "as in their files"),)
     return made
 
 
@@ -234,6 +240,7 @@ def _words(line: str) -> list[str]:
 def apply(session: Session, current: AccessFiles, steps: Sequence[Any]) -> None:
     """Write the files, have the server check them, and reload; put the old text back where it finds an error."""
     before = {current.hba_path: current.hba, current.ident_path: current.ident}
+    steps = [step for step in steps if step is not None]
     for path, text in steps:
         _rewrite(path, text)
     broken = errors(session)

@@ -23,12 +23,20 @@ from .target import Target
 ORIGIN = """
 SELECT concat_ws(' ', to_char(pg_postmaster_start_time(), 'YYYYMMDDHH24MISSUS'),
                  to_char((SELECT max(d.stats_reset) FROM pg_stat_database AS d), 'YYYYMMDDHH24MISSUS'),
+                 to_char((SELECT b.stats_reset FROM pg_stat_bgwriter AS b), 'YYYYMMDDHH24MISSUS'),
                  (SELECT c.timeline_id FROM pg_control_checkpoint() AS c))
 """
-"""What counters count from: the server's start, the last reset of statistics, the timeline."""
+"""What counters count from: the server's start, the last reset of statistics, the timeline.
+
+A crash discards all statistics without a restart of the postmaster; since PostgreSQL 15 only those of the cluster,
+such as the background writer's, then get a new time of reset.
+"""
 
 DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
 """Templates are left out: CREATE DATABASE waits for, and then fails on, anybody who is connected to one."""
+
+BATCH = 500
+"""Rounds that are delivered in one transaction."""
 
 OWN = Collector(
     name="agent",
@@ -84,6 +92,7 @@ def collect(
     waiting.prepare()
     with connect(source_target(configuration)) as source:
         origin = source.value(ORIGIN)
+        identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
         chosen = [
             collector
             for collector in adjusted(found, configuration.collectors)
@@ -92,39 +101,46 @@ def collect(
         ]
         run(source, chosen, tally, origin, started + configuration.time_budget)
         tally.rounds += own_rounds(tally, origin, waiting.dropped())
-        result = _delivered(configuration, layout, source, tally, waiting, found)
+        metrics = {collector.name: collector.metrics for collector in [*found, OWN]}
+        parcel = delivery.Parcel(configuration, identity, metrics)
+        result = deliver(parcel, layout, source, tally, waiting, until=started + configuration.time_budget)
     return {**result, "samples": tally.samples, "collectors": len(chosen), "errors": tally.errors, "last": tally.last}
 
 
-def _delivered(
-    configuration: Configuration,
-    layout: Layout,
-    source: Session,
-    tally: Tally,
-    waiting: Spool,
-    found: Sequence[Collector],
+def deliver(
+    parcel: delivery.Parcel, layout: Layout, source: Session, tally: Tally, waiting: Spool, until: float
 ) -> dict[str, Any]:
-    """Deliver what waited and what is new, or keep it for later."""
-    identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
-    metrics = {collector.name: collector.metrics for collector in [*found, OWN]}
+    """Deliver what is new and what waited, or keep it for later.
+
+    What is new goes first, so that samples are fresh however long the backlog is; that goes on until the time is up,
+    for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
+    """
+    older = waiting.rounds()
+    batches = [tally.rounds, *(older[start : start + BATCH] for start in range(0, len(older), BATCH))]
+    done, place = 0, "spool"
     try:
-        with delivery.sink(configuration, layout, source) as session:
-            delivery.check_cluster(session, identity.system_identifier)
-            older = waiting.rounds()
-            refused = delivery.deliver(session, configuration, identity, [*older, *tally.rounds], metrics)
-            waiting.clear()
-            for lost, reason in refused:
-                tally.errors.append(f"{len(lost.values)} samples of {lost.collector} lost: {reason}")
-                waiting.count_dropped(len(lost.values))
+        with delivery.sink(parcel.configuration, layout, source) as session:
+            delivery.check_cluster(session, parcel.source.system_identifier)
             place = "local" if session is source else "primary"
-            return {"sink": place, "delivered": len(older) + len(tally.rounds), "spooled": 0}
+            for batch in batches:
+                if done > 1 and time.time() > until:
+                    break
+                for lost, reason in delivery.deliver(session, parcel, batch):
+                    tally.errors.append(f"{len(lost.values)} samples of {lost.collector} lost: {reason}")
+                    waiting.count_dropped(len(lost.values))
+                done += 1
     except PgOpsError as error:
         tally.errors.append(f"not delivered, kept for later: {error}")
+    if not done:
         return {"sink": "spool", "delivered": 0, **_kept(waiting, tally)}
+    left = [found for batch in batches[done:] for found in batch]
+    if older:
+        waiting.keep(left)
+    return {"sink": place, "delivered": len(tally.rounds) + len(older) - len(left), "spooled": len(left)}
 
 
 def _kept(waiting: Spool, tally: Tally) -> dict[str, int]:
-    """Keep the rounds for later; what finds no room is lost, and said to be."""
+    """Keep the new rounds for later; what finds no room is lost, and said to be."""
     try:
         return {"spooled": len(tally.rounds), "dropped": waiting.append(tally.rounds)}
     except OSError as error:
@@ -141,18 +157,27 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, origin: str,
     inside = [collector for collector in chosen if collector.scope == "database"]
     if not inside:
         return
-    for name in [row["datname"] for row in source.rows(DATABASES)]:
+    try:
+        names = [row["datname"] for row in source.rows(DATABASES)]
+    except PgOpsError as error:
+        _fail(tally, inside, f"the databases cannot be listed: {error}")
+        return
+    for name in names:
         if time.time() > deadline:
             _fail(tally, inside, f"{name}: left out, the time is used up")
-            continue
-        try:
-            with contextlib.ExitStack() as stack:
-                same = name == source.database
-                session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
-                for collector in inside:
-                    measure(session, collector, tally, origin)
-        except PgOpsError as error:
-            _fail(tally, inside, str(error))
+        else:
+            _run_inside(source, name, inside, tally, origin)
+
+
+def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, origin: str) -> None:
+    try:
+        with contextlib.ExitStack() as stack:
+            same = name == source.database
+            session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
+            for collector in chosen:
+                measure(session, collector, tally, origin)
+    except PgOpsError as error:
+        _fail(tally, chosen, str(error))
 
 
 def measure(session: Session, collector: Collector, tally: Tally, origin: str) -> None:
@@ -166,7 +191,7 @@ def measure(session: Session, collector: Collector, tally: Tally, origin: str) -
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
         tally.rounds += rounds(collector, rows, iso(started), origin)
-    except (PgOpsError, ValueError) as error:
+    except (PgOpsError, ValueError, TypeError) as error:
         _fail(tally, [collector], f"{collector.name} in {session.database}: {error}")
     spent = (time.time() - started) * 1000
     tally.durations[collector.name] = tally.durations.get(collector.name, 0.0) + spent

@@ -13,7 +13,8 @@ from .roles import AGENT, OWNER, READER
 from .server import Session, identifier, listed, statement
 
 READ = """
-SELECT d.datname AS name, pg_encoding_to_char(d.encoding) AS encoding, d.datdba::regrole::text AS owner,
+SELECT d.datname AS name, d.datconnlimit = -2 AS half_dropped,
+       pg_encoding_to_char(d.encoding) AS encoding, d.datdba::regrole::text AS owner,
        ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
                               a.privilege_type)
              FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
@@ -38,6 +39,11 @@ def checked(name: str) -> str:
 def read(session: Session, name: str) -> dict[str, Any] | None:
     """The database's encoding, owner and rights, or None."""
     return session.row(READ, [name])
+
+
+def ours(found: Mapping[str, Any] | None) -> bool:
+    """Whether it is there, and one that we made and can connect to."""
+    return bool(found and found["owner"] == OWNER and found["encoding"] == "UTF8" and not found["half_dropped"])
 
 
 def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Change, ...]:
@@ -67,6 +73,11 @@ def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Chan
 
 
 def _adoptable(current: Mapping[str, Any]) -> None:
+    if current["half_dropped"]:
+        raise Conflict(
+            f"A DROP DATABASE of {current['name']} was interrupted, and nobody can connect to it any more.",
+            "Drop it again, for instance with pgops.fleet.remove and pgops_purge.",
+        )
     if current["encoding"] != "UTF8":
         raise Conflict(
             f"Database {current['name']} is encoded in {current['encoding']}; the ops database must be in UTF8.",

@@ -17,15 +17,13 @@ from .server import Session, connect
 from .target import Target
 from .version import VERSION
 
-BATCH = 500
-"""Rounds that are stored in one transaction."""
-
 SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_control_system()"
 
 STORE = "SELECT pgops.store_round(%s, %s, %s, %s, %s::double precision[])"
 
-UNFIT = ("22", "23")
-"""Classes of SQLSTATE (data exception, integrity violation) that say no repetition will store this round."""
+UNFIT = ("22", "23", "54")
+"""Classes of SQLSTATE (data exception, integrity violation, program limit exceeded, as by a label too long for an
+index) that say no repetition will store this round."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,15 @@ def sink_target(configuration: Configuration, layout: Layout) -> Target:
         application_name="pgops collect",
         connect_timeout=5,
     )
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What all rounds of a delivery have in common; ``metrics`` are those of each collector."""
+
+    configuration: Configuration
+    source: Source
+    metrics: Mapping[str, Sequence[Metric]]
 
 
 @contextlib.contextmanager
@@ -105,36 +112,27 @@ def check_cluster(session: Session, system_identifier: str) -> None:
         )
 
 
-def deliver(
-    session: Session,
-    configuration: Configuration,
-    source: Source,
-    found: Sequence[Round],
-    metrics: Mapping[str, Sequence[Metric]],
-) -> list[tuple[Round, str]]:
-    """Store rounds, batch by batch; returns those that can never be stored, each with what was wrong.
+def deliver(session: Session, parcel: Parcel, found: Sequence[Round]) -> list[tuple[Round, str]]:
+    """Store rounds, all in one transaction; returns those that can never be stored, each with what was wrong.
 
-    ``metrics`` are those of each collector. Raises QueryFailed where the sink does not work.
+    Raises QueryFailed where the sink does not work.
     """
-    wrong: list[tuple[Round, str]] = []
-    for start in range(0, len(found), BATCH):
-        batch = found[start : start + BATCH]
-        try:
-            _store_all(session, configuration, source, batch, metrics)
-        except QueryFailed as error:
-            if (error.sqlstate or "")[:2] not in UNFIT:
-                raise
-            wrong += _store_each(session, configuration, source, batch, metrics)
-    return wrong
+    try:
+        _store_all(session, parcel, found)
+    except QueryFailed as error:
+        if _sound(error):
+            raise
+        return _store_each(session, parcel, found)
+    return []
 
 
-def _store_all(
-    session: Session,
-    configuration: Configuration,
-    source: Source,
-    batch: Sequence[Round],
-    metrics: Mapping[str, Sequence[Metric]],
-) -> None:
+def _sound(error: QueryFailed) -> bool:
+    """Whether a repetition may store what was refused."""
+    return (error.sqlstate or "")[:2] not in UNFIT
+
+
+def _store_all(session: Session, parcel: Parcel, found: Sequence[Round]) -> None:
+    configuration, source = parcel.configuration, parcel.source
     with session.transaction():
         # A lost sample costs less than a commit that waits for a disk, or for a synchronous standby.
         session.execute("SET LOCAL synchronous_commit = off")
@@ -142,23 +140,17 @@ def _store_all(
             "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
             [configuration.cluster, configuration.node, source.system_identifier, not source.in_recovery, VERSION],
         )
-        for found in batch:
-            store(session, node_id, found, metrics.get(found.collector, ()))
+        for one in found:
+            store(session, node_id, one, parcel.metrics.get(one.collector, ()))
 
 
-def _store_each(
-    session: Session,
-    configuration: Configuration,
-    source: Source,
-    batch: Sequence[Round],
-    metrics: Mapping[str, Sequence[Metric]],
-) -> list[tuple[Round, str]]:
+def _store_each(session: Session, parcel: Parcel, found: Sequence[Round]) -> list[tuple[Round, str]]:
     wrong = []
-    for found in batch:
+    for one in found:
         try:
-            _store_all(session, configuration, source, [found], metrics)
+            _store_all(session, parcel, [one])
         except QueryFailed as error:
-            if (error.sqlstate or "")[:2] not in UNFIT:
+            if _sound(error):
                 raise
-            wrong.append((found, str(error)))
+            wrong.append((one, str(error)))
     return wrong

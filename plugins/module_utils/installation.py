@@ -11,11 +11,24 @@ from . import contents, migrations, objects, roles
 from .errors import Conflict, QueryFailed
 from .fingerprints import CATALOGUE
 from .plan import Change
-from .server import Session, identifier, statement
+from .server import Session, identifier, raw, statement
 from .version import VERSION
 
 NOT_A_COLUMN = ("42P16", "42P13")
 """invalid_table_definition, invalid_function_definition: CREATE OR REPLACE cannot change that much."""
+
+GRANTEES = {
+    kind: f"""
+SELECT DISTINCT a.grantee AS oid, r.rolname AS name
+FROM {catalogue} AS o, aclexplode(o.{acl}) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE o.oid = {lookup}(%s) AND a.grantee <> o.{owner}
+"""
+    for kind, catalogue, acl, lookup, owner in (
+        ("function", "pg_proc", "proacl", "to_regprocedure", "proowner"),
+        ("view", "pg_class", "relacl", "to_regclass", "relowner"),
+    )
+}
+"""Who besides the owner has rights on an object; PUBLIC has no name."""
 
 
 def install(
@@ -35,8 +48,8 @@ def install(
                 _replace(inside, change.step)
         _as_owner(inside)
         execute(inside, configured)
-        inside.execute("RESET ROLE")
         _remember(inside, tables=bool(migrated))
+        inside.execute("RESET ROLE")
 
 
 def _migrate(inside: Session, change: Change) -> None:
@@ -58,6 +71,16 @@ def _as_owner(inside: Session) -> None:
 
 
 @contextlib.contextmanager
+def unhurried(session: Session) -> Iterator[None]:
+    """Without a time limit: to create or drop a database waits for a checkpoint."""
+    session.execute("SET statement_timeout = 0")
+    try:
+        yield
+    finally:
+        session.execute(statement("SET statement_timeout = {}", round(session.target.statement_timeout * 1000)))
+
+
+@contextlib.contextmanager
 def named(change: Change) -> Iterator[None]:
     """Say in an error which change the server refused."""
     try:
@@ -73,6 +96,7 @@ def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
         inside.execute("DELETE FROM pgops.object_source WHERE object = %s", [found])
         inside.execute("RESET ROLE")
         return
+    _take_back(inside, found)
     try:
         with inside.transaction():
             inside.script(found.text)
@@ -82,6 +106,15 @@ def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
         _recreate(inside, found)
     inside.execute(contents.upsert("object_source", ["object"], {"object": found.identity, "sha256": found.sha256}))
     inside.execute("RESET ROLE")
+
+
+def _take_back(inside: Session, found: objects.SchemaObject) -> None:
+    """Take all rights on an object away: its file gives those that are meant."""
+    kind, name = found.identity.split(" ", 1)
+    for grantee in inside.rows(GRANTEES[kind], [name]):
+        who = identifier(grantee["name"]) if grantee["name"] else raw("PUBLIC")
+        on = raw(f"REVOKE ALL ON {'FUNCTION' if kind == 'function' else 'TABLE'} {name} FROM ")
+        inside.execute(on + who)
 
 
 def _recreate(inside: Session, found: objects.SchemaObject) -> None:

@@ -24,8 +24,10 @@ SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolsuper AS superuser, r.rol
        r.rolcreaterole AS createrole, r.rolreplication AS replication, r.rolbypassrls AS bypassrls,
        r.rolconnlimit AS connection_limit, coalesce(r.rolconfig, '{}') AS settings,
        coalesce(shobj_description(r.oid, 'pg_authid'), '') AS comment,
-       ARRAY(SELECT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+       ARRAY(SELECT DISTINCT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
              WHERE m.member = r.oid ORDER BY 1) AS member_of,
+       ARRAY(SELECT ARRAY[g.rolname::text, pg_get_userbyid(m.grantor)::text] FROM pg_auth_members AS m
+             JOIN pg_roles AS g ON g.oid = m.roleid WHERE m.member = r.oid) AS grants,
        a.rolpassword AS verifier
 FROM pg_roles AS r JOIN pg_authid AS a ON a.oid = r.oid
 WHERE r.rolname = ANY (%s)
@@ -57,7 +59,7 @@ def read(session: Session) -> dict[str, dict[str, Any]]:
 
 
 def plan(
-    current: Mapping[str, Mapping[str, Any]], password: str | None, verifier: Callable[[str, str], str]
+    current: Mapping[str, Mapping[str, Any]], password: str | None, verifier: Callable[[str, str], str], major: int
 ) -> tuple[Change, ...]:
     """What makes the roles what they are to be; steps are statements.
 
@@ -76,7 +78,7 @@ def plan(
             f"role {role.name}",
             _attributes(found) if found else None,
             _wanted(role),
-            _statements(role, found),
+            _statements(role, found, major),
         )
     if password is not None:
         made += _password(current.get(AGENT), password, verifier)
@@ -104,7 +106,7 @@ def _wanted(role: Role) -> dict[str, Any]:
     }
 
 
-def _statements(role: Role, found: Mapping[str, Any] | None) -> list[Any]:
+def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> list[Any]:
     name = identifier(role.name)
     verb = "ALTER" if found else "CREATE"
     login = "LOGIN" if role.login else "NOLOGIN"
@@ -118,7 +120,12 @@ def _statements(role: Role, found: Mapping[str, Any] | None) -> list[Any]:
         key, _equals, value = setting.partition("=")
         made.append(statement("ALTER ROLE {} SET {} TO {}", name, identifier(key), value))
     held = set(found["member_of"]) if found else set()
-    made += [statement("REVOKE {} FROM {}", identifier(group), name) for group in sorted(held - set(role.member_of))]
+    for group, grantor in sorted(map(tuple, found["grants"])) if found else ():
+        if group not in role.member_of:
+            # since PostgreSQL 16 a membership is revoked by whoever granted it, or in their name
+            by = [identifier(grantor)] if major >= 16 else []
+            revoke = "REVOKE {} FROM {}" + " GRANTED BY {}" * len(by)
+            made.append(statement(revoke, identifier(group), name, *by))
     if set(role.member_of) - held:
         made.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
     return made

@@ -26,11 +26,19 @@ from .access import Access, AccessFiles
 from .collectors import Collector
 from .contents import Contents
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
-from .installation import execute, install
+from .installation import execute, install, unhurried
 from .plan import Change, Plan, changes, difference
 from .server import Session, connect, identifier, statement
 from .sources import Sources, below, unpack
 from .target import Target
+
+HOLDER = """
+SELECT l.pid AS process, a.usename AS role, a.application_name AS program, a.client_addr::text AS address
+FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON l.pid = a.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+  AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+  AND l.classid::bigint = hashtext('pgops.fleet')::bigint & 4294967295 AND l.objid = 1
+"""
 
 LOCK = "SELECT pg_advisory_lock(hashtext('pgops.fleet'), 1)"
 
@@ -82,7 +90,7 @@ class Current:
 
 @contextlib.contextmanager
 def locked(target: Target) -> Iterator[Session]:
-    """A superuser's session that keeps other runs on this server out until it ends.
+    """A superuser's session that keeps other runs out until it ends, as far as they log in to the same database.
 
     Raises PermissionMissing, Managed, Busy.
     """
@@ -97,12 +105,17 @@ def locked(target: Target) -> Iterator[Session]:
             session.value(LOCK)
         except QueryFailed as error:
             if error.sqlstate == "55P03":
-                raise Busy("Another run of pgops.fleet has been working on this server for 30 seconds.") from error
+                raise Busy(f"Another run has worked on this server for 30 seconds: {_holder(session)}.") from error
             raise
         yield session
 
 
-def read(session: Session, name: str, node: str, with_access: bool) -> Current:
+def _holder(session: Session) -> str:
+    found = session.row(HOLDER) or {}
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value) or "it ended just now"
+
+
+def read(session: Session, name: str, node: str, with_access: bool, with_contents: bool = True) -> Current:
     """Everything that a plan needs, from the server that ``session`` is on."""
     found = database.read(session, name)
     identity = session.value("SELECT system_identifier::text FROM pg_control_system()")
@@ -116,7 +129,8 @@ def read(session: Session, name: str, node: str, with_access: bool) -> Current:
         access=access.read(session) if with_access and session.target.local else None,
         hba_rules=rules.read(session) if with_access else (),
     )
-    if found is None or session.in_recovery or found["encoding"] != "UTF8":
+    # Somebody else's database is not looked into: what a superuser reads there may run its owner's functions.
+    if not database.ours(found) or session.in_recovery or not with_contents:
         return current
     with connect(replace(session.target, database=name)) as inside:
         return replace(current, contents=contents.read(inside, node))
@@ -170,11 +184,12 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
     found = current.contents
-    stray = [name for name in objects.drifted(found.installed, found.catalogue) if name.startswith("table ")]
+    ours = {one.identity for one in shipped} | set(found.sources)
+    stray = [name for name in objects.drifted(found.installed, found.catalogue) if name not in ours]
     if stray:
-        warnings += (f"Changed by hand, and left as they are: {', '.join(stray)}.",)
+        warnings += (f"Changed or added by hand, and left as they are: {', '.join(stray)}.",)
     return SchemaPlan(
-        roles=roles.plan(current.roles, desired.password, verifier),
+        roles=roles.plan(current.roles, desired.password, verifier, current.major),
         database=database.plan(current.database, desired.database, current.major),
         migrations=contents.schema(found)
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
@@ -235,7 +250,8 @@ def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan
     """Carry a plan out: roles, database, then all inside the database in one transaction, then access."""
     with session.transaction():
         execute(session, made.roles)
-    execute(session, made.database)
+    with unhurried(session):
+        execute(session, made.database)
     if made.migrations or made.objects or made.contents:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
             install(inside, made.migrations, made.objects, made.contents)
@@ -268,7 +284,8 @@ def remove(session: Session, current: Current, name: str, made: SchemaPlan) -> N
     """Carry a removal out."""
     if made.access and current.access:
         access.apply(session, current.access, [change.step for change in made.access])
-    execute(session, made.database)
+    with unhurried(session):
+        execute(session, made.database)
     if made.roles and not made.database and current.database is not None:
         with connect(replace(session.target, database=name)) as inside:
             inside.execute(statement("DROP OWNED BY {}", identifier(roles.AGENT)))
@@ -330,7 +347,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
 def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     name = database.checked(params["database"])
     with locked(target) as session:
-        current = read(session, name, "", with_access=True)
+        current = read(session, name, "", with_access=True, with_contents=False)
         made = removal(current, params["purge"])
         if not check_mode:
             remove(session, current, name, made)

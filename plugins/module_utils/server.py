@@ -7,6 +7,7 @@ The only file that imports psycopg. The import is guarded, so that a module can 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import pwd
 import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
@@ -38,18 +39,20 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
        pg_catalog.set_config('TimeZone', 'UTC', false),
        pg_catalog.set_config('jit', 'off', false),
-       CASE WHEN pg_catalog.getdatabaseencoding() = 'SQL_ASCII'
+       CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
             THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
-       CASE WHEN pg_catalog.current_setting('is_superuser') = 'on'
+       CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
             THEN pg_catalog.set_config('lc_messages', 'C', false) END,
        pg_catalog.set_config('statement_timeout', %s, false),
        pg_catalog.set_config('lock_timeout', %s, false),
        pg_catalog.pg_backend_pid() AS pid,
        pg_catalog.current_setting('server_version_num')::integer AS version_num,
-       pg_catalog.current_setting('is_superuser') = 'on' AS superuser,
+       pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' AS superuser,
        pg_catalog.pg_is_in_recovery() AS in_recovery,
        pg_catalog.current_database() AS database
 """
+"""Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
+database may have chosen."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Session:
         SQL_ASCII may hold what is no UTF-8.
         """
         with translated(), self.connection.cursor() as cursor:
+            cursor.adapters.register_loader("text", _json_loader())
             cursor.execute(f"SELECT found.document::text FROM ({query}) AS found (document)".encode(), binary=True)
             return [json.loads(row[0]) for row in cursor.fetchall()]
 
@@ -162,14 +166,15 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     for name in ("text", "varchar", "bpchar", "name"):
         for loader in _lossy_loaders():
             connection.adapters.register_loader(name, loader)
+    major = connection.info.server_version // 10000
+    if major < OLDEST:
+        raise Unsupported(
+            f"The server on {place(target)} is PostgreSQL {major}.",
+            f"Version {OLDEST} is the oldest supported: upgrade the server, or leave this host out.",
+        )
     timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         row = cursor.execute(_OPENING, timeouts).fetchone()
-    if row["version_num"] // 10000 < OLDEST:
-        raise Unsupported(
-            f"The server on {place(target)} is PostgreSQL {row['version_num'] // 10000}.",
-            f"Version {OLDEST} is the oldest supported: upgrade the server, or leave this host out.",
-        )
     # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
     if row["pid"] != connection.info.backend_pid:
         raise Unsupported(
@@ -218,7 +223,7 @@ def socket_owner(target: Target) -> int | None:
         found = os.stat(path)
     except OSError as error:
         raise Unreachable(
-            f"No PostgreSQL server listens on {place(target)}: {path} does not exist.",
+            f"No PostgreSQL server listens on {place(target)}: {path}: {error.strerror}.",
             "Start the server, or give its port (login_port) or socket directory (login_host).",
         ) from error
     return found.st_uid if stat.S_ISSOCK(found.st_mode) else None
@@ -231,13 +236,20 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
     asked for is what can be known for certain.
     """
     words = " ".join(str(error).split())
-    if not target.local and "," not in target.host and not listening(target):
+    up = [at for at in each(target) if listening(at)]
+    if not up and target.local:
+        return Unreachable(f"The server on {place(target)} is down: {words}", "Start it and run this again.")
+    if not up:
         return Unreachable(
             f"No PostgreSQL server answers on {place(target)}: {words}",
             "Start the server, or correct login_host and login_port; look at listen_addresses and firewalls too.",
         )
-    if target.local and not listening(target):
-        return Unreachable(f"The server on {place(target)} is down: {words}", "Start it and run this again.")
+    if target.target_session_attrs != "any":
+        return Unreachable(
+            f"No node takes writes and lets role {user} in, of {place(target)}; those that answer are "
+            f"{', '.join(place(at) for at in up)}: {words}",
+            "Promote a node, or see in its log why it refuses the role.",
+        )
     connection = getattr(error, "pgconn", None)
     if connection is not None and connection.needs_password:
         hint = "The server asks for a password and none was given: set login_password."
@@ -249,6 +261,16 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
             "and that a line of pg_hba.conf admits it."
         )
     return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint)
+
+
+def each(target: Target) -> list[Target]:
+    """The nodes of a target that names several, one by one."""
+    if target.local:
+        return [target]
+    hosts, ports = target.host.split(","), target.port.split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    return [replace(target, host=host, port=port) for host, port in zip(hosts, ports)]
 
 
 def listening(target: Target) -> bool:
@@ -269,7 +291,7 @@ def place(target: Target) -> str:
     """The target in words."""
     if target.local:
         return f"the local socket of port {target.port}"
-    return f"{target.host}:{target.port}"
+    return ", ".join(f"{at.host}:{at.port}" for at in each(target))
 
 
 @contextlib.contextmanager
@@ -340,3 +362,21 @@ def _lossy_loaders() -> list[Any]:
         format = psycopg.pq.Format.BINARY
 
     return [LossyText, LossyBinary]
+
+
+def _json_loader() -> Any:
+    """A loader of JSON in binary form, in which the escapes of what is no UTF-8 are escaped once more."""
+
+    class LossyJson(Loader):
+        format = psycopg.pq.Format.BINARY
+
+        def load(self, data: Any) -> str:
+            return bytes(data).decode("utf-8", "pgops.json")
+
+    codecs.register_error("pgops.json", _doubly_escaped)
+    return LossyJson
+
+
+def _doubly_escaped(error: UnicodeError) -> tuple[str, int]:
+    text, end = codecs.backslashreplace_errors(error)
+    return str(text).replace("\\", "\\\\"), end

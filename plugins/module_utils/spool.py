@@ -47,7 +47,7 @@ class Spool:
             lines = []
             room = self.limit - end
             for found in rounds:
-                line = json.dumps(asdict(found)).encode() + b"\n"
+                line = _line(found)
                 if len(line) > room:
                     dropped += len(found.values)
                     continue
@@ -66,13 +66,17 @@ class Spool:
         """All that waits. A line that a crash cut short is passed over."""
         if not os.path.exists(self.path):
             return []
-        with open(self.path, encoding="utf-8") as file:
+        with open(self.path, encoding="utf-8", errors="replace") as file:
             return [found for line in file for found in _round(line)]
 
-    def clear(self) -> None:
-        """Forget what was delivered."""
-        if os.path.exists(self.path):
-            os.unlink(self.path)
+    def keep(self, rounds: Iterable[Round]) -> None:
+        """Forget all but some. Where those cannot be written all stay, and are delivered once more."""
+        lines = b"".join(_line(found) for found in rounds)
+        with contextlib.suppress(OSError):
+            if lines:
+                write(File(self.path, lines, 0o640))
+            elif os.path.exists(self.path):
+                os.unlink(self.path)
 
     def dropped(self) -> int:
         """How many samples were ever dropped on this host."""
@@ -88,6 +92,10 @@ class Spool:
             total = self.dropped() + samples
             with contextlib.suppress(OSError), open(self._dropped_path, "r+b", buffering=0) as file:
                 file.write(COUNT.format(total).encode())
+
+
+def _line(found: Round) -> bytes:
+    return json.dumps(asdict(found)).encode() + b"\n"
 
 
 def _write_all(file: RawIOBase, data: bytes) -> None:
@@ -115,5 +123,5 @@ def _round(line: str) -> list[Round]:
         data = json.loads(line)
         series, values = tuple(data.pop("series")), tuple(data.pop("values"))
         return [Round(series=series, values=values, **data)]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []

@@ -12,8 +12,10 @@ from pathlib import Path
 import disks
 import psycopg
 import pytest
-from deploying import collect, deploy, withdraw
+from deploying import SHIPPED, collect, deploy, withdraw
 from servers import Server
+
+from pgops import collection, collectors
 
 TRAPS = """
 CREATE TABLE public.caught (what text);
@@ -27,6 +29,8 @@ CREATE FUNCTION public.pg_total_relation_size(oid) RETURNS bigint LANGUAGE sql A
     $$SELECT public.trap('size'); SELECT 1::bigint$$;
 CREATE FUNCTION public.same(name, name) RETURNS boolean LANGUAGE sql AS $$SELECT public.trap('=') IS NULL$$;
 CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = name, FUNCTION = public.same);
+CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE sql AS $$SELECT public.trap('=') IS NULL$$;
+CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.same);
 CREATE TABLE public.pg_class (oid oid, relname name, relpages integer, reltoastrelid oid);
 CREATE VIEW public.pg_database AS SELECT public.trap('pg_database')::name AS datname;
 """
@@ -164,17 +168,32 @@ def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, databa
     for name in (database, "pgops"):
         with deployed.connect(name) as owner:
             owner.execute(TRAPS.encode())
+            owner.execute(f"ALTER DATABASE {name} SET search_path = public, pg_catalog".encode())
             # The traps do catch whoever looks into public first.
             owner.execute("SET search_path = public, pg_catalog")
-            owner.execute("SELECT now()")
+            owner.execute("SELECT now(), 'a'::text = 'b'::text")
             owner.execute("SET search_path = pg_catalog")
-            assert owner.execute("DELETE FROM public.caught").rowcount > 0
+            assert owner.execute("DELETE FROM public.caught").rowcount == 2
     deploy(deployed)
     assert collect(deployed, tmp_path)["errors"] == []
     deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
     deploy(deployed, state="absent")
     for name in (database, "pgops"):
         assert deployed.value("SELECT count(*) FROM public.caught", name) == 0
+
+
+def test_a_round_that_nothing_can_store_is_lost_alone_and_counted(deployed: Server, tmp_path: Path) -> None:
+    text = "SELECT string_agg(md5(random()::text), '') AS what, 1 AS endless FROM generate_series(1, 300)"
+    endless = collectors.parse(f"-- collector: endless\n-- metric: endless\n{text}", "endless.sql")
+    listed = collectors.parse("-- collector: listed\n-- metric: listed\nSELECT ARRAY[1] AS listed", "listed.sql")
+    first = collect(deployed, tmp_path, found=[*SHIPPED, endless, listed])
+    assert first["spooled"] == 0
+    (unfit, wrong) = sorted(first["errors"])
+    assert "1 samples of endless lost" in unfit
+    assert "listed in pgops" in wrong
+    assert collect(deployed, tmp_path)["errors"] == []
+    select = "SELECT max(metric_value) FROM pgops.system_metrics WHERE metric_name = 'samples_dropped'"
+    assert deployed.value(select, "pgops") == 1
 
 
 def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_path: Path) -> None:
@@ -188,6 +207,38 @@ def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_pat
     assert second["delivered"] == first["spooled"] + second["collectors"] + 1 + _databases(deployed) - 1
     select = "SELECT count(DISTINCT collected_at) FROM pgops.system_metrics WHERE metric_name = 'active_connections'"
     assert deployed.value(select, "pgops") == 2
+
+
+def test_a_long_backlog_shrinks_run_by_run_and_never_delays_what_is_new(
+    deployed: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "BATCH", 3)
+    deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
+    waiting = sum(collect(deployed, tmp_path)["spooled"] for _run in range(2))
+    deploy(deployed)
+    left = [waiting]
+    while left[-1]:
+        since = deployed.value("SELECT now()")
+        outcome = collect(deployed, tmp_path, time_budget=0)
+        newest = "SELECT max(collected_at) FROM pgops.system_metrics WHERE metric_name = 'samples_dropped'"
+        assert deployed.value(newest, "pgops") > since  # type: ignore[operator]
+        left.append(outcome["spooled"])
+    assert left == [*range(waiting, 0, -3), 0]
+    select = "SELECT count(DISTINCT collected_at) FROM pgops.system_metrics WHERE metric_name = 'active_connections'"
+    assert deployed.value(select, "pgops") == 2 + len(left) - 1
+
+
+def test_a_database_in_no_encoding_is_measured(deployed: Server, tmp_path: Path) -> None:
+    deployed.value("CREATE DATABASE plain TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        with deployed.connect("plain") as owner:
+            owner.execute("SET client_encoding = 'SQL_ASCII'")
+            owner.execute(b'CREATE TABLE public."caf\xe9" AS SELECT 1 AS a')
+        assert collect(deployed, tmp_path)["errors"] == []
+        select = "SELECT max(table_name) FROM pgops.system_metrics WHERE database_name = 'plain'"
+        assert deployed.value(select, "pgops") == "caf\\xe9"
+    finally:
+        deployed.value("DROP DATABASE plain WITH (FORCE)")
 
 
 def test_an_older_agent_goes_on_with_a_newer_schema(deployed: Server, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,3 +237,97 @@ def test_days_are_made_ahead_and_dropped_after_the_retention(deployed: Server) -
     assert deployed.value(dropped, "pgops") == 2
     assert deployed.value("SELECT pgops.drop_partition(current_date)", "pgops") is False
     assert deployed.value("SELECT count(*) FROM pgops.system_metrics", "pgops") == 1
+
+
+def test_a_database_that_somebody_prepared_runs_nothing_of_theirs(server: Server) -> None:
+    server.value("CREATE ROLE mallory LOGIN CREATEDB")
+    server.value("CREATE DATABASE pgops OWNER mallory")
+    server.value("CREATE TABLE caught (what text)", "pgops")
+    server.value("GRANT ALL ON caught TO PUBLIC", "pgops")
+    with server.connect("pgops") as mallory:
+        mallory.execute("SET SESSION AUTHORIZATION mallory")
+        mallory.execute("CREATE SCHEMA pgops")
+        mallory.execute(
+            "CREATE FUNCTION pgops.trap() RETURNS integer LANGUAGE plpgsql AS "
+            "$$BEGIN INSERT INTO public.caught VALUES (current_user); RETURN 1; END$$"
+        )
+        mallory.execute("CREATE VIEW pgops.migration AS SELECT pgops.trap() AS number, 'a' AS name, 'b' AS sha256")
+        assert mallory.execute("SELECT count(number) FROM pgops.migration").rowcount == 1
+        mallory.execute("DELETE FROM public.caught")
+    try:
+        for check in (True, False):
+            with pytest.raises(Conflict, match="belongs to mallory"):
+                deploy(server, check=check)
+            deploy(server, check=check, state="absent", purge=True)
+        assert server.value("SELECT count(*) FROM caught", "pgops") == 0
+    finally:
+        withdraw(server)
+        server.value("DROP ROLE mallory")
+
+
+def test_rights_that_somebody_gave_are_taken_back(deployed: Server) -> None:
+    deployed.value("CREATE ROLE mallory")
+    try:
+        function, view = "pgops.create_partition(date)", "pgops.system_metrics"
+        deployed.value(f"GRANT EXECUTE ON FUNCTION {function} TO mallory, PUBLIC", "pgops")
+        deployed.value(f"GRANT ALL ON {view} TO mallory", "pgops")
+        assert deploy(deployed, check=True) == deploy(deployed)
+        assert not deploy(deployed)["changed"]
+        for role in ("mallory", "public"):
+            may = f"SELECT has_function_privilege('{role}', '{function}', 'EXECUTE')"
+            assert not deployed.value(may, "pgops")
+        assert not deployed.value(f"SELECT has_table_privilege('mallory', '{view}', 'SELECT')", "pgops")
+        assert deployed.value(f"SELECT has_table_privilege('pgops_reader', '{view}', 'SELECT')", "pgops")
+    finally:
+        deployed.value("DROP OWNED BY mallory", "pgops")
+        deployed.value("DROP ROLE mallory")
+
+
+def test_a_function_that_somebody_added_is_told_and_left(deployed: Server) -> None:
+    deployed.value("CREATE FUNCTION pgops.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'", "pgops")
+    (warning,) = deploy(deployed)["warnings"]
+    assert "function pgops.mine()" in warning
+
+
+def test_memberships_of_any_grantor_are_taken_back(deployed: Server) -> None:
+    deployed.value("CREATE ROLE chief CREATEROLE")
+    try:
+        deployed.value("GRANT pg_read_all_data, pg_monitor TO chief WITH ADMIN OPTION")
+        with deployed.connect() as session:
+            session.execute("SET ROLE chief")
+            session.execute("GRANT pg_read_all_data, pg_monitor TO pgops")
+        assert deploy(deployed)["changes"] == ["update role pgops"]
+        assert not deploy(deployed)["changed"]
+        assert not deployed.value("SELECT pg_has_role('pgops', 'pg_read_all_data', 'MEMBER')")
+    finally:
+        deployed.value("DROP OWNED BY chief CASCADE")
+        deployed.value("DROP ROLE chief")
+
+
+def test_a_view_that_was_dropped_takes_inserts_again(deployed: Server) -> None:
+    insert = "INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES ('mine', 1)"
+    for harm in ("DROP VIEW pgops.system_metrics", "DROP TRIGGER record_sample ON pgops.system_metrics"):
+        deployed.value(harm, "pgops")
+        assert deploy(deployed)["changed"]
+        deployed.value(insert, "pgops")
+
+
+def test_access_rules_that_the_server_never_read_are_loaded(deployed: Server) -> None:
+    path = Path(str(deployed.value("SHOW hba_file")))
+    later = time.time() + 1
+    os.utime(path, (later, later))
+    assert deploy(deployed, check=True)["changes"] == ["update access rules of the server"]
+    os.utime(path, (later - 1.5, later - 1.5))
+    time.sleep(1.2)
+    os.utime(path)
+    assert deploy(deployed)["changes"] == ["update access rules of the server"]
+    time.sleep(0.5)
+    assert not deploy(deployed)["changed"]
+
+
+def test_what_an_interrupted_drop_left_is_told_and_can_be_purged(deployed: Server) -> None:
+    deployed.value("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'pgops'")
+    with pytest.raises(Conflict, match="DROP DATABASE of pgops was interrupted"):
+        deploy(deployed)
+    assert "remove database pgops" in deploy(deployed, state="absent", purge=True)["changes"]
+    assert deployed.value("SELECT count(*) FROM pg_database WHERE datname = 'pgops'") == 0

@@ -36,7 +36,10 @@ def test_rounds_come_back_in_order_but_for_one_that_a_crash_cut(rounds: list[Rou
         torn = last[: int(len(last) * part)]
         Path(spool.path).write_bytes(b"".join([*whole, torn]))
         assert spool.rounds() == (rounds if len(torn) >= len(last) - 1 else rounds[:-1])
-        spool.clear()
+        Path(spool.path).write_bytes(b"".join([*whole, last]))
+        spool.keep(rounds[1:])
+        assert spool.rounds() == rounds[1:]
+        spool.keep([])
         assert spool.rounds() == []
 
 

@@ -1,5 +1,5 @@
 -- object: function pgops.record_sample()
--- requires: define_shape, store_round, primary_node_id, system_metrics
+-- requires: define_shape, store_round, primary_node_id
 CREATE OR REPLACE FUNCTION pgops.record_sample()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -52,7 +52,3 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION pgops.record_sample() FROM PUBLIC;
-
-DROP TRIGGER IF EXISTS record_sample ON pgops.system_metrics;
-CREATE TRIGGER record_sample INSTEAD OF INSERT ON pgops.system_metrics
-FOR EACH ROW EXECUTE FUNCTION pgops.record_sample();

@@ -11,6 +11,7 @@ AS $$
         ' ',
         to_char(pg_postmaster_start_time(), 'YYYYMMDDHH24MISSUS'),
         to_char((SELECT max(d.stats_reset) FROM pg_stat_database AS d), 'YYYYMMDDHH24MISSUS'),
+        to_char((SELECT b.stats_reset FROM pg_stat_bgwriter AS b), 'YYYYMMDDHH24MISSUS'),
         (SELECT c.timeline_id FROM pg_control_checkpoint() AS c)
     );
 $$;

@@ -1,4 +1,5 @@
 -- object: view pgops.system_metrics
+-- requires: record_sample
 CREATE OR REPLACE VIEW pgops.system_metrics AS
 SELECT
     pg_catalog.md5(pg_catalog.concat_ws(
@@ -30,3 +31,7 @@ WHERE r.sample_values[p.place] IS NOT NULL;
 
 REVOKE ALL ON pgops.system_metrics FROM PUBLIC;
 GRANT SELECT ON pgops.system_metrics TO pgops, pgops_reader;
+
+DROP TRIGGER IF EXISTS record_sample ON pgops.system_metrics;
+CREATE TRIGGER record_sample INSTEAD OF INSERT ON pgops.system_metrics
+FOR EACH ROW EXECUTE FUNCTION pgops.record_sample();
