@@ -286,7 +286,7 @@ def remove(session: Session, current: Current, name: str, made: SchemaPlan) -> N
         access.apply(session, current.access, [change.step for change in made.access])
     with unhurried(session):
         execute(session, made.database)
-    if made.roles and not made.database and current.database is not None:
+    if made.roles and not made.database and database.ours(current.database):
         with connect(replace(session.target, database=name)) as inside:
             inside.execute(statement("DROP OWNED BY {}", identifier(roles.AGENT)))
     with session.transaction():

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import deploy, withdraw
+from deploying import deploy, target, withdraw
 from servers import Server
 
 from pgops.errors import Conflict, InvalidInput, PgOpsError
+from pgops.facts import gathering
 
 STATE = """
 SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
@@ -23,6 +24,13 @@ SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
     UNION ALL SELECT format('database %s %s %s', datname, datdba, datacl) FROM pg_database
 ) AS found (line)
 """
+FACTS = {
+    "gather_subset": ["all"],
+    "database": "pgops",
+    "database_sizes": False,
+    "prefix": "/",
+    "max_bytes": 0,
+}
 OWN_COLLECTOR = """-- collector: mine
 -- metric: my_metric unit=count
 --   A metric of mine.
@@ -259,6 +267,9 @@ def test_a_database_that_somebody_prepared_runs_nothing_of_theirs(server: Server
             with pytest.raises(Conflict, match="belongs to mallory"):
                 deploy(server, check=check)
             deploy(server, check=check, state="absent", purge=True)
+        server.value("CREATE VIEW pgops.fingerprint AS SELECT pgops.trap()::text AS object, 'a' AS sha256", "pgops")
+        (found,) = gathering.gather(target(server), FACTS)["ansible_facts"]["pg_ops"]["instances"]
+        assert (found["schema"]["installed"], found["monitoring"]["nodes"]) == (False, [])
         assert server.value("SELECT count(*) FROM caught", "pgops") == 0
     finally:
         withdraw(server)

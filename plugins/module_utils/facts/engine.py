@@ -76,7 +76,11 @@ SELECT
     current_setting('is_superuser') = 'on' AS login_superuser,
     may.see_settings,
     may.see_statistics,
-    (SELECT has_database_privilege(d.oid, 'CONNECT') FROM pg_database AS d WHERE d.datname = %s) AS ops_database,
+    -- One of somebody else's is none of ours: what a superuser reads there may run its owner's functions.
+    (
+        SELECT has_database_privilege(d.oid, 'CONNECT') FROM pg_database AS d
+        WHERE d.datname = %s AND pg_get_userbyid(d.datdba) = 'pgops_owner'
+    ) AS ops_database,
     (SELECT to_json(m) FROM ({neighbours}) AS m) AS manager
 FROM (
     SELECT
