@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import discovery
 from .errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
 from .target import DRIVER_HINT, Target
 
@@ -216,7 +217,7 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
 def socket_owner(target: Target) -> int | None:
     """The uid that owns the server's Unix socket.
 
-    Raises Unreachable where there is no socket.
+    Raises Unreachable where there is no socket, or one that anybody could have put there.
     """
     path = target.socket_path
     try:
@@ -226,7 +227,22 @@ def socket_owner(target: Target) -> int | None:
             f"No PostgreSQL server listens on {place(target)}: {path}: {error.strerror}.",
             "Start the server, or give its port (login_port) or socket directory (login_host).",
         ) from error
-    return found.st_uid if stat.S_ISSOCK(found.st_mode) else None
+    if not stat.S_ISSOCK(found.st_mode):
+        return None
+    directory, port = os.path.dirname(path), int(target.port)
+    if not discovery.trusted(directory, port) and target.user != _name(found.st_uid):
+        raise Unreachable(
+            f"{path} belongs to user {_name(found.st_uid)}, and anybody may put a socket there.",
+            "If it is the server's, say so: set login_user to that user; else see why the server has none.",
+        )
+    return found.st_uid
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def refusal(target: Target, user: str, error: Any) -> PgOpsError:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,6 +167,21 @@ def _pooler(bare: Server, tmp_path: Path) -> Iterator[int]:
 def test_a_pooler_instead_of_a_server(bare: Server, pooler: int) -> None:
     with pytest.raises(Unsupported, match="pooler"):
         connect(target(bare, host="127.0.0.1", port=str(pooler)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root meets other users' sockets")
+def test_a_socket_that_anybody_could_have_made_is_not_talked_to(bare: Server) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as fake:
+        os.chmod(folder, 0o1777)  # noqa: S103
+        path = f"{folder}/.s.PGSQL.5432"
+        fake.bind(path)
+        fake.listen()
+        os.chown(path, 65534, 65534)
+        with pytest.raises(Unreachable, match="belongs to user nobody, and anybody may put a socket there"):
+            connect(target(bare, host=folder, port="5432", password="secret"))
+        fake.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            fake.accept()
 
 
 SEEN = {
