@@ -57,13 +57,17 @@ def withdraw(server: Server, database: str = "pgops") -> None:
         server.value(f"DROP ROLE IF EXISTS {role.name}")
 
 
+def configured(server: Server, state: Path, node: str = "db1/main", **settings: Any) -> tuple[Configuration, Layout]:
+    """An agent's configuration and directories; ``state`` is its prefix."""
+    layout = Layout("main", str(state))
+    Path(layout.state).mkdir(parents=True, exist_ok=True)
+    place: dict[str, Any] = {"port": server.port, "socket_directory": str(server.socket_dir)}
+    return Configuration("main", "shop", node, **place, **settings), layout
+
+
 def collect(
     server: Server, state: Path, node: str = "db1/main", found: Sequence[Collector] = (), **settings: Any
 ) -> dict[str, Any]:
     """One collection of everything, or of what is ``found``, as the agent's user; ``state`` is the agent's prefix."""
-    layout = Layout("main", str(state))
-    Path(layout.state).mkdir(parents=True, exist_ok=True)
-    configuration = Configuration(
-        "main", "shop", node, port=server.port, socket_directory=str(server.socket_dir), **settings
-    )
-    return collection.collect(configuration, layout, found or SHIPPED, {})
+    last = settings.pop("last", {})
+    return collection.collect(*configured(server, state, node, **settings), found or SHIPPED, last)

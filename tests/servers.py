@@ -20,7 +20,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -196,7 +196,7 @@ class Server:
         with self.connect() as connection:
             before = connection.execute("SELECT pg_conf_load_time()").fetchone()
             connection.execute("SELECT pg_reload_conf()")
-        _until(lambda: self.value("SELECT pg_conf_load_time()") != (before or [None])[0], "reloaded")
+        until(lambda: self.value("SELECT pg_conf_load_time()") != (before or [None])[0], "reloaded")
 
     # life
 
@@ -219,7 +219,7 @@ class Server:
                 **self._identity(),
             )
         try:
-            _until(self._is_up, "up")
+            until(self._is_up, "up")
         except RuntimeError as error:
             self.kill()
             raise RuntimeError(f"PostgreSQL {self.major}: {error}\n{self.log.read_text()[-4000:]}") from None
@@ -254,7 +254,7 @@ class Server:
                     os.kill(int(child.name), signal.SIGKILL)
             self._process.wait(PATIENCE)
             self._process = None
-            _until(lambda: not any(_lives(child) for child in alive), "ended")
+            until(lambda: not any(_lives(child) for child in alive), "ended")
 
     def delete(self) -> None:
         """Stop it and delete all it has."""
@@ -327,9 +327,10 @@ class Server:
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def _until(condition: object, state: str) -> None:
+def until(holds: Callable[[], bool], state: str) -> None:
+    """Wait for a condition; raises RuntimeError where it does not come to hold."""
     deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
+    while not holds():
         if time.monotonic() > deadline:
             raise RuntimeError(f"not {state} within {PATIENCE:.0f} s")
         time.sleep(0.02)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,9 @@ def read(session: Session) -> AccessFiles:
         )
     hba, ident = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
     newest = max(os.stat(path).st_mtime for path in (hba, ident) if os.path.exists(path))
-    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"], newest > paths["loaded_at"])
+    # a file from the future, as after a clock was set back, would stay newer whatever is done
+    outdated = paths["loaded_at"] < newest <= time.time()
+    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"], outdated)
 
 
 def _text(path: str) -> str:

@@ -26,7 +26,7 @@ LOG_BYTES = 1024 * 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one job; returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 still busy."""
+    """Run one job; returns the exit code: 0 done, if with errors in parts, 1 failed, 2 wrong usage, 75 still busy."""
     options = _parser().parse_args(arguments)
     if options.job == "version":
         sys.stdout.write(f"{VERSION}\n")
@@ -44,7 +44,8 @@ def attempt(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
         step_down(layout)
         outcome = JOBS[options.job](layout)
-        return {"ok": not outcome.get("errors"), **outcome}, 0
+        errors = bool(outcome.get("errors"))
+        return {"ok": not errors, **outcome}, int(errors and not outcome.get("delivered"))
     except PgOpsError as error:
         code = BUSY if isinstance(error, Busy) else 1
         return {"ok": False, "error": str(error), "code": error.code}, code

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import delivery
-from .collectors import Collector, Metric, Round, adjusted, due, rounds, wrapped
+from .collectors import OWN, Collector, Round, adjusted, due, rounds, wrapped
 from .configuration import Configuration
-from .errors import PgOpsError
+from .errors import PgOpsError, QueryFailed
 from .layout import Layout
 from .server import Session, connect
 from .spool import Spool
@@ -32,28 +33,50 @@ A crash discards all statistics without a restart of the postmaster; since Postg
 such as the background writer's, then get a new time of reset.
 """
 
-DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
-"""Templates are left out: CREATE DATABASE waits for, and then fails on, anybody who is connected to one."""
+DATABASES = """
+SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY random()
+"""
+"""Templates are left out: CREATE DATABASE waits for, and then fails on, anybody who is connected to one. So are those
+whose DROP was interrupted (-2). At random, so that where time is short no database is always among those left out."""
 
-BATCH = 500
-"""Rounds that are delivered in one transaction."""
+BATCH = 100
+"""Rounds that are delivered in one transaction, each by a statement of its own: 20 seconds on a line of 200 ms."""
 
-OWN = Collector(
-    name="agent",
-    query="",
-    metrics=(
-        Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
-        Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
-        Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
-    ),
-)
-"""What a collection says of itself."""
+
+@dataclass
+class Budget:
+    """The time that a collection may take, in seconds of the monotonic clock. SIGTERM ends it at once."""
+
+    until: float
+    ended: bool = False
+
+    def left(self) -> float:
+        """Seconds."""
+        return 0.0 if self.ended else max(0.0, self.until - time.monotonic())
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Let SIGTERM interrupt what waits for a server: systemd sends it to a job that takes too long, or when the
+        host shuts down, and what was measured until then is worth keeping.
+
+        Raises QueryFailed.
+        """
+        before = signal.signal(signal.SIGTERM, self._end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _end(self, _signal: int, _frame: object) -> None:
+        self.ended = True
+        raise QueryFailed("ended by SIGTERM")
 
 
 @dataclass
 class Tally:
-    """What happened in one collection; ``last`` is when each collector ran, in Unix time."""
+    """What happened in one collection; ``last`` is when a run of each collector started, in Unix time."""
 
+    started: float
     rounds: list[Round] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
@@ -86,8 +109,8 @@ def collect(
 
     Raises PgOpsError where the source cannot be reached.
     """
-    started = time.time()
-    tally = Tally(last=dict(last))
+    tally = Tally(time.time(), last=dict(last))
+    budget = Budget(time.monotonic() + configuration.time_budget)
     waiting = Spool(f"{layout.state}/spool.jsonl", configuration.spool_bytes)
     waiting.prepare()
     with connect(source_target(configuration)) as source:
@@ -97,110 +120,125 @@ def collect(
             collector
             for collector in adjusted(found, configuration.collectors)
             if collector.applies(source.major, source.in_recovery)
-            and due(collector, started, last.get(collector.name))
+            and due(collector, tally.started, last.get(collector.name))
         ]
-        run(source, chosen, tally, origin, started + configuration.time_budget)
+        run(source, chosen, tally, origin, budget)
         tally.rounds += own_rounds(tally, origin, waiting.dropped())
         metrics = {collector.name: collector.metrics for collector in [*found, OWN]}
         parcel = delivery.Parcel(configuration, identity, metrics)
-        result = deliver(parcel, layout, source, tally, waiting, until=started + configuration.time_budget)
+        result = deliver(parcel, layout, source, tally, waiting, budget)
     return {**result, "samples": tally.samples, "collectors": len(chosen), "errors": tally.errors, "last": tally.last}
 
 
 def deliver(
-    parcel: delivery.Parcel, layout: Layout, source: Session, tally: Tally, waiting: Spool, until: float
+    parcel: delivery.Parcel, layout: Layout, source: Session, tally: Tally, waiting: Spool, budget: Budget
 ) -> dict[str, Any]:
     """Deliver what is new and what waited, or keep it for later.
 
     What is new goes first, so that samples are fresh however long the backlog is; that goes on until the time is up,
     for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
     """
-    older = waiting.rounds()
-    batches = [tally.rounds, *(older[start : start + BATCH] for start in range(0, len(older), BATCH))]
+    new, older = tally.rounds, _waiting(waiting, tally)
     done, place = 0, "spool"
     try:
-        with delivery.sink(parcel.configuration, layout, source) as session:
+        with budget.heeded(), delivery.sink(parcel.configuration, layout, source) as session:
             delivery.check_cluster(session, parcel.source.system_identifier)
-            place = "local" if session is source else "primary"
-            for batch in batches:
-                if done > 1 and time.time() > until:
+            for batch in [*_batches(new), *_batches(older)]:
+                if budget.ended or (done > len(new) and not budget.left()):
                     break
                 for lost, reason in delivery.deliver(session, parcel, batch):
                     tally.errors.append(f"{len(lost.values)} samples of {lost.collector} lost: {reason}")
                     waiting.count_dropped(len(lost.values))
-                done += 1
+                done += len(batch)
+                place = "local" if session is source else "primary"
     except PgOpsError as error:
         tally.errors.append(f"not delivered, kept for later: {error}")
-    if not done:
-        return {"sink": "spool", "delivered": 0, **_kept(waiting, tally)}
-    left = [found for batch in batches[done:] for found in batch]
-    if older:
+    left = older[max(0, done - len(new)) :]
+    if len(left) < len(older):
         waiting.keep(left)
-    return {"sink": place, "delivered": len(tally.rounds) + len(older) - len(left), "spooled": len(left)}
+    kept, dropped = _kept(waiting, tally, new[done:])
+    return {"sink": place, "delivered": done, "spooled": len(left) + kept, "dropped": dropped}
 
 
-def _kept(waiting: Spool, tally: Tally) -> dict[str, int]:
-    """Keep the new rounds for later; what finds no room is lost, and said to be."""
+def _batches(found: Sequence[Round]) -> list[Sequence[Round]]:
+    return [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
+
+
+def _waiting(waiting: Spool, tally: Tally) -> list[Round]:
     try:
-        return {"spooled": len(tally.rounds), "dropped": waiting.append(tally.rounds)}
+        return waiting.rounds()
     except OSError as error:
-        tally.errors.append(f"{tally.samples} samples lost: {waiting.path} cannot be written: {error.strerror}")
-        waiting.count_dropped(tally.samples)
-        return {"spooled": 0, "dropped": tally.samples}
+        tally.errors.append(f"the backlog is left for later: {waiting.path} cannot be read: {error.strerror}")
+        return []
 
 
-def run(source: Session, chosen: Sequence[Collector], tally: Tally, origin: str, deadline: float) -> None:
-    """Run collectors, those of scope database in every database that lets us in, until the deadline."""
-    for collector in chosen:
-        if collector.scope == "instance":
-            measure(source, collector, tally, origin)
-    inside = [collector for collector in chosen if collector.scope == "database"]
-    if not inside:
-        return
+def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, int]:
+    """Keep rounds for later: how many were kept, and how many samples found no room and are lost."""
     try:
-        names = [row["datname"] for row in source.rows(DATABASES)]
+        return waiting.append(found)
+    except OSError as error:
+        lost = sum(len(one.values) for one in found)
+        tally.errors.append(f"{lost} samples lost: {waiting.path} cannot be written: {error.strerror}")
+        waiting.count_dropped(lost)
+        return 0, lost
+
+
+def run(source: Session, chosen: Sequence[Collector], tally: Tally, origin: str, budget: Budget) -> None:
+    """Run collectors, those of scope database in every database that lets us in, until the time is up."""
+    try:
+        with budget.heeded():
+            for collector in chosen:
+                if collector.scope == "instance":
+                    measure(source, collector, tally, origin, budget)
+            inside = [collector for collector in chosen if collector.scope == "database"]
+            names = [row["datname"] for row in source.rows(DATABASES)] if inside else []
+            for place, name in enumerate(names):
+                if not budget.left():
+                    left = len(names) - place
+                    _fail(tally, inside, f"the time is up: {left} databases are left out", left)
+                    break
+                _run_inside(source, name, inside, tally, origin, budget)
     except PgOpsError as error:
-        _fail(tally, inside, f"the databases cannot be listed: {error}")
-        return
-    for name in names:
-        if time.time() > deadline:
-            _fail(tally, inside, f"{name}: left out, the time is used up")
-        else:
-            _run_inside(source, name, inside, tally, origin)
+        _fail(tally, [one for one in chosen if one.name not in tally.durations], str(error))
 
 
-def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, origin: str) -> None:
+def _run_inside(
+    source: Session, name: str, chosen: Sequence[Collector], tally: Tally, origin: str, budget: Budget
+) -> None:
     try:
         with contextlib.ExitStack() as stack:
             same = name == source.database
             session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
             for collector in chosen:
-                measure(session, collector, tally, origin)
+                measure(session, collector, tally, origin, budget)
     except PgOpsError as error:
         _fail(tally, chosen, str(error))
 
 
-def measure(session: Session, collector: Collector, tally: Tally, origin: str) -> None:
-    """Run one collector in one database, read only and under its own time limit; it fails for itself alone."""
+def measure(session: Session, collector: Collector, tally: Tally, origin: str, budget: Budget) -> None:
+    """Run one collector in one database, read only and under a time limit; it fails for itself alone."""
     started = time.time()
-    tally.last[collector.name] = max(started, tally.last.get(collector.name, 0.0))
+    seconds = min(collector.timeout, budget.left())
+    tally.last[collector.name] = tally.started
     try:
+        if not seconds:
+            raise QueryFailed("left out, the time is up")
         with session.transaction():
             session.execute("SET TRANSACTION READ ONLY")
-            limit = str(round(collector.timeout * 1000))
+            limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
         tally.rounds += rounds(collector, rows, iso(started), origin)
-    except (PgOpsError, ValueError, TypeError) as error:
+    except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         _fail(tally, [collector], f"{collector.name} in {session.database}: {error}")
     spent = (time.time() - started) * 1000
     tally.durations[collector.name] = tally.durations.get(collector.name, 0.0) + spent
 
 
-def _fail(tally: Tally, failed: Sequence[Collector], message: str) -> None:
+def _fail(tally: Tally, failed: Sequence[Collector], message: str, databases: int = 1) -> None:
     tally.errors.append(message)
     for collector in failed:
-        tally.failures[collector.name] = tally.failures.get(collector.name, 0) + 1
+        tally.failures[collector.name] = tally.failures.get(collector.name, 0) + databases
 
 
 def own_rounds(tally: Tally, origin: str, dropped: int) -> list[Round]:

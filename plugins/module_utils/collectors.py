@@ -78,6 +78,18 @@ class Collector:
         return self.oldest <= major <= self.newest and self.role in ("any", role)
 
 
+OWN = Collector(
+    name="agent",
+    query="",
+    metrics=(
+        Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
+        Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
+        Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
+    ),
+)
+"""What a collection says of itself."""
+
+
 @dataclass(frozen=True)
 class Round:
     """One run of one collector, as it is stored: series and values stand in the same order.
@@ -243,9 +255,10 @@ def due(collector: Collector, now: float, last: float | None) -> bool:
 def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Collector]:
     """All collectors; raises InvalidInput where two have one name, or two define one metric."""
     both = [*shipped, *extra]
+    named = [OWN, *both]
     for kind, names in (
-        ("collector", [found.name for found in both]),
-        ("metric", [metric.name for found in both for metric in found.metrics]),
+        ("collector", [found.name for found in named]),
+        ("metric", [metric.name for found in named for metric in found.metrics]),
     ):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

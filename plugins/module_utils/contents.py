@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import migrations, roles
-from .collectors import LABELS, Collector
+from .collectors import LABELS, OWN, Collector
 from .errors import InvalidInput
 from .fingerprints import CATALOGUE
 from .plan import Change, difference
@@ -129,11 +129,12 @@ def plan(
     for name, value in settings.items():
         step = upsert("setting", ["name"], {"name": name, "value": value})
         made += difference(f"setting {name}", contents.settings.get(name), value, step)
-    for metric in (metric for found in wanted for metric in found.metrics):
+    metrics = [metric for found in [*wanted, OWN] for metric in found.metrics]
+    for metric in metrics:
         row = metric.definition()
         step = upsert("metric", ["metric_name"], row)
         made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
-    known = {metric.name for found in wanted for metric in found.metrics} | set(contents.metrics)
+    known = {metric.name for metric in metrics} | set(contents.metrics)
     made += _thresholds(contents.thresholds, thresholds, known)
     return made + _collectors(contents.collectors, wanted, major)
 

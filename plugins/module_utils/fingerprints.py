@@ -8,7 +8,8 @@ CATALOGUE = """
 SELECT object, pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(definition, 'UTF8')), 'hex') AS sha256
 FROM (
     SELECT 'function ' || p.oid::regprocedure::text AS object,
-           pg_get_functiondef(p.oid) || ' owner ' || p.proowner::regrole::text || ' rights ' || coalesce((
+           CASE WHEN p.prokind = 'a' THEN 'aggregate' ELSE pg_get_functiondef(p.oid) END
+           || ' owner ' || p.proowner::regrole::text || ' rights ' || coalesce((
                SELECT string_agg(concat_ws(' ', a.grantee::regrole, a.privilege_type, a.is_grantable), ', '
                                  ORDER BY a.grantee::regrole::text COLLATE "C", a.privilege_type)
                FROM aclexplode(p.proacl) AS a), 'default') AS definition

@@ -17,15 +17,17 @@ from .version import VERSION
 NOT_A_COLUMN = ("42P16", "42P13")
 """invalid_table_definition, invalid_function_definition: CREATE OR REPLACE cannot change that much."""
 
+LOOKUPS = {"function": "to_regprocedure", "view": "to_regclass"}
+
 GRANTEES = {
     kind: f"""
 SELECT DISTINCT a.grantee AS oid, r.rolname AS name
 FROM {catalogue} AS o, aclexplode(o.{acl}) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
-WHERE o.oid = {lookup}(%s) AND a.grantee <> o.{owner}
+WHERE o.oid = {LOOKUPS[kind]}(%s) AND a.grantee <> o.{owner}
 """
-    for kind, catalogue, acl, lookup, owner in (
-        ("function", "pg_proc", "proacl", "to_regprocedure", "proowner"),
-        ("view", "pg_class", "relacl", "to_regclass", "relowner"),
+    for kind, catalogue, acl, owner in (
+        ("function", "pg_proc", "proacl", "proowner"),
+        ("view", "pg_class", "relacl", "relowner"),
     )
 }
 """Who besides the owner has rights on an object; PUBLIC has no name."""
@@ -90,6 +92,7 @@ def named(change: Change) -> Iterator[None]:
 
 
 def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
+    _own(inside, found if isinstance(found, str) else found.identity)
     _as_owner(inside)
     if isinstance(found, str):
         inside.script(objects.drop_statement(found))
@@ -108,13 +111,20 @@ def _replace(inside: Session, found: objects.SchemaObject | str) -> None:
     inside.execute("RESET ROLE")
 
 
+def _own(inside: Session, identity: str) -> None:
+    """Take an object back that somebody gave to another role."""
+    kind, name = identity.split(" ", 1)
+    if inside.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None:
+        inside.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(roles.OWNER))
+
+
 def _take_back(inside: Session, found: objects.SchemaObject) -> None:
     """Take all rights on an object away: its file gives those that are meant."""
     kind, name = found.identity.split(" ", 1)
     for grantee in inside.rows(GRANTEES[kind], [name]):
         who = identifier(grantee["name"]) if grantee["name"] else raw("PUBLIC")
         on = raw(f"REVOKE ALL ON {'FUNCTION' if kind == 'function' else 'TABLE'} {name} FROM ")
-        inside.execute(on + who)
+        inside.execute(on + who + raw(" CASCADE"))
 
 
 def _recreate(inside: Session, found: objects.SchemaObject) -> None:

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from .collection import source_target
 from .configuration import Configuration
 from .errors import PgOpsError
 from .server import connect
+
+EXPIRED = "SELECT e.expired FROM pgops.expired_partitions() AS e (expired)"
 
 
 def maintain(configuration: Configuration) -> dict[str, Any]:
@@ -20,15 +24,29 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
     with connect(source_target(configuration)) as session:
         if session.in_recovery:
             return {"skipped": "standby", "errors": []}
-        result: dict[str, Any] = {"created": session.value("SELECT pgops.maintain_partitions(7)")}
-        dropped, errors = [], []
+        result: dict[str, Any] = {}
+        errors: list[str] = []
+        with _noted(errors, "partitions cannot be made"):
+            result["created"] = session.value("SELECT pgops.maintain_partitions(7)")
         # Dropping a day locks the parent for a moment: rather an hour later than behind a long query.
         session.execute("SET lock_timeout = '2s'")
-        for row in session.rows("SELECT e.expired FROM pgops.expired_partitions() AS e (expired)"):
-            try:
-                session.value("SELECT pgops.drop_partition(%s)", [row["expired"]])
-                dropped.append(str(row["expired"]))
-            except PgOpsError as error:
-                errors.append(f"{row['expired']}: {error}")
-        result.update(dropped=dropped, forgotten=session.value("SELECT pgops.forget_unused_shapes()"), errors=errors)
-        return result
+        expired = []
+        with _noted(errors, "expired days cannot be listed"):
+            expired = [row["expired"] for row in session.rows(EXPIRED)]
+        dropped = []
+        for partition in expired:
+            with _noted(errors, f"{partition} cannot be dropped"):
+                session.value("SELECT pgops.drop_partition(%s)", [partition])
+                dropped.append(str(partition))
+        with _noted(errors, "unused shapes cannot be forgotten"):
+            result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
+        return {**result, "dropped": dropped, "errors": errors}
+
+
+@contextlib.contextmanager
+def _noted(errors: list[str], what: str) -> Iterator[None]:
+    """Note an error, and go on with the next step: a full disk must not keep old days from being dropped."""
+    try:
+        yield
+    except PgOpsError as error:
+        errors.append(f"{what}: {error}")

@@ -33,6 +33,13 @@ FROM pg_roles AS r JOIN pg_authid AS a ON a.oid = r.oid
 WHERE r.rolname = ANY (%s)
 """
 
+HOLDINGS = """
+SELECT DISTINCT r.rolname AS role, d.datname AS database, s.deptype = 'o' AS owner
+FROM pg_shdepend AS s JOIN pg_roles AS r ON r.oid = s.refobjid AND s.refclassid = 'pg_authid'::regclass
+JOIN pg_database AS d ON d.oid = CASE WHEN s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END
+WHERE r.rolname = ANY (%s) ORDER BY 2, 1
+"""
+
 
 @dataclass(frozen=True)
 class Role:
@@ -56,6 +63,20 @@ ROLES = (
 def read(session: Session) -> dict[str, dict[str, Any]]:
     """The roles of ours that are there, by name; needs a superuser."""
     return {row["name"]: row for row in session.rows(READ, [[role.name for role in ROLES]])}
+
+
+@dataclass(frozen=True)
+class Holding:
+    """That a role has rights in a database or on it; as ``owner``, that the database, or what is in it, is its."""
+
+    role: str
+    database: str
+    owner: bool
+
+
+def holdings(session: Session) -> tuple[Holding, ...]:
+    """What our roles have, in all databases."""
+    return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[role.name for role in ROLES]]))
 
 
 def plan(
@@ -167,10 +188,30 @@ def scram_matches(verifier: str, password: str) -> bool:
     return hmac.compare_digest(base64.b64encode(hashlib.sha256(client_key).digest()).decode(), stored_key)
 
 
+def ours(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Those of the names that are roles which we made."""
+    return [name for name in names if name in current and current[name]["comment"] == MARK]
+
+
 def removal(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> tuple[Change, ...]:
-    """What removes those of our roles that are there; steps are statements."""
+    """What removes roles of ours; steps are statements."""
     return tuple(
         Change(f"role {name}", _attributes(current[name]), None, [statement("DROP ROLE {}", identifier(name))])
         for name in names
-        if name in current and current[name]["comment"] == MARK
     )
+
+
+def refuse_owners(left: Sequence[Holding]) -> None:
+    """Raise Conflict where a role that is to go owns something: it is not for us to drop."""
+    owned = sorted({f"{holding.role} in database {holding.database}" for holding in left if holding.owner})
+    if owned:
+        raise Conflict(
+            f"Roles that are to be removed own objects: {', '.join(owned)}.",
+            "If that is the ops database, name it (pgops_database); else give the objects to another role, "
+            "or drop them.",
+        )
+
+
+def disown(names: Sequence[str]) -> Any:
+    """The statement that takes from roles that own nothing all rights in a database."""
+    return statement("DROP OWNED BY {}", listed([identifier(name) for name in names]))

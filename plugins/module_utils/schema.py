@@ -28,7 +28,8 @@ from .contents import Contents
 from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
 from .installation import execute, install, unhurried
 from .plan import Change, Plan, changes, difference
-from .server import Session, connect, identifier, statement
+from .roles import Holding
+from .server import Session, connect, statement
 from .sources import Sources, below, unpack
 from .target import Target
 
@@ -46,7 +47,7 @@ LOCK = "SELECT pg_advisory_lock(hashtext('pgops.fleet'), 1)"
 @dataclass(frozen=True)
 class Desired:
     """What the ops database is to be. ``thresholds`` maps a metric's name to its warning and critical value;
-    metrics that are not named keep what they have."""
+    metrics that are not named have those of their collectors."""
 
     cluster: str
     node: str
@@ -74,6 +75,7 @@ class Current:
     system_identifier: str
     manager: str = ""
     roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    holdings: tuple[Holding, ...] = ()
     database: Mapping[str, Any] | None = None
     contents: Contents = field(default_factory=Contents)
     access: AccessFiles | None = None
@@ -141,9 +143,11 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
 
 @dataclass(frozen=True)
 class SchemaPlan:
-    """A plan and its parts, each carried out its own way."""
+    """A plan and its parts, each carried out its own way; ``disowned`` are statements by the databases that they
+    are for, and belong to the changes of the roles."""
 
     roles: tuple[Change, ...] = ()
+    disowned: tuple[tuple[str, Any], ...] = ()
     database: tuple[Change, ...] = ()
     migrations: tuple[Change, ...] = ()
     objects: tuple[Change, ...] = ()
@@ -266,6 +270,8 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
     """What takes the login role and the access rules away, and with ``purge`` the ops database and all roles.
 
     The owner of the ops database, and the role that its views are granted to, stay as long as it does.
+
+    Raises Conflict where a role that is to go owns something elsewhere.
     """
     blocks: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -276,21 +282,30 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
-    names = [roles.AGENT, roles.READER, roles.OWNER] if gone else [roles.AGENT]
-    return SchemaPlan(roles=roles.removal(current.roles, names), database=dropped, access=blocks, warnings=warnings)
+    names = roles.ours(current.roles, [roles.AGENT, roles.READER, roles.OWNER] if gone else [roles.AGENT])
+    going = current.database["name"] if dropped and current.database else None
+    left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
+    roles.refuse_owners(left)
+    return SchemaPlan(
+        roles=roles.removal(current.roles, names),
+        disowned=tuple((name, roles.disown(names)) for name in sorted({holding.database for holding in left})),
+        database=dropped,
+        access=blocks,
+        warnings=warnings,
+    )
 
 
-def remove(session: Session, current: Current, name: str, made: SchemaPlan) -> None:
-    """Carry a removal out."""
-    if made.access and current.access:
-        access.apply(session, current.access, [change.step for change in made.access])
+def remove(session: Session, current: Current, made: SchemaPlan) -> None:
+    """Carry a removal out: access last, so that where something else fails nobody is locked out."""
     with unhurried(session):
         execute(session, made.database)
-    if made.roles and not made.database and database.ours(current.database):
+    for name, step in made.disowned:
         with connect(replace(session.target, database=name)) as inside:
-            inside.execute(statement("DROP OWNED BY {}", identifier(roles.AGENT)))
+            inside.execute(step)
     with session.transaction():
         execute(session, made.roles)
+    if made.access and current.access:
+        access.apply(session, current.access, [change.step for change in made.access])
 
 
 # --- all of it
@@ -348,7 +363,8 @@ def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     name = database.checked(params["database"])
     with locked(target) as session:
         current = read(session, name, "", with_access=True, with_contents=False)
+        current = replace(current, holdings=roles.holdings(session))
         made = removal(current, params["purge"])
         if not check_mode:
-            remove(session, current, name, made)
+            remove(session, current, made)
         return made.plan.result()

@@ -40,6 +40,7 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
        pg_catalog.set_config('TimeZone', 'UTC', false),
        pg_catalog.set_config('jit', 'off', false),
+       pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
        CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
             THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
        CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
@@ -175,7 +176,12 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
         )
     timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        row = cursor.execute(_OPENING, timeouts).fetchone()
+        try:
+            row = cursor.execute(_OPENING, timeouts).fetchone()
+        except psycopg.errors.FeatureNotSupported:
+            # A standby refuses every query where the default is serializable.
+            cursor.execute("SET default_transaction_isolation = 'read committed'")
+            row = cursor.execute(_OPENING, timeouts).fetchone()
     # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
     if row["pid"] != connection.info.backend_pid:
         raise Unsupported(

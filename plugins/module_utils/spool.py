@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import RawIOBase
 
@@ -35,11 +35,14 @@ class Spool:
             with contextlib.suppress(OSError):
                 write(File(self._dropped_path, COUNT.format(0).encode(), 0o640))
 
-    def append(self, rounds: Iterable[Round]) -> int:
-        """Keep rounds for later, dropping the newest that do not fit; returns how many samples were dropped.
+    def append(self, rounds: Sequence[Round]) -> tuple[int, int]:
+        """Keep rounds for later, dropping the newest that do not fit: how many were kept, and how many samples
+        were dropped.
 
         Raises OSError where nothing can be written; then none of them is kept.
         """
+        if not rounds:
+            return 0, 0
         dropped = 0
         with open(self.path, "ab", buffering=0) as file:
             end = _whole_lines(self.path)
@@ -60,7 +63,7 @@ class Spool:
                 file.truncate(end)
                 raise
         self.count_dropped(dropped)
-        return dropped
+        return len(lines), dropped
 
     def rounds(self) -> list[Round]:
         """All that waits. A line that a crash cut short is passed over."""

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import disks
 import psycopg
 import pytest
-from deploying import SHIPPED, collect, deploy, withdraw
-from servers import Server
+from deploying import SHIPPED, collect, configured, deploy, withdraw
+from servers import Server, until
 
-from pgops import collection, collectors
+from pgops import cli, collection, collectors, retention
 
 TRAPS = """
 CREATE TABLE public.caught (what text);
@@ -70,7 +73,7 @@ def test_sessions_locks_and_deadlocks_are_counted_as_they_happen(
         holder.execute("BEGIN; LOCK TABLE public.one")
         waits = threads.submit(deployed.value, "BEGIN; LOCK TABLE public.one; ROLLBACK", database)
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        _until(lambda: deployed.value(waiting) == 1)
+        until(lambda: deployed.value(waiting) == 1, "waiting")
         seen = f"SELECT blks_hit, blks_read FROM pg_stat_database WHERE datname = '{database}'"
         with deployed.connect() as watcher:
             hit, read = watcher.execute(seen.encode()).fetchone()  # type: ignore[misc]
@@ -104,7 +107,7 @@ def _deadlock(server: Server, database: str) -> None:
         ]
         assert sorted(waits.result(10) for waits in crossing) == [False, True]
     counted = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database}'"
-    _until(lambda: server.value(counted) == 1)
+    until(lambda: server.value(counted) == 1, "counted")
 
 
 def _fails(session: psycopg.Connection, statement: str) -> bool:
@@ -115,13 +118,6 @@ def _fails(session: psycopg.Connection, statement: str) -> bool:
         session.execute("ROLLBACK")
         return True
     return False
-
-
-def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_every_database_has_all_six_metrics(deployed: Server, tmp_path: Path) -> None:
@@ -164,6 +160,104 @@ def test_a_locked_table_is_not_waited_for(deployed: Server, tmp_path: Path, data
     assert deployed.value(select, "pgops") == 1
 
 
+def test_a_table_whose_index_or_toast_is_locked_is_not_waited_for(
+    deployed: Server, tmp_path: Path, database: str
+) -> None:
+    deployed.value("CREATE TABLE public.held (a text PRIMARY KEY); CREATE TABLE public.free ()", database)
+    toast = deployed.value("SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'held'", database)
+    for locking in ("REINDEX INDEX public.held_pkey", f"REINDEX TABLE {toast}"):
+        deployed.value("SELECT pgops.drop_partition(current_date)", "pgops")
+        with deployed.connect(database) as holder, holder.transaction(force_rollback=True):
+            holder.execute(locking.encode())
+            assert collect(deployed, tmp_path)["errors"] == []
+    for name in ("held", "free"):
+        assert deployed.value(f"SELECT count(*) FROM pgops.system_metrics WHERE table_name = '{name}'", "pgops") == 2
+
+
+def _collector(name: str, query: str) -> collectors.Collector:
+    return collectors.parse(f"-- collector: {name}\n-- metric: {name}\n-- timeout: 60\n{query} AS {name}", name)
+
+
+SLEEPER = _collector("sleeper", "SELECT 1 AS one, pg_sleep(30) IS NULL AS slept, 1")
+
+
+def test_what_finds_no_time_is_left_out_and_the_rest_delivered(deployed: Server, tmp_path: Path) -> None:
+    outcome = collect(deployed, tmp_path, found=[_collector("quick", "SELECT 1"), SLEEPER, *SHIPPED], time_budget=1)
+    assert (outcome["sink"], outcome["spooled"]) == ("local", 0)
+    assert "sleeper in pgops: canceling statement due to statement timeout" in outcome["errors"][0]
+    databases = _databases(deployed)
+    assert outcome["errors"][-1] == f"the time is up: {databases} databases are left out"
+    value = "SELECT max(metric_value) FROM pgops.system_metrics WHERE metric_name = 'collector_errors'"
+    assert deployed.value(value, "pgops") == databases
+    assert deployed.value("SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'quick'", "pgops") == 1
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_sigterm_ends_a_collection_that_keeps_what_it_has(deployed: Server, tmp_path: Path, hangs: bool) -> None:
+    found = [_collector("quick", "SELECT 1"), SLEEPER, *SHIPPED]
+    asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    stopped = []
+
+    def end() -> None:
+        until(lambda: deployed.value(asleep) is not None, "asleep")
+        if hangs:
+            stopped.append(int(str(deployed.value(asleep))))
+            os.kill(stopped[0], signal.SIGSTOP)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    with ThreadPoolExecutor() as threads:
+        ending = threads.submit(end)
+        try:
+            outcome = collect(deployed, tmp_path, found=found)
+        finally:
+            ending.result(20)
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+    assert "ended by SIGTERM" in " ".join(outcome["errors"])
+    assert (outcome["sink"], outcome["spooled"], outcome["dropped"]) == ("spool", 2, 0)
+    assert collect(deployed, tmp_path, found=[found[0]])["errors"] == []
+    assert deployed.value("SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'quick'", "pgops") == 2
+
+
+def test_a_run_counts_from_its_start_whatever_a_clock_said_before(deployed: Server, tmp_path: Path) -> None:
+    ahead = time.time() + 10**6
+    last = collect(deployed, tmp_path, last={found.name: ahead for found in SHIPPED})["last"]
+    assert len(set(last.values())) == 1
+    assert max(last.values()) < ahead
+
+
+def test_a_number_that_is_too_large_is_an_error_of_its_own(deployed: Server, tmp_path: Path) -> None:
+    huge = _collector("huge", "SELECT (10::numeric ^ 400)::numeric(500, 0)")
+    outcome = collect(deployed, tmp_path, found=[huge, *SHIPPED])
+    (error,) = outcome["errors"]
+    assert "huge in pgops" in error
+    assert outcome["spooled"] == 0
+
+
+def test_a_database_whose_drop_was_interrupted_is_left_out(deployed: Server, tmp_path: Path, database: str) -> None:
+    deployed.value(f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{database}'")
+    assert collect(deployed, tmp_path)["errors"] == []
+
+
+def test_old_days_are_dropped_even_where_no_new_ones_can_be_made(deployed: Server, tmp_path: Path) -> None:
+    insert = "INSERT INTO pgops.system_metrics (metric_name, metric_value, collected_at) VALUES ('old', 1, {})"
+    deployed.value(insert.format("now() - interval '40 days'"), "pgops")
+    deployed.value("ALTER FUNCTION pgops.maintain_partitions(integer) RENAME TO away", "pgops")
+    configuration, layout = configured(deployed, tmp_path)
+    outcome = retention.maintain(configuration)
+    assert len(outcome["dropped"]) == 1
+    (error,) = outcome["errors"]
+    assert "partitions cannot be made" in error
+    Path(layout.agent_file).parent.mkdir(parents=True)
+    Path(layout.agent_file).write_text(configuration.text())
+    arguments = ["--prefix", str(tmp_path), "--instance", "main"]
+    assert cli.main([*arguments, "maintain"]) == 1
+    assert cli.main([*arguments, "collect"]) == 0
+    deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
+    os.unlink(f"{layout.state}/collect.json")
+    assert cli.main([*arguments, "collect"]) == 1
+
+
 def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, database: str) -> None:
     for name in (database, "pgops"):
         with deployed.connect(name) as owner:
@@ -201,12 +295,14 @@ def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_pat
     first = collect(deployed, tmp_path)
     assert first["spooled"] > 0
     assert "kept for later" in first["errors"][0]
+    later = collect(deployed, tmp_path)
+    assert later["spooled"] == 2 * first["spooled"]
     deploy(deployed)
     second = collect(deployed, tmp_path)
     assert (second["errors"], second["spooled"]) == ([], 0)
-    assert second["delivered"] == first["spooled"] + second["collectors"] + 1 + _databases(deployed) - 1
+    assert second["delivered"] == later["spooled"] + second["collectors"] + 1 + _databases(deployed) - 1
     select = "SELECT count(DISTINCT collected_at) FROM pgops.system_metrics WHERE metric_name = 'active_connections'"
-    assert deployed.value(select, "pgops") == 2
+    assert deployed.value(select, "pgops") == 3
 
 
 def test_a_long_backlog_shrinks_run_by_run_and_never_delays_what_is_new(
@@ -214,7 +310,7 @@ def test_a_long_backlog_shrinks_run_by_run_and_never_delays_what_is_new(
 ) -> None:
     monkeypatch.setattr(collection, "BATCH", 3)
     deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
-    waiting = sum(collect(deployed, tmp_path)["spooled"] for _run in range(2))
+    waiting = [collect(deployed, tmp_path)["spooled"] for _run in range(2)][-1]
     deploy(deployed)
     left = [waiting]
     while left[-1]:
@@ -225,7 +321,7 @@ def test_a_long_backlog_shrinks_run_by_run_and_never_delays_what_is_new(
         left.append(outcome["spooled"])
     assert left == [*range(waiting, 0, -3), 0]
     select = "SELECT count(DISTINCT collected_at) FROM pgops.system_metrics WHERE metric_name = 'active_connections'"
-    assert deployed.value(select, "pgops") == 2 + len(left) - 1
+    assert deployed.value(select, "pgops") == 2
 
 
 def test_a_database_in_no_encoding_is_measured(deployed: Server, tmp_path: Path) -> None:
@@ -273,6 +369,9 @@ def test_a_full_disk_costs_what_cannot_be_kept_and_says_so(deployed: Server, sma
 
 def test_a_standby_writes_to_itself_once_promoted(deployed: Server, tmp_path: Path, keep: object) -> None:
     standby = keep(deployed.standby()).start()  # type: ignore[operator]
+    # The default that no standby can run a query in.
+    deployed.value("ALTER DATABASE pgops SET default_transaction_isolation = 'serializable'")
+    until(lambda: standby.value("SELECT count(*) FROM pg_db_role_setting WHERE setrole = 0") == 1, "replayed")
     waiting = collect(standby, tmp_path, node="db2/main")
     assert waiting["spooled"] > 0
     assert "no other node" in waiting["errors"][0]

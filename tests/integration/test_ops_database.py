@@ -8,12 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deploying import deploy, target, withdraw
-from servers import Server
+from servers import Server, until
 
 from pgops.errors import Conflict, InvalidInput, PgOpsError
 from pgops.facts import gathering
@@ -76,6 +77,24 @@ def test_removal_with_and_without_purge(bare: Server) -> None:
     assert bare.value(STATE) == before
 
 
+def test_removal_names_the_ops_database_where_another_is_given(deployed: Server) -> None:
+    for check in (True, False):
+        with pytest.raises(Conflict, match="pgops_owner in database pgops"):
+            deploy(deployed, check=check, state="absent", database="other")
+    assert not deploy(deployed)["changed"]
+
+
+def test_removal_takes_what_somebody_granted_in_other_databases(deployed: Server, database: str) -> None:
+    deployed.value("CREATE TABLE public.theirs (); GRANT SELECT ON public.theirs TO pgops", database)
+    assert deploy(deployed, check=True, state="absent") == deploy(deployed, state="absent")
+    assert deployed.value("SELECT relacl::text FROM pg_class WHERE relname = 'theirs'", database)
+    deploy(deployed)
+    deployed.value("CREATE TABLE public.its (); ALTER TABLE public.its OWNER TO pgops", database)
+    with pytest.raises(Conflict, match=f"pgops in database {database}"):
+        deploy(deployed, state="absent")
+    assert not deploy(deployed)["changed"]
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -92,6 +111,12 @@ def test_removal_with_and_without_purge(bare: Server) -> None:
         "UPDATE pgops.metric SET unit = 'furlong' WHERE metric_name = 'database_size_mb'",
         "DELETE FROM pgops.collector",
         "DROP FUNCTION pgops.collector_locks()",
+        "ALTER FUNCTION pgops.create_partition(date) OWNER TO CURRENT_USER",
+        "ALTER VIEW pgops.system_metrics OWNER TO CURRENT_USER",
+        (
+            "GRANT SELECT ON pgops.system_metrics TO pgops WITH GRANT OPTION; SET ROLE pgops; "
+            "GRANT SELECT ON pgops.system_metrics TO pg_monitor"
+        ),
     ],
 )
 def test_what_somebody_changed_by_hand_is_put_back(deployed: Server, edit: str) -> None:
@@ -115,6 +140,13 @@ def test_a_table_changed_by_hand_is_told_and_left(deployed: Server) -> None:
     assert "pgops.round" in warning
 
 
+def test_an_aggregate_of_somebodys_is_told_and_left(deployed: Server) -> None:
+    deployed.value("CREATE AGGREGATE pgops.mine (integer) (SFUNC = int4pl, STYPE = integer)", "pgops")
+    made = deploy(deployed)
+    assert not made["changed"]
+    assert "pgops.mine" in made["warnings"][0]
+
+
 def test_after_an_upgrade_of_the_server_its_objects_are_recorded_anew(deployed: Server) -> None:
     deployed.value("UPDATE pgops.fingerprint SET sha256 = 'another', server_major = server_major - 1", "pgops")
     assert deploy(deployed)["changes"] == ["update fingerprints of the objects"]
@@ -131,7 +163,7 @@ def test_somebodys_view_is_never_dropped(deployed: Server) -> None:
 def test_collectors_and_thresholds_of_ones_own_come_and_go(deployed: Server) -> None:
     wanted: dict[str, Any] = {
         "collectors": [OWN_COLLECTOR],
-        "thresholds": {"database_size_mb": {"warning": 5, "critical": 6.5}},
+        "thresholds": {"database_size_mb": {"warning": 5, "critical": 6.5}, "collector_errors": {"warning": 1}},
     }
     assert deploy(deployed, check=True, **wanted) == deploy(deployed, **wanted)
     assert not deploy(deployed, **wanted)["changed"]
@@ -143,6 +175,7 @@ def test_collectors_and_thresholds_of_ones_own_come_and_go(deployed: Server) -> 
     assert {
         "remove function pgops.collector_mine()",
         "remove collector mine",
+        "remove threshold collector_errors",
         "remove threshold database_size_mb",
     } == set(deploy(deployed)["changes"])
     assert deployed.value(select, "pgops") == 5000
@@ -206,6 +239,18 @@ def test_an_insert_records_a_sample(deployed: Server) -> None:
         "SELECT array_agg(metric_value ORDER BY collected_at) FROM pgops.system_metrics WHERE metric_name = 'mine'"
     )
     assert deployed.value(select, "pgops") == [1.5, 2.5]
+
+
+def test_samples_of_the_same_instant_are_all_kept(deployed: Server) -> None:
+    insert = b"INSERT INTO pgops.system_metrics (metric_name, metric_value, collected_at) VALUES ('same', 1, %s)"
+    moment = deployed.value("SELECT date_trunc('minute', now())")
+    with deployed.connect("pgops") as first, ThreadPoolExecutor() as threads:
+        with first.transaction():
+            first.execute(insert, [moment])
+            second = threads.submit(deployed.value, insert.decode().replace("%s", f"'{moment}'"), "pgops")
+            until(lambda: deployed.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1, "waiting")
+        second.result(10)
+    assert deployed.value("SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'same'", "pgops") == 2
 
 
 def test_a_collection_counts_what_it_stores(deployed: Server) -> None:
@@ -325,14 +370,14 @@ def test_a_view_that_was_dropped_takes_inserts_again(deployed: Server) -> None:
 
 def test_access_rules_that_the_server_never_read_are_loaded(deployed: Server) -> None:
     path = Path(str(deployed.value("SHOW hba_file")))
-    later = time.time() + 1
-    os.utime(path, (later, later))
-    assert deploy(deployed, check=True)["changes"] == ["update access rules of the server"]
-    os.utime(path, (later - 1.5, later - 1.5))
-    time.sleep(1.2)
+    unread = ["update access rules of the server"]
+    until(lambda: not deploy(deployed)["changed"], "settled")
     os.utime(path)
-    assert deploy(deployed)["changes"] == ["update access rules of the server"]
-    time.sleep(0.5)
+    assert deploy(deployed, check=True)["changes"] == unread
+    assert deploy(deployed)["changes"] == unread
+    until(lambda: not deploy(deployed, check=True)["changed"], "reloaded")
+    future = time.time() + 10**6
+    os.utime(path, (future, future))
     assert not deploy(deployed)["changed"]
 
 

@@ -37,8 +37,9 @@ largest AS (
     LIMIT 200
 ),
 
--- To measure a table takes a lock, which would queue behind an exclusive one, or before the next.
-untouchable AS (
+-- To measure a table takes a lock on it, its indexes and its TOAST, which would queue behind an exclusive one,
+-- or before the next.
+held AS (
     SELECT l.relation
     FROM pg_locks AS l
     WHERE
@@ -48,6 +49,22 @@ untouchable AS (
             SELECT d.oid FROM pg_database AS d
             WHERE d.datname = current_database()
         )
+),
+
+with_index AS (
+    SELECT h.relation FROM held AS h
+    UNION ALL
+    SELECT i.indrelid
+    FROM pg_index AS i
+    WHERE i.indexrelid IN (SELECT h.relation FROM held AS h)
+),
+
+untouchable AS (
+    SELECT w.relation FROM with_index AS w
+    UNION ALL
+    SELECT c.oid
+    FROM pg_class AS c
+    WHERE c.reltoastrelid IN (SELECT w.relation FROM with_index AS w)
 ),
 
 measured AS (

@@ -37,7 +37,9 @@ BEGIN
         )),
         series
     );
-    -- A series has one value at a time; a second one of the same instant is kept a microsecond later.
+    -- A series has one value at a time; a second one of the same instant is kept a microsecond later, also where
+    -- it comes from another session whose transaction is still open.
+    PERFORM pg_advisory_xact_lock(hashtext('pgops.record_sample'), used_shape_id);
     WHILE EXISTS (
         SELECT FROM pgops.round AS r WHERE r.shape_id = used_shape_id AND r.collected_at = taken_at
     ) LOOP
