@@ -11,6 +11,7 @@ import subprocess
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -494,6 +495,8 @@ def test_what_cron_started_of_a_job_is_ended_with_all_that_it_waits_for(tmp_path
     command = [str(tmp_path / "pgops"), "--instance", "a", "collect"]
     shell = crontab.line("* * * * *", "nobody", command, 61, 50).split(" nobody ", 1)[1]
     with subprocess.Popen(["/bin/sh", "-c", shell], start_new_session=True) as started:
+        while not Path(f"/proc/{started.pid}/cmdline").read_bytes():
+            time.sleep(0.01)  # the kernel is still about to start it
         crontab.stop([command[0], "--instance", "b"])
         assert started.poll() is None
         crontab.stop(command[:3])
