@@ -76,6 +76,7 @@ class Server:
     port: int
     superuser: str = "postgres"
     os_user: str = field(default_factory=_own_user)
+    options: tuple[str, ...] = ()  # of postgres, on its command line
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -116,7 +117,7 @@ class Server:
         server = cls._place(major)
         options = ["--username", server.superuser, "--locale", locale, "--encoding", encoding, "--no-sync"]
         server.run(server.bin_dir / "initdb", "-D", server.data_dir, *options, *initdb)
-        server.configure({**SETTINGS, **(settings or {})})
+        server.configure({**SETTINGS, **server._listening(), **(settings or {})})
         server.write_hba(HBA.format(method=auth))
         return server
 
@@ -128,6 +129,9 @@ class Server:
         if os.getuid() == 0:
             shutil.chown(server.directory, server.os_user)
         return server
+
+    def _listening(self) -> dict[str, str]:
+        return {"port": str(self.port), "unix_socket_directories": str(self.socket_dir)}
 
     # running programs as the server's owner
 
@@ -206,10 +210,11 @@ class Server:
         Raises:
             RuntimeError: it ended, or isn't up in time; with the end of its log.
         """
-        sockets = f"-cunix_socket_directories={self.socket_dir}"
+        if not self.log.exists():
+            self.write(self.log, "")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # type: ignore[call-overload]
-                [str(self.bin_dir / "postgres"), "-D", str(self.data_dir), f"-p{self.port}", sockets],
+                [str(self.bin_dir / "postgres"), "-D", str(self.data_dir), *self.options],
                 cwd=self.directory,
                 env={**os.environ, "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
@@ -242,6 +247,15 @@ class Server:
                 self._process.send_signal(how)
             self._process.wait(PATIENCE)
             self._process = None
+        self._end_successor(how)
+
+    def _end_successor(self, how: int) -> None:
+        """End a server that something else than this test has started in the data directory."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            process = int((self.data_dir / "postmaster.pid").read_text().split()[0])
+            if Path(f"/proc/{process}/cwd").readlink() == self.data_dir:
+                os.kill(process, how)
+                until(lambda: not _lives(Path(f"/proc/{process}")), "ended")
 
     def kill(self) -> None:
         """End it as a power cut does: SIGKILL for every process."""
@@ -279,7 +293,7 @@ class Server:
         other.run(binaries.client("pg_basebackup"), "-d", source, "-D", other.data_dir, *options)
         # Not --write-recovery-conf: the newest client writes connection parameters that older servers don't know.
         other.write(other.data_dir / "standby.signal", "")
-        other.configure({"primary_conninfo": source, **(settings or {})})
+        other.configure({"primary_conninfo": source, **other._listening(), **(settings or {})})
         return other
 
     def promote(self) -> None:

@@ -45,6 +45,7 @@ def targets(
             "node": f"{host}/{instance['name']}",
             "peers": list(instance.get("peers") or ([] if several else peers)),
             "credential": instance["name"] in keepers,
+            "role": instance.get("role") or "",
         }
         for instance in chosen
     ]

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pwd
 import site
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import collectors, commands, credentials, files, target, versions
@@ -247,6 +248,8 @@ def apply(made: Plan) -> None:
             versions.remove(change.step)
         elif isinstance(change.step, Given):
             _give(change.step)
+        elif callable(change.step):
+            change.step()
         else:
             files.apply([change.step])
 
@@ -263,6 +266,11 @@ def _give(step: Given) -> None:
 
 def removal(layout: Layout, user: str) -> Plan:
     """What takes the instance away, and with the last instance of a host the agent itself and its user."""
+    if files.read(layout.before):
+        raise Conflict(
+            f"{layout.before} holds what server settings were before pgops.fleet changed them.",
+            "Put them back first: pgops.fleet.remove does, or pg_ops_settings with state absent.",
+        )
     paths = [layout.configuration, layout.data]
     others = [name for name in instances(layout) if name != layout.instance]
     if not others:
@@ -337,8 +345,23 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
-    made = _settle(layout, lambda: plan(layout, read(layout, wish), wish), apply, check_mode)
+    made = _settle(layout, lambda: _planned(layout, wish), apply, check_mode)
     return {**made.result(), "version": wish.program.version}
+
+
+def _planned(layout: Layout, wish: Desired) -> Plan:
+    # Nothing can be done to a server that a killed run has left stopped, before it is started.
+    return changes(_interrupted(layout)) + plan(layout, read(layout, wish), wish)
+
+
+def _interrupted(layout: Layout) -> tuple[Change, ...]:
+    if not os.path.exists(layout.journal):
+        return ()
+    # Only now: it takes the driver along, which costs as much as all the rest.
+    from .transaction import interrupted, repair
+
+    found = interrupted(layout.journal)
+    return tuple(replace(change, step=functools.partial(repair, change.step)) for change in found)
 
 
 def _settle(layout: Layout, planned: Callable[[], Plan], carry_out: Callable[[Plan], None], check_mode: bool) -> Plan:

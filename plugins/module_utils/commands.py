@@ -8,23 +8,28 @@ The one place that runs any. Ansible's own way (run_command of a module) is not 
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from .errors import HostFailed
 
 SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
-def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int] = (0,)) -> str:
+def run(
+    command: Sequence[str], timeout: float = 60.0, accepted: Collection[int] = (0,), owner: int | None = None
+) -> str:
     """What a program prints to its standard output, in the C locale.
 
-    ``timeout`` is in seconds; ``accepted`` are the exit codes that are well.
+    ``timeout`` is in seconds; ``accepted`` are the exit codes that are well. Started by root, the program runs as the
+    user with the uid ``owner``.
 
     Raises HostFailed with what the program says.
     """
     try:
-        finished = subprocess.run(  # pylint: disable=ansible-bad-function
+        finished: subprocess.CompletedProcess[str] = subprocess.run(  # pylint: disable=ansible-bad-function
             list(command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -33,6 +38,7 @@ def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int]
             encoding="utf-8",
             errors="backslashreplace",
             check=False,
+            **_identity(owner),
         )
     except FileNotFoundError as error:
         raise HostFailed(f"The command {command[0]} is not on this host.") from error
@@ -44,6 +50,14 @@ def run(command: Sequence[str], timeout: float = 60.0, accepted: Collection[int]
         said = " ".join((finished.stderr.strip() or finished.stdout.strip()).split())
         raise HostFailed(f"{_shown(command)} ended with {finished.returncode}: {said or 'it said nothing'}")
     return finished.stdout
+
+
+def _identity(owner: int | None) -> dict[str, Any]:
+    if owner is None or os.geteuid() != 0 or owner == 0:
+        return {}
+    user = pwd.getpwuid(owner)
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    return {"user": owner, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
 
 
 def _path() -> str:

@@ -77,7 +77,7 @@ def _cluster(path: str) -> Instance | None:
     directory = directories[0].strip() or SOCKET_DIRECTORIES[0]
     port = int(settings["port"]) if settings.get("port", "").isdigit() else DEFAULT_PORT
     # What the running server says of itself wins: its files may have changed since it started.
-    port, directory = _postmaster(data) or (port, directory)
+    port, directory = listening_at(data) or (port, directory)
     role, identifier = _data(data)
     return Instance(
         name=f"{version}-{name}",
@@ -120,15 +120,21 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _postmaster(data: str) -> tuple[int, str] | None:
+def postmaster(data: str) -> int | None:
+    """The process of the server that runs in a data directory, from its lock file; None where none does."""
+    process = (_lines(os.path.join(data, "postmaster.pid")) or [""])[0]
+    return int(process) if process.isdigit() and os.path.exists(f"/proc/{process}") else None
+
+
+def listening_at(data: str) -> tuple[int, str] | None:
     """Port and socket directory of the server that runs in a data directory, from its lock file.
 
     Source: PostgreSQL, src/include/utils/pidfile.h.
     """
     lines = _lines(os.path.join(data, "postmaster.pid"))
-    if len(lines) < 5 or not lines[0].isdigit() or not lines[3].isdigit() or not lines[4]:
+    if len(lines) < 5 or not lines[3].isdigit() or not lines[4]:
         return None
-    return (int(lines[3]), lines[4]) if os.path.exists(f"/proc/{lines[0]}") else None
+    return (int(lines[3]), lines[4]) if postmaster(data) is not None else None
 
 
 def _data(data: str) -> tuple[str | None, str | None]:

@@ -90,3 +90,9 @@ class Managed(PgOpsError):
     """Another manager (Patroni, a managed service) owns what would have to be changed."""
 
     code = "managed"
+
+
+class SettingsRefused(PgOpsError):
+    """The server did not come up with its new settings, or did not take them; the former ones are back."""
+
+    code = "settings_refused"

@@ -94,6 +94,16 @@ class Layout:
         return os.path.join(self.data, "state")
 
     @property
+    def before(self) -> str:
+        """What was there before pgops.fleet changed it, for when it is taken back."""
+        return os.path.join(self.data, "before.json")
+
+    @property
+    def journal(self) -> str:
+        """What a change of settings that is under way has to be able to put back."""
+        return os.path.join(self.data, "settings.journal.json")
+
+    @property
     def lock(self) -> str:
         """Held by whoever changes what is installed on the host; nobody but root can put anything there."""
         return self._below("run/pgops.lock") if self.prefix == "/" else self._below("pgops.lock")

@@ -20,17 +20,21 @@ class Change:
 
     ``subject`` names it ("role pgops", "file /etc/..."). ``before`` and ``after`` are text, a mapping,
     or None where the thing is absent; they are shown to people, so secrets never stand in them.
-    ``step`` is what the owner of the plan needs to carry it out; it is neither shown nor compared.
+    ``step`` is what the owner of the plan needs to carry it out; it is neither shown nor compared. ``verb`` names an
+    action that is none of create, update and remove.
     """
 
     subject: str
     before: Any = None
     after: Any = None
     step: Any = field(default=None, repr=False, compare=False)
+    verb: str = ""
 
     @property
     def action(self) -> str:
-        """One of create, update, remove."""
+        """One of create, update, remove, or the change's own verb."""
+        if self.verb:
+            return self.verb
         if self.before is None:
             return "create"
         return "remove" if self.after is None else "update"

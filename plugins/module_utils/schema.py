@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,23 +24,16 @@ from . import (
 from .access import Access, AccessFiles
 from .collectors import Collector
 from .contents import Contents
-from .errors import Busy, Conflict, InvalidInput, PermissionMissing, QueryFailed
+from .errors import Conflict, InvalidInput
 from .installation import execute, install, unhurried
+from .locking import locked
 from .plan import Change, Plan, changes, difference
 from .roles import Holding
 from .server import Session, connect, statement
 from .sources import Sources, below, unpack
 from .target import Target
 
-HOLDER = """
-SELECT l.pid AS process, a.usename AS role, a.application_name AS program, a.client_addr::text AS address
-FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON l.pid = a.pid
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-  AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-  AND l.classid::bigint = hashtext('pgops.fleet')::bigint & 4294967295 AND l.objid = 1
-"""
-
-LOCK = "SELECT pg_advisory_lock(hashtext('pgops.fleet'), 1)"
+NEEDED = "roles, a database and access rules cannot be made"
 
 
 @dataclass(frozen=True)
@@ -88,33 +80,6 @@ class Current:
 
 
 # --- reading
-
-
-@contextlib.contextmanager
-def locked(target: Target) -> Iterator[Session]:
-    """A superuser's session that keeps other runs out until it ends, as far as they log in to the same database.
-
-    Raises PermissionMissing, Managed, Busy.
-    """
-    with connect(replace(target, lock_timeout=30.0)) as session:
-        if not session.superuser:
-            neighbours.refuse_ops_database(neighbours.manager(session))
-            raise PermissionMissing(
-                f"Role {session.user} is no superuser; roles, a database and access rules cannot be made with it.",
-                "Log in as a superuser: become root or postgres on the host, or set login_user.",
-            )
-        try:
-            session.value(LOCK)
-        except QueryFailed as error:
-            if error.sqlstate == "55P03":
-                raise Busy(f"Another run has worked on this server for 30 seconds: {_holder(session)}.") from error
-            raise
-        yield session
-
-
-def _holder(session: Session) -> str:
-    found = session.row(HOLDER) or {}
-    return ", ".join(f"{name} {value}" for name, value in found.items() if value) or "it ended just now"
 
 
 def read(session: Session, name: str, node: str, with_access: bool, with_contents: bool = True) -> Current:
@@ -348,7 +313,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         return _removed(target, params, check_mode)
     wanted = desired(params)
     networks = access.resolve(params["peers"])
-    with locked(target) as session:
+    with locked(target, NEEDED) as session:
         current = read(session, wanted.database, wanted.node, with_access=True)
         made = plan(current, wanted, session.scram, networks)
         if not check_mode:
@@ -361,7 +326,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
 
 def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     name = database.checked(params["database"])
-    with locked(target) as session:
+    with locked(target, NEEDED) as session:
         current = read(session, name, "", with_access=True, with_contents=False)
         current = replace(current, holdings=roles.holdings(session))
         made = removal(current, params["purge"])

@@ -151,6 +151,15 @@ def states(names: Iterable[str]) -> dict[str, State]:
     }
 
 
+def main_process(name: str) -> int:
+    """The process that a service runs, 0 for none.
+
+    Raises HostFailed.
+    """
+    said = _systemctl("show", "--property=MainPID", "--value", "--", name).strip()
+    return int(said) if said.isdigit() else 0
+
+
 def stop(names: Sequence[str]) -> None:
     """Stop units, and what they run; one that systemd does not know (5) is stopped.
 

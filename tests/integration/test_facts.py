@@ -14,7 +14,7 @@ import facts_contract
 import pytest
 from servers import Server
 
-from pgops import schema, server, sources
+from pgops import locking, schema, server, sources
 from pgops.errors import InvalidInput
 from pgops.facts import gathering, instance
 from pgops.target import Target
@@ -54,7 +54,7 @@ def remote(running: Server, user: str, password: str = PASSWORD) -> Target:
 def install(running: Server) -> None:
     """The ops database with one round of samples."""
     desired = schema.Desired(cluster="shop", node="node1", sources=sources.gather(str(LIBRARY), (".sql",)))
-    with schema.locked(local(running)) as session:
+    with locking.locked(local(running), "this cannot be done") as session:
         current = schema.read(session, desired.database, desired.node, with_access=False)
         schema.apply(session, current, desired, schema.plan(current, desired, session.scram))
     running.psql("SELECT pgops.collect_database_metrics()", "pgops")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from deploying import LIBRARY, deploy, withdraw
+from deploying import LIBRARY, deploy, target, withdraw
 from servers import Server
 
-from pgops import agent, jobs, sources
+from pgops import agent, jobs, settings, sources
 
 ANSIBLES = {"changed", "diff", "warnings"}
 ONLY_SOMETIMES = {"code", "skipped_reason"}
@@ -69,3 +69,10 @@ def test_schedule(tmp_path: Path) -> None:
     job = {**JOB, "user": "pgops", "writable": [], "enabled": True}
     params = {"instance": "main", "state": "present", "backend": "none", "prefix": str(tmp_path), "jobs": [job]}
     assert returned(jobs.converge(params, True)) == documented("pg_ops_schedule") - ONLY_SOMETIMES
+
+
+def test_settings(server: Server, tmp_path: Path) -> None:
+    params = {"instance": "main", "state": "present", "lists": "merge", "restart": "never", "prefix": str(tmp_path)}
+    wanted = {"settings": {"work_mem": "8MB"}, "after_primary": False}
+    result = settings.converge(target(server), {**params, **wanted}, True)
+    assert returned(result) == documented("pg_ops_settings") - ONLY_SOMETIMES

@@ -36,6 +36,7 @@ def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
         "node": "db1/17-main",
         "peers": [PEER],
         "credential": True,
+        "role": "",
     }
     several = targets(facts(("17-main", 5432), ("17-archive", 5433)), [], "db1", "orders", [PEER])
     assert [(found["cluster"], found["peers"]) for found in several] == [

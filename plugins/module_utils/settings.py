@@ -1,0 +1,173 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A server's settings as they are to be, as one transaction, and as they were before."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import assignments, before, configured, controldata, files, service, transaction
+from .assignments import Desired, SettingsPlan
+from .before import Former, Formers
+from .configured import Current
+from .controldata import AT_LEAST_THE_PRIMARYS
+from .errors import HostFailed, InvalidInput, PgOpsError, Unsupported
+from .layout import Layout
+from .locking import locked
+from .parameters import LIBRARIES, Value, elements, value_of
+from .plan import Plan
+from .server import Session
+from .service import Service
+from .target import Target
+from .transaction import Scene
+
+PATIENCE = 30
+"""Seconds that a standby is waited for to have replayed what its primary has come to."""
+
+NEEDED = "settings cannot be changed"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a capability wants of the server's settings; ``absent`` takes back what it changed, ``after_primary`` is
+    for a standby whose primary has just been brought to the same."""
+
+    capability: str
+    desired: Desired
+    absent: bool = False
+    after_primary: bool = False
+
+
+def wish(params: Mapping[str, Any]) -> Wish:
+    """What the arguments of pg_ops_settings ask for.
+
+    Raises InvalidInput.
+    """
+    values = {str(name): value_of(value) for name, value in params["settings"].items()}
+    lowered = [name.lower() for name in values]
+    twice = sorted(name for name in values if lowered.count(name.lower()) > 1)
+    if twice:
+        raise InvalidInput(f"settings has one parameter twice: {', '.join(twice)}.", "Case makes no difference.")
+    desired = Desired(values, params["restart"] == "if_required", params["lists"] == "replace")
+    return Wish("settings", desired, params["state"] == "absent", params["after_primary"])
+
+
+def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read, plan, and unless in check mode apply; what pg_ops_settings returns."""
+    wanted = wish(params)
+    layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
+    if check_mode or layout is None:
+        return settle(target, layout, wanted, check_mode)
+    with files.exclusive(layout.lock, seconds=60):
+        started = transaction.interrupted(layout.journal)
+        for change in started:
+            transaction.repair(change.step)
+        result = settle(target, layout, wanted, check_mode=False)
+    repaired = Plan(started).result()
+    return {
+        **result,
+        **{key: repaired[key] + result[key] for key in ("diff", "changes")},
+        "changed": bool(started) or result["changed"],
+    }
+
+
+def settle(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
+    """The same, once no other run of this host is in the way."""
+    formers = before.read(layout.before, wanted.capability) if layout else {}
+    with locked(target, NEEDED) as session:
+        current = read(session, dict.fromkeys(formers) if wanted.absent else wanted.desired.values)
+        if wanted.absent:
+            made = assignments.removal(current, formers, wanted.desired.restart)
+        else:
+            made = _planned(session, current, wanted, check_mode)
+        scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
+        ended = transaction.sessions(session) if made.restarts else 0
+        if made.plan and not check_mode:
+            transaction.apply(scene, session, current, made, _remembered(current, formers, made, wanted.absent))
+        elif layout and not check_mode:
+            _settled(layout, wanted, current, formers, made)
+    return {
+        **made.plan.result(),
+        "pending": [] if made.restarts else list(made.pending),
+        "deferred": list(made.deferred),
+        "restarted": bool(made.restarts),
+        "sessions_ended": ended,
+    }
+
+
+def _planned(session: Session, current: Current, wanted: Wish, check_mode: bool) -> SettingsPlan:
+    """The plan; where a standby follows its primary, once what the primary has come to has been replayed."""
+    made = assignments.plan(current, wanted.desired)
+    if not wanted.after_primary:
+        return made
+    if check_mode:
+        return assignments.plan(replace(current, primary=dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)), wanted.desired)
+    deadline = time.monotonic() + PATIENCE
+    while made.deferred and time.monotonic() < deadline:
+        time.sleep(0.5)
+        made = assignments.plan(_with_primary(session, current), wanted.desired)
+    return made
+
+
+def read(session: Session, values: Mapping[str, Value]) -> Current:
+    """What is configured and what runs of the parameters named, with what the host's files tell besides."""
+    libraries = {
+        name: value if isinstance(value, tuple) else elements(value or "")
+        for name, value in values.items()
+        if name.lower() in LIBRARIES
+    }
+    return _with_primary(session, configured.read(session, list(values), libraries))
+
+
+def _with_primary(session: Session, current: Current) -> Current:
+    if not (session.in_recovery and session.target.local):
+        return current
+    with contextlib.suppress(HostFailed):
+        return replace(current, primary=controldata.read(current.data_directory, _bin_directory(session)))
+    return current
+
+
+def _bin_directory(session: Session) -> str:
+    return str(session.value("SELECT setting FROM pg_config() WHERE name = 'BINDIR'"))
+
+
+def _service(session: Session, current: Current, target: Target, made: SettingsPlan) -> Service | None:
+    """How the server is restarted; None where it need not be and cannot be."""
+    if not made.plan:
+        return None
+    try:
+        if not target.local:
+            raise Unsupported(
+                "The server is reached over the network, so it cannot be restarted from here.",
+                "Run this on its host, over its socket; or leave restart at 'never'.",
+            )
+        return service.of(current.data_directory, _bin_directory(session))
+    except PgOpsError:
+        if made.restarts:
+            raise
+        return None
+
+
+def _remembered(current: Current, formers: Formers, made: SettingsPlan, absent: bool) -> Mapping[str, Former]:
+    if absent:
+        return {name: former for name, former in formers.items() if name in _waiting(made)}
+    names = [setting.parameter.name for setting in made.steps]
+    entries = {name: current.entry(name, automatic=True) for name in names}
+    present = {name: entry.value if entry else None for name, entry in entries.items()}
+    return before.remembered(formers, present, {setting.parameter.name: setting.text for setting in made.steps})
+
+
+def _waiting(made: SettingsPlan) -> set[str]:
+    return {str(one["name"]) for one in made.deferred}
+
+
+def _settled(layout: Layout, wanted: Wish, current: Current, formers: Formers, made: SettingsPlan) -> None:
+    """There is nothing to change: forget what a killed run had begun, and what is no longer to be put back."""
+    if files.read(layout.journal):
+        files.apply([layout.journal])
+    if wanted.absent and formers:
+        before.write(layout.before, wanted.capability, _remembered(current, formers, made, absent=True))

@@ -1,0 +1,140 @@
+"""What values of configuration parameters mean."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops import parameters
+from pgops.errors import InvalidInput
+from pgops.parameters import Parameter
+
+BUFFERS = Parameter("shared_buffers", "integer", "8kB", "16", "1073741823", context="postmaster")
+WORK_MEM = Parameter("work_mem", "integer", "kB", "64", "2147483647")
+TIMEOUT = Parameter("archive_timeout", "integer", "s", "0", "1073741823", context="sighup")
+DELAY = Parameter("vacuum_cost_delay", "real", "ms", "0", "100")
+COST = Parameter("seq_page_cost", "real", None, "0", "1.79769e+308")
+CONNECTIONS = Parameter("max_connections", "integer", None, "1", "262143", context="postmaster")
+MODE = Parameter("unix_socket_permissions", "integer", None, "0", "511", context="postmaster")
+AUTOVACUUM = Parameter("autovacuum", "bool", context="sighup")
+ARCHIVE = Parameter("archive_mode", "enum", choices=("always", "on", "off"), context="postmaster")
+LEVEL = Parameter("wal_level", "enum", choices=("minimal", "replica", "logical"), context="postmaster")
+PRELOAD = Parameter("shared_preload_libraries", "string", context="postmaster")
+NAME = Parameter("cluster_name", "string", context="postmaster")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "one", "other"),
+    [
+        (BUFFERS, "128MB", "16384"),
+        (BUFFERS, "128MB", "0x4000"),
+        (BUFFERS, "1GB", "1024MB"),
+        (BUFFERS, "0.1GB", "102MB"),
+        (WORK_MEM, "4MB", "4096"),
+        (WORK_MEM, " 4 MB ", "4096kB"),
+        (TIMEOUT, "10min", "600"),
+        (TIMEOUT, "1d", "24h"),
+        (TIMEOUT, "1500ms", "2"),
+        (DELAY, "2.5ms", "2500us"),
+        (COST, "1", "1.0"),
+        (COST, "1e1", "10"),
+        (MODE, "0777", "511"),
+        (AUTOVACUUM, "on", "YES"),
+        (AUTOVACUUM, "f", "0"),
+        (ARCHIVE, "true", "on"),
+        (ARCHIVE, "NO", "off"),
+        (LEVEL, "Replica", "replica"),
+        (PRELOAD, "a,b", ' a , "b" '),
+        (PRELOAD, "", " "),
+    ],
+)
+def test_values_that_mean_the_same(parameter, one, other):
+    assert parameter.meaning(one) == parameter.meaning(other)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "one", "other"),
+    [
+        (BUFFERS, "128MB", "128"),
+        (PRELOAD, "a,b", "b,a"),
+        (NAME, "Main", "main"),
+        (ARCHIVE, "always", "on"),
+    ],
+)
+def test_values_that_do_not(parameter, one, other):
+    assert parameter.meaning(one) != parameter.meaning(other)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "said"),
+    [
+        (BUFFERS, "128mb", "in B, kB, MB, GB, TB"),
+        (BUFFERS, "10s", "in B, kB, MB, GB, TB"),
+        (BUFFERS, "lots", "takes a number"),
+        (BUFFERS, "1kB", "16 to 1073741823 8kB"),
+        (CONNECTIONS, "0", "1 to 262143"),
+        (CONNECTIONS, "100 MB", "without a unit"),
+        (CONNECTIONS, "", "takes a number"),
+        (TIMEOUT, "-1", "0 to"),
+        (AUTOVACUUM, "o", "on or off"),
+        (AUTOVACUUM, "", "on or off"),
+        (ARCHIVE, "sometimes", "always, on, off"),
+        (LEVEL, "true", "minimal, replica, logical"),
+        (PRELOAD, "a,,b", "separated by commas"),
+        (PRELOAD, 'a,"b', "separated by commas"),
+        (PRELOAD, "a,", "separated by commas"),
+    ],
+)
+def test_what_is_no_value(parameter, text, said):
+    with pytest.raises(InvalidInput) as error:
+        parameter.meaning(text)
+    assert parameter.name in str(error.value)
+    assert said in str(error.value)
+
+
+def test_what_yaml_gives():
+    declared = [None, True, False, 100, 2.5, "on", ["a", 1], []]
+    assert [parameters.value_of(value) for value in declared] == [
+        None,
+        "on",
+        "off",
+        "100",
+        "2.5",
+        "on",
+        ("a", "1"),
+        (),
+    ]
+
+
+@pytest.mark.parametrize("declared", [{"a": 1}, [["a"]], [None], "a\nb", "a\0"])
+def test_what_yaml_must_not_give(declared):
+    with pytest.raises(InvalidInput):
+        parameters.value_of(declared)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0\r\n", codec="utf-8"), min_size=1)))
+def test_a_list_survives_its_text(words):
+    assert parameters.elements(parameters.joined(words)) == tuple(words)
+
+
+@given(st.lists(st.sampled_from("abcd"), unique=True), st.lists(st.sampled_from("abcd")))
+def test_merging_loses_nothing_and_moves_nothing(there, wanted):
+    result = parameters.merged(there, wanted)
+    assert result[: len(there)] == tuple(there)
+    assert set(result) == {*there, *wanted}
+    assert len(set(result)) == len(result)
+
+
+@given(st.integers(16, 100_000))
+def test_a_number_without_unit_is_in_the_own_unit(blocks):
+    assert BUFFERS.meaning(str(blocks)) == blocks == BUFFERS.meaning(f"{blocks * 8}kB")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "setting", "shown"),
+    [(BUFFERS, "16384", "128MB"), (WORK_MEM, "4097", "4097kB"), (TIMEOUT, "600", "10min"), (TIMEOUT, "0", "0"),
+     (CONNECTIONS, "100", "100"), (AUTOVACUUM, "on", "on")],
+)  # fmt: skip
+def test_a_number_is_shown_in_its_largest_unit(parameter, setting, shown):
+    assert parameter.human(setting) == shown

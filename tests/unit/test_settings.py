@@ -1,0 +1,179 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has to change in a server's settings, what is put back, and the file that ALTER SYSTEM writes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops import assignments, autoconf, before
+from pgops.assignments import Desired, SettingsPlan
+from pgops.before import Former
+from pgops.configured import Current, Entry, Running
+from pgops.errors import Conflict, InvalidInput, Managed
+from pgops.parameters import Parameter
+
+AUTO = "/data/postgresql.auto.conf"
+PARAMETERS = [
+    Parameter("work_mem", "integer", "kB", "64", "2147483647"),
+    Parameter("max_connections", "integer", None, "1", "262143", context="postmaster"),
+    Parameter("shared_preload_libraries", "string", context="postmaster"),
+    Parameter("log_destination", "string", context="sighup"),
+]
+RUNS = {"work_mem": "4096", "max_connections": "100", "shared_preload_libraries": "", "log_destination": "stderr"}
+SERVER = Current(
+    running={
+        **{one.name: Running(one, RUNS[one.name], default=RUNS[one.name]) for one in PARAMETERS},
+        "data_directory": Running(Parameter("data_directory", "string"), "/data"),
+    },
+    version_num=170004,
+)
+LIBRARIES = st.lists(st.sampled_from(["a", "b", "c", "d e"]), unique=True)
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "work_mem": st.one_of(st.none(), st.integers(64, 10_000).map(lambda size: f"{size}kB")),
+        "max_connections": st.one_of(st.none(), st.integers(1, 500).map(str)),
+        "shared_preload_libraries": LIBRARIES.map(tuple),
+    },
+)
+
+
+def applied(current: Current, made: SettingsPlan) -> Current:
+    """The server after a plan without a restart."""
+    entries = list(current.entries)
+    for setting in made.steps:
+        name = setting.parameter.name
+        entries = [entry for entry in entries if not (entry.name == name and entry.automatic)]
+        if setting.text is not None:
+            entries.append(Entry(name, setting.text, AUTO, len(entries) + 1))
+    return replace(current, entries=tuple(entries))
+
+
+def with_lines(*lines: tuple[str, str], file: str = AUTO) -> Current:
+    return replace(
+        SERVER, entries=tuple(Entry(name, value, file, place) for place, (name, value) in enumerate(lines))
+    )
+
+
+@given(VALUES, VALUES)
+def test_what_was_planned_once_is_not_planned_again(first, second):
+    there = applied(SERVER, assignments.plan(SERVER, Desired(first)))
+    done = applied(there, assignments.plan(there, Desired(second)))
+    assert assignments.plan(done, Desired(second)).steps == []
+
+
+@given(VALUES, VALUES)
+def test_what_was_changed_is_put_back(first, second):
+    there = applied(SERVER, assignments.plan(SERVER, Desired(first)))
+    made = assignments.plan(there, Desired(second))
+    names = [one.parameter.name for one in made.steps]
+    present = {name: entry.value if entry else None for name in names for entry in [there.entry(name)]}
+    formers = before.remembered({}, present, {one.parameter.name: one.text for one in made.steps})
+    done = applied(there, made)
+    back = applied(done, assignments.removal(done, formers, restart=False))
+    for name in names:
+        entry = back.entry(name)
+        assert (entry.value if entry else None) == present[name]
+
+
+def test_a_list_that_cannot_be_emptied_is_named_with_its_line():
+    there = with_lines(("shared_preload_libraries", "a"), file="/etc/postgresql.conf")
+    with pytest.raises(Conflict, match="line 0 sets it to a"):
+        assignments.plan(there, Desired({"shared_preload_libraries": ()}, replace_lists=True))
+    ours = with_lines(("shared_preload_libraries", "a"))
+    (setting,) = assignments.plan(ours, Desired({"shared_preload_libraries": ()}, replace_lists=True)).steps
+    assert setting.text is None
+
+
+def test_lists_other_than_of_libraries_are_as_declared():
+    there = with_lines(("log_destination", "stderr, csvlog"))
+    (setting,) = assignments.plan(there, Desired({"log_destination": ("syslog",)})).steps
+    assert (setting.text, setting.words) == ("syslog", None)
+
+
+def test_a_manager_of_the_settings_is_left_alone():
+    managed = replace(SERVER, manager="Patroni")
+    assert not assignments.plan(managed, Desired({"work_mem": "4MB"})).plan
+    with pytest.raises(Managed, match="patronictl edit-config --pg work_mem=8MB"):
+        assignments.plan(managed, Desired({"work_mem": "8MB"}))
+
+
+def test_what_waited_before_is_part_of_the_restart():
+    waits = replace(SERVER.running["max_connections"], pending=True)
+    there = replace(with_lines(("max_connections", "200")), running={**SERVER.running, "max_connections": waits})
+    made = assignments.plan(there, Desired({"shared_preload_libraries": ("a",)}, restart=True))
+    assert made.plan.result()["changes"] == ["update setting shared_preload_libraries", "restart server"]
+    assert made.restarts[0].after == {"max_connections": "200", "shared_preload_libraries": "a"}
+    assert not assignments.plan(there, Desired({"work_mem": "8MB"}, restart=True)).restarts
+
+
+def test_secrets_are_not_shown():
+    secret = Parameter("primary_conninfo", "string", context="sighup")
+    there = replace(SERVER, running={**SERVER.running, secret.name: Running(secret, "password=old")})
+    made = assignments.plan(there, Desired({secret.name: "password=new"}))
+    assert "password" not in str(made.plan.result())
+    assert made.steps[0].text == "password=new"
+
+
+def with_standby() -> Current:
+    there = with_lines(("max_connections", "150"))
+    return replace(there, in_recovery=True, primary={"max_connections": 150})
+
+
+def test_a_standby_waits_for_its_primary():
+    standby = replace(SERVER, in_recovery=True, primary={"max_connections": 100})
+    made = assignments.plan(standby, Desired({"max_connections": "50", "work_mem": "8MB"}))
+    assert [one.parameter.name for one in made.steps] == ["work_mem"]
+    assert made.deferred[0]["primary"] == 100
+    assert assignments.plan(standby, Desired({"max_connections": "150"})).steps
+    gone = assignments.removal(with_standby(), {"max_connections": Former(None, "150")}, restart=False)
+    assert (gone.steps, gone.deferred[0]["name"]) == ([], "max_connections")
+    lowered = replace(standby, primary={"max_connections": 50})
+    assert assignments.plan(lowered, Desired({"max_connections": "50"})).steps
+
+
+def test_unknown_parameters_are_those_of_libraries():
+    assert assignments.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).steps
+    with pytest.raises(InvalidInput, match="PostgreSQL 17 has no parameter"):
+        assignments.plan(SERVER, Desired({"log_timing": "off"}))
+
+
+# What was there before
+
+
+def test_the_first_value_is_the_one_to_go_back_to():
+    first = before.remembered({}, {"a": "1"}, {"a": "2"})
+    assert before.remembered(first, {"a": "2"}, {"a": "3"}) == {"a": Former("1", "3")}
+    assert before.remembered(first, {"a": "by hand"}, {"a": "3"}) == {"a": Former("by hand", "3")}
+
+
+def test_capabilities_keep_their_own(tmp_path):
+    path = str(tmp_path / "before.json")
+    before.write(path, "settings", {"a": Former(None, "1")})
+    before.write(path, "statements", {"b": Former("x", "y")})
+    before.write(path, "settings", {})
+    assert before.read(path, "settings") == {}
+    assert before.read(path, "statements") == {"b": Former("x", "y")}
+    before.write(path, "statements", {})
+    assert not (tmp_path / "before.json").exists()
+
+
+# The file
+
+
+def test_lines_of_others_stay_as_they_are():
+    text = "# Do not edit\nwork_mem = '8MB'\nWORK_MEM = '9MB'\nport='1'\nx.y = 'it''s'"
+    made = autoconf.replaced(text, {"work_mem": None, "x.Y": "a'b\\c"})
+    assert made == "# Do not edit\nport='1'\nx.Y = 'a''b\\\\c'\n"
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c.d"]), st.one_of(st.none(), st.text("ab'\\ =", max_size=5))))
+def test_putting_in_twice_is_as_once(values):
+    once = autoconf.replaced("keep = '1'\n", values)
+    assert autoconf.replaced(once, values) == once
+    assert once.startswith("keep = '1'\n")
