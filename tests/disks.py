@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def small(place: Path) -> Iterator[bool]:
-    """Mount a file system of 1.5 MB at a new directory; false where that cannot be done here."""
+def small(place: Path, size: str = "1536k") -> Iterator[bool]:
+    """Mount a small file system at a new directory; false where that cannot be done here."""
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
     try:
         yield mounted

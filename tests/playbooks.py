@@ -35,7 +35,7 @@ class Run:
     @property
     def modules(self) -> dict[str, int]:
         """How many modules ran on each host."""
-        local = {"set_fact", "include_tasks", "assert", "validate_argument_spec", "include_role", "debug"}
+        local = {"set_fact", "include_tasks", "assert", "validate_argument_spec", "include_role", "debug", "group_by"}
         counted: dict[str, int] = {}
         for said in self.outcomes:
             if said["module"].rpartition(".")[2] not in local:

@@ -341,10 +341,10 @@ class Server:
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def until(holds: Callable[[], bool], state: str) -> None:
-    """Wait for a condition; raises RuntimeError where it does not come to hold."""
-    deadline = time.monotonic() + PATIENCE
+def until(holds: Callable[[], bool], state: str, patience: float = PATIENCE) -> None:
+    """Wait for a condition; raises RuntimeError where it does not come to hold within so many seconds."""
+    deadline = time.monotonic() + patience
     while not holds():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not {state} within {PATIENCE:.0f} s")
+            raise RuntimeError(f"not {state} within {patience:.0f} s")
         time.sleep(0.02)

@@ -266,11 +266,6 @@ def _give(step: Given) -> None:
 
 def removal(layout: Layout, user: str) -> Plan:
     """What takes the instance away, and with the last instance of a host the agent itself and its user."""
-    if files.read(layout.before):
-        raise Conflict(
-            f"{layout.before} holds what server settings were before pgops.fleet changed them.",
-            "Put them back first: pgops.fleet.remove does, or pg_ops_settings with state absent.",
-        )
     paths = [layout.configuration, layout.data]
     others = [name for name in instances(layout) if name != layout.instance]
     if not others:
@@ -288,6 +283,14 @@ class OldUser:
     """Step: remove the operating system's user that we made."""
 
     name: str
+
+
+def _refuse_to_forget(layout: Layout) -> None:
+    if files.read(layout.before):
+        raise Conflict(
+            f"{layout.before} holds what server settings were before pgops.fleet changed them.",
+            "Put them back first: pgops.fleet.remove does, or pg_ops_settings with state absent.",
+        )
 
 
 def remove(made: Plan) -> None:
@@ -340,7 +343,10 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_agent returns."""
     layout = Layout(params["instance"], params["prefix"])
     if params["state"] == "absent":
-        return _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode).result()
+        if not check_mode:  # which does not put settings back either
+            _refuse_to_forget(layout)
+        gone = _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode)
+        return gone.result()
     wish = desired(params)
     missing = driver_missing(wish.python)
     if missing and not check_mode:
@@ -360,7 +366,7 @@ def _interrupted(layout: Layout) -> tuple[Change, ...]:
     # Only now: it takes the driver along, which costs as much as all the rest.
     from .transaction import interrupted, repair
 
-    found = interrupted(layout.journal)
+    found = interrupted(layout)
     return tuple(replace(change, step=functools.partial(repair, change.step)) for change in found)
 
 

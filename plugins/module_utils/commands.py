@@ -55,7 +55,10 @@ def run(
 def _identity(owner: int | None) -> dict[str, Any]:
     if owner is None or os.geteuid() != 0 or owner == 0:
         return {}
-    user = pwd.getpwuid(owner)
+    try:
+        user = pwd.getpwuid(owner)
+    except KeyError as error:
+        raise HostFailed(f"This host has no user with the number {owner}.") from error
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
     return {"user": owner, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
 

@@ -8,9 +8,10 @@ A run that was killed in the middle leaves it behind, and the next one finds it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from . import documents
+from .before import Former, Formers
 from .service import Service
 
 FORMAT = 1
@@ -21,10 +22,13 @@ HINT = "A killed run left it: see whether postgresql.auto.conf is as it should b
 class Journal:
     """``values`` are those of postgresql.auto.conf before the change, None for parameters that were not in it.
 
-    ``restarting`` is set when the server is about to be stopped: only then is it for the next run to start it.
+    ``formers`` is what was known before the change, of the settings that ``capability`` has changed. ``restarting``
+    is set when the server is about to be stopped: only then is it for the next run to start it.
     """
 
     values: Mapping[str, str | None]
+    capability: str
+    formers: Formers = field(default_factory=dict)
     service: Service | None = None
     restarting: bool = False
 
@@ -37,8 +41,13 @@ def read(path: str) -> Journal | None:
     data = documents.read(path, FORMAT, HINT)
     if data is None:
         return None
-    started = Service(**data["service"]) if data["service"] else None
-    return Journal(dict(data["values"]), started, bool(data["restarting"]))
+    return Journal(
+        values=dict(data["values"]),
+        capability=data["capability"],
+        formers={name: Former(**one) for name, one in data["formers"].items()},
+        service=Service(**data["service"]) if data["service"] else None,
+        restarting=bool(data["restarting"]),
+    )
 
 
 def write(path: str, journal: Journal) -> None:

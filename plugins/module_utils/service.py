@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from . import commands, discovery, units
 from .errors import HostFailed, Unsupported
+from .server import acting_as
 
 UNIT = re.compile(r"^(?:0::|\d+:name=systemd:)/.*?([^/]+\.service)$", re.MULTILINE)
 LONGEST_START = 600
@@ -50,10 +51,16 @@ def of(data_directory: str, bin_directory: str) -> Service:
             "The server is the first process of a container, which ends with it.",
             "Restart the container to bring the settings into force, and leave restart at 'never'.",
         )
+    owner = os.stat(data_directory).st_uid
+    if os.stat(f"/proc/{process}").st_uid != owner:
+        raise Unsupported(
+            f"Process {process}, which postmaster.pid in {data_directory} names, is not of the directory's owner.",
+            "See what wrote that file: restarting the wrong service helps nobody.",
+        )
     return Service(
         data_directory=data_directory,
         bin_directory=bin_directory,
-        owner=os.stat(data_directory).st_uid,
+        owner=owner,
         unit=_unit(process),
         cluster=_cluster(data_directory),
         log=_standard_error(process),
@@ -123,7 +130,13 @@ def mark(service: Service, log_directory: str) -> Mark:
     collected = os.path.join(glob.escape(os.path.join(service.data_directory, log_directory)), "*")
     started = os.path.join(glob.escape(service.data_directory), "pg_ctl.log")
     patterns = (*([glob.escape(service.log)] if service.log else []), started, collected)
-    return Mark(patterns, {path: os.path.getsize(path) for path in _logs(patterns)}, time.time())
+    with _as_owner(service):
+        return Mark(patterns, {path: os.path.getsize(path) for path in _logs(patterns)}, time.time())
+
+
+def _as_owner(service: Service) -> contextlib.AbstractContextManager[None]:
+    """As root, logs are read as the server's user: it could put any file in their place."""
+    return acting_as(service.owner if os.geteuid() == 0 else None)
 
 
 def _logs(patterns: Iterable[str]) -> list[str]:
@@ -133,10 +146,11 @@ def _logs(patterns: Iterable[str]) -> list[str]:
 def said_since(service: Service, since: Mark) -> str:
     """The last lines that the server has logged since a moment: those that tell of an error, where there are any."""
     lines: list[str] = []
-    for path in dict.fromkeys(_logs(since.patterns)):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            file.seek(since.sizes.get(path, 0))
-            lines += file.read(1 << 20).decode("utf-8", "replace").splitlines()
+    with _as_owner(service):
+        for path in dict.fromkeys(_logs(since.patterns)):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                file.seek(since.sizes.get(path, 0))
+                lines += file.read(1 << 20).decode("utf-8", "replace").splitlines()
     if not lines and service.unit:
         with contextlib.suppress(HostFailed):
             journal = ["journalctl", "--no-pager", "-q", "-o", "cat", "-u", service.unit, f"--since=@{int(since.at)}"]

@@ -15,7 +15,7 @@ from .assignments import Desired, SettingsPlan
 from .before import Former, Formers
 from .configured import Current
 from .controldata import AT_LEAST_THE_PRIMARYS
-from .errors import HostFailed, InvalidInput, PgOpsError, Unsupported
+from .errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from .layout import Layout
 from .locking import locked
 from .parameters import LIBRARIES, Value, elements, value_of
@@ -58,15 +58,22 @@ def wish(params: Mapping[str, Any]) -> Wish:
 
 def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_settings returns."""
-    wanted = wish(params)
     layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
+    return settled(target, layout, wish(params), check_mode)
+
+
+def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
+    """The settings as a capability wants them, and what was changed, as modules return it.
+
+    What a killed run has left is put right first; no other run of this host is let in between.
+    """
     if check_mode or layout is None:
-        return settle(target, layout, wanted, check_mode)
+        return _settled(target, layout, wanted, check_mode)
     with files.exclusive(layout.lock, seconds=60):
-        started = transaction.interrupted(layout.journal)
+        started = transaction.interrupted(layout)
         for change in started:
             transaction.repair(change.step)
-        result = settle(target, layout, wanted, check_mode=False)
+        result = _settled(target, layout, wanted, check_mode=False)
     repaired = Plan(started).result()
     return {
         **result,
@@ -75,21 +82,17 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     }
 
 
-def settle(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
-    """The same, once no other run of this host is in the way."""
+def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
     formers = before.read(layout.before, wanted.capability) if layout else {}
     with locked(target, NEEDED) as session:
         current = read(session, dict.fromkeys(formers) if wanted.absent else wanted.desired.values)
-        if wanted.absent:
-            made = assignments.removal(current, formers, wanted.desired.restart)
-        else:
-            made = _planned(session, current, wanted, check_mode)
+        made = _planned(session, current, wanted, formers, check_mode)
         scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
         ended = transaction.sessions(session) if made.restarts else 0
         if made.plan and not check_mode:
             transaction.apply(scene, session, current, made, _remembered(current, formers, made, wanted.absent))
         elif layout and not check_mode:
-            _settled(layout, wanted, current, formers, made)
+            _forget(layout, wanted, formers)
     return {
         **made.plan.result(),
         "pending": [] if made.restarts else list(made.pending),
@@ -99,17 +102,31 @@ def settle(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool
     }
 
 
-def _planned(session: Session, current: Current, wanted: Wish, check_mode: bool) -> SettingsPlan:
-    """The plan; where a standby follows its primary, once what the primary has come to has been replayed."""
-    made = assignments.plan(current, wanted.desired)
-    if not wanted.after_primary:
-        return made
-    if check_mode:
-        return assignments.plan(replace(current, primary=dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)), wanted.desired)
-    deadline = time.monotonic() + PATIENCE
+def _planned(session: Session, current: Current, wanted: Wish, formers: Formers, check_mode: bool) -> SettingsPlan:
+    """The plan; where a standby follows its primary, once what the primary has come to has been replayed.
+
+    Raises Conflict where something cannot be put back before the primary's is.
+    """
+
+    def planned(found: Current) -> SettingsPlan:
+        if wanted.absent:
+            return assignments.removal(found, formers, wanted.desired.restart)
+        return assignments.plan(found, wanted.desired)
+
+    made = planned(current)
+    follows = wanted.desired.restart if wanted.absent else wanted.after_primary
+    if made.deferred and follows and check_mode:
+        return planned(replace(current, primary=dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)))
+    deadline = time.monotonic() + (PATIENCE if follows else 0)
     while made.deferred and time.monotonic() < deadline:
         time.sleep(0.5)
-        made = assignments.plan(_with_primary(session, current), wanted.desired)
+        made = planned(_with_primary(session, current))
+    if made.deferred and wanted.absent:
+        names = ", ".join(str(one["name"]) for one in made.deferred)
+        raise Conflict(
+            f"{names} cannot be put back on this standby before the primary runs with a value as low.",
+            "Put it back on the primary first, with a restart: restart (in remove.yml pgops_restart) is if_required.",
+        )
     return made
 
 
@@ -154,20 +171,16 @@ def _service(session: Session, current: Current, target: Target, made: SettingsP
 
 def _remembered(current: Current, formers: Formers, made: SettingsPlan, absent: bool) -> Mapping[str, Former]:
     if absent:
-        return {name: former for name, former in formers.items() if name in _waiting(made)}
+        return {}
     names = [setting.parameter.name for setting in made.steps]
     entries = {name: current.entry(name, automatic=True) for name in names}
     present = {name: entry.value if entry else None for name, entry in entries.items()}
     return before.remembered(formers, present, {setting.parameter.name: setting.text for setting in made.steps})
 
 
-def _waiting(made: SettingsPlan) -> set[str]:
-    return {str(one["name"]) for one in made.deferred}
-
-
-def _settled(layout: Layout, wanted: Wish, current: Current, formers: Formers, made: SettingsPlan) -> None:
+def _forget(layout: Layout, wanted: Wish, formers: Formers) -> None:
     """There is nothing to change: forget what a killed run had begun, and what is no longer to be put back."""
     if files.read(layout.journal):
         files.apply([layout.journal])
     if wanted.absent and formers:
-        before.write(layout.before, wanted.capability, _remembered(current, formers, made, absent=True))
+        before.write(layout.before, wanted.capability, {})

@@ -31,6 +31,9 @@ PATIENCE = 30
 FROM_FILES = ("configuration file", "default")
 """Where a value comes from that this session sees as the server has it, and not as a role or database has its own."""
 
+HIDDEN = "(disabled)"
+"""What the server shows of archive_command while archive_mode is off, whatever it is (show_archive_command)."""
+
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
@@ -57,7 +60,6 @@ def apply(scene: Scene, session: Session, current: Current, made: SettingsPlan, 
     """
     undone = Undo(scene, _journal(scene, current, made))
     undone.keep()
-    kept = before.read(scene.layout.before, scene.capability) if scene.layout else {}
     marked = service.mark(scene.service, current.setting("log_directory")) if scene.service else None
     try:
         if scene.layout:
@@ -72,8 +74,6 @@ def apply(scene: Scene, session: Session, current: Current, made: SettingsPlan, 
     except (PgOpsError, KeyboardInterrupt) as error:
         said = service.said_since(scene.service, marked) if scene.service and marked else ""
         undone.undo(_refused(made, error, said, "could not be put back"))
-        if scene.layout:
-            before.write(scene.layout.before, scene.capability, kept)
         raise _refused(made, error, said, "are in force again") from error
     undone.forget()
 
@@ -81,11 +81,14 @@ def apply(scene: Scene, session: Session, current: Current, made: SettingsPlan, 
 def _journal(scene: Scene, current: Current, made: SettingsPlan) -> Journal:
     """What to put back: as it was before a killed run that this one finishes, where there was one."""
     found = journal.read(scene.layout.journal) if scene.layout else None
+    kept: before.Formers = before.read(scene.layout.before, scene.capability) if scene.layout else {}
     names = {setting.parameter.name for setting in made.steps}
     if made.restarts:
         names |= {str(one["name"]) for one in made.pending}
     values = {name: last_good(current, name) for name in sorted(names)}
-    return Journal({**values, **(found.values if found else {})}, scene.service)
+    if found and found.capability == scene.capability:
+        kept = found.formers
+    return Journal({**values, **(found.values if found else {})}, scene.capability, kept, scene.service)
 
 
 def last_good(current: Current, name: str) -> str | None:
@@ -169,6 +172,8 @@ def _other_value(now: Current, setting: Setting, restarted: bool) -> list[str]:
     if found is None:
         return [f"it has no parameter {name}"]
     entry = now.entry(name)
+    if found.value == HIDDEN:
+        return []
     waits = found.parameter.restarts and not restarted
     if entry is not None and entry.error and not found.pending:
         return [f"{entry.file}, line {entry.line}: {name}: {entry.error}"]
@@ -239,6 +244,8 @@ class Undo:
             else:
                 with answering(self.scene) as session:
                     _unwrite(session, self.journal.values)
+            if self.scene.layout:
+                before.write(self.scene.layout.before, self.journal.capability, self.journal.formers)
         except PgOpsError as error:
             raise SettingsRefused(
                 f"{otherwise.message} Putting them back: {error}",
@@ -261,8 +268,8 @@ def put_back(found: Service, values: Mapping[str, str | None]) -> None:
     """
     path = os.path.join(found.data_directory, autoconf.NAME)
     present = files.read(path)
-    if present is None:
-        raise HostFailed(f"{path} is not there.", "Is the data directory mounted?")
+    if present is None or present.kind != "file":
+        raise HostFailed(f"{path} is not there, or no file.", "Is the data directory mounted?")
     text = autoconf.replaced(present.content.decode("utf-8", "surrogateescape"), values)
     content = text.encode("utf-8", "surrogateescape")
     files.apply([File(path, content, present.mode, present.owner, present.group)])
@@ -273,27 +280,28 @@ def put_back(found: Service, values: Mapping[str, str | None]) -> None:
 class Interrupted:
     """Step: put back what a killed run has left, and start the server that it has stopped."""
 
-    path: str
+    layout: Layout
     journal: Journal
     service: Service
 
 
-def interrupted(path: str) -> tuple[Change, ...]:
+def interrupted(layout: Layout) -> tuple[Change, ...]:
     """The start of a server that a killed run has left stopped, as a change; none where there is no such server.
 
     Raises HostFailed.
     """
-    found = journal.read(path)
+    found = journal.read(layout.journal)
     if found is None or found.service is None or not found.restarting:
         return ()
     if discovery.postmaster(found.service.data_directory) is not None:
         return ()
     before_it = {"state": "stopped by a run that was killed while it changed settings"}
     after_it = {"state": "running with its former settings"}
-    return (Change("server", before_it, after_it, Interrupted(path, found, found.service), verb="start"),)
+    return (Change("server", before_it, after_it, Interrupted(layout, found, found.service), verb="start"),)
 
 
 def repair(step: Interrupted) -> None:
     """Raises HostFailed."""
     put_back(step.service, step.journal.values)
-    files.apply([step.path])
+    before.write(step.layout.before, step.journal.capability, step.journal.formers)
+    files.apply([step.layout.journal])

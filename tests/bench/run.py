@@ -23,6 +23,7 @@ import deployments  # noqa: E402
 import pythons  # noqa: E402
 import reports  # noqa: E402
 import rounds  # noqa: E402
+import segments  # noqa: E402
 from figures import Figures  # noqa: E402
 
 BUILD = ROOT / "build" / "bench"
@@ -38,6 +39,7 @@ def main() -> int:
         benchmarks: dict[str, Callable[[], Figures]] = {
             "collect": rounds.measure,
             "facts": lambda: reports.measure(venv, Path(work)),
+            "archive": segments.measure,
             "deploy": lambda: deployments.measure(venv),
             "task": lambda: deployments.measure_facts(venv),
         }

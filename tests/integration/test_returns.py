@@ -12,7 +12,7 @@ import yaml
 from deploying import LIBRARY, deploy, target, withdraw
 from servers import Server
 
-from pgops import agent, jobs, settings, sources
+from pgops import agent, archiving, jobs, settings, sources, statements
 
 ANSIBLES = {"changed", "diff", "warnings"}
 ONLY_SOMETIMES = {"code", "skipped_reason"}
@@ -76,3 +76,25 @@ def test_settings(server: Server, tmp_path: Path) -> None:
     wanted = {"settings": {"work_mem": "8MB"}, "after_primary": False}
     result = settings.converge(target(server), {**params, **wanted}, True)
     assert returned(result) == documented("pg_ops_settings") - ONLY_SOMETIMES
+
+
+def test_statements(server: Server, tmp_path: Path) -> None:
+    switches = dict.fromkeys(("track_planning", "track_utility", "track_io_timing", "configure"), True)
+    words = {"state": "present", "restart": "never", "track": "top", "compute_query_id": "auto", "database": "pgops"}
+    place = {"instance": "main", "prefix": str(tmp_path), "databases": [], "max": 5000}
+    result = statements.converge(target(server), {**switches, **words, **place}, True)
+    assert returned(result) == documented("pg_ops_statements") - ONLY_SOMETIMES
+
+
+def test_archiving(server: Server, tmp_path: Path) -> None:
+    words = {"state": "present", "restart": "never", "compression": "none", "cluster": "shop", "instance": "main"}
+    switches = dict.fromkeys(("replace", "another_server"), False)
+    place = {
+        "repository": str(tmp_path / "shop"),
+        "prefix": str(tmp_path),
+        "mount": None,
+        "python": "",
+        "timeout": 600,
+    }
+    result = archiving.converge(target(server), {**words, **switches, **place, "configure": True}, True)
+    assert returned(result) == documented("pg_ops_archiving") - ONLY_SOMETIMES

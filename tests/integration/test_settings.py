@@ -257,6 +257,8 @@ def test_a_killed_run_is_finished_or_undone_by_the_next(host: Host, moment: str)
     assert done["restarted"]
     assert host.show("max_connections") == "61"
     assert host.kept == ["before.json"]
+    host.apply(state="absent", restart="if_required")
+    assert (host.automatic, host.show("max_connections")) == ([], "50")
 
 
 def test_the_command_line_has_the_last_word(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -1,0 +1,341 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What archive_command and restore_command run: one WAL file into a repository, or back out of it.
+
+Stands alone, and imports as little as it can (re and subprocess would double the time of its start), since it is
+started for every segment.
+
+    archiver push REPOSITORY GENERATION COMPRESSION PATH      PATH is %p
+    archiver fetch REPOSITORY GENERATION NAME PATH            NAME is %f
+
+A generation is the system identifier and the major version, 7412345678901234567-17. Nothing is written where its
+identity file is not: a filesystem that is not mounted is never filled by accident.
+
+push ends with 0 once the file is in the repository, whole and on disk, and with 1 for every failure: for anything
+above 125 PostgreSQL restarts its archiver without counting a failure. fetch ends with 1 where the file is not in the
+repository, and with 126 for every other failure: 1 to 125 would be taken for the end of the WAL.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
+
+HEXADECIMAL = frozenset("0123456789ABCDEF")
+IDENTITY = "generation.json"
+ENDINGS = {"none": "", "zstd": ".zst", "lz4": ".lz4", "gzip": ".gz"}
+COMPRESS = {
+    "zstd": ["zstd", "-q", "-c", "-T1", "--check"],
+    "lz4": ["lz4", "-q", "-c", "--content-size"],
+    "gzip": ["gzip", "-n", "-c"],
+}
+DECOMPRESS = {"zstd": ["zstd", "-q", "-d", "-c"], "lz4": ["lz4", "-q", "-d", "-c"], "gzip": ["gzip", "-d", "-c"]}
+CHUNK = 1 << 20
+LONG_HEADER = struct.Struct("=HHIQIxxxxQII")
+"""Of a segment's first page (PostgreSQL, src/include/access/xlog_internal.h, XLogLongPageHeaderData): magic, info,
+timeline, page address, remaining length, system identifier, segment size, block size."""
+XLP_LONG_HEADER = 2
+
+
+class Failure(Exception):
+    """What is told on standard error, where PostgreSQL puts it into its log."""
+
+
+class Absent(Exception):
+    """The file is not in the repository."""
+
+
+def kind(name: str) -> str:
+    """What a file of pg_wal is: segment, partial, backup, history, or '' for none of them."""
+    stem, _dot, rest = name.partition(".")
+    if not HEXADECIMAL.issuperset(stem):
+        return ""
+    if len(stem) == 8:
+        return "history" if rest == "history" else ""
+    if len(stem) != 24:
+        return ""
+    if rest in ("", "partial"):
+        return rest or ("" if _dot else "segment")
+    start, _dot, ending = rest.partition(".")
+    return "backup" if len(start) == 8 and HEXADECIMAL.issuperset(start) and ending == "backup" else ""
+
+
+def place(repository: str, generation: str, name: str) -> str:
+    """The path of a file in the repository, without the ending of its compression."""
+    wal = os.path.join(repository, generation, "wal")
+    return os.path.join(wal, name) if name.endswith(".history") else os.path.join(wal, name[:16], name)
+
+
+def stored(path: str) -> tuple[str, str] | None:
+    """Where a file is and how it is compressed; None where it is not."""
+    for compression, ending in ENDINGS.items():
+        if os.path.lexists(path + ending):
+            return path + ending, compression
+    return None
+
+
+def check_identity(repository: str, generation: str) -> None:
+    """Raises Failure where this is no initialised generation of a repository."""
+    path = os.path.join(repository, generation, IDENTITY)
+    if not os.path.isfile(path):
+        raise Failure(f"{path} is not there: is the repository mounted? Only pg_ops_archiving makes a repository")
+
+
+def check_segment(path: str, name: str, generation: str) -> None:
+    """Raises Failure for a segment that is not whole, or of another cluster."""
+    if kind(name) not in ("segment", "partial"):
+        return
+    with open(path, "rb") as file:
+        header = file.read(LONG_HEADER.size)
+        size = os.fstat(file.fileno()).st_size
+    if len(header) < LONG_HEADER.size:
+        raise Failure(f"{name} is no WAL segment: it has {size} bytes")
+    _magic, info, _timeline, address, _length, identifier, segment, _block = LONG_HEADER.unpack(header)
+    if not info & XLP_LONG_HEADER or size != segment:
+        raise Failure(f"{name} is no whole WAL segment: it has {size} bytes, and its header says {segment}")
+    if str(identifier) != generation.partition("-")[0]:
+        raise Failure(f"{name} is of the cluster with system identifier {identifier}, and this is {generation}")
+    number = int(name[8:16], 16) * ((1 << 32) // segment) + int(name[16:24], 16)
+    if address != number * segment:
+        raise Failure(f"{name} holds another segment: its header says {address:X}")
+
+
+# --- push
+
+
+def push(repository: str, generation: str, compression: str, path: str) -> None:
+    """Have a file of pg_wal in the repository, whole and on disk.
+
+    Raises Failure and OSError.
+    """
+    name = os.path.basename(path)
+    if not kind(name):
+        raise Failure(f"{name} is no name of a WAL file")
+    check_identity(repository, generation)
+    check_segment(path, name, generation)
+    target = place(repository, generation, name)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        make_directory(folder)
+    sweep(folder)
+    present = stored(target)
+    if present is None:
+        present = (target + ENDINGS[compression], compression)
+        if publish(path, present[0], compression):
+            return
+    keep(path, *present)
+
+
+def make_directory(folder: str) -> None:
+    """Make a directory, and its name durable; its parent has to be there."""
+    try:
+        os.mkdir(folder, 0o750)
+    except FileExistsError:
+        return
+    sync_directory(os.path.dirname(folder))
+
+
+def sweep(folder: str) -> None:
+    """Remove what archivers of this host left that were killed, and anybody's of a day ago."""
+    host = os.uname().nodename
+    for entry in os.scandir(folder):
+        if not entry.name.startswith("."):
+            continue
+        _empty, _name, whose, process = [*entry.name.split("~"), "", "", ""][:4]
+        gone = whose == host and process.isdigit() and not os.path.exists(f"/proc/{process}")
+        try:
+            if gone or entry.stat().st_mtime < os.stat(folder).st_mtime - 86400:
+                os.unlink(entry.path)
+        except FileNotFoundError:
+            pass
+
+
+def publish(path: str, target: str, compression: str) -> bool:
+    """Write beside, flush, and give it its name, unless that is taken; whether it was not."""
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".~{name}~{os.uname().nodename}~{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            if compression == "none":
+                copy(path, descriptor)
+            else:
+                filtered(COMPRESS[compression], path, descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        sync_directory(folder)
+        return True
+    finally:
+        os.unlink(temporary)
+
+
+def copy(path: str, descriptor: int) -> None:
+    """Copy a file's content, by the kernel where it can."""
+    with open(path, "rb", buffering=0) as source:
+        size = os.fstat(source.fileno()).st_size
+        done = 0
+        while done < size:
+            count = _copy_range(source.fileno(), descriptor, size - done)
+            if count == 0:
+                raise Failure(f"{path} ended after {done} of {size} bytes")
+            done += count
+
+
+def _copy_range(source: int, target: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+    content = os.read(source, min(size, CHUNK))
+    write(target, content)
+    return len(content)
+
+
+def filtered(command: list[str], path: str, descriptor: int) -> None:
+    """Write what a program makes of a file; written here, so that a full disk is named as one."""
+    import subprocess
+
+    try:
+        with open(path, "rb") as source:
+            packing = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+    except FileNotFoundError as error:
+        raise Failure(f"{command[0]} is not on this host") from error
+    with packing:
+        if packing.stdout is None or packing.stderr is None:
+            raise Failure(f"{command[0]} has no output")
+        try:
+            while chunk := packing.stdout.read(CHUNK):
+                write(descriptor, chunk)
+        except OSError:
+            packing.kill()
+            raise
+        said = packing.stderr.read().decode(errors="replace").strip()
+    if packing.returncode:
+        raise Failure(f"{command[0]} ended with {packing.returncode}: {said}")
+
+
+def write(descriptor: int, content: bytes) -> None:
+    """Write all of it."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def keep(path: str, target: str, compression: str) -> None:
+    """Be content with what is in the repository already, if it is the same, and make sure of it on disk.
+
+    Raises Failure where it is another, which is never overwritten.
+    """
+    if not same(path, target, compression):
+        raise Failure(
+            f"{target} is there already, with another content: it is not overwritten. "
+            "Does another server write into this repository?"
+        )
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(os.path.dirname(target))
+
+
+def same(path: str, target: str, compression: str) -> bool:
+    """Whether a stored file holds what another has."""
+    if compression == "none" and os.path.getsize(path) != os.path.getsize(target):
+        return False
+    if compression == "none":
+        with open(path, "rb") as one, open(target, "rb") as other:
+            return _equal(one, other)
+    import subprocess
+
+    with open(path, "rb") as one, open(target, "rb") as packed:
+        # Ended by its pipe where the contents differ early.
+        with subprocess.Popen(  # pylint: disable=ansible-bad-function
+            DECOMPRESS[compression], stdin=packed, stdout=subprocess.PIPE
+        ) as unpacking:
+            equal = unpacking.stdout is not None and _equal(one, unpacking.stdout)
+        return equal and unpacking.returncode == 0
+
+
+def _equal(one: IO[bytes], other: IO[bytes]) -> bool:
+    while True:
+        ours, theirs = one.read(CHUNK), other.read(CHUNK)
+        if ours != theirs:
+            return False
+        if not ours:
+            return True
+
+
+def sync_directory(folder: str) -> None:
+    """Make names in a directory durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- fetch
+
+
+def fetch(repository: str, generation: str, name: str, path: str) -> None:
+    """Have a file of the repository at a path. A partial segment never stands in for its segment.
+
+    Raises Absent, Failure and OSError.
+    """
+    check_identity(repository, generation)
+    if not kind(name):
+        raise Absent(name)
+    present = stored(place(repository, generation, name))
+    if present is None:
+        raise Absent(name)
+    temporary = f"{path}.pgops-fetch"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        stored_at, compression = present
+        if compression == "none":
+            copy(stored_at, descriptor)
+        else:
+            filtered(DECOMPRESS[compression], stored_at, descriptor)
+    finally:
+        os.close(descriptor)
+    check_segment(temporary, name, generation)
+    os.rename(temporary, path)
+
+
+# --- the door
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    failed = 126 if arguments[:1] == ["fetch"] else 1
+    try:
+        command, repository, generation, third, path = arguments
+        {"push": push, "fetch": fetch}[command](repository, generation, third, path)
+    except Absent:
+        return 1
+    except (ValueError, KeyError):
+        sys.stderr.write(f"pgops archiver: {' '.join(arguments)}: not as in the head of this file\n")
+        return failed
+    except (Failure, OSError, KeyboardInterrupt, MemoryError) as error:
+        sys.stderr.write(f"pgops archiver: {str(error) or type(error).__name__}\n")
+        return failed
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,306 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""WAL arrives in the repository whole and once, whatever happens to the server, the archiver and the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import disks
+import pytest
+from deploying import target
+from servers import Server, until
+
+from pgops import archiving
+from pgops.errors import Conflict, HostFailed, InvalidInput, PgOpsError
+
+DEFAULTS: dict[str, Any] = {
+    "instance": "main",
+    "state": "present",
+    "cluster": "shop",
+    "mount": None,
+    "compression": "none",
+    "timeout": 600,
+    "replace": False,
+    "another_server": False,
+    "configure": True,
+    "restart": "if_required",
+    "python": "/usr/bin/python3",
+}
+MANY = int(os.environ.get("PGOPS_TEST_SEGMENTS", "120"))
+"""How many segments the server is killed over; 10,000 before a release."""
+
+
+@dataclass
+class Host:
+    """A server, and what archives its WAL; ``base`` is where repositories are."""
+
+    server: Server
+    base: Path
+    prefix: Path
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.base / "shop"
+
+    def apply(self, check: bool = False, **params: Any) -> dict[str, Any]:
+        """What pg_ops_archiving returns; raises what it reports."""
+        place = {"repository": str(self.repository), "prefix": str(self.prefix)}
+        return archiving.converge(target(self.server), {**DEFAULTS, **place, **self.params, **params}, check)
+
+    def refused(self, kind: type[PgOpsError], **params: Any) -> str:
+        """The error of an archiving that cannot be; the server's settings stay as they are."""
+        before = self.server.value("SHOW archive_mode"), self.server.value("SHOW archive_command")
+        with pytest.raises(kind) as caught:
+            self.apply(**params)
+        assert (self.server.value("SHOW archive_mode"), self.server.value("SHOW archive_command")) == before
+        assert caught.value.hint
+        return str(caught.value)
+
+    def switch(self) -> str:
+        """Finish a segment; its name."""
+        self.server.value("SELECT pg_create_restore_point('here')")
+        return str(self.server.value("SELECT pg_walfile_name(pg_switch_wal())"))
+
+    def archived(self) -> dict[str, Path]:
+        """The files in the repository by their names."""
+        return {path.name: path for path in self.repository.glob("*/wal/**/*") if path.is_file()}
+
+
+@pytest.fixture(name="base")
+def _base(tmp_path: Path) -> Path:
+    """A directory that the servers of tests can reach."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp") and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    (tmp_path / "base").mkdir()
+    return tmp_path / "base"
+
+
+@pytest.fixture(name="make")
+def _make(major: int, new_server: Callable[..., Server], base: Path, tmp_path: Path) -> Callable[..., Host]:
+    def make(**options: Any) -> Host:
+        (tmp_path / "prefix").mkdir(exist_ok=True)
+        return Host(new_server(major, **options).start(), base, tmp_path / "prefix")
+
+    return make
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_wal_arrives_and_is_taken_back_out(make: Callable[..., Host], compression: str) -> None:
+    host = make()
+    predicted = host.apply(check=True, compression=compression)
+    assert not host.repository.exists()
+    done = host.apply(compression=compression)
+    hidden = {"proven": None, "segment": None}
+    assert {**done, **hidden} == predicted
+    assert (done["restarted"], done["proven"]) == (True, True)
+    assert any(name.startswith(done["segment"]) for name in host.archived())
+    again = host.apply(compression=compression)
+    assert (again["changed"], again["proven"]) == (False, True)
+    gone = host.apply(state="absent")
+    assert gone["changed"]
+    assert host.server.value("SHOW archive_mode") == "off"
+    assert host.archived()
+
+
+def test_nothing_is_restarted_unless_allowed(make: Callable[..., Host]) -> None:
+    host = make()
+    done = host.apply(restart="never")
+    assert ([one["name"] for one in done["pending"]], done["proven"]) == (["archive_mode"], None)
+    again = host.apply(restart="never")
+    assert not again["changed"]
+    assert host.apply()["proven"]
+
+
+def test_archiving_of_others_is_left_alone(make: Callable[..., Host]) -> None:
+    host = make(settings={"archive_mode": "on", "archive_command": "cp %p /elsewhere/%f"})
+    said = host.refused(Conflict)
+    assert "archive_command = cp %p /elsewhere/%f" in said
+    assert "postgresql.conf, line" in said
+    assert host.apply(replace=True)["proven"]
+    host.apply(state="absent")
+    assert host.server.value("SHOW archive_command") == "cp %p /elsewhere/%f"
+
+
+def test_repositories_of_others_are_left_alone(make: Callable[..., Host]) -> None:
+    host = make()
+    host.repository.mkdir()
+    (host.repository / "something").write_text("of somebody")
+    assert "not empty" in host.refused(Conflict)
+    shutil.rmtree(host.repository)
+    assert "not there" in host.refused(Conflict, repository=str(host.base / "absent" / "shop"))
+    assert "Nothing is mounted" in host.refused(Conflict, mount=str(host.base))
+    assert "not below its mount" in host.refused(InvalidInput, mount="/proc")
+    assert "inside the data directory" in host.refused(InvalidInput, repository=f"{host.server.data_dir}/shop")
+    host.apply()
+    assert "repository of cluster shop" in host.refused(Conflict, cluster="books")
+    assert sorted(path.name for path in host.repository.iterdir() if path.is_dir()) == [
+        path.parent.name for path in host.repository.glob("*/generation.json")
+    ]
+
+
+def test_another_server_does_not_slip_in(make: Callable[..., Host], new_server: Callable[..., Server]) -> None:
+    host = make()
+    host.apply()
+    other = Host(new_server(host.server.major).start(), host.base, host.prefix, {"instance": "other"})
+    assert "another server, or was made anew" in other.refused(Conflict)
+    assert other.apply(another_server=True)["proven"]
+    assert len(list(host.repository.glob("*/generation.json"))) == 2
+    assert host.apply()["proven"]
+
+
+def test_a_newer_version_opens_a_generation(new_server: Callable[..., Server], base: Path, tmp_path: Path) -> None:
+    (tmp_path / "prefix").mkdir()
+    for major in (15, 18):
+        assert Host(new_server(major).start(), base, tmp_path / "prefix", {"instance": f"{major}-main"}).apply()[
+            "proven"
+        ]
+    assert sorted(path.parent.name.rpartition("-")[2] for path in base.glob("shop/*/generation.json")) == ["15", "18"]
+
+
+def test_a_promoted_standby_goes_on_in_the_same_repository(
+    make: Callable[..., Host], keep: Callable[[Server], Server]
+) -> None:
+    host = make()
+    host.apply()
+    standby = keep(host.server.standby()).start()
+    other = Host(standby, host.base, host.prefix, {"instance": "standby"})
+    assert other.apply()["proven"] is None
+    until(lambda: standby.value("SELECT status FROM pg_stat_wal_receiver") == "streaming", "streaming")
+    host.switch()
+    last = str(host.server.value("SELECT pg_current_wal_lsn()"))
+    until(lambda: bool(standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{last}'")), "replayed")
+    host.server.stop()
+    before = {name: digest(path) for name, path in host.archived().items()}
+    standby.promote()
+    assert other.apply()["proven"]
+    after = {name: digest(path) for name, path in host.archived().items()}
+    assert {name: after[name] for name in before} == before
+    assert "00000002.history" in after
+    name = other.switch()
+    assert name.startswith("00000002")
+    until(lambda: name in other.archived(), "archived")
+
+
+def test_an_unmounted_repository_is_not_written_to(make: Callable[..., Host]) -> None:
+    host = make()
+    host.apply()
+    away = host.base / "away"
+    host.repository.rename(away)
+    host.repository.mkdir()
+    host.repository.chmod(0o777)
+    name = host.switch()
+    failed = "SELECT failed_count > 0 FROM pg_stat_archiver"
+    until(lambda: bool(host.server.value(failed)), "failed")
+    assert list(host.repository.iterdir()) == []
+    assert "is the repository mounted?" in host.server.log.read_text()
+    host.repository.rmdir()
+    away.rename(host.repository)
+    until(lambda: name in host.archived(), "archived")
+
+
+def test_a_full_repository_recovers_by_itself(major: int, new_server: Callable[..., Server], base: Path) -> None:
+    with disks.small(base / "disk", "40m") as mounted:
+        if not mounted:
+            pytest.skip("a small file system cannot be mounted here")
+        (base / "prefix").mkdir()
+        host = Host(new_server(major).start(), base / "disk", base / "prefix")
+        host.apply(mount=str(base / "disk"))
+        disks.fill(base / "disk")
+        name = host.switch()
+        until(lambda: bool(host.server.value("SELECT failed_count > 0 FROM pg_stat_archiver")), "failed")
+        assert name not in host.archived()
+        assert "No space left" in host.server.log.read_text()
+        (base / "disk" / "filler").unlink()
+        until(lambda: name in host.archived(), "archived")
+
+
+def test_a_proof_that_fails_says_so(make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make()
+    monkeypatch.setattr(archiving, "PATIENCE", 3)
+    host.apply(restart="never")
+    program = Path(host.prefix) / "usr/local/lib/pgops/archiver"
+    host.server.value("ALTER SYSTEM SET archive_mode = 'on'")
+    host.server.stop()
+    host.server.start()
+    content = program.read_bytes()
+    program.write_text("#!/bin/sh\nexit 7\n")
+    with pytest.raises(HostFailed, match="has not arrived in the repository"):
+        archiving._proof(target(host.server), _archive(host))
+    program.write_bytes(content)
+    assert host.apply()["proven"]
+
+
+def _archive(host: Host) -> archiving.Archive:
+    place = {"repository": str(host.repository), "prefix": str(host.prefix)}
+    with archiving.connect(target(host.server)) as session:
+        return archiving.read(session, {**DEFAULTS, **place}, archiving.Layout("main", str(host.prefix)))
+
+
+def test_kills_at_random_moments_lose_tear_and_overwrite_nothing(make: Callable[..., Host]) -> None:
+    host = make(initdb=("--wal-segsize=1",), settings={"wal_keep_size": "20GB", "max_wal_size": "1GB"})
+    host.apply()
+    # As a child of this test it is reaped when it is killed.
+    host.server.stop()
+    host.server.start()
+    chance = random.Random(host.server.major)
+    switched = []
+    while len(switched) < MANY:
+        with contextlib.suppress(Exception):
+            switched.append(host.switch())
+        if chance.random() < 0.1:
+            _kill_something(host, chance)
+    last = host.switch()
+
+    def all_archived() -> bool:
+        if last in host.archived():
+            return True
+        # After three failures the archiver rests for a minute, unless there is something new.
+        time.sleep(0.5)
+        host.switch()
+        return False
+
+    until(all_archived, "archived", 60 + MANY / 5)
+    stored = host.archived()
+    sent = {path.name: path for path in (host.server.data_dir / "pg_wal").iterdir() if path.name in stored}
+    assert set(switched) <= set(stored)
+    assert {name: digest(path) for name, path in sent.items()} == {name: digest(stored[name]) for name in sent}
+    assert len(sent) >= MANY
+    numbers = sorted(int(name[8:16], 16) * 4096 + int(name[16:], 16) for name in stored if len(name) == 24)
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    until(lambda: not any(name.startswith(".") for name in host.archived()), "swept")
+
+
+def _kill_something(host: Host, chance: random.Random) -> None:
+    """SIGKILL for the program of archive_command, for the archiver, or for the whole server."""
+    victim = chance.choice(("program", "archiver", "server"))
+    if victim == "server":
+        host.server.kill()
+        host.server.start()
+        return
+    marks = {"program": f"archiver push {host.repository}", "archiver": "archiver"}
+    deadline = time.monotonic() + 0.3
+    while time.monotonic() < deadline:
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                ours = Path(os.readlink(entry / "cwd")) == host.server.data_dir
+                if ours and marks[victim] in words and (victim == "program" or words.startswith("postgres:")):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    return

@@ -1,0 +1,97 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_stat_statements is loaded, created where it is wanted, updated, and taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deploying import deploy, target
+from servers import Server
+
+from pgops import statements
+from pgops.errors import Conflict, InvalidInput
+
+DEFAULTS: dict[str, Any] = {
+    "instance": "main",
+    "state": "present",
+    "database": "pgops",
+    "databases": [],
+    "max": 5000,
+    "track": "top",
+    "track_planning": False,
+    "track_utility": True,
+    "track_io_timing": True,
+    "compute_query_id": "auto",
+    "configure": True,
+    "restart": "if_required",
+}
+COUNTED = "SELECT count(*) > 0 FROM public.pg_stat_statements"
+
+
+@pytest.fixture(name="running")
+def _running(major: int, new_server: Callable[..., Server]) -> Server:
+    running = new_server(major).start()
+    deploy(running)
+    running.value("CREATE DATABASE shop")
+    return running
+
+
+def converge(server: Server, prefix: Path, check: bool = False, **params: Any) -> dict[str, Any]:
+    """What pg_ops_statements returns; raises what it reports."""
+    return statements.converge(target(server), {**DEFAULTS, "prefix": str(prefix), **params}, check)
+
+
+def test_statements_are_counted_and_then_no_more(running: Server, tmp_path: Path) -> None:
+    predicted = converge(running, tmp_path, check=True, databases=["shop"])
+    done = converge(running, tmp_path, databases=["shop"])
+    assert done == predicted
+    assert done["restarted"]
+    assert not converge(running, tmp_path, databases=["shop"])["changed"]
+    assert running.value(COUNTED, "shop") is True
+    running.value("SET SESSION AUTHORIZATION pgops; " + COUNTED, "pgops")
+    assert not deploy(running)["changed"]
+    more = converge(running, tmp_path, databases=["shop"], max=6000, track="all", restart="never")
+    assert [one["name"] for one in more["pending"]] == ["pg_stat_statements.max"]
+    gone = converge(running, tmp_path, databases=["shop"], state="absent")
+    assert "remove extension pg_stat_statements in database shop" in gone["changes"]
+    assert running.value("SHOW shared_preload_libraries") == ""
+    assert running.value("SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'", "shop") == 0
+    assert not converge(running, tmp_path, databases=["shop"], state="absent")["changed"]
+
+
+def test_an_extension_of_others_is_updated_and_stays(running: Server, tmp_path: Path) -> None:
+    running.value("CREATE EXTENSION pg_stat_statements VERSION '1.8'", "shop")
+    done = converge(running, tmp_path, databases=["shop"])
+    assert "update extension pg_stat_statements in database shop" in done["changes"]
+    assert running.value("SELECT extversion <> '1.8' FROM pg_extension WHERE extname = 'pg_stat_statements'", "shop")
+    converge(running, tmp_path, databases=["shop"], state="absent")
+    assert running.value("SELECT count(*) FROM pg_extension WHERE extname = 'pg_stat_statements'", "shop") == 1
+
+
+def test_settings_may_be_left_to_others(running: Server, tmp_path: Path) -> None:
+    done = converge(running, tmp_path, configure=False)
+    assert done["changes"] == ["create extension pg_stat_statements in database pgops"]
+    assert running.value("SHOW shared_preload_libraries") == ""
+
+
+def test_a_standby_has_the_settings_and_not_the_extension(
+    running: Server, keep: Callable[[Server], Server], tmp_path: Path
+) -> None:
+    standby = keep(running.standby()).start()
+    done = converge(standby, tmp_path)
+    assert done["skipped_reason"].startswith("standby")
+    assert standby.value("SHOW shared_preload_libraries") == "pg_stat_statements"
+    assert not converge(standby, tmp_path)["changed"]
+
+
+def test_a_database_that_is_not_there(running: Server, tmp_path: Path) -> None:
+    with pytest.raises(Conflict, match="no database nowhere"):
+        converge(running, tmp_path, databases=["nowhere"])
+    with pytest.raises(Conflict, match="template"):
+        converge(running, tmp_path, databases=["template0"])
+    with pytest.raises(InvalidInput, match="100 or more"):
+        converge(running, tmp_path, max=1)

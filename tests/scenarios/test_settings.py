@@ -1,0 +1,167 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Settings over a fleet: in the right order, stopped by the first failure, finished after a kill, and taken back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from hosts import ROOT, Fleet
+
+from playbooks import Run
+
+PAIR = ("--limit", "pg17,pg17b")
+STANDBY_FIRST = [
+    ("pg17b", "Bring the settings into force"),
+    ("pg17", "Bring the settings into force"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _deployed(fleet: Fleet) -> None:
+    fleet.reset()
+    run = fleet.play("pgops.fleet.site")
+    assert run.code == 0, run.text
+
+
+def site(fleet: Fleet, *arguments: str, **settings: object) -> Run:
+    """A run of site.yml that may restart servers."""
+    declared = json.dumps({"pgops_settings": settings, "pgops_restart": "if_required"})
+    return fleet.play("pgops.fleet.site", *PAIR, "--diff", "-e", declared, *arguments)
+
+
+def order(run: Run) -> list[tuple[str, str]]:
+    """The hosts whose settings were changed, in their order."""
+    return [(said["host"], said["task"]) for said in run.outcomes if said["changed"]]
+
+
+def show(fleet: Fleet, name: str) -> list[str]:
+    return [fleet.sql(host, f"SHOW {name}", "postgres") for host in ("pg17", "pg17b")]
+
+
+def automatic(fleet: Fleet) -> list[str]:
+    path = "/var/lib/postgresql/17/main/postgresql.auto.conf"
+    return [fleet.on(host, "cat", path) for host in ("pg17", "pg17b")]
+
+
+def test_raised_on_standbys_first_and_lowered_on_primaries_first(fleet: Fleet) -> None:
+    raised = {"max_connections": 120, "work_mem": "8MB"}
+    predicted = site(fleet, "--check", **raised)
+    done = site(fleet, **raised)
+    assert done.code == 0, done.text
+    assert done.changes == predicted.changes
+    assert order(done) == STANDBY_FIRST
+    assert show(fleet, "max_connections") == ["120", "120"]
+    second = site(fleet, **raised)
+    assert (second.code, second.changes) == (0, {})
+    assert max(second.modules.values()) <= 8
+    lowered = {"max_connections": 90, "work_mem": "8MB"}
+    predicted = site(fleet, "--check", **lowered)
+    done = site(fleet, **lowered)
+    assert done.code == 0, done.text
+    assert done.changes == predicted.changes
+    assert order(done) == STANDBY_FIRST[::-1]
+    assert show(fleet, "max_connections") == ["90", "90"]
+    assert site(fleet, **lowered).changes == {}
+
+
+def test_statements_are_counted_after_one_restart(fleet: Fleet) -> None:
+    declared = {"max_connections": 95, "work_mem": "8MB"}
+    wanted = ("-e", '{"pgops_statements": true}')
+    predicted = site(fleet, "--check", *wanted, **declared)
+    done = site(fleet, *wanted, **declared)
+    assert done.code == 0, done.text
+    assert done.changes == predicted.changes
+    assert show(fleet, "shared_preload_libraries") == ["pg_stat_statements"] * 2
+    assert show(fleet, "max_connections") == ["95", "95"]
+    assert int(fleet.sql("pg17", "SELECT count(*) FROM public.pg_stat_statements")) > 0
+    there = "SELECT to_regclass('public.pg_stat_statements') IS NOT NULL"
+    fleet.wait("the extension on the standby", lambda: fleet.sql("pg17b", there) == "t")
+    assert int(fleet.sql("pg17b", "SELECT count(*) FROM public.pg_stat_statements")) > 0
+    second = site(fleet, *wanted, **declared)
+    assert (second.code, second.changes) == (0, {})
+    assert max(second.modules.values()) <= 8
+
+
+def test_the_first_host_that_fails_stops_the_roll(fleet: Fleet) -> None:
+    before = automatic(fleet)
+    done = site(fleet, shared_buffers="7TB")
+    assert done.code != 0
+    (failed,) = [said for said in done.outcomes if said["code"]]
+    assert (failed["host"], failed["code"]) == ("pg17b", "settings_refused")
+    assert "Cannot allocate memory" in failed["msg"]
+    assert automatic(fleet) == before
+    assert show(fleet, "shared_buffers") == ["128MB", "128MB"]
+    assert fleet.sql("pg17b", "SELECT pg_is_in_recovery()", "postgres") == "t"
+
+
+def test_a_run_killed_while_the_server_is_down_is_repaired_by_the_next(fleet: Fleet) -> None:
+    declared = json.dumps({"pgops_settings": {"max_connections": 130}, "pgops_restart": "if_required"})
+    command = ["ansible-playbook", "-i", str(ROOT / "build/fleet/inventory.yml"), "pgops.fleet.site"]
+    with subprocess.Popen(
+        [*command, *PAIR, "-e", declared],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as run:
+        down = "until grep -qs 'restarting.*true' /var/lib/pgops/17-main/settings.journal.json; do sleep 0.01; done"
+        fleet.on("pg17b", "sh", "-c", down)
+        fleet.on("pg17b", "sh", "-c", "pkill -9 -f '[A]nsiballZ'; systemctl stop postgresql@17-main")
+        os.killpg(run.pid, signal.SIGKILL)
+    predicted = site(fleet, "--check", max_connections=130)
+    assert ("pg17b", "Keep the agent", "17-main") in predicted.changes
+    done = site(fleet, max_connections=130)
+    assert done.code == 0, done.text
+    assert (
+        done.changes[("pg17b", "Keep the agent", "17-main")]
+        == predicted.changes[("pg17b", "Keep the agent", "17-main")]
+    )
+    assert show(fleet, "max_connections") == ["130", "130"]
+    assert site(fleet, max_connections=130).changes == {}
+
+
+def test_removal_puts_back_what_was_there(fleet: Fleet) -> None:
+    refused = fleet.play("pgops.fleet.remove", "--limit", "pg17b")
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert "max_connections cannot be put back on this standby before" in failed["msg"]
+    restarting = (*PAIR, "-e", "pgops_restart=if_required")
+    predicted = fleet.play("pgops.fleet.remove", *restarting, "--check", "--diff")
+    removed = fleet.play("pgops.fleet.remove", *restarting, "--diff")
+    assert removed.code == 0, removed.text
+    assert removed.changes == predicted.changes
+    assert show(fleet, "max_connections") == ["100", "100"]
+    assert show(fleet, "work_mem") == ["4MB", "4MB"]
+    assert show(fleet, "shared_preload_libraries") == ["", ""]
+    assert fleet.sql("pg17", "SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'") == "0"
+
+
+def test_wal_is_archived_by_the_run_and_by_itself(fleet: Fleet) -> None:
+    wanted = json.dumps({"pgops_repository": "/srv/wal", "pgops_restart": "if_required", "pgops_statements": True})
+    one = ("--limit", "pg18", "--diff", "-e", wanted)
+    before = fleet.sql("pg18", "SELECT pg_postmaster_start_time()", "postgres")
+    refused = fleet.play("pgops.fleet.site", *one)
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert "/srv/wal is not there" in failed["msg"]
+    assert fleet.sql("pg18", "SELECT pg_postmaster_start_time()", "postgres") == before
+    fleet.on("pg18", "install", "-d", "-o", "postgres", "/srv/wal")
+    predicted = fleet.play("pgops.fleet.site", *one, "--check")
+    done = fleet.play("pgops.fleet.site", *one)
+    assert done.code == 0, done.text
+    assert done.changes == predicted.changes
+    (proof,) = [said for said in done.outcomes if said["task"] == "Prove that WAL arrives" and said["item"]]
+    assert (proof["state"], proof["changed"]) == ("ok", False)
+    assert fleet.sql("pg18", "SHOW shared_preload_libraries", "postgres") == "pg_stat_statements"
+    second = fleet.play("pgops.fleet.site", *one)
+    assert (second.code, second.changes) == (0, {})
+    assert max(second.modules.values()) <= 8
+    name = fleet.sql("pg18", "SELECT pg_walfile_name(pg_switch_wal())", "postgres")
+    fleet.wait("the segment", lambda: name in fleet.on("pg18", "find", "/srv/wal", "-name", name))
+    gone = fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_restart=if_required")
+    assert gone.code == 0, gone.text
+    assert fleet.sql("pg18", "SHOW archive_mode", "postgres") == "off"
+    assert fleet.on("pg18", "sh", "-c", "ls -d /usr/local/lib/pgops /var/lib/pgops 2>/dev/null || true") == ""
+    assert name in fleet.on("pg18", "find", "/srv/wal", "-name", name)

@@ -1,0 +1,211 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The program of archive_command and restore_command, run as PostgreSQL runs it, on every kind of file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import disks
+import pytest
+
+from pgops import archiver
+
+PROGRAM = str(Path(archiver.__file__).resolve())
+IDENTIFIER = 7412345678901234567
+GENERATION = f"{IDENTIFIER}-17"
+SIZE = 1 << 20
+FIRST = "000000010000000000000001"
+COMPRESSIONS = [
+    "none",
+    "gzip",
+    *(
+        pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"{name} is not here"))
+        for name in ("zstd", "lz4")
+    ),
+]
+
+
+def segment(name: str = FIRST, identifier: int = IDENTIFIER, size: int = SIZE, seed: int = 0) -> bytes:
+    """A WAL segment with a header as PostgreSQL writes it, and content that differs by ``seed``."""
+    number = int(name[8:16], 16) * ((1 << 32) // size) + int(name[16:24], 16)
+    timeline = int(name[:8], 16)
+    header = archiver.LONG_HEADER.pack(0xD116, 2, timeline, number * size, 0, identifier, size, 8192)
+    block = hashlib.sha256(f"{name} {seed}".encode()).digest()
+    return (header + block * (size // len(block)))[:size]
+
+
+@dataclass
+class Place:
+    """A repository with one generation, and a directory pg_wal beside it."""
+
+    root: Path
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "repository"
+
+    @property
+    def wal(self) -> Path:
+        return self.repository / GENERATION / "wal"
+
+    def write(self, name: str, content: bytes) -> Path:
+        path = self.root / "pg_wal" / name
+        path.write_bytes(content)
+        return path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", PROGRAM, *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    def push(self, path: Path, compression: str = "none") -> tuple[int, str]:
+        """Exit code and what was said."""
+        done = self.run("push", str(self.repository), GENERATION, compression, str(path))
+        return done.returncode, done.stderr
+
+    def fetch(self, name: str) -> tuple[int, bytes]:
+        """Exit code and what was fetched."""
+        target = self.root / "RECOVERYXLOG"
+        target.unlink(missing_ok=True)
+        done = self.run("fetch", str(self.repository), GENERATION, name, str(target))
+        return done.returncode, target.read_bytes() if target.exists() else b""
+
+    def files(self) -> dict[str, bytes]:
+        return {str(path.relative_to(self.wal)): path.read_bytes() for path in self.wal.rglob("*") if path.is_file()}
+
+
+def made(root: Path) -> Place:
+    place = Place(root)
+    place.wal.mkdir(parents=True)
+    (root / "pg_wal").mkdir()
+    (place.wal.parent / archiver.IDENTITY).write_text("{}")
+    return place
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> Place:
+    return made(tmp_path)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (FIRST, segment()),
+        ("00000002000000FF000000A0.partial", segment("00000002000000FF000000A0")),
+        ("000000010000000000000001.00000028.backup", b"START WAL LOCATION: 0/28\n"),
+        ("00000002.history", b"1\t0/1A\tno recovery target specified\n"),
+    ],
+)
+def test_what_goes_in_comes_out(place: Place, compression: str, name: str, content: bytes) -> None:
+    path = place.write(name, content)
+    assert place.push(path, compression) == (0, "")
+    before = place.files()
+    assert len(before) == 1
+    assert place.fetch(name) == (0, content)
+    # Asked again, as after a crash of the server, it is content with what is there, however it is compressed now.
+    assert place.push(path) == (0, "")
+    assert place.files() == before
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_another_content_is_never_overwritten(place: Place, compression: str) -> None:
+    place.push(place.write(FIRST, segment()), compression)
+    before = place.files()
+    code, said = place.push(place.write(FIRST, segment(seed=1)), compression)
+    assert code == 1
+    assert "another content" in said
+    assert place.files() == before
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_torn_file_is_not_taken_for_the_same(place: Place, compression: str) -> None:
+    path = place.write(FIRST, segment())
+    place.push(path, compression)
+    (stored,) = [file for file in place.wal.rglob("*") if file.is_file()]
+    os.truncate(stored, stored.stat().st_size - 7)
+    assert place.push(path, compression)[0] == 1
+    assert place.fetch(FIRST)[0] == 126
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (FIRST, segment(identifier=1), "system identifier 1"),
+        (FIRST, segment()[:-1], "no whole WAL segment"),
+        (FIRST, b"", "no WAL segment"),
+        (FIRST, bytes(SIZE), "no whole WAL segment"),
+        (FIRST, segment("000000010000000000000002"), "another segment"),
+        ("recycled", b"x", "no name of a WAL file"),
+        ("00000001000000000000000g", segment(), "no name of a WAL file"),
+        (FIRST + ".old", segment(), "no name of a WAL file"),
+    ],
+)
+def test_what_does_not_belong_here_is_refused(place: Place, name: str, content: bytes, said: str) -> None:
+    code, words = place.push(place.write(name, content))
+    assert code == 1
+    assert said in words
+    assert place.files() == {}
+
+
+def test_only_an_initialised_repository_is_written_to(place: Place) -> None:
+    path = place.write(FIRST, segment())
+    (place.wal.parent / archiver.IDENTITY).unlink()
+    code, said = place.push(path)
+    assert (code, place.files()) == (1, {})
+    assert "is the repository mounted?" in said
+    assert place.fetch(FIRST)[0] == 126
+
+
+def test_what_is_not_there_is_told_apart_from_what_cannot_be_read(place: Place) -> None:
+    assert place.fetch(FIRST) == (1, b"")
+    assert place.fetch("00000009.history") == (1, b"")
+    place.push(place.write(FIRST + ".partial", segment()))
+    assert place.fetch(FIRST) == (1, b"")
+    assert place.run("fetch").returncode == 126
+    assert place.run("push").returncode == 1
+    assert place.run().returncode == 1
+
+
+def test_what_killed_archivers_left_is_swept(place: Place) -> None:
+    place.push(place.write(FIRST, segment()))
+    folder = place.wal / FIRST[:16]
+    host = os.uname().nodename
+    (folder / f".~{FIRST}~{host}~{2**22 + 1}").write_bytes(b"left")
+    (folder / f".~{FIRST}~elsewhere~1").write_bytes(b"in use on another host")
+    (folder / f".~{FIRST}~{host}~{os.getpid()}").write_bytes(b"in use here")
+    second = "000000010000000000000002"
+    assert place.push(place.write(second, segment(second))) == (0, "")
+    hidden = sorted(name.rpartition("/")[2] for name in place.files() if "/." in name)
+    assert hidden == sorted([f".~{FIRST}~elsewhere~1", f".~{FIRST}~{host}~{os.getpid()}"])
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_full_repository_fails_loudly_and_recovers_by_itself(small_disk: Path, compression: str) -> None:
+    place = made(small_disk)
+    content = segment(size=SIZE)
+    source = small_disk.parent / FIRST
+    source.write_bytes(content)
+    disks.fill(small_disk)
+    code, said = place.push(source, compression)
+    assert code == 1
+    assert "No space left" in said
+    assert place.files() == {}
+    (small_disk / "filler").unlink()
+    assert place.push(source, compression) == (0, "")
+    assert place.run("fetch", str(place.repository), GENERATION, FIRST, str(source) + ".back").returncode == 0
+    assert Path(str(source) + ".back").read_bytes() == content
+
+
+def test_a_program_that_is_missing_is_named(place: Place) -> None:
+    path = place.write(FIRST, segment())
+    command = [sys.executable, "-I", "-S", PROGRAM, "push", str(place.repository), GENERATION, "gzip", str(path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": "/nowhere"})
+    assert (done.returncode, place.files()) == (1, {})
+    assert "gzip is not on this host" in done.stderr
