@@ -15,6 +15,7 @@ from patroni import Patroni
 from servers import Server
 
 from pgops import neighbours, schema, server, sources
+from pgops import settings as server_settings
 from pgops.errors import LoginRefused, Managed, PermissionMissing
 from pgops.facts import gathering
 from pgops.target import Target
@@ -147,18 +148,27 @@ def test_everybody_recognises_patroni(patroni):
 
 
 @own_process
-def test_settings_are_left_to_patroni(patroni):
-    settings = {"log_line_prefix": "it's %p ", "log_statement": "none", "work_mem": "7MB"}
+def test_settings_are_left_to_patroni(patroni, tmp_path):
+    settings = {"log_line_prefix": "it's %p ", "log_statement": "ddl", "work_mem": "7MB"}
     with pytest.raises(
         Managed, match="Patroni keeps this server's settings; log_line_prefix, log_statement, work_mem"
     ) as caught:
-        neighbours.refuse_settings(manager(local(patroni)), settings)
+        set_beside_patroni(patroni, tmp_path, settings)
     _, _, command = caught.value.hint.partition(": ")
     program, *words = shlex.split(command)
     assert program == "patronictl"
     patroni.ctl(*words, "--force")
     for name, value in settings.items():
         patroni.wait_until(lambda name=name, value=value: patroni.value(f"SHOW {name}") == value, f"{name}={value}")
+    # What Patroni's own configuration says already satisfies.
+    assert not set_beside_patroni(patroni, tmp_path, settings)["changed"]
+
+
+def set_beside_patroni(patroni, prefix, wanted):
+    """What pg_ops_settings returns."""
+    place = {"instance": "main", "prefix": str(prefix), "state": "present", "after_primary": False}
+    params = {**place, "settings": wanted, "lists": "merge", "restart": "never"}
+    return server_settings.converge(local(patroni), params, False)
 
 
 @own_process
