@@ -19,6 +19,7 @@ from .plan import Change, Plan, changes
 
 NOT_BY_ALTER_SYSTEM = ("allow_alter_system", "config_file", "data_directory", "external_pid_file")
 SECRET = ("conninfo", "passphrase")
+HIDDEN = "(hidden)"
 SERVER = "server"
 
 
@@ -191,7 +192,7 @@ def _change(current: Current, name: str, setting: Setting) -> list[Change]:
 
 def _shown(parameter: Parameter, text: str | None) -> str | None:
     if text and any(word in parameter.name.lower() for word in SECRET):
-        return "(hidden)"
+        return HIDDEN
     return text
 
 

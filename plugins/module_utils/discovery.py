@@ -126,6 +126,12 @@ def postmaster(data: str) -> int | None:
     return int(process) if process.isdigit() and os.path.exists(f"/proc/{process}") else None
 
 
+def starting(data: str) -> bool:
+    """Whether the server of a data directory is still on its way up, or recovering without taking connections."""
+    lines = _lines(os.path.join(data, "postmaster.pid"))
+    return postmaster(data) is not None and len(lines) >= 8 and lines[7].strip() == "starting"
+
+
 def listening_at(data: str) -> tuple[int, str] | None:
     """Port and socket directory of the server that runs in a data directory, from its lock file.
 

@@ -190,10 +190,10 @@ def apply(wanted: Wanted, made: tuple[Change, ...]) -> None:
     steps = [change.step for change in made]
     first = [step for step in steps if isinstance(step, Directory) and step.path == wanted.path]
     files.apply(first)
-    owner = os.stat(wanted.path).st_uid
-    try_file_system(wanted.path, owner)
+    found = os.stat(wanted.path)
+    try_file_system(wanted.path, found.st_uid)
     # As the server's user, whose directory it is: root would follow whatever that user puts in the way.
-    with acting_as(owner if os.geteuid() == 0 else None):
+    with acting_as(found.st_uid if os.geteuid() == 0 else None, found.st_gid):
         files.apply([step for step in steps if step not in first])
     files.sync_directory(os.path.dirname(wanted.path))
 

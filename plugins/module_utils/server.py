@@ -317,17 +317,20 @@ def place(target: Target) -> str:
 
 
 @contextlib.contextmanager
-def acting_as(uid: int | None) -> Iterator[None]:
-    """Run as another effective user and back; None changes nothing."""
+def acting_as(uid: int | None, gid: int | None = None) -> Iterator[None]:
+    """Run as another effective user, and group if one is named, and back; None changes nothing."""
     if uid is None or uid == os.geteuid():
         yield
         return
-    before = os.geteuid()
+    before = os.geteuid(), os.getegid()
+    if gid is not None:
+        os.setegid(gid)
     os.seteuid(uid)
     try:
         yield
     finally:
-        os.seteuid(before)
+        os.seteuid(before[0])
+        os.setegid(before[1])
 
 
 @contextlib.contextmanager

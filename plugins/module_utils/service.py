@@ -91,6 +91,14 @@ def _standard_error(process: int) -> str:
     return ""
 
 
+def check_rights(service: Service) -> None:
+    """Raises Unsupported where who runs this may not restart the server."""
+    if os.geteuid() in ({0} if service.unit else {0, service.owner}):
+        return
+    what = f"the unit {service.unit}" if service.unit else "the server"
+    raise Unsupported(f"Only root may restart {what}.", "Run this as root (become: true).")
+
+
 def restart(service: Service) -> None:
     """Stop the server, if it runs, and start it; back when it takes connections.
 

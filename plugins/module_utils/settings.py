@@ -162,7 +162,9 @@ def _service(session: Session, current: Current, target: Target, made: SettingsP
                 "The server is reached over the network, so it cannot be restarted from here.",
                 "Run this on its host, over its socket; or leave restart at 'never'.",
             )
-        return service.of(current.data_directory, _bin_directory(session))
+        found = service.of(current.data_directory, _bin_directory(session))
+        service.check_rights(found)
+        return found
     except PgOpsError:
         if made.restarts:
             raise

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import autoconf, before, configured, discovery, files, journal, service
-from .assignments import Setting, SettingsPlan
+from .assignments import HIDDEN, Setting, SettingsPlan
 from .configured import Current, same
 from .errors import HostFailed, PgOpsError, QueryFailed, SettingsRefused
-from .files import File
+from .files import Directory, File
 from .journal import Journal
 from .layout import Layout
 from .parameters import LISTS, elements
@@ -31,7 +31,7 @@ PATIENCE = 30
 FROM_FILES = ("configuration file", "default")
 """Where a value comes from that this session sees as the server has it, and not as a role or database has its own."""
 
-HIDDEN = "(disabled)"
+DISABLED = "(disabled)"
 """What the server shows of archive_command while archive_mode is off, whatever it is (show_archive_command)."""
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -107,8 +107,11 @@ def last_good(current: Current, name: str) -> str | None:
 
 
 def _refused(made: SettingsPlan, error: BaseException, said: str, former: str) -> PgOpsError:
-    settings = ", ".join(f"{change.subject[8:]} = {change.after}" for change in made.written) or "its settings"
-    words = f" The server says:\n{said}" if said else ""
+    values = {change.step.parameter.name: change.after for change in made.written}
+    settings = ", ".join(f"{name} = {value}" for name, value in values.items()) or "its settings"
+    hidden = [name for name, value in values.items() if value == HIDDEN]
+    lines = [line for line in said.splitlines() if not any(name in line for name in hidden)]
+    words = " The server says:\n" + "\n".join(lines) if lines else ""
     return SettingsRefused(
         f"The server does not run with {settings}: {error} The former settings {former}.{words}",
         "Correct the value and run this again.",
@@ -172,7 +175,7 @@ def _other_value(now: Current, setting: Setting, restarted: bool) -> list[str]:
     if found is None:
         return [f"it has no parameter {name}"]
     entry = now.entry(name)
-    if found.value == HIDDEN:
+    if found.value == DISABLED:
         return []
     waits = found.parameter.restarts and not restarted
     if entry is not None and entry.error and not found.pending:
@@ -185,14 +188,19 @@ def _other_value(now: Current, setting: Setting, restarted: bool) -> list[str]:
 def answering(scene: Scene) -> Session:
     """A session with the server where it listens now: its port may be another since.
 
-    Raises the last error where it takes no connections in time.
+    A server that recovers is waited for as long as a start may take. Raises the last error where it takes no
+    connections in time.
     """
-    deadline = time.monotonic() + PATIENCE
+    began = time.monotonic()
+    deadline = began + PATIENCE
     while True:
         try:
             return connect(_now(scene))
         except PgOpsError:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if scene.service and discovery.starting(scene.service.data_directory):
+                deadline = min(now + PATIENCE, began + service.LONGEST_START)
+            if now > deadline:
                 raise
             time.sleep(0.1)
 
@@ -217,8 +225,7 @@ class Undo:
     def keep(self) -> None:
         """Write down what to put back before anything is changed."""
         if self.scene.layout:
-            folder = self.scene.layout.data
-            os.makedirs(folder, mode=0o755, exist_ok=True)
+            files.apply([Directory(self.scene.layout.data, 0o755)])
             journal.write(self.scene.layout.journal, self.journal)
 
     def restarting(self) -> None:

@@ -137,7 +137,8 @@ def test_what_needs_a_restart_waits_for_it(host: Host) -> None:
         predicted = host.set(check=True, restart="if_required", max_connections=60)
         done = host.set(restart="if_required", max_connections=60)
         assert {**done, "sessions_ended": 0} == {**predicted, "sessions_ended": 0}
-        assert (done["changes"], done["sessions_ended"], done["pending"]) == (["restart server"], 1, [])
+        assert (done["changes"], done["pending"]) == (["restart server"], [])
+        assert done["sessions_ended"] >= 1
         assert session.pgconn.socket > 0
     assert host.show("max_connections") == "60"
     assert not host.set(restart="if_required", max_connections=60)["changed"]

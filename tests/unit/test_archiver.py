@@ -102,6 +102,7 @@ def _place(tmp_path: Path) -> Place:
         ("000000010000000000000001.00000028.backup", b"START WAL LOCATION: 0/28\n"),
         ("00000002.history", b"1\t0/1A\tno recovery target specified\n"),
     ],
+    ids=["segment", "partial", "backup", "history"],  # pytest puts an id into the environment of what is run here
 )
 def test_what_goes_in_comes_out(place: Place, compression: str, name: str, content: bytes) -> None:
     path = place.write(name, content)
@@ -146,6 +147,7 @@ def test_a_torn_file_is_not_taken_for_the_same(place: Place, compression: str) -
         ("00000001000000000000000g", segment(), "no name of a WAL file"),
         (FIRST + ".old", segment(), "no name of a WAL file"),
     ],
+    ids=["foreign", "short", "empty", "zeroes", "another", "temporary", "lower case", "renamed"],
 )
 def test_what_does_not_belong_here_is_refused(place: Place, name: str, content: bytes, said: str) -> None:
     code, words = place.push(place.write(name, content))

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import assignments, autoconf, before
+from pgops import assignments, autoconf, before, service, transaction
 from pgops.assignments import Desired, SettingsPlan
 from pgops.before import Former
 from pgops.configured import Current, Entry, Running
-from pgops.errors import Conflict, InvalidInput, Managed
+from pgops.errors import Conflict, InvalidInput, Managed, Unsupported
 from pgops.parameters import Parameter
+from pgops.service import Service
 
 AUTO = "/data/postgresql.auto.conf"
 PARAMETERS = [
@@ -118,6 +119,18 @@ def test_secrets_are_not_shown():
     made = assignments.plan(there, Desired({secret.name: "password=new"}))
     assert "password" not in str(made.plan.result())
     assert made.steps[0].text == "password=new"
+    said = 'LOG:  parameter "primary_conninfo" changed to "password=new"\nFATAL:  no'
+    error = transaction._refused(made, Unsupported("It ended."), said, "are in force again")
+    assert "password" not in str(error)
+    assert "FATAL:  no" in str(error)
+
+
+def test_only_root_restarts_a_unit(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 26)
+    service.check_rights(Service("/data", "/bin", 26))
+    for other in (Service("/data", "/bin", 26, unit="postgresql.service"), Service("/data", "/bin", 27)):
+        with pytest.raises(Unsupported, match="Only root may restart"):
+            service.check_rights(other)
 
 
 def with_standby() -> Current:
