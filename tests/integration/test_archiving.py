@@ -10,13 +10,15 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import disks
+import psycopg
 import pytest
 from deploying import target
 from servers import Server, until
@@ -73,26 +75,51 @@ class Host:
         self.server.value("SELECT pg_create_restore_point('here')")
         return str(self.server.value("SELECT pg_walfile_name(pg_switch_wal())"))
 
+    def switch_again(self) -> str:
+        """The same, once the server takes it: it may be recovering."""
+        made: list[str] = []
+
+        def switched() -> bool:
+            with contextlib.suppress(psycopg.Error):
+                made.append(self.switch())
+            return bool(made)
+
+        until(switched, "switched")
+        return made[0]
+
+    def wait_for(self, name: str, patience: float = 90) -> None:
+        """Wait until a segment is archived."""
+
+        def arrived() -> bool:
+            if name in self.archived():
+                return True
+            # After three failures the archiver rests for a minute, unless there is something new.
+            time.sleep(0.5)
+            self.switch_again()
+            return False
+
+        until(arrived, f"{name} archived", patience)
+
     def archived(self) -> dict[str, Path]:
         """The files in the repository by their names."""
         return {path.name: path for path in self.repository.glob("*/wal/**/*") if path.is_file()}
 
 
-@pytest.fixture(name="base")
-def _base(tmp_path: Path) -> Path:
-    """A directory that the servers of tests can reach."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp") and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    (tmp_path / "base").mkdir()
-    return tmp_path / "base"
+@pytest.fixture(name="root")
+def _root() -> Iterator[Path]:
+    """A directory that the servers of tests can reach: those of pytest are closed to others."""
+    root = Path(tempfile.mkdtemp(prefix="pgops-archiving-", dir="/tmp"))
+    root.chmod(0o755)
+    (root / "base").mkdir()
+    (root / "prefix").mkdir()
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture(name="make")
-def _make(major: int, new_server: Callable[..., Server], base: Path, tmp_path: Path) -> Callable[..., Host]:
+def _make(major: int, new_server: Callable[..., Server], root: Path) -> Callable[..., Host]:
     def make(**options: Any) -> Host:
-        (tmp_path / "prefix").mkdir(exist_ok=True)
-        return Host(new_server(major, **options).start(), base, tmp_path / "prefix")
+        return Host(new_server(major, **options).start(), root / "base", root / "prefix")
 
     return make
 
@@ -165,12 +192,10 @@ def test_another_server_does_not_slip_in(make: Callable[..., Host], new_server: 
     assert host.apply()["proven"]
 
 
-def test_a_newer_version_opens_a_generation(new_server: Callable[..., Server], base: Path, tmp_path: Path) -> None:
-    (tmp_path / "prefix").mkdir()
+def test_a_newer_version_opens_a_generation(new_server: Callable[..., Server], root: Path) -> None:
+    base = root / "base"
     for major in (15, 18):
-        assert Host(new_server(major).start(), base, tmp_path / "prefix", {"instance": f"{major}-main"}).apply()[
-            "proven"
-        ]
+        assert Host(new_server(major).start(), base, root / "prefix", {"instance": f"{major}-main"}).apply()["proven"]
     assert sorted(path.parent.name.rpartition("-")[2] for path in base.glob("shop/*/generation.json")) == ["15", "18"]
 
 
@@ -195,7 +220,7 @@ def test_a_promoted_standby_goes_on_in_the_same_repository(
     assert "00000002.history" in after
     name = other.switch()
     assert name.startswith("00000002")
-    until(lambda: name in other.archived(), "archived")
+    other.wait_for(name)
 
 
 def test_an_unmounted_repository_is_not_written_to(make: Callable[..., Host]) -> None:
@@ -212,15 +237,15 @@ def test_an_unmounted_repository_is_not_written_to(make: Callable[..., Host]) ->
     assert "is the repository mounted?" in host.server.log.read_text()
     host.repository.rmdir()
     away.rename(host.repository)
-    until(lambda: name in host.archived(), "archived")
+    host.wait_for(name)
 
 
-def test_a_full_repository_recovers_by_itself(major: int, new_server: Callable[..., Server], base: Path) -> None:
+def test_a_full_repository_recovers_by_itself(major: int, new_server: Callable[..., Server], root: Path) -> None:
+    base = root / "base"
     with disks.small(base / "disk", "40m") as mounted:
         if not mounted:
             pytest.skip("a small file system cannot be mounted here")
-        (base / "prefix").mkdir()
-        host = Host(new_server(major).start(), base / "disk", base / "prefix")
+        host = Host(new_server(major).start(), base / "disk", root / "prefix")
         host.apply(mount=str(base / "disk"))
         disks.fill(base / "disk")
         name = host.switch()
@@ -228,7 +253,7 @@ def test_a_full_repository_recovers_by_itself(major: int, new_server: Callable[.
         assert name not in host.archived()
         assert "No space left" in host.server.log.read_text()
         (base / "disk" / "filler").unlink()
-        until(lambda: name in host.archived(), "archived")
+        host.wait_for(name)
 
 
 def test_a_proof_that_fails_says_so(make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,21 +287,11 @@ def test_kills_at_random_moments_lose_tear_and_overwrite_nothing(make: Callable[
     chance = random.Random(host.server.major)
     switched = []
     while len(switched) < MANY:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(psycopg.Error):
             switched.append(host.switch())
         if chance.random() < 0.1:
             _kill_something(host, chance)
-    last = host.switch()
-
-    def all_archived() -> bool:
-        if last in host.archived():
-            return True
-        # After three failures the archiver rests for a minute, unless there is something new.
-        time.sleep(0.5)
-        host.switch()
-        return False
-
-    until(all_archived, "archived", 60 + MANY / 5)
+    host.wait_for(host.switch_again(), 90 + MANY / 5)
     stored = host.archived()
     sent = {path.name: path for path in (host.server.data_dir / "pg_wal").iterdir() if path.name in stored}
     assert set(switched) <= set(stored)

@@ -108,9 +108,9 @@ def test_a_run_killed_while_the_server_is_down_is_repaired_by_the_next(fleet: Fl
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as run:
-        down = "until grep -qs 'restarting.*true' /var/lib/pgops/17-main/settings.journal.json; do sleep 0.01; done"
-        fleet.on("pg17b", "sh", "-c", down)
-        fleet.on("pg17b", "sh", "-c", "pkill -9 -f '[A]nsiballZ'; systemctl stop postgresql@17-main")
+        journal = "/var/lib/pgops/17-main/settings.journal.json"
+        down = f"until grep -qs 'restarting.*true' {journal}; do sleep 0.01; done; pkill -9 -f '[A]nsiballZ'"
+        fleet.on("pg17b", "sh", "-c", f"{down}; systemctl stop postgresql@17-main")
         os.killpg(run.pid, signal.SIGKILL)
     predicted = site(fleet, "--check", max_connections=130)
     assert ("pg17b", "Keep the agent", "17-main") in predicted.changes
