@@ -109,7 +109,8 @@ def style(session: nox.Session) -> None:
 @nox.session(python=False, tags=["check"])
 def types(session: nox.Session) -> None:
     """Mypy, strict, on the library and on what the tests stand on."""
-    support = sorted(str(path) for path in Path("tests").glob("*.py") if path.name != "conftest.py")
+    found = [*Path("tests").glob("*.py"), *Path("demo").glob("*.py")]
+    support = sorted(str(path) for path in found if path.name != "conftest.py")
     session.run("mypy", "--package", "pgops", env={"MYPYPATH": "build/lib"})
     session.run("mypy", *support, "noxfile.py", env={"MYPYPATH": "tests:build/lib"})
 
@@ -200,6 +201,12 @@ def oldest_controller(session: nox.Session) -> None:
     majors = {"PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", "15")}
     session.run(*PYTEST, "tests/unit", "tests/integration", *session.posargs, env=majors)
     session.run("python", "tests/sanity.py", "--python", "3.11")
+
+
+@nox.session(python=False, tags=["test"])
+def demo(session: nox.Session) -> None:
+    """What the README's first command does, as a newcomer runs it."""
+    session.run("make", "demo", external=True)
 
 
 @nox.session(python=False, tags=["test"])

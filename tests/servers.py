@@ -76,7 +76,7 @@ class Server:
     port: int
     superuser: str = "postgres"
     os_user: str = field(default_factory=_own_user)
-    options: tuple[str, ...] = ()  # of postgres, on its command line
+    arguments: tuple[str, ...] = ()  # of postgres, on its command line
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -214,7 +214,7 @@ class Server:
             self.write(self.log, "")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # type: ignore[call-overload]
-                [str(self.bin_dir / "postgres"), "-D", str(self.data_dir), *self.options],
+                [str(self.bin_dir / "postgres"), "-D", str(self.data_dir), *self.arguments],
                 cwd=self.directory,
                 env={**os.environ, "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,

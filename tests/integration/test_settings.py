@@ -264,7 +264,7 @@ def test_a_killed_run_is_finished_or_undone_by_the_next(host: Host, moment: str)
 
 def test_the_command_line_has_the_last_word(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:
     server = new_server(major)
-    server.options = ("-cwork_mem=5MB",)
+    server.arguments = ("-cwork_mem=5MB",)
     host = Host(server.start(), tmp_path)
     assert "command line" in str(host.refused(Conflict, work_mem="8MB"))
     assert not host.set(work_mem="5120kB")["changed"]
