@@ -108,7 +108,7 @@ def removal(current: Current, formers: Formers, restart: bool) -> SettingsPlan:
 
 def _restored(current: Current, name: str, former: Former) -> Setting | None:
     """What a parameter goes back to; None for one that somebody has changed since."""
-    present, parameter = _automatic(current, name), current.parameter(name)
+    present, parameter = current.automatic(name), current.parameter(name)
     if parameter.merges and present is not None:
         return _without(current, parameter, former, present)
     return Setting(parameter, former.before) if same(parameter, present, former.ours) else None
@@ -184,7 +184,7 @@ def _change(current: Current, name: str, setting: Setting) -> list[Change]:
             f"{name} = {running.value} is given on the server's command line, which has the last word.",
             "Take it out where the server is started (postmaster.opts in the data directory shows how), or here.",
         )
-    present = current.configured(name) if wanted is not None else _automatic(current, name)
+    present = current.configured(name) if wanted is not None else current.automatic(name)
     if same(parameter, present, wanted):
         return []
     return [Change(f"setting {parameter.name}", _shown(parameter, present), _shown(parameter, wanted), setting)]
@@ -194,12 +194,6 @@ def _shown(parameter: Parameter, text: str | None) -> str | None:
     if text and any(word in parameter.name.lower() for word in SECRET):
         return HIDDEN
     return text
-
-
-def _automatic(current: Current, name: str) -> str | None:
-    """What ALTER SYSTEM has set, None for nothing."""
-    entry = current.entry(name, automatic=True)
-    return entry.value if entry else None
 
 
 def _without(current: Current, parameter: Parameter, former: Former, present: str) -> Setting:
@@ -243,8 +237,9 @@ def _deferred(current: Current, setting: Setting) -> dict[str, Any]:
 def _refuse(current: Current, written: Sequence[Change]) -> None:
     if not written:
         return
+    # As they are shown: the command that is named must not tell a secret.
     neighbours.refuse_settings(
-        current.manager, {change.step.parameter.name: change.step.text or "null" for change in written}
+        current.manager, {change.step.parameter.name: change.after or "null" for change in written}
     )
     allowed = current.running.get("allow_alter_system")
     if allowed and allowed.value == "off":

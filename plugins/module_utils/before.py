@@ -7,7 +7,7 @@ Each capability keeps its own: what one adds to a list stays when another is rem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,12 +52,6 @@ def remembered(formers: Formers, present: Mapping[str, str | None], wanted: Mapp
         first = known.before if known and known.ours == present.get(name) else present.get(name)
         made[name] = Former(first, value)
     return made
-
-
-def forgotten(formers: Formers, names: Iterable[str]) -> Formers:
-    """What to keep after parameters were put back."""
-    gone = set(names)
-    return {name: former for name, former in formers.items() if name not in gone}
 
 
 def write(path: str, capability: str, formers: Formers) -> None:

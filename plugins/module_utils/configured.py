@@ -94,6 +94,11 @@ class Current:
         ]
         return found[-1] if found else None
 
+    def automatic(self, name: str) -> str | None:
+        """What ALTER SYSTEM has set, None for nothing."""
+        entry = self.entry(name, automatic=True)
+        return entry.value if entry else None
+
     def configured(self, name: str) -> str | None:
         """The value that a restart would bring; None for a parameter that nobody knows."""
         entry = self.entry(name)

@@ -174,10 +174,8 @@ def _service(session: Session, current: Current, target: Target, made: SettingsP
 def _remembered(current: Current, formers: Formers, made: SettingsPlan, absent: bool) -> Mapping[str, Former]:
     if absent:
         return {}
-    names = [setting.parameter.name for setting in made.steps]
-    entries = {name: current.entry(name, automatic=True) for name in names}
-    present = {name: entry.value if entry else None for name, entry in entries.items()}
-    return before.remembered(formers, present, {setting.parameter.name: setting.text for setting in made.steps})
+    wanted = {setting.parameter.name: setting.text for setting in made.steps}
+    return before.remembered(formers, {name: current.automatic(name) for name in wanted}, wanted)
 
 
 def _forget(layout: Layout, wanted: Wish, formers: Formers) -> None:

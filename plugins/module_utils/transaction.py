@@ -96,8 +96,7 @@ def last_good(current: Current, name: str) -> str | None:
 
     What waits for a restart there has never been tried.
     """
-    entry = current.entry(name, automatic=True)
-    present = entry.value if entry else None
+    present = current.automatic(name)
     found = current.running.get(name.lower())
     if found is None or not found.parameter.restarts or same(found.parameter, current.configured(name), found.value):
         return present

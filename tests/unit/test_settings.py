@@ -119,6 +119,9 @@ def test_secrets_are_not_shown():
     made = assignments.plan(there, Desired({secret.name: "password=new"}))
     assert "password" not in str(made.plan.result())
     assert made.steps[0].text == "password=new"
+    with pytest.raises(Managed) as managed:
+        assignments.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=new"}))
+    assert "password" not in str(managed.value)
     said = 'LOG:  parameter "primary_conninfo" changed to "password=new"\nFATAL:  no'
     error = transaction._refused(made, Unsupported("It ended."), said, "are in force again")
     assert "password" not in str(error)
