@@ -46,6 +46,7 @@ def targets(
             "peers": list(instance.get("peers") or ([] if several else peers)),
             "credential": instance["name"] in keepers,
             "role": instance.get("role") or "",
+            "owner": instance.get("owner") or "",
         }
         for instance in chosen
     ]

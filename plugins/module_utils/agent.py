@@ -32,7 +32,8 @@ USERADD = (
 
 @dataclass(frozen=True)
 class Desired:
-    """What the agent of an instance is to be."""
+    """What the agent of an instance is to be. ``keeper`` is the operating system's user that keeps its repository,
+    which is the server's; '' where there is none."""
 
     configuration: Configuration
     sources: Sources = field(repr=False)
@@ -41,6 +42,7 @@ class Desired:
     python: str = sys.executable
     password: str | None = field(default=None, repr=False)
     collectors: tuple[str, ...] = ()
+    keeper: str = ""
 
     @property
     def program(self) -> Program:
@@ -139,12 +141,15 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
         Directory(layout.library, 0o755, root, root),
         Directory(layout.versions, 0o755, root, root),
         Directory(layout.configurations, 0o755, root, root),
-        Directory(layout.configuration, 0o750, root, group),
+        Directory(layout.configuration, 0o755, root, root),
         Directory(layout.collectors, 0o750, root, group),
         Directory(os.path.dirname(layout.data), 0o755, root, root),
         Directory(layout.data, 0o755, root, root),
         Directory(layout.state, 0o750, user, group),
     ]
+    if desired.keeper:
+        keeper = desired.keeper if root else None
+        entries.append(Directory(layout.keeping, 0o750, keeper, primary_group(desired.keeper) if root else None))
     if layout.prefix != "/":
         entries.append(Directory(os.path.dirname(layout.command), 0o755, root, root))
     entries += [
@@ -156,7 +161,8 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
         secret = credentials.passfile(settings.database, settings.role, desired.password).encode()
     if secret is not None:
         entries.append(File(layout.passfile, secret, 0o600, user, group, secret=True))
-    entries.append(File(layout.agent_file, settings.text().encode(), 0o640, root, group))
+    # Also the server's user reads it, for the jobs that keep the repository.
+    entries.append(File(layout.agent_file, settings.text().encode(), 0o644, root, root))
     entries.append(Link(layout.current, os.path.join("versions", version)))
     entries.append(Link(layout.command, layout.launcher))
     return entries
@@ -323,6 +329,8 @@ def desired(params: Mapping[str, Any]) -> Desired:
             ssl_mode=params["ssl_mode"],
             ca_cert=params["ca_cert"] or "",
             collectors=collectors.checked_settings(params["collector_settings"]),
+            repository=params["repository"] or "",
+            superuser=params["superuser"],
         ),
         sources=unpack(params["sources"]),
         user=params["user"],
@@ -330,6 +338,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         python=_interpreter(params["python"] or sys.executable),
         password=params["password"],
         collectors=tuple(params["collectors"]),
+        keeper=params["keeper"] if params["repository"] else "",
     )
 
 

@@ -94,11 +94,11 @@ def program(layout: Layout) -> str:
     return os.path.join(layout.library, "archiver")
 
 
-def program_entries(layout: Layout, python: str) -> list[Directory | File]:
+def program_file(layout: Layout, python: str) -> File:
     """The program, as a file that needs nothing else of this collection."""
     root = "root" if layout.prefix == "/" else None
     text = f"#!{python} -IS\n{inspect.getsource(archiver)}"
-    return [Directory(layout.library, 0o755, root, root), File(program(layout), text.encode(), 0o755, root, root)]
+    return File(program(layout), text.encode(), 0o755, root, root)
 
 
 # --- reading
@@ -128,6 +128,7 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
         group=grp.getgrgid(owner.st_gid).gr_name,
         mount=params["mount"] or "",
         another_server=params["another_server"],
+        standby=session.in_recovery,
     )
     return Archive(program(layout), wanted, params["compression"], params["timeout"])
 
@@ -185,7 +186,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         archive = read(session, params, layout)
         current = configured.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
-        prepared = _prepared(archive, layout, params["python"] or sys.executable)
+        prepared = _prepared(archive, layout, params["python"] or sys.executable, current)
         if not check_mode:
             _prepare(archive, prepared)
     values = archive.settings(current)
@@ -200,6 +201,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         "changed": done["changed"] or said["changed"],
         "diff": said["diff"] + done["diff"],
         "changes": said["changes"] + done["changes"],
+        "warnings": [*said.get("warnings", ()), *done.get("warnings", ())],
         "settings": values,
         **proof,
     }
@@ -215,11 +217,18 @@ def _checked(params: Mapping[str, Any]) -> None:
         )
 
 
-def _prepared(archive: Archive, layout: Layout, python: str) -> Plan:
-    wanted = program_entries(layout, python)
-    found = {entry.path: files.read(entry.path) for entry in wanted}
-    made = repository.plan(archive.wanted, repository.read(archive.wanted))
-    return changes(files.plan(wanted, found), made)
+def _prepared(archive: Archive, layout: Layout, python: str, current: Current) -> Plan:
+    file = program_file(layout, python)
+    present = repository.read(archive.wanted)
+    made = repository.plan(archive.wanted, present)
+    unseen = ""
+    set_up = (current.configured("archive_command") or "") == archive.command
+    if archive.wanted.standby and set_up and archive.wanted.generation.name not in present.generations:
+        unseen = (
+            f"{archive.wanted.path} has nothing of this cluster on this standby. Unless its primary is yet to be set "
+            "up, the two do not see the same file system, and after a failover nothing can be archived."
+        )
+    return changes(files.plan([file], {file.path: files.read(file.path)}), made, warnings=[unseen] if unseen else [])
 
 
 def _prepare(archive: Archive, prepared: Plan) -> None:
@@ -228,6 +237,9 @@ def _prepare(archive: Archive, prepared: Plan) -> None:
     def in_repository(change: Change) -> bool:
         return bool(change.step.path == place or change.step.path.startswith(place + "/"))
 
+    for folder in {os.path.dirname(change.step.path) for change in prepared if not in_repository(change)}:
+        if not os.path.isdir(folder):  # as where this runs before there is an agent
+            files.apply([Directory(folder)])
     files.apply([change.step for change in prepared if not in_repository(change)])
     repository.apply(archive.wanted, tuple(change for change in prepared if in_repository(change)))
 

@@ -10,9 +10,11 @@ import logging.handlers
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from . import collection, collectors, configuration, retention
+from . import catalogue, collection, collectors, configuration, retention
 from .errors import Busy, InvalidInput, PgOpsError
 from .files import File, exclusive, failure, write
 from .layout import Layout
@@ -42,8 +44,9 @@ def attempt(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """What came of a job, and its exit code."""
     try:
         layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
-        step_down(layout)
-        outcome = JOBS[options.job](layout)
+        job = JOBS[options.job]
+        step_down(job.home(layout))
+        outcome = job.run(layout, options)
         errors = bool(outcome.get("errors"))
         return {"ok": not errors, **outcome}, int(errors and not outcome.get("delivered"))
     except PgOpsError as error:
@@ -57,11 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pgops", description="The agent of pgops.fleet on a PostgreSQL host.")
     parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
     parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
+    parser.add_argument("--rebuild", action="store_true", help="catalogue: forget what is known, look at every file")
     parser.add_argument("job", choices=[*JOBS, "version"], help="what to do")
     return parser
 
 
-def collect(layout: Layout) -> dict[str, Any]:
+def collect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Run the collectors that are due."""
     settings = configuration.load(layout)
     with exclusive(f"{layout.state}/collect.lock", seconds=0):
@@ -71,14 +75,36 @@ def collect(layout: Layout) -> dict[str, Any]:
         return result
 
 
-def maintain(layout: Layout) -> dict[str, Any]:
+def maintain(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Make and drop partitions."""
     settings = configuration.load(layout)
     with exclusive(f"{layout.state}/maintain.lock", seconds=0):
         return retention.maintain(settings)
 
 
-JOBS = {"collect": collect, "maintain": maintain}
+def keep_catalogue(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Note what is in the repository."""
+    settings = configuration.load(layout)
+    if not settings.repository:
+        hint = "Set pgops_repository and run site.yml (docs/archiving.md)."
+        raise InvalidInput("This instance has no repository.", hint)
+    with exclusive(f"{layout.keeping}/catalogue.lock", seconds=0):
+        return catalogue.update(settings, options.rebuild)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that the agent does, and the directory of whoever does it: for its lock and its log."""
+
+    run: Callable[[Layout, argparse.Namespace], dict[str, Any]]
+    home: Callable[[Layout], str]
+
+
+JOBS = {
+    "collect": Job(collect, lambda layout: layout.state),
+    "maintain": Job(maintain, lambda layout: layout.state),
+    "catalogue": Job(keep_catalogue, lambda layout: layout.keeping),
+}
 
 
 def installed(layout: Layout) -> list[collectors.Collector]:
@@ -121,17 +147,17 @@ def only_instance(prefix: str) -> str:
     return names[0]
 
 
-def step_down(layout: Layout) -> None:
-    """As root, become the agent's user: what a person tries by hand runs as it does from the timer."""
-    if os.geteuid() != 0 or not os.path.isdir(layout.state):
+def step_down(home: str) -> None:
+    """As root, become the user of a job's directory: what a person tries by hand runs as it does from the timer."""
+    if os.geteuid() != 0 or not os.path.isdir(home):
         return
-    owner = os.stat(layout.state)
+    owner = os.stat(home)
     if owner.st_uid:
         os.setgroups([])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
         # libpq would look for certificates in root's home, and heed what root's shell sets.
-        os.environ["HOME"] = layout.state
+        os.environ["HOME"] = home
         for name in [name for name in os.environ if name.startswith("PG")]:
             del os.environ[name]
 
@@ -146,7 +172,7 @@ def log(options: argparse.Namespace, outcome: dict[str, Any]) -> None:
     try:
         layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
         handler = logging.handlers.RotatingFileHandler(
-            os.path.join(layout.state, "agent.log"), maxBytes=LOG_BYTES, backupCount=3
+            os.path.join(JOBS[options.job].home(layout), "agent.log"), maxBytes=LOG_BYTES, backupCount=3
         )
         stamp = collection.iso(time.time())
         handler.emit(logging.makeLogRecord({"msg": f"{stamp} {line}"}))

@@ -29,7 +29,8 @@ class Configuration:
     """What an agent knows of its instance.
 
     ``collectors`` maps a collector's name to what differs from its file: interval and timeout in seconds, enabled.
-    ``spool_bytes`` bounds the file of rounds that could not be delivered.
+    ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
+    it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
     """
 
     instance: str
@@ -45,6 +46,8 @@ class Configuration:
     collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     time_budget: float = 45.0
     spool_bytes: int = 32 * 1024 * 1024
+    repository: str = ""
+    superuser: str = ""
 
     def text(self) -> str:
         """As the file holds it."""

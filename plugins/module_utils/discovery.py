@@ -29,8 +29,9 @@ class Instance:
     """One server of this host. ``socket``: whether there is one that may be trusted; a server that crashed leaves its
     own behind, so only a connection tells whether it runs.
 
-    ``version`` is the major version as far as files tell it, and with ``data_directory``, ``role`` and
-    ``system_identifier`` None where they don't, or where who runs this may not read them. ``asked`` for: it is
+    ``version`` is the major version as far as files tell it, and with ``data_directory``, ``role``,
+    ``system_identifier`` and ``owner``, the user who runs the server, None where they don't, or where who runs this
+    may not read them. ``asked`` for: it is
     named by the user, so that a connection is tried whatever files say.
     """
 
@@ -42,6 +43,7 @@ class Instance:
     data_directory: str | None = None
     role: str | None = None
     system_identifier: str | None = None
+    owner: str | None = None
     asked: bool = False
 
 
@@ -57,9 +59,18 @@ def instances(root: str = "/") -> list[Instance]:
     for directory, port in _sockets(os.path.join(root, directory[1:]) for directory in SOCKET_DIRECTORIES):
         # A server may have sockets in several directories; its port it shares with nobody.
         if (directory, port) not in taken and port not in ports:
-            found.append(Instance(f"port-{port}", port, directory, socket=True))
+            owner = owner_of(os.path.join(directory, f".s.PGSQL.{port}"))
+            found.append(Instance(f"port-{port}", port, directory, socket=True, owner=owner))
             ports.add(port)
     return found
+
+
+def owner_of(path: str) -> str | None:
+    """The name of the user whose a file is; None where it is not there, or its user has no name."""
+    try:
+        return pwd.getpwuid(os.stat(path).st_uid).pw_name
+    except (OSError, KeyError):
+        return None
 
 
 # --- Debian's clusters
@@ -88,6 +99,7 @@ def _cluster(path: str) -> Instance | None:
         data_directory=data or None,
         role=role,
         system_identifier=identifier,
+        owner=owner_of(data) or owner_of(path),
     )
 
 

@@ -34,7 +34,7 @@ class Job:
 
     ``calendar`` is an OnCalendar expression of systemd. ``jitter`` is the most seconds that a start is delayed,
     ``time_limit`` the seconds after which a run is ended. ``writable`` are the paths that it may write to besides
-    the instance's state, which systemd enforces and cron does not.
+    the instance's own files, which systemd enforces and cron does not.
     """
 
     name: str
@@ -199,7 +199,8 @@ def _file(path: str, content: bytes) -> File:
 
 
 def _service(wanted: Schedule, job: Job) -> bytes:
-    limits = (job.time_limit, (wanted.layout.state, *job.writable))
+    # Its own part of it; whose that is, the file system knows.
+    limits = (job.time_limit, (wanted.layout.data, *job.writable))
     return units.service(wanted.layout.instance, job.name, job.user, wanted.command(job), limits)
 
 

@@ -94,6 +94,11 @@ class Layout:
         return os.path.join(self.data, "state")
 
     @property
+    def keeping(self) -> str:
+        """The directory of the jobs that keep the repository, which run as the server's user: locks, log."""
+        return os.path.join(self.data, "keeping")
+
+    @property
     def before(self) -> str:
         """What was there before pgops.fleet changed it, for when it is taken back."""
         return os.path.join(self.data, "before.json")

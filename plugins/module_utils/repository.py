@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,8 @@ class Generation:
 @dataclass(frozen=True)
 class Wanted:
     """The repository that an instance is to archive into. ``mount`` is the directory at which its file system has to
-    be mounted, '' where it may be part of another; ``owner`` and ``group`` run the server."""
+    be mounted, '' where it may be part of another; ``owner`` and ``group`` run the server. A ``standby`` makes
+    nothing: what it made would hide that it does not see its primary's file system."""
 
     path: str
     cluster: str
@@ -52,6 +53,7 @@ class Wanted:
     group: str
     mount: str = ""
     another_server: bool = False
+    standby: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,7 @@ def read(wanted: Wanted) -> Present:
     except OSError as error:
         raise files.failure(error, f"{wanted.path} cannot be read") from error
     identity = _read(os.path.join(wanted.path, IDENTITY))
-    folders = [name for name in names if os.path.isdir(os.path.join(wanted.path, name))]
-    generations = {name: _read(os.path.join(wanted.path, name, GENERATION_FILE)) for name in folders}
-    known = {name: found for name, found in generations.items() if found is not None}
+    known = generations(wanted.path, names)
     return Present(
         parent,
         mounted,
@@ -115,6 +115,16 @@ def read(wanted: Wanted) -> Present:
         strange=tuple(name for name in names if name not in {*known, IDENTITY, wanted.generation.name}),
         found={entry.path: files.read(entry.path) for entry in entries(wanted)},
     )
+
+
+def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the identity files of generations hold, of those of the names in a repository that are generations.
+
+    Raises HostFailed.
+    """
+    folders = [name for name in names if os.path.isdir(os.path.join(path, name))]
+    found = {name: _read(os.path.join(path, name, GENERATION_FILE)) for name in folders}
+    return {name: identity for name, identity in found.items() if identity is not None}
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -134,7 +144,7 @@ def plan(wanted: Wanted, present: Present) -> tuple[Change, ...]:
     """
     _check_place(wanted, present)
     _check_whose(wanted, present)
-    return files.plan(entries(wanted), present.found)
+    return () if wanted.standby else files.plan(entries(wanted), present.found)
 
 
 def _check_place(wanted: Wanted, present: Present) -> None:

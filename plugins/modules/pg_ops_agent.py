@@ -88,6 +88,17 @@ options:
         C(timeout) in seconds, and C(enabled).
     type: dict
     default: {}
+  repository:
+    description: The directory of the cluster's repository, for the jobs that keep it. Not given, there are none.
+    type: path
+  keeper:
+    description: The operating system's user that runs the server, and the jobs that keep O(repository).
+    type: str
+    default: postgres
+  superuser:
+    description: The role that those jobs log in as. Empty means the one named like O(keeper).
+    type: str
+    default: ""
   python:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
@@ -170,6 +181,9 @@ SPEC = {
     "user": {"type": "str", "default": "pgops"},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "collector_settings": {"type": "dict", "default": {}},
+    "repository": {"type": "path"},
+    "keeper": {"type": "str", "default": "postgres"},
+    "superuser": {"type": "str", "default": ""},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
     "sources": {"type": "str", "default": "", "no_log": True},

@@ -51,6 +51,7 @@ INVENTORY = BUILD / "inventory.yml"
 LOCK = Path("/run/lock/pgops-fleet.lock")
 
 NAME = "pgops-fleet"  # of the network, the images and the containers' label
+SHARED = "/srv/shared"  # the same directory on all hosts
 PODMAN = ("podman", "--runtime", "runc")  # crun refuses a hybrid cgroup hierarchy
 MACHINE_PACKAGES = (
     "podman",
@@ -338,7 +339,7 @@ class Fleet:
     def version(self, host: Host) -> str:
         """Differs when the host would be made differently today."""
         files = ("first_boot.sh", "replication.sql", *DATABASES)
-        parts = [self.images[host.suite], self.address(host), self.public_key]
+        parts = [self.images[host.suite], self.address(host), self.public_key, SHARED]
         parts += [(HERE / name).read_text(encoding="utf-8") for name in files]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
@@ -347,6 +348,13 @@ def containers() -> dict[str, str]:
     """The running hosts' names, with the version each was made with."""
     listed = json.loads(podman("ps", "--filter", f"label={NAME}", "--format", "json") or "[]")
     return {container["Names"][0]: container["Labels"][NAME] for container in listed}
+
+
+def shared() -> Path:
+    """The directory that all hosts see at the same place, as they would a network's file system; it outlives them."""
+    folder = BUILD / "shared"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def start(fleet: Fleet, host: Host) -> None:
@@ -358,6 +366,7 @@ def start(fleet: Fleet, host: Host) -> None:
         *("--network", NAME, "--ip", fleet.address(host), "--mac-address", host.mac_address),
         *("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--shm-size", "256m"),
         *("--cap-add", ",".join(CAPABILITIES)),
+        *("--volume", f"{shared()}:{SHARED}"),
         fleet.images[host.suite],
         *("sh", "-c", (HERE / "first_boot.sh").read_text(encoding="utf-8"), "first_boot", fleet.public_key),
         *([host.primary] if host.primary else []),

@@ -5,130 +5,26 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import random
 import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import disks
 import psycopg
 import pytest
+from archives import DEFAULTS, Host, digest
 from deploying import target
 from servers import Server, until
 
 from pgops import archiving
-from pgops.errors import Conflict, HostFailed, InvalidInput, PgOpsError
+from pgops.errors import Conflict, HostFailed, InvalidInput
 
-DEFAULTS: dict[str, Any] = {
-    "instance": "main",
-    "state": "present",
-    "cluster": "shop",
-    "mount": None,
-    "compression": "none",
-    "timeout": 600,
-    "replace": False,
-    "another_server": False,
-    "configure": True,
-    "restart": "if_required",
-    "python": "/usr/bin/python3",
-}
 MANY = int(os.environ.get("PGOPS_TEST_SEGMENTS", "120"))
 """How many segments the server is killed over; 10,000 before a release."""
-
-
-@dataclass
-class Host:
-    """A server, and what archives its WAL; ``base`` is where repositories are."""
-
-    server: Server
-    base: Path
-    prefix: Path
-    params: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def repository(self) -> Path:
-        return self.base / "shop"
-
-    def apply(self, check: bool = False, **params: Any) -> dict[str, Any]:
-        """What pg_ops_archiving returns; raises what it reports."""
-        place = {"repository": str(self.repository), "prefix": str(self.prefix)}
-        return archiving.converge(target(self.server), {**DEFAULTS, **place, **self.params, **params}, check)
-
-    def refused(self, kind: type[PgOpsError], **params: Any) -> str:
-        """The error of an archiving that cannot be; the server's settings stay as they are."""
-        before = self.server.value("SHOW archive_mode"), self.server.value("SHOW archive_command")
-        with pytest.raises(kind) as caught:
-            self.apply(**params)
-        assert (self.server.value("SHOW archive_mode"), self.server.value("SHOW archive_command")) == before
-        assert caught.value.hint
-        return str(caught.value)
-
-    def switch(self) -> str:
-        """Finish a segment; its name."""
-        self.server.value("SELECT pg_create_restore_point('here')")
-        return str(self.server.value("SELECT pg_walfile_name(pg_switch_wal())"))
-
-    def switch_again(self) -> str:
-        """The same, once the server takes it: it may be recovering."""
-        made: list[str] = []
-
-        def switched() -> bool:
-            with contextlib.suppress(psycopg.Error):
-                made.append(self.switch())
-            return bool(made)
-
-        until(switched, "switched")
-        return made[0]
-
-    def wait_for(self, name: str, patience: float = 90) -> None:
-        """Wait until a segment is archived."""
-
-        def arrived() -> bool:
-            if name in self.archived():
-                return True
-            # After three failures the archiver rests for a minute, unless there is something new.
-            time.sleep(0.5)
-            self.switch_again()
-            return False
-
-        until(arrived, f"{name} archived", patience)
-
-    def archived(self) -> dict[str, Path]:
-        """The files in the repository by their names."""
-        return {path.name: path for path in self.repository.glob("*/wal/**/*") if path.is_file()}
-
-
-@pytest.fixture(name="root")
-def _root() -> Iterator[Path]:
-    """A directory that the servers of tests can reach: those of pytest are closed to others.
-
-    To be asked for before any server, so that it outlives them.
-    """
-    root = Path(tempfile.mkdtemp(prefix="pgops-archiving-", dir="/tmp"))
-    root.chmod(0o755)
-    (root / "base").mkdir()
-    (root / "prefix").mkdir()
-    yield root
-    shutil.rmtree(root, ignore_errors=True)
-
-
-@pytest.fixture(name="make")
-def _make(root: Path, major: int, new_server: Callable[..., Server]) -> Callable[..., Host]:
-    def make(**options: Any) -> Host:
-        return Host(new_server(major, **options).start(), root / "base", root / "prefix")
-
-    return make
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -224,6 +120,22 @@ def test_a_promoted_standby_goes_on_in_the_same_repository(
     name = other.switch()
     assert name.startswith("00000002")
     other.wait_for(name)
+
+
+def test_a_standby_makes_no_repository_and_misses_its_primarys(
+    make: Callable[..., Host], keep: Callable[[Server], Server]
+) -> None:
+    host = make()
+    host.apply()
+    (host.base / "elsewhere").mkdir()
+    other = Host(keep(host.server.standby()).start(), host.base / "elsewhere", host.prefix, {"instance": "standby"})
+    assert other.apply()["warnings"] == []
+    for check in (True, False):
+        (warning,) = other.apply(check=check)["warnings"]
+        assert "do not see the same file system" in warning
+    assert not other.repository.exists()
+    shutil.copytree(host.repository, other.repository)
+    assert other.apply()["warnings"] == []
 
 
 def test_an_unmounted_repository_is_not_written_to(make: Callable[..., Host]) -> None:

@@ -17,6 +17,7 @@ from servers import Server
 from pgops import locking, schema, server, sources
 from pgops.errors import InvalidInput
 from pgops.facts import gathering, instance
+from pgops.facts.instance import OPS
 from pgops.target import Target
 
 LIBRARY = Path(schema.__file__).resolve().parent
@@ -96,7 +97,7 @@ def test_server_without_anything_of_ours(server):
 
 
 def test_database_without_the_schema(server, database):
-    found = only(gather(local(server), database=database, gather_subset=["schema", "monitoring"]))
+    found = only(gather(local(server), database=database, gather_subset=OPS))
     assert errors(found) == {}
     assert (found["schema"]["database"], found["schema"]["installed"]) == (database, False)
 
@@ -135,7 +136,7 @@ def test_minimum_takes_two_queries(installed):
 def test_role_without_rights(installed):
     found = only(gather(remote(installed, "watcher")))
     assert found["error"] is None
-    assert errors(found) == {"schema": "login_refused", "monitoring": "login_refused"}
+    assert errors(found) == dict.fromkeys(OPS, "login_refused")
     assert (found["role"], found["major"]) == ("primary", installed.major)
     assert found["data_directory"] is None
     assert "pg_read_all_settings" in found["server"]["hidden"]["data_directory"]
@@ -150,13 +151,13 @@ def test_role_that_may_connect_and_not_read(installed):
         found = only(gather(remote(installed, "watcher")))
     finally:
         installed.psql("REVOKE CONNECT ON DATABASE pgops FROM watcher")
-    assert errors(found) == {"schema": "permission_missing", "monitoring": "permission_missing"}
+    assert errors(found) == dict.fromkeys(OPS, "permission_missing")
 
 
 def test_role_that_may_monitor(installed):
     installed.psql("GRANT pg_monitor TO watcher")
     try:
-        found = only(gather(remote(installed, "watcher"), gather_subset=["!schema", "!monitoring"]))
+        found = only(gather(remote(installed, "watcher"), gather_subset=[f"!{name}" for name in OPS]))
     finally:
         installed.psql("REVOKE pg_monitor FROM watcher")
     assert errors(found) == {}
@@ -175,7 +176,7 @@ def test_wrong_password(installed):
 def test_function_that_was_revoked_fails_its_section_only(installed):
     installed.psql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
     try:
-        found = only(gather(remote(installed, "watcher"), gather_subset=["all", "!schema", "!monitoring"]))
+        found = only(gather(remote(installed, "watcher"), gather_subset=["all", *(f"!{name}" for name in OPS)]))
     finally:
         installed.psql("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
     assert errors(found) == {"server": "permission_missing"}
@@ -205,9 +206,9 @@ def test_slow_section_is_given_up_and_the_rest_is_there(installed):
     with installed.connect("pgops") as blocker:
         blocker.execute("BEGIN; LOCK pgops.series IN ACCESS EXCLUSIVE MODE")
         target = local(installed, statement_timeout=2.0, lock_timeout=0.2)
-        assert errors(only(gather(target))) == dict.fromkeys(instance.OPS, "busy")
+        assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring"], "busy")
         target = local(installed, statement_timeout=2.0)
-        assert errors(only(gather(target))) == dict.fromkeys(instance.OPS, "timeout")
+        assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring"], "timeout")
 
 
 def test_no_query_goes_without_a_timeout(installed):
@@ -242,7 +243,7 @@ def test_slots_and_standby(installed, keep):
 def test_standby_shows_its_receiver_to_nobody_without_rights(installed, keep):
     standby = streaming(keep(installed.standby()).start())
     found = only(gather(remote(standby, "watcher")))
-    assert errors(found) == {"schema": "login_refused", "monitoring": "login_refused"}
+    assert errors(found) == dict.fromkeys(OPS, "login_refused")
     assert found["replication"]["receiver"]["status"] is None
 
 

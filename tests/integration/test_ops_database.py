@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import deploy, target, withdraw
+from deploying import SOURCES, deploy, target, withdraw
 from servers import Server, until
 
+from pgops import sources
 from pgops.errors import Conflict, InvalidInput, PgOpsError
 from pgops.facts import gathering
 
@@ -145,6 +147,30 @@ def test_an_aggregate_of_somebodys_is_told_and_left(deployed: Server) -> None:
     made = deploy(deployed)
     assert not made["changed"]
     assert "pgops.mine" in made["warnings"][0]
+
+
+def older(number: int) -> str:
+    """The collection's files as of a migration: without later ones, and without what needs their tables."""
+    files = sources.unpack(SOURCES)
+    later = [path for path in files if "/migrations/" in path and int(os.path.basename(path)[:4]) > number]
+    tables = [table for path in later for table in re.findall(r"CREATE TABLE (pgops\.\w+)", files[path])]
+    needs = {path for path, text in files.items() if any(re.search(rf"{table}\b", text) for table in tables)}
+    return sources.pack({path: text for path, text in files.items() if path not in {*later, *needs}})
+
+
+@pytest.mark.parametrize("number", range(1, len(sources.below(sources.unpack(SOURCES), "sql/migrations"))))
+def test_every_older_schema_becomes_what_a_new_one_is(bare: Server, number: int) -> None:
+    fingerprints = "SELECT string_agg(object || sha256, ' ' ORDER BY object) FROM pgops.fingerprint"
+    deploy(bare, sources=older(number))
+    assert bare.value("SELECT max(number) FROM pgops.migration", "pgops") == number
+    bare.value("SELECT pgops.collect_database_metrics()", "pgops")
+    samples = bare.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
+    assert deploy(bare, check=True) == deploy(bare)
+    upgraded = bare.value(fingerprints, "pgops")
+    assert bare.value("SELECT count(*) FROM pgops.system_metrics", "pgops") == samples > 0
+    withdraw(bare)
+    deploy(bare)
+    assert upgraded == bare.value(fingerprints, "pgops")
 
 
 def test_after_an_upgrade_of_the_server_its_objects_are_recorded_anew(deployed: Server) -> None:

@@ -137,31 +137,3 @@ def test_removal_puts_back_what_was_there(fleet: Fleet) -> None:
     assert show(fleet, "work_mem") == ["4MB", "4MB"]
     assert show(fleet, "shared_preload_libraries") == ["", ""]
     assert fleet.sql("pg17", "SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'") == "0"
-
-
-def test_wal_is_archived_by_the_run_and_by_itself(fleet: Fleet) -> None:
-    wanted = json.dumps({"pgops_repository": "/srv/wal", "pgops_restart": "if_required", "pgops_statements": True})
-    one = ("--limit", "pg18", "--diff", "-e", wanted)
-    before = fleet.sql("pg18", "SELECT pg_postmaster_start_time()", "postgres")
-    refused = fleet.play("pgops.fleet.site", *one)
-    (failed,) = [said for said in refused.outcomes if said["code"]]
-    assert "/srv/wal is not there" in failed["msg"]
-    assert fleet.sql("pg18", "SELECT pg_postmaster_start_time()", "postgres") == before
-    fleet.on("pg18", "install", "-d", "-o", "postgres", "/srv/wal")
-    predicted = fleet.play("pgops.fleet.site", *one, "--check")
-    done = fleet.play("pgops.fleet.site", *one)
-    assert done.code == 0, done.text
-    assert done.changes == predicted.changes
-    (proof,) = [said for said in done.outcomes if said["task"] == "Prove that WAL arrives" and said["item"]]
-    assert (proof["state"], proof["changed"]) == ("ok", False)
-    assert fleet.sql("pg18", "SHOW shared_preload_libraries", "postgres") == "pg_stat_statements"
-    second = fleet.play("pgops.fleet.site", *one)
-    assert (second.code, second.changes) == (0, {})
-    assert max(second.modules.values()) <= 8
-    name = fleet.sql("pg18", "SELECT pg_walfile_name(pg_switch_wal())", "postgres")
-    fleet.wait("the segment", lambda: name in fleet.on("pg18", "find", "/srv/wal", "-name", name))
-    gone = fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_restart=if_required")
-    assert gone.code == 0, gone.text
-    assert fleet.sql("pg18", "SHOW archive_mode", "postgres") == "off"
-    assert fleet.on("pg18", "sh", "-c", "ls -d /usr/local/lib/pgops /var/lib/pgops 2>/dev/null || true") == ""
-    assert name in fleet.on("pg18", "find", "/srv/wal", "-name", name)

@@ -69,6 +69,7 @@ def read(layout: Layout) -> dict[str, Any]:
         "node": None,
         "database": None,
         "peers": None,
+        "repository": None,
         "collectors": _names(os.path.join(layout.current, "pgops", "sql", "collectors")),
         "own_collectors": _names(layout.collectors),
         "spooled_bytes": _size(os.path.join(layout.state, "spool.jsonl")),
@@ -79,9 +80,10 @@ def read(layout: Layout) -> dict[str, Any]:
         try:
             present = configuration.load(layout)
         except HostFailed:
-            found["hidden"].update(dict.fromkeys(("cluster", "node", "database", "peers"), NO_ACCESS))
+            found["hidden"].update(dict.fromkeys(("cluster", "node", "database", "peers", "repository"), NO_ACCESS))
         else:
             found.update(cluster=present.cluster, node=present.node, database=present.database)
+            found["repository"] = present.repository or None
             found["peers"] = [f"{peer.host}:{peer.port}" for peer in present.peers]
     unseen = [key for key in ("configured", "own_collectors", "spooled_bytes") if found[key] is None]
     found["hidden"].update(dict.fromkeys(unseen, NO_ACCESS))

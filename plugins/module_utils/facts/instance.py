@@ -17,7 +17,7 @@ from . import agent, engine, ops
 from .answer import failed
 
 SERVER = ("server", "settings", "databases", "connections", "replication", "archiver")
-OPS = ("schema", "monitoring")
+OPS = ("schema", "monitoring", "archiving")
 HOST = ("agent", "jobs")
 SECTIONS = SERVER + OPS + HOST
 
@@ -50,6 +50,7 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "role": found.role,
         "system_identifier": found.system_identifier,
         "data_directory": found.data_directory,
+        "owner": found.owner,
         "error": None,
     }
     try:
@@ -110,9 +111,9 @@ def _of_ops_database(session: Session, wanted: Wanted, server: engine.Server) ->
         absent = ops.absent(wanted.database)
         return {name: absent[name] for name in sections}
     if session.database == wanted.database:
-        return {name: ops.READERS[name](session) for name in sections}
+        return ops.read(session, sections)
     try:
         with connect(replace(session.target, database=wanted.database)) as inside:
-            return {name: ops.READERS[name](inside) for name in sections}
+            return ops.read(inside, sections)
     except PgOpsError as error:
         return {name: failed(error) for name in sections}

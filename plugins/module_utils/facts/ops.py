@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -104,29 +104,71 @@ FROM stored AS d
 """
 
 
-def schema(session: Session) -> dict[str, Any]:
-    """What is installed in the ops database, and whether somebody edited it."""
+# What was archived since the catalogue was last brought up to date counts too, as far as the server knows of it.
+ARCHIVING = """
+WITH own AS MATERIALIZED (
+    SELECT g.*,
+        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END AS written_to,
+        (SELECT '0/0'::pg_lsn + g.segment_bytes * (1 + n.high * (4294967296 / g.segment_bytes) + n.low)
+         FROM pg_stat_archiver AS a
+         CROSS JOIN LATERAL (SELECT ('x' || substr(a.last_archived_wal, 9, 8))::bit(32)::bigint AS high,
+                                    ('x' || substr(a.last_archived_wal, 17, 8))::bit(32)::bigint AS low) AS n
+         WHERE NOT pg_is_in_recovery() AND a.last_archived_wal ~ '^[0-9A-F]{24}$'
+           AND a.last_archived_wal LIKE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '%%') AS sent_to
+    FROM pgops.wal_archive_generations AS g
+    WHERE g.generation = (SELECT s.system_identifier FROM pg_control_system() AS s)::text || '-'
+                         || current_setting('server_version_num')::integer / 10000
+)
+
+SELECT
+    o.repository,
+    o.generation,
+    o.catalogued_at,
+    o.segment_bytes,
+    o.segments,
+    o.stored_bytes,
+    o.continuous_since,
+    o.continuous_to,
+    CASE WHEN o.written_to < greatest(o.continuous_to, o.sent_to) THEN 0
+         ELSE pg_wal_lsn_diff(o.written_to, greatest(o.continuous_to, o.sent_to))::bigint END AS lost_bytes,
+    (SELECT coalesce(json_agg(json_build_object(
+        'first_wal', w.first_wal,
+        'last_wal', w.last_wal,
+        'segments', w.segments,
+        'wal_bytes', w.wal_bytes,
+        'noticed_at', w.noticed_at
+    ) ORDER BY w.first_wal DESC), '[]') FROM pgops.wal_archive_gaps AS w WHERE w.generation = o.generation) AS gaps,
+    ARRAY(SELECT f.wal_filename FROM pgops.wal_archive_status AS f
+          WHERE f.generation = o.generation AND f.status = 'failed' ORDER BY 1 DESC LIMIT 100) AS failed
+FROM (SELECT) AS one LEFT JOIN own AS o ON true
+"""
+
+QUERIES = {"schema": SCHEMA, "monitoring": MONITORING, "archiving": ARCHIVING}
+
+
+def read(session: Session, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The sections of these names: asked for in one query, and where that fails one by one, each with its error."""
+    queries = {name: QUERIES[name] for name in names}
+    columns = [f"(SELECT to_json(s) FROM ({query}) AS s) AS {name}" for name, query in queries.items()]
     try:
-        found = {**ask(session, SCHEMA), "error": None, "hidden": {}}
+        found = ask(session, f"SELECT {', '.join(columns)}", _bounds())
+    except QueryFailed:
+        return {name: _section(session, name) for name in names}
+    return {name: _finished(name, found[name]) for name in names}
+
+
+def _section(session: Session, name: str) -> dict[str, Any]:
+    try:
+        return _finished(name, ask(session, QUERIES[name], _bounds()))
     except QueryFailed as error:
-        return no_schema(session.database) if error.sqlstate in MISSING else failed(error)
-    if found["drifted"] is None:
+        return absent(session.database)[name] if error.sqlstate in MISSING else failed(error)
+
+
+def _finished(name: str, answer: dict[str, Any]) -> dict[str, Any]:
+    found = {**answer, "error": None, "hidden": {}}
+    if name == "schema" and found["drifted"] is None:
         found["hidden"]["drifted"] = "installed on another major version of PostgreSQL; pg_ops_schema records it anew"
     return found
-
-
-def no_schema(database: str) -> dict[str, Any]:
-    """The section ``schema`` where there is none."""
-    unknown = ("migration", "collection_version", "migrated_at", "retention_days", "drifted")
-    return {"database": database, "installed": False, **dict.fromkeys(unknown), "error": None, "hidden": {}}
-
-
-def monitoring(session: Session) -> dict[str, Any]:
-    """How old the newest samples are, and how much is stored."""
-    try:
-        return {**ask(session, MONITORING, _bounds()), "error": None, "hidden": {}}
-    except QueryFailed as error:
-        return no_monitoring() if error.sqlstate in MISSING else failed(error)
 
 
 def _bounds() -> dict[str, datetime]:
@@ -135,15 +177,15 @@ def _bounds() -> dict[str, datetime]:
     return {"since": now - timedelta(days=1), "until": now + timedelta(days=1)}
 
 
-def no_monitoring() -> dict[str, Any]:
-    """The section ``monitoring`` where no schema is installed."""
-    unknown = ("series", "partitions", "oldest_day", "newest_day", "store_bytes")
-    return {"nodes": [], "newest": [], **dict.fromkeys(unknown), "error": None, "hidden": {}}
-
-
-READERS: dict[str, Callable[[Session], dict[str, Any]]] = {"schema": schema, "monitoring": monitoring}
-
-
 def absent(database: str) -> dict[str, dict[str, Any]]:
-    """The sections where there is no ops database."""
-    return {"schema": no_schema(database), "monitoring": no_monitoring()}
+    """The sections where there is no ops database, or no schema in it."""
+    schema = ("migration", "collection_version", "migrated_at", "retention_days", "drifted")
+    monitoring = ("series", "partitions", "oldest_day", "newest_day", "store_bytes")
+    archiving = ("repository", "generation", "catalogued_at", "segment_bytes", "segments", "stored_bytes")
+    archived = ("continuous_since", "continuous_to", "lost_bytes")
+    whole: dict[str, Any] = {"error": None, "hidden": {}}
+    return {
+        "schema": {"database": database, "installed": False, **dict.fromkeys(schema), **whole},
+        "monitoring": {"nodes": [], "newest": [], **dict.fromkeys(monitoring), **whole},
+        "archiving": {**dict.fromkeys((*archiving, *archived)), "gaps": [], "failed": [], **whole},
+    }

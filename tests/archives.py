@@ -1,0 +1,100 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Servers that archive into repositories of tests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from deploying import target
+from servers import Server, until
+
+from pgops import archiving
+from pgops.errors import PgOpsError
+
+DEFAULTS: dict[str, Any] = {
+    "instance": "main",
+    "state": "present",
+    "cluster": "shop",
+    "mount": None,
+    "compression": "none",
+    "timeout": 600,
+    "replace": False,
+    "another_server": False,
+    "configure": True,
+    "restart": "if_required",
+    "python": "/usr/bin/python3",
+}
+
+
+@dataclass
+class Host:
+    """A server, and what archives its WAL; ``base`` is where repositories are."""
+
+    server: Server
+    base: Path
+    prefix: Path
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.base / "shop"
+
+    def apply(self, check: bool = False, **params: Any) -> dict[str, Any]:
+        """What pg_ops_archiving returns; raises what it reports."""
+        place = {"repository": str(self.repository), "prefix": str(self.prefix)}
+        return archiving.converge(target(self.server), {**DEFAULTS, **place, **self.params, **params}, check)
+
+    def refused(self, kind: type[PgOpsError], **params: Any) -> str:
+        """The error of an archiving that cannot be; the server's settings stay as they are."""
+        before = self.server.value("SHOW archive_mode"), self.server.value("SHOW archive_command")
+        with pytest.raises(kind) as caught:
+            self.apply(**params)
+        assert (self.server.value("SHOW archive_mode"), self.server.value("SHOW archive_command")) == before
+        assert caught.value.hint
+        return str(caught.value)
+
+    def switch(self) -> str:
+        """Finish a segment; its name."""
+        self.server.value("SELECT pg_create_restore_point('here')")
+        return str(self.server.value("SELECT pg_walfile_name(pg_switch_wal())"))
+
+    def switch_again(self) -> str:
+        """The same, once the server takes it: it may be recovering."""
+        made: list[str] = []
+
+        def switched() -> bool:
+            with contextlib.suppress(psycopg.Error):
+                made.append(self.switch())
+            return bool(made)
+
+        until(switched, "switched")
+        return made[0]
+
+    def wait_for(self, name: str, patience: float = 90) -> None:
+        """Wait until a segment is archived."""
+
+        def arrived() -> bool:
+            if name in self.archived():
+                return True
+            # After three failures the archiver rests for a minute, unless there is something new.
+            time.sleep(0.5)
+            self.switch_again()
+            return False
+
+        until(arrived, f"{name} archived", patience)
+
+    def archived(self) -> dict[str, Path]:
+        """The files in the repository by their names."""
+        return {path.name: path for path in self.repository.glob("*/wal/**/*") if path.is_file()}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
