@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What archive_command and restore_command run: one WAL file into a repository, or back out of it.
 
-Stands alone, and imports as little as it can (re and subprocess would double the time of its start), since it is
+Stands alone, and imports as little as it can (re or subprocess would double the time of its start), since it is
 started for every segment.
 
     archiver push REPOSITORY GENERATION COMPRESSION PATH      PATH is %p
@@ -25,17 +25,17 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO
+    from collections.abc import Iterator
 
 HEXADECIMAL = frozenset("0123456789ABCDEF")
 IDENTITY = "generation.json"
 ENDINGS = {"none": "", "zstd": ".zst", "lz4": ".lz4", "gzip": ".gz"}
-COMPRESS = {
-    "zstd": ["zstd", "-q", "-c", "-T1", "--check"],
-    "lz4": ["lz4", "-q", "-c", "--content-size"],
-    "gzip": ["gzip", "-n", "-c"],
-}
-DECOMPRESS = {"zstd": ["zstd", "-q", "-d", "-c"], "lz4": ["lz4", "-q", "-d", "-c"], "gzip": ["gzip", "-d", "-c"]}
+COMPRESS = {"zstd": ["zstd", "-q", "-c", "--single-thread", "--check"], "lz4": ["lz4", "-q", "-c", "--content-size"]}
+DECOMPRESS = {"zstd": ["zstd", "-q", "-d", "-c"], "lz4": ["lz4", "-q", "-d", "-c"]}
+GZIP_LEVEL = 3
+"""More takes longer, and makes WAL hardly smaller."""
+GZIP = 31
+"""zlib's number for the format of gzip with the largest window."""
 CHUNK = 1 << 20
 LONG_HEADER = struct.Struct("=HHIQIxxxxQII")
 """Of a segment's first page (PostgreSQL, src/include/access/xlog_internal.h, XLogLongPageHeaderData): magic, info,
@@ -45,6 +45,10 @@ XLP_LONG_HEADER = 2
 
 class Failure(Exception):
     """What is told on standard error, where PostgreSQL puts it into its log."""
+
+
+class Damaged(Failure):
+    """A stored file cannot be taken back out."""
 
 
 class Absent(Exception):
@@ -163,10 +167,7 @@ def publish(path: str, target: str, compression: str) -> bool:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         try:
-            if compression == "none":
-                copy(path, descriptor)
-            else:
-                filtered(COMPRESS[compression], path, descriptor)
+            pack(path, descriptor, compression)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -178,6 +179,21 @@ def publish(path: str, target: str, compression: str) -> bool:
         return True
     finally:
         os.unlink(temporary)
+
+
+def pack(path: str, descriptor: int, compression: str) -> None:
+    """Write a file's content, compressed."""
+    if compression == "none":
+        copy(path, descriptor)
+    elif compression == "gzip":
+        import zlib
+
+        packing = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
+        for chunk in chunks(path):
+            write(descriptor, packing.compress(chunk))
+        write(descriptor, packing.flush())
+    else:
+        filtered(COMPRESS[compression], path, descriptor)
 
 
 def copy(path: str, descriptor: int) -> None:
@@ -204,28 +220,29 @@ def _copy_range(source: int, target: int, size: int) -> int:
 
 
 def filtered(command: list[str], path: str, descriptor: int) -> None:
-    """Write what a program makes of a file; written here, so that a full disk is named as one."""
-    import subprocess
-
+    """Have a program write what it makes of a file; what it complains of goes where our own complaints do."""
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with open(path, "rb") as source:
-            packing = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
+        process = _started(command, source, descriptor)
+    finally:
+        os.close(source)
+    code = _exit_code(process)
+    if code:
+        about = os.fstatvfs(descriptor)
+        full = about.f_bavail * about.f_frsize < CHUNK
+        raise Failure(f"{command[0]} ended with {code}{f': {os.strerror(errno.ENOSPC)}' if full else ''}")
+
+
+def _started(command: list[str], source: int, target: int) -> int:
+    streams = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, target, 1)]
+    try:
+        return os.posix_spawnp(command[0], command, os.environ, file_actions=streams)
     except FileNotFoundError as error:
         raise Failure(f"{command[0]} is not on this host") from error
-    with packing:
-        if packing.stdout is None or packing.stderr is None:
-            raise Failure(f"{command[0]} has no output")
-        try:
-            while chunk := packing.stdout.read(CHUNK):
-                write(descriptor, chunk)
-        except OSError:
-            packing.kill()
-            raise
-        said = packing.stderr.read().decode(errors="replace").strip()
-    if packing.returncode:
-        raise Failure(f"{command[0]} ended with {packing.returncode}: {said}")
+
+
+def _exit_code(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def write(descriptor: int, content: bytes) -> None:
@@ -257,27 +274,62 @@ def same(path: str, target: str, compression: str) -> bool:
     """Whether a stored file holds what another has."""
     if compression == "none" and os.path.getsize(path) != os.path.getsize(target):
         return False
+    try:
+        with open(path, "rb") as one:
+            equal = all(one.read(len(chunk)) == chunk for chunk in unpacked(target, compression))
+            return equal and not one.read(1)
+    except Damaged:
+        return False
+
+
+def chunks(path: str) -> Iterator[bytes]:
+    """A file's content, bit by bit."""
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def unpacked(path: str, compression: str) -> Iterator[bytes]:
+    """The content of a stored file, bit by bit.
+
+    Raises Damaged.
+    """
     if compression == "none":
-        with open(path, "rb") as one, open(target, "rb") as other:
-            return _equal(one, other)
-    import subprocess
+        yield from chunks(path)
+    elif compression == "gzip":
+        yield from _unzipped(path)
+    else:
+        reading, writing = os.pipe()
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            process = _started(DECOMPRESS[compression], source, writing)
+        except Failure:
+            os.close(reading)
+            raise
+        finally:
+            os.close(source)
+            os.close(writing)
+        try:
+            with open(reading, "rb", buffering=0) as stream:
+                while chunk := stream.read(CHUNK):
+                    yield chunk
+        finally:
+            code = _exit_code(process)
+        if code:
+            raise Damaged(f"{path} is damaged: {DECOMPRESS[compression][0]} ended with {code}")
 
-    with open(path, "rb") as one, open(target, "rb") as packed:
-        # Ended by its pipe where the contents differ early.
-        with subprocess.Popen(  # pylint: disable=ansible-bad-function
-            DECOMPRESS[compression], stdin=packed, stdout=subprocess.PIPE
-        ) as unpacking:
-            equal = unpacking.stdout is not None and _equal(one, unpacking.stdout)
-        return equal and unpacking.returncode == 0
 
+def _unzipped(path: str) -> Iterator[bytes]:
+    import zlib
 
-def _equal(one: IO[bytes], other: IO[bytes]) -> bool:
-    while True:
-        ours, theirs = one.read(CHUNK), other.read(CHUNK)
-        if ours != theirs:
-            return False
-        if not ours:
-            return True
+    unpacking = zlib.decompressobj(GZIP)
+    try:
+        for chunk in chunks(path):
+            yield unpacking.decompress(chunk)
+    except zlib.error as error:
+        raise Damaged(f"{path} is damaged: {error}") from error
+    if not unpacking.eof:
+        raise Damaged(f"{path} is damaged: it ends too early")
 
 
 def sync_directory(folder: str) -> None:
@@ -306,15 +358,22 @@ def fetch(repository: str, generation: str, name: str, path: str) -> None:
     temporary = f"{path}.pgops-fetch"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        stored_at, compression = present
-        if compression == "none":
-            copy(stored_at, descriptor)
-        else:
-            filtered(DECOMPRESS[compression], stored_at, descriptor)
+        unpack(*present, descriptor)
     finally:
         os.close(descriptor)
     check_segment(temporary, name, generation)
     os.rename(temporary, path)
+
+
+def unpack(path: str, compression: str, descriptor: int) -> None:
+    """Write the content of a stored file."""
+    if compression == "none":
+        copy(path, descriptor)
+    elif compression == "gzip":
+        for chunk in unpacked(path, compression):
+            write(descriptor, chunk)
+    else:
+        filtered(DECOMPRESS[compression], path, descriptor)
 
 
 # --- the door

@@ -211,7 +211,7 @@ def _checked(params: Mapping[str, Any]) -> None:
     if params["timeout"] < 0:
         raise InvalidInput("timeout must be 0 (never) or more seconds.")
     tool = params["compression"]
-    if tool != "none" and shutil.which(tool) is None:
+    if tool in archiver.COMPRESS and shutil.which(tool) is None:
         raise InvalidInput(
             f"compression is {tool}, and this host has no {tool}.", f"Install the package {tool}, or take gzip."
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from . import archiver, commands, database, repository, wal
+from . import archiver, database, repository, wal
 from .configuration import Configuration
 from .errors import Conflict, HostFailed, PgOpsError
 from .roles import OWNER
@@ -185,7 +185,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
         for generation in _generations(session, path, here):
             try:
                 _catalogue(session, generation, tally)
-            except (PgOpsError, OSError) as error:
+            except (PgOpsError, OSError, archiver.Failure) as error:
                 errors.append(f"{generation.name}: {error}")
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": errors}
 
@@ -416,8 +416,4 @@ def _history(generation: Generation, timeline: int) -> str:
     present = archiver.stored(archiver.place(generation.repository, generation.name, name))
     if present is None:
         return ""
-    path, compression = present
-    if compression != "none":
-        return commands.run([*archiver.DECOMPRESS[compression], path])
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
+    return b"".join(archiver.unpacked(*present)).decode("utf-8", "replace")

@@ -207,7 +207,12 @@ def test_a_full_repository_fails_loudly_and_recovers_by_itself(small_disk: Path,
 
 def test_a_program_that_is_missing_is_named(place: Place) -> None:
     path = place.write(FIRST, segment())
-    command = [sys.executable, "-I", "-S", PROGRAM, "push", str(place.repository), GENERATION, "gzip", str(path)]
+    command = [sys.executable, "-I", "-S", PROGRAM, "push", str(place.repository), GENERATION, "zstd", str(path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": "/nowhere"})
     assert (done.returncode, place.files()) == (1, {})
-    assert "gzip is not on this host" in done.stderr
+    assert "zstd is not on this host" in done.stderr
+    # Nor is what is there taken for another content where it cannot be looked at.
+    (place.wal / FIRST[:16]).mkdir(exist_ok=True)
+    (place.wal / FIRST[:16] / f"{FIRST}.zst").write_bytes(b"whatever")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": "/nowhere"})
+    assert (done.returncode, "zstd is not on this host" in done.stderr) == (1, True)

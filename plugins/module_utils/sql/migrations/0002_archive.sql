@@ -1,4 +1,4 @@
--- The catalogue of the WAL in the repository of the cluster: a cache, which the job `catalogue` fills, if need be anew.
+-- The catalogue of the WAL in the repository of the cluster: a cache, which the job `catalogue` fills, also anew.
 
 CREATE TABLE pgops.generation (
     generation_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
