@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import binaries
 import pytest
 from archives import Host, digest
 from deploying import configured, deploy, target
 from facts_contract import differences
 from servers import Server, until
 
-from pgops import catalogue, cli
+from pgops import archiver, catalogue, cli
 from pgops.errors import Conflict, HostFailed
 from pgops.facts import gathering
 
@@ -289,6 +290,37 @@ def test_generations_of_the_past_stay_until_they_are_gone(kept: Catalogue) -> No
     assert kept.update()["expired"] == count
     assert kept.facts()["gaps"] == []
     assert kept.host.server.value(select.format(mine), "pgops") == 0
+
+
+def test_pg_upgrade_opens_a_generation_and_the_old_one_stays(root: Path, new_server: Callable[..., Server]) -> None:
+    older = Path("/usr/lib/postgresql/15/bin")
+    if not (older / "pg_controldata").exists():
+        pytest.skip("pg_upgrade needs all programs of the older version: the package postgresql-15 has them")
+    host = Host(new_server(15).start(), root / "base", root / "prefix")
+    deploy(host.server)
+    host.apply()
+    before = Catalogue(host)
+    (name,) = before.archive()
+    before.update()
+    past, stored = before.generation(), {path: digest(path) for path in host.archived().values()}
+    host.server.stop()
+    server = new_server(18, initdb=("--no-data-checksums",))
+    newer = binaries.client("pg_upgrade").parent
+    places = ("-b", older, "-B", newer, "-d", host.server.data_dir, "-D", server.data_dir, "-s", server.directory)
+    server.run(newer / "pg_upgrade", *places, "-U", server.superuser, "--no-sync")
+    upgraded = Host(server.start(), root / "base", root / "prefix")
+    assert deploy(server)["changed"]
+    assert upgraded.apply()["proven"]
+    after = Catalogue(upgraded)
+    after.update()
+    found = after.facts()
+    assert (found["generation"].endswith("-18"), found["gaps"]) == (True, [])
+    assert {path: digest(path) for path in stored} == stored
+    select = f"SELECT status FROM pgops.wal_archive_status WHERE wal_filename = '{name}' AND generation = '{past}'"
+    assert server.value(select, "pgops") == "archived"
+    back = root / "back"
+    assert archiver.main(["fetch", str(host.repository), past, name, str(back)]) == 0
+    assert digest(back) == stored[host.archived()[name]]
 
 
 def test_a_database_of_somebody_else_is_left_alone(make: Callable[..., Host]) -> None:
