@@ -82,7 +82,7 @@ class Patroni(Server):
         """A node that is not started; `postgresql` is that part of the cluster's configuration, kept in the store."""
         directory()
         place = Path(tempfile.mkdtemp(prefix="patroni-", dir="/tmp"))
-        node = cls(18, place, servers._free_port())
+        node = cls(18, place, servers.free_port())
         place.chmod(0o755)
         if os.getuid() == 0:
             shutil.chown(place, node.os_user)
@@ -94,7 +94,7 @@ class Patroni(Server):
         return self.directory / "patroni.yml"  # JSON is YAML
 
     def _configuration(self, postgresql: Mapping[str, object]) -> dict[str, object]:
-        rest, raft = servers._free_port(), servers._free_port()
+        rest, raft = servers.free_port(), servers.free_port()
         account = {"username": SUPERUSER, "password": PASSWORD}
         return {
             "scope": "shop",

@@ -49,7 +49,7 @@ def _own_user() -> str:
     return "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -124,7 +124,7 @@ class Server:
     @classmethod
     def _place(cls, major: int) -> Server:
         cls(major, Path(), 0).bin_dir.exists()  # fetched first: a machine that has none leaves nothing behind
-        server = cls(major, Path(tempfile.mkdtemp(prefix=f"pg{major}-", dir="/tmp")), _free_port())
+        server = cls(major, Path(tempfile.mkdtemp(prefix=f"pg{major}-", dir="/tmp")), free_port())
         server.directory.chmod(0o755)
         if os.getuid() == 0:
             shutil.chown(server.directory, server.os_user)

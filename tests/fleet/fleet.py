@@ -31,6 +31,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -549,6 +550,9 @@ def up(names: Sequence[str]) -> None:
 def reset(names: Sequence[str]) -> None:
     hosts = with_standbys(chosen(names))
     fleet = prepare(with_primaries(hosts))
+    if not names:
+        for left in shared().iterdir():
+            shutil.rmtree(left)
     primaries = [host for host in with_primaries(hosts) if host not in hosts]
     make(fleet, with_standbys([*hosts, *unhealthy(fleet, primaries)]))
     describe(fleet)

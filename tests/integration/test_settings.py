@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import artifact
 import binaries
 import pytest
-from servers import Server
+from servers import Server, free_port
 
 from pgops import controldata, settings
 from pgops.errors import Conflict, InvalidInput, PermissionMissing, PgOpsError, SettingsRefused, Unreachable
@@ -334,3 +336,31 @@ def test_a_standby_lowers_what_its_primary_has_lowered(
     done = standby.apply(**wanted)
     assert (done["restarted"], done["deferred"]) == (True, [])
     assert standby.show("max_connections") == "40"
+
+
+@pytest.fixture(name="cluster")
+def _cluster() -> Iterator[Target]:
+    """One of Debian's clusters on a host that systemd does not run, where pg_ctlcluster restarts it."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_controldata"))
+    if os.geteuid() or not programs or not shutil.which("pg_createcluster") or os.path.isdir("/run/systemd/system"):
+        pytest.skip("needs root, Debian's packages of a server, and a host without systemd")
+    major, port = programs[-1].parts[4], str(free_port())
+    name = f"test{os.getpid()}"
+    try:
+        subprocess.run(["pg_createcluster", "-p", port, major, name, "--", "--locale", "C"], check=True)
+        subprocess.run(["pg_ctlcluster", major, name, "start"], check=True)
+        yield Target(host="/var/run/postgresql", port=port)
+    finally:
+        subprocess.run(["pg_dropcluster", "--stop", major, name], check=True)
+
+
+def test_a_cluster_of_debians_is_restarted_by_its_own_command(cluster: Target, tmp_path: Path) -> None:
+    def apply(**values: Any) -> dict[str, Any]:
+        params = {**DEFAULTS, "prefix": str(tmp_path), "settings": values, "restart": "if_required"}
+        return settings.converge(cluster, params, False)
+
+    assert apply(max_connections=130)["restarted"]
+    with pytest.raises(SettingsRefused, match="pg_ctlcluster") as caught:
+        apply(shared_buffers="7TB")
+    assert "Cannot allocate memory" in str(caught.value)
+    assert apply(max_connections=130)["changed"] is False

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from hosts import HOSTS, Fleet
@@ -14,7 +13,7 @@ from playbooks import Run
 
 INSTANCES = {"pg15": "15-main", "pg17": "17-main", "pg17b": "17-main", "pg18": "18-main"}
 PRIMARIES = ("pg15", "pg17", "pg18")
-BASE = f"/srv/shared/{time.time_ns()}"
+BASE = "/srv/shared/wal"
 CONTINUOUS = "SELECT continuous_since FROM pgops.wal_archive_generations"
 PROGRAM = "/usr/local/lib/pgops/archiver"
 

@@ -131,6 +131,34 @@ def test_the_agents_role_may_only_watch(host: Any) -> None:
     assert query(host, select).stdout == "f|f|f|f|f|pg_monitor\n"
 
 
+def test_settings_are_in_force_after_one_restart(host: Any) -> None:
+    wanted = {
+        "max_connections": "120",
+        "work_mem": "8MB",
+        "shared_preload_libraries": "pg_stat_statements",
+        "archive_mode": "on",
+    }
+    assert {name: query(host, f"SHOW {name}").stdout.strip() for name in wanted} == wanted
+    assert query(host, "SELECT count(*) FROM pg_settings WHERE pending_restart").stdout == "0\n"
+    assert int(query(host, "SELECT count(*) FROM public.pg_stat_statements").stdout) > 0
+
+
+def test_wal_is_archived_and_catalogued(host: Any) -> None:
+    unit = f"pgops-{instance(host)}-catalogue"
+    assert host.service(f"{unit}.timer").is_running
+    host.run_expect([0], f"systemctl start {unit}.service")
+    said = json.loads(host.check_output(f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"))
+    assert said["ok"]
+    if query(host, "SELECT pg_is_in_recovery()").stdout == "t\n":
+        assert "standby" in said["skipped"]
+        return
+    (found,) = query(host, "SELECT segments, continuous_since FROM pgops.wal_archive_generations").stdout.splitlines()
+    segments, since = found.split("|")
+    assert int(segments) > 0
+    assert since
+    assert query(host, "SELECT count(*) FROM pgops.wal_archive_gaps").stdout == "0\n"
+
+
 def test_files_are_roots_and_secrets_nobodys(host: Any) -> None:
     found = instance(host)
     writable = host.check_output("find /usr/local/lib/pgops /etc/pgops ! -user root ! -name pgpass")
