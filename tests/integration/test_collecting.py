@@ -339,7 +339,7 @@ def test_a_database_in_no_encoding_is_measured(deployed: Server, tmp_path: Path)
 
 def test_an_older_agent_goes_on_with_a_newer_schema(deployed: Server, tmp_path: Path) -> None:
     deployed.value(
-        "INSERT INTO pgops.migration (number, name, sha256, collection_version) VALUES (2, 'later', 'x', '9.9')",
+        "INSERT INTO pgops.migration (number, name, sha256, collection_version) VALUES (900, 'later', 'x', '9.9')",
         "pgops",
     )
     deployed.value("ALTER TABLE pgops.round ADD COLUMN later text", "pgops")
