@@ -236,7 +236,9 @@ def filtered(command: list[str], path: str, descriptor: int) -> None:
 def _started(command: list[str], source: int, target: int) -> int:
     streams = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, target, 1)]
     try:
-        return os.posix_spawnp(command[0], command, os.environ, file_actions=streams)
+        return os.posix_spawnp(  # pylint: disable=ansible-bad-function
+            command[0], command, os.environ, file_actions=streams
+        )
     except FileNotFoundError as error:
         raise Failure(f"{command[0]} is not on this host") from error
 

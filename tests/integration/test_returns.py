@@ -29,6 +29,9 @@ AGENT = {
     "user": "pgops",
     "collectors": [],
     "collector_settings": {},
+    "repository": None,
+    "keeper": "postgres",
+    "superuser": "",
 }
 JOB = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "jitter": 0, "time_limit": 50}
 

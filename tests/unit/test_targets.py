@@ -37,6 +37,7 @@ def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
         "peers": [PEER],
         "credential": True,
         "role": "",
+        "owner": "",
     }
     several = targets(facts(("17-main", 5432), ("17-archive", 5433)), [], "db1", "orders", [PEER])
     assert [(found["cluster"], found["peers"]) for found in several] == [
