@@ -149,7 +149,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     functions = [
         objects.collector_function(collector)
         for collector in wanted
-        if collector.applies(current.major, in_recovery=False)
+        if collector.rights == "monitor" and collector.applies(current.major, in_recovery=False)
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
     found = current.contents

@@ -182,6 +182,9 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
             # A standby refuses every query where the default is serializable.
             cursor.execute("SET default_transaction_isolation = 'read committed'")
             row = cursor.execute(_OPENING, timeouts).fetchone()
+    if target.role:
+        with translated():
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
     # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
     if row["pid"] != connection.info.backend_pid:
         raise Unsupported(
