@@ -3,7 +3,7 @@
 -- interval: 60
 -- metric: prepared_transactions unit=count kind=gauge category=availability
 --   Transactions prepared for two-phase commit that nobody has finished, by database.
--- metric: oldest_prepared_transaction_seconds unit=s kind=gauge category=availability direction=above warning=300 critical=1800
+-- metric: oldest_prepared_transaction_seconds unit=s category=availability direction=above warning=300 critical=1800
 --   Age of the oldest of them, 0 where there is none: it keeps its locks and holds back vacuum, across restarts too.
 SELECT
     d.datname AS database,

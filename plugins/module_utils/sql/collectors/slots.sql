@@ -1,7 +1,7 @@
 -- collector: slots
 -- scope: instance
 -- interval: 60
--- metric: slot_retained_bytes unit=bytes kind=gauge category=capacity direction=above warning=1073741824 critical=10737418240
+-- metric: slot_retained_bytes unit=bytes category=capacity direction=above warning=1073741824 critical=10737418240
 --   WAL that a replication slot keeps on disk, whether or not anybody reads it; temporary slots are left out.
 -- metric: slot_active unit=count kind=gauge category=availability
 --   1 while something reads from the slot.
