@@ -55,7 +55,8 @@ WITH progress AS (
 SELECT
     o.operation,
     count(p.pid) AS maintenance_running,
-    max(least(100.0, 100.0 * p.done / nullif(p.total, 0))) AS maintenance_percent,
+    -- Not least(), which takes an unknown for the other value.
+    max(CASE WHEN p.done > p.total THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END) AS maintenance_percent,
     max(extract(EPOCH FROM clock_timestamp() - coalesce(a.query_start, a.backend_start))) AS maintenance_seconds
 FROM (
     VALUES ('VACUUM'), ('ANALYZE'), ('CREATE INDEX'), ('CLUSTER'), ('COPY'), ('BASE BACKUP')
