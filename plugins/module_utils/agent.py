@@ -32,8 +32,8 @@ USERADD = (
 
 @dataclass(frozen=True)
 class Desired:
-    """What the agent of an instance is to be. ``keeper`` is the operating system's user that keeps its repository,
-    which is the server's; '' where there is none."""
+    """What the agent of an instance is to be. ``keeper`` is the operating system's user that runs the server, and the
+    jobs that need it."""
 
     configuration: Configuration
     sources: Sources = field(repr=False)
@@ -338,7 +338,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         python=_interpreter(params["python"] or sys.executable),
         password=params["password"],
         collectors=tuple(params["collectors"]),
-        keeper=params["keeper"] if params["repository"] else "",
+        keeper=params["keeper"],
     )
 
 

@@ -67,12 +67,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def collect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Run the collectors that are due."""
+    return _collected(layout, os.path.join(layout.state, "collect"), collection.collect)
+
+
+def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
+    """Run the collectors that need to read all data."""
+    return _collected(layout, os.path.join(layout.keeping, "inspect"), collection.inspect)
+
+
+def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     settings = configuration.load(layout)
-    with exclusive(f"{layout.state}/collect.lock", seconds=0):
-        path = os.path.join(layout.state, "collect.json")
-        remembered = runs.load(path)
-        result = collection.collect(settings, layout, installed(layout), remembered)
-        runs.save(path, remembered)
+    with exclusive(f"{path}.lock", seconds=0):
+        remembered = runs.load(f"{path}.json")
+        result = run(settings, layout, installed(layout), remembered)
+        runs.save(f"{path}.json", remembered)
         return result
 
 
@@ -103,6 +111,7 @@ class Job:
 
 JOBS = {
     "collect": Job(collect, lambda layout: layout.state),
+    "inspect": Job(inspect, lambda layout: layout.keeping),
     "maintain": Job(maintain, lambda layout: layout.state),
     "catalogue": Job(keep_catalogue, lambda layout: layout.keeping),
 }

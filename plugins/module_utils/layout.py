@@ -95,7 +95,7 @@ class Layout:
 
     @property
     def keeping(self) -> str:
-        """The directory of the jobs that keep the repository, which run as the server's user: locks, log."""
+        """The directory of the jobs that run as the server's user: locks, logs, what they remember."""
         return os.path.join(self.data, "keeping")
 
     @property

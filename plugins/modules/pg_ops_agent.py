@@ -98,7 +98,7 @@ options:
     description: The directory of the cluster's repository, for the jobs that keep it. Not given, there are none.
     type: path
   keeper:
-    description: The operating system's user that runs the server, and the jobs that keep O(repository).
+    description: The operating system's user that runs the server, and the jobs that need to be run by it.
     type: str
     default: postgres
   superuser:
