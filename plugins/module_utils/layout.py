@@ -94,6 +94,11 @@ class Layout:
         return os.path.join(self.data, "state")
 
     @property
+    def latest(self) -> str:
+        """The newest value of each series, as the agent keeps it for those who ask the host itself."""
+        return os.path.join(self.state, "latest.json")
+
+    @property
     def keeping(self) -> str:
         """The directory of the jobs that keep the repository, which run as the server's user: locks, log."""
         return os.path.join(self.data, "keeping")
