@@ -16,7 +16,7 @@ from typing import Any
 
 from . import catalogue, collection, collectors, configuration, exposition, latest, retention
 from .errors import Busy, InvalidInput, PgOpsError
-from .files import File, exclusive, failure, write
+from .files import File, apply, exclusive, failure, write
 from .layout import Layout
 from .sources import gather
 from .version import VERSION
@@ -107,7 +107,7 @@ def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     metrics = [metric for found in [*installed(layout), collectors.OWN] for metric in found.metrics]
     text = exposition.exposition(metrics, runs, settings.cluster, settings.node).encode()
     if options.output:
-        write(File(options.output, text, 0o644))
+        apply([File(options.output, text, 0o644)])
     else:
         sys.stdout.buffer.write(text)
         sys.stdout.flush()

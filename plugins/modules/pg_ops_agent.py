@@ -99,6 +99,11 @@ options:
     description: The role that those jobs log in as. Empty means the one named like O(keeper).
     type: str
     default: ""
+  textfile_directory:
+    description:
+      - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
+        file of the agent's that C(pgops export --output) replaces. Not given, there is none.
+    type: path
   python:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
@@ -184,6 +189,7 @@ SPEC = {
     "repository": {"type": "path"},
     "keeper": {"type": "str", "default": "postgres"},
     "superuser": {"type": "str", "default": ""},
+    "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
     "sources": {"type": "str", "default": "", "no_log": True},
