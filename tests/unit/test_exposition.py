@@ -200,6 +200,11 @@ def test_labels_are_escaped_and_those_that_collide_renamed() -> None:
     ]
 
 
+def test_labels_that_come_to_one_name_are_both_kept() -> None:
+    sample = (json.dumps({"metric": "x", "other": {"a b": "1", "a-b": "2", "a_b_": "3"}}), 1.0)
+    assert shown([Metric("x")], run(sample))[2:] == ['pgops_x{a_b="1",a_b_="2",a_b__="3"} 1']
+
+
 def test_the_time_of_a_collector_is_that_of_the_database_where_it_is_longest_ago() -> None:
     text = exposition([], [run(at=5.0, database="a"), run(at=3.5, database="b"), run(collector="d", at=9)], "s", "n")
     assert [line for line in text.splitlines() if not line.startswith("#")] == [
