@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import database, delivery
+from . import database, delivery, latest
 from .collectors import OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
@@ -87,13 +87,16 @@ class Tally:
     origin: str
     runs: Runs
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
+    newest: list[latest.Run] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def add(self, where: str, at: float, found: Sequence[Sample]) -> None:
-        """Add samples of a place."""
-        self.measured.setdefault(where, (at, []))[1].extend(found)
+    def add(self, collector: Collector, database: str, at: float, found: Sequence[Sample]) -> None:
+        """Add what a collector measured in a database, '' for the instance."""
+        self.measured.setdefault(place(collector.interval, database), (at, []))[1].extend(found)
+        pairs = [(sample.series, sample.value) for sample in found]
+        self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
     def fail(self, failed: Sequence[Collector], message: str, databases: int = 1) -> None:
         """Note an error, and whose it is."""
@@ -179,12 +182,22 @@ def _collect(
     runs.note(tally.seconds)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = waiting.dropped() if monitors else None
-    tally.add(place(OWN.interval), time.time(), own_samples(tally, later, lost))
+    tally.add(OWN, "", time.time(), own_samples(tally, later, lost))
+    if monitors:
+        _remember(layout, tally)
     new = tally.rounds()
     parcel = delivery.Parcel(configuration, identity, metrics(found))
     result = deliver(parcel, layout, source, tally, new, waiting, budget)
     counted = sum(one.samples for one in new)
     return {**result, "samples": counted, "collectors": len(chosen), "errors": tally.errors, "slowed": later}
+
+
+def _remember(layout: Layout, tally: Tally) -> None:
+    """Keep the newest values for whoever exports them; a full disk costs no more than that."""
+    try:
+        latest.remember(layout.latest, tally.newest, tally.started)
+    except (PgOpsError, OSError) as error:
+        tally.errors.append(f"the newest values cannot be kept for an export: {error}")
 
 
 def deliver(
@@ -291,8 +304,8 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
-        where = place(collector.interval, session.database if collector.scope == "database" else "")
-        tally.add(where, started, samples(collector, rows))
+        where = session.database if collector.scope == "database" else ""
+        tally.add(collector, where, started, samples(collector, rows))
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         tally.fail([collector], f"{collector.name} in {session.database}: {error}")
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
