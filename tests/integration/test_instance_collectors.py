@@ -1,0 +1,363 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What each collector of an instance tells the agent's role, against the server's own figures and provoked events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import EVERY_MAJOR, _make
+from deploying import SHIPPED, deploy, target
+from servers import Server, until
+
+from pgops.collectors import Collector, wrapped
+from pgops.rounds import samples
+from pgops.server import connect
+
+SETTINGS = {
+    "autovacuum": "off",
+    "max_prepared_transactions": "5",
+    "wal_keep_size": "0",
+    "wal_level": "logical",
+}
+FILL = "CREATE TABLE {} AS SELECT g, repeat('x', 100) AS filler FROM generate_series(1, 20000) AS g"
+COUNTED = {
+    "transactions_committed": "xact_commit",
+    "transactions_rolled_back": "xact_rollback",
+    "blocks_hit": "blks_hit",
+    "blocks_read": "blks_read",
+    "temp_files": "temp_files",
+    "temp_bytes": "temp_bytes",
+    "tuples_returned": "tup_returned",
+    "tuples_fetched": "tup_fetched",
+    "tuples_inserted": "tup_inserted",
+    "tuples_updated": "tup_updated",
+    "tuples_deleted": "tup_deleted",
+    "conflicts": "conflicts",
+}
+
+
+@dataclass
+class Pair:
+    """A primary and its standby, both with the agent's role."""
+
+    primary: Server
+    standby: Server
+
+
+@pytest.fixture(name="pair", scope="module", params=EVERY_MAJOR)
+def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    with _make(request.param, settings=SETTINGS) as primary:
+        deploy(primary)
+        feedback = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1"}
+        with primary.standby(feedback) as standby:
+            until(
+                lambda: primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1, "on"
+            )
+            yield Pair(primary, standby)
+
+
+@pytest.fixture(name="primary")
+def _primary(pair: Pair) -> Server:
+    return pair.primary
+
+
+@pytest.fixture(name="shop")
+def _shop(primary: Server) -> Iterator[str]:
+    with primary.database() as name:
+        yield name
+
+
+def applying(server: Server) -> list[Collector]:
+    """The shipped collectors of an instance that the agent's role runs on this server."""
+    recovering = bool(server.value("SELECT pg_is_in_recovery()"))
+    return [one for one in SHIPPED if one.rights == "monitor" and one.applies(server.major, recovering)]
+
+
+def rows(server: Server, name: str) -> list[dict[str, Any]]:
+    """What a collector gives: the one of that name, or its twin for older versions."""
+    (found,) = [one for one in applying(server) if one.name.split("_to_")[0] == name]
+    with connect(target(server, user="pgops")) as session:
+        given = session.documents(wrapped(found.query))
+    samples(found, given)
+    return given
+
+
+def row(server: Server, name: str, **labels: str) -> dict[str, Any]:
+    """The only row with those labels."""
+    (found,) = [one for one in rows(server, name) if labels.items() <= one.items()]
+    return found
+
+
+def own_row(server: Server, query: str) -> dict[str, Any]:
+    """The row of one of the server's own views, as the superuser."""
+    found = server.value(f"SELECT to_jsonb(found) FROM ({query}) AS found")
+    assert isinstance(found, dict)
+    return found
+
+
+@contextlib.contextmanager
+def busy(server: Server, statement: str, dbname: str = "postgres", before: str = "") -> Iterator[int]:
+    """A session that runs a statement until the end of the `with`; its process id."""
+    session = server.connect(dbname)
+    try:
+        session.execute(before.encode())
+        session.pgconn.send_query(statement.encode())
+        pid = session.pgconn.backend_pid
+        until(lambda: server.value(f"SELECT state FROM pg_stat_activity WHERE pid = {pid}") == "active", "active")
+        yield pid
+        server.value(f"SELECT pg_terminate_backend({pid}, 10000)")
+    finally:
+        session.close()
+
+
+def burn(server: Server, count: int) -> None:
+    """Use up transaction ids."""
+    with server.connect() as session:
+        for _one in range(count):
+            session.execute("SELECT pg_current_xact_id()")
+
+
+def test_every_collector_runs_on_both_roles(pair: Pair) -> None:
+    for server in (pair.primary, pair.standby):
+        collectors = applying(server)
+        assert {"activity", "slots", "xmin_horizon"} <= {one.name for one in collectors}
+        with connect(target(server, user="pgops")) as session:
+            session.execute("SET default_transaction_read_only = on")
+            for one in collectors:
+                given = session.documents(wrapped(one.query))
+                samples(one, given)  # refuses two rows with the same labels
+                for found in given:
+                    values = [found[metric.name] for metric in one.metrics]
+                    assert all(type(value) in (int, float, type(None)) for value in values), (one.name, found)
+
+
+def test_a_running_statement_is_an_active_connection(primary: Server, shop: str) -> None:
+    assert row(primary, "activity", database=shop)["active_connections"] == 0
+    with busy(primary, "SELECT pg_sleep(60)", shop):
+        assert row(primary, "activity", database=shop)["active_connections"] == 1
+
+
+def test_sizes_are_those_of_the_server(primary: Server, shop: str) -> None:
+    primary.value(FILL.format("public.one"), shop)
+    size = primary.value(f"SELECT pg_database_size('{shop}')")
+    found = row(primary, "database_size", database=shop)["database_size_mb"]
+    assert found * 1048576 == pytest.approx(size, rel=1e-9)
+
+
+def test_one_that_waits_is_a_waiting_lock(primary: Server, shop: str) -> None:
+    primary.value("CREATE TABLE public.one ()", shop)
+    with primary.connect(shop) as holder:
+        holder.execute("BEGIN; LOCK TABLE public.one")
+        with busy(primary, "LOCK TABLE public.one", shop, "BEGIN"):
+            until(lambda: row(primary, "locks", database=shop)["waiting_locks"] == 1, "waiting")
+    assert row(primary, "locks", database=shop)["waiting_locks"] == 0
+
+
+def test_prepared_transactions_age(primary: Server, shop: str) -> None:
+    primary.psql("BEGIN; CREATE TABLE public.one (); PREPARE TRANSACTION 'left'", shop)
+    try:
+        first = row(primary, "prepared_transactions", database=shop)
+        since = primary.value("SELECT extract(epoch FROM clock_timestamp() - prepared) FROM pg_prepared_xacts")
+        again = row(primary, "prepared_transactions", database=shop)
+        held = row(primary, "xmin_horizon", holder="prepared")["xmin_age"]
+        burn(primary, 5)
+        assert row(primary, "xmin_horizon", holder="prepared")["xmin_age"] == held + 5
+    finally:
+        primary.value("ROLLBACK PREPARED 'left'", shop)
+    ages = [first["oldest_prepared_transaction_seconds"], again["oldest_prepared_transaction_seconds"]]
+    assert first["prepared_transactions"] == 1
+    assert 0 < ages[0] <= float(str(since)) <= ages[1]
+    none = row(primary, "prepared_transactions", database=shop)
+    assert (none["prepared_transactions"], none["oldest_prepared_transaction_seconds"]) == (0, 0)
+    assert row(primary, "xmin_horizon", holder="prepared")["xmin_age"] == 0
+
+
+def test_ages_count_transactions(primary: Server) -> None:
+    before = row(primary, "wraparound", database="postgres")
+    burn(primary, 10)
+    after = row(primary, "wraparound", database="postgres")
+    assert after["xid_age"] == before["xid_age"] + 10
+    assert after["xid_wraparound_percent"] == pytest.approx(100 * after["xid_age"] / 2**31)
+    assert after["xid_freeze_lag_percent"] == pytest.approx(100 * after["xid_age"] / 200_000_000)
+    assert after["multixact_age"] == primary.value(
+        "SELECT mxid_age(datminmxid) FROM pg_database WHERE datname = 'postgres'"
+    )
+    assert {"template0", "template1", "pgops"} <= {found["database"] for found in rows(primary, "wraparound")}
+
+
+def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
+    primary = pair.primary
+    assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
+    primary.value("SELECT pg_create_logical_replication_slot('held', 'test_decoding')")
+    with pair.standby.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        fed = "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication"
+        until(lambda: primary.value(fed) is True, "fed back")
+        with primary.connect() as session:
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            burn(primary, 7)
+            ages = {found["holder"]: found["xmin_age"] for found in rows(primary, "xmin_horizon")}
+    primary.value("SELECT pg_drop_replication_slot('held')")
+    assert (ages["session"], ages["prepared"], ages["slot"]) == (7, 0, 0)
+    assert ages["standby"] >= 7
+    assert ages["slot_catalog"] >= 7
+
+
+def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
+    primary.value("SELECT pg_create_physical_replication_slot('behind', true)")
+    try:
+        before = row(primary, "slots", slot="behind")
+        primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 500000))")
+        after = row(primary, "slots", slot="behind")
+        kept = "SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = 'behind'"
+        assert after["slot_retained_bytes"] == primary.value(kept)
+        assert after["slot_retained_bytes"] >= before["slot_retained_bytes"] + 500_000
+        assert (after["slot_type"], after["slot_active"], after["slot_wal_status"]) == ("physical", 0, 0)
+        assert (after["slot_invalidated"], after["slot_safe_wal_bytes"]) == (0, None)
+        assert (after["slot_inactive_seconds"] is not None) == (primary.major >= 17)
+        primary.value("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        primary.reload()
+        for _segment in range(3):
+            primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
+        primary.value("CHECKPOINT")
+        lost = row(primary, "slots", slot="behind")
+        assert (lost["slot_wal_status"], lost["slot_invalidated"]) == (3, 1)
+    finally:
+        primary.value("SELECT pg_drop_replication_slot('behind')")
+        primary.value("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        primary.reload()
+
+
+def test_wal_is_counted(primary: Server) -> None:
+    before = row(primary, "wal")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 300000))")
+    until(lambda: row(primary, "wal")["wal_bytes"] >= before["wal_bytes"] + 300_000, "counted")
+    found = row(primary, "wal")
+    own = own_row(primary, "SELECT wal_bytes, wal_records, wal_fpi, wal_buffers_full FROM pg_stat_wal")
+    assert found["wal_records"] > before["wal_records"]
+    assert all(found[name] == pytest.approx(value, rel=0.01, abs=5) for name, value in own.items())
+    assert found["counted_since"]
+
+
+def test_files_of_wal_are_those_on_disk(primary: Server) -> None:
+    found = row(primary, "wal_files")
+    files = [one for one in (primary.data_dir / "pg_wal").iterdir() if one.is_file()]
+    assert found["wal_files"] == len(files)
+    assert found["wal_size_mb"] * 1048576 == sum(one.stat().st_size for one in files)
+
+
+def test_checkpoints_are_counted_by_why_they_began(primary: Server) -> None:
+    before = row(primary, "checkpoints")
+    primary.value(FILL.format("public.checked"))
+    primary.value("CHECKPOINT")
+    until(
+        lambda: row(primary, "checkpoints")["checkpoints_requested"] == before["checkpoints_requested"] + 1, "counted"
+    )
+    after = row(primary, "checkpoints")
+    assert after["checkpoints_timed"] == before["checkpoints_timed"]
+    assert after["buffers_checkpoint"] > before["buffers_checkpoint"]
+    primary.value("DROP TABLE public.checked")
+
+
+def test_the_background_writer_is_the_servers_own(primary: Server) -> None:
+    names = ["buffers_clean", "maxwritten_clean", "buffers_alloc"]
+    names += ["buffers_backend", "buffers_backend_fsync"] if primary.major < 17 else []
+    own = f"SELECT {', '.join(names)} FROM pg_stat_bgwriter"
+    before, found, after = own_row(primary, own), row(primary, "background_writer"), own_row(primary, own)
+    assert all(before[name] <= found[name] <= after[name] for name in names)
+    assert found["buffers_alloc"] > 0
+    assert found["buffers_backend"] is None or primary.major < 17
+
+
+def test_a_slow_vacuum_is_seen_on_its_way(primary: Server, shop: str) -> None:
+    primary.value(FILL.format("public.one"), shop)
+    assert row(primary, "vacuum_progress", operation="VACUUM")["maintenance_running"] == 0
+    slow = "SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 1"
+    with busy(primary, "VACUUM public.one", shop, slow):
+        until(lambda: (row(primary, "vacuum_progress", operation="VACUUM")["maintenance_percent"] or 0) > 0, "begun")
+        found = row(primary, "vacuum_progress", operation="VACUUM")
+    assert found["maintenance_running"] == 1
+    assert 0 < found["maintenance_percent"] < 100
+    assert 0 < found["maintenance_seconds"] < 60
+
+
+def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> None:
+    with primary.connect(shop) as session, contextlib.suppress(psycopg.errors.DivisionByZero):
+        session.execute("SET work_mem = '64kB'")
+        session.execute(FILL.format("public.one").encode())
+        session.execute("CREATE INDEX ON public.one (filler)")
+        session.execute("SELECT 1 / 0")
+    own = f"SELECT * FROM pg_stat_database WHERE datname = '{shop}'"
+    until(lambda: own_row(primary, own)["xact_rollback"] == 1, "counted")
+    found, seen = row(primary, "database_activity", database=shop), own_row(primary, own)
+    assert found["deadlocks"] == seen["deadlocks"] == 0
+    assert found["cache_hit_ratio"] == pytest.approx(100 * seen["blks_hit"] / (seen["blks_hit"] + seen["blks_read"]))
+    for name, column in COUNTED.items():
+        assert found[name] == seen[column], name
+    assert 20000 <= found["tuples_inserted"] < 20100  # a few in the catalogs
+    assert found["temp_files"] > 0
+    assert found["temp_bytes"] > 1_000_000
+    assert (found["transactions_committed"] > 1, found["transactions_rolled_back"]) == (True, 1)
+    primary.value("SELECT pg_stat_reset()", shop)
+    until(lambda: row(primary, "database_activity", database=shop)["tuples_inserted"] == 0, "reset")
+    again = row(primary, "database_activity", database=shop)["counted_since"]
+    assert again is not None
+    assert again != found["counted_since"]
+
+
+def test_damage_is_a_checksum_failure(major: int, new_server: Callable[..., Server]) -> None:
+    server = new_server(major, initdb=("--data-checksums",)).start()
+    deploy(server)
+    server.value(FILL.format("public.one"))
+    path = server.data_dir / str(server.value("SELECT pg_relation_filepath('public.one')"))
+    server.stop()
+    with path.open("r+b") as file:
+        file.seek(8192 + 4000)
+        file.write(b"damage")
+    server.start()
+    assert row(server, "checksums", database="postgres")["checksum_failures"] == 0
+    with pytest.raises(psycopg.errors.DataCorrupted):
+        server.value("SELECT count(*) FROM public.one")
+    until(lambda: row(server, "checksums", database="postgres")["checksum_failures"] == 1, "counted")
+    assert any("database" not in found or found["database"] is None for found in rows(server, "checksums"))
+
+
+def test_without_checksums_their_failures_are_not_known(primary: Server) -> None:
+    if primary.value("SHOW data_checksums") == "off":
+        assert {found["checksum_failures"] for found in rows(primary, "checksums")} == {None}
+    else:
+        assert primary.major >= 18
+
+
+def test_sessions_are_counted_by_state(primary: Server, shop: str) -> None:
+    states = ("active", "idle", "idle in transaction", "other")
+    with primary.connect(shop), primary.connect(shop) as failed, busy(primary, "SELECT pg_sleep(60)", shop):
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            failed.execute("BEGIN; SELECT 1 / 0")
+        with primary.connect(shop) as untracked:
+            untracked.execute("SET track_activities = off")
+            found = {
+                state: row(primary, "connections", database=shop, state=state)["connections"] for state in states
+            }
+    assert found == {"active": 1, "idle": 1, "idle in transaction": 1, "other": 1}
+
+
+def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> None:
+    def used() -> float:
+        (found,) = [one for one in rows(primary, "connections") if one["connections_used_percent"] is not None]
+        return float(found["connections_used_percent"])
+
+    clients = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    until(lambda: primary.value(clients) == 1, "alone")
+    # Of 50, 3 are reserved for superusers; the collector's own session is one of those used.
+    assert used() == pytest.approx(100 / 47)
+    with contextlib.ExitStack() as sessions:
+        for _one in range(9):
+            sessions.enter_context(primary.connect())
+        assert used() == pytest.approx(1000 / 47)
