@@ -2,11 +2,11 @@
 -- scope: instance
 -- interval: 60
 -- metric: connections unit=count kind=gauge category=capacity
---   Client sessions by database and state; the collector's own is left out. State 'other' is that of sessions that run
---   a fastpath function, or whose activity is not tracked.
+--   Client sessions by database and state; the collector's own is left out. State 'other' is that of sessions that
+--   run a fastpath function, or whose activity is not tracked.
 -- metric: connections_used_percent unit=% kind=gauge category=capacity direction=above warning=80 critical=90
---   All client sessions as a share of max_connections less those reserved for superusers (and, since PostgreSQL 16, by
---   reserved_connections): at 100 nobody else gets in. Find who keeps idle ones, or put a pooler in front.
+--   All client sessions as a share of max_connections less those reserved for superusers (and, since PostgreSQL 16,
+--   by reserved_connections): at 100 nobody else gets in. Find who keeps idle ones, or put a pooler in front.
 WITH sessions AS (
     SELECT
         a.datid,
@@ -41,4 +41,4 @@ SELECT
         - coalesce(current_setting('reserved_connections', TRUE)::integer, 0),
         0
     ) AS connections_used_percent
-FROM sessions AS s
+FROM sessions
