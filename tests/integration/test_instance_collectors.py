@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from pgops.collectors import Collector, wrapped
 from pgops.rounds import samples
 from pgops.server import connect
 
+WITHOUT_CHECKSUMS = 16
 SETTINGS = {
+    "archive_command": "true",
+    "archive_mode": "on",
     "autovacuum": "off",
     "max_prepared_transactions": "5",
     "wal_keep_size": "0",
@@ -52,7 +55,8 @@ class Pair:
 
 @pytest.fixture(name="pair", scope="module", params=EVERY_MAJOR)
 def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    with _make(request.param, settings=SETTINGS) as primary:
+    checksums = () if request.param == WITHOUT_CHECKSUMS else ("--data-checksums",)
+    with _make(request.param, settings=SETTINGS, initdb=checksums) as primary:
         deploy(primary)
         feedback = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1"}
         with primary.standby(feedback) as standby:
@@ -311,30 +315,6 @@ def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> Non
     assert again != found["counted_since"]
 
 
-def test_damage_is_a_checksum_failure(major: int, new_server: Callable[..., Server]) -> None:
-    server = new_server(major, initdb=("--data-checksums",)).start()
-    deploy(server)
-    server.value(FILL.format("public.one"))
-    path = server.data_dir / str(server.value("SELECT pg_relation_filepath('public.one')"))
-    server.stop()
-    with path.open("r+b") as file:
-        file.seek(8192 + 4000)
-        file.write(b"damage")
-    server.start()
-    assert row(server, "checksums", database="postgres")["checksum_failures"] == 0
-    with pytest.raises(psycopg.errors.DataCorrupted):
-        server.value("SELECT count(*) FROM public.one")
-    until(lambda: row(server, "checksums", database="postgres")["checksum_failures"] == 1, "counted")
-    assert any("database" not in found or found["database"] is None for found in rows(server, "checksums"))
-
-
-def test_without_checksums_their_failures_are_not_known(primary: Server) -> None:
-    if primary.value("SHOW data_checksums") == "off":
-        assert {found["checksum_failures"] for found in rows(primary, "checksums")} == {None}
-    else:
-        assert primary.major >= 18
-
-
 def test_sessions_are_counted_by_state(primary: Server, shop: str) -> None:
     states = ("active", "idle", "idle in transaction", "other")
     with primary.connect(shop), primary.connect(shop) as failed, busy(primary, "SELECT pg_sleep(60)", shop):
@@ -458,56 +438,6 @@ def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:
         primary.value("SELECT pg_drop_replication_slot('fed')", shop)
 
 
-def test_the_delay_grows_once_the_link_is_cut(
-    major: int, new_server: Callable[..., Server], keep: Callable[[Server], Server]
-) -> None:
-    primary = new_server(major).start()
-    deploy(primary)
-    standby = keep(primary.standby()).start()
-    until(lambda: row(standby, "standby")["receiver_streaming"] == 1, "streaming")
-    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
-    primary.stop("immediate")
-    until(lambda: row(standby, "standby")["receiver_streaming"] == 0, "cut off")
-    first = row(standby, "standby")
-    second = row(standby, "standby")
-    assert 0 < first["replay_delay_seconds"] < second["replay_delay_seconds"] < 120
-    standby.stop()
-    standby.start()
-    third = row(standby, "standby")
-    assert (third["receiver_streaming"], third["replay_lag_bytes"]) == (0, 0)
-    assert third["replay_delay_seconds"] > second["replay_delay_seconds"]
-
-
-def test_archiving_that_fails_and_recovers(major: int, new_server: Callable[..., Server]) -> None:
-    server = new_server(major, settings={"archive_mode": "on", "archive_command": "false"}).start()
-    deploy(server)
-    before = row(server, "archiver")
-    assert (before["archive_failing"], before["archive_age_seconds"], before["archived_segments"]) == (0, None, 0)
-    switch = "SELECT pg_logical_emit_message(true, 'test', 'x'); SELECT pg_switch_wal()"
-    for _segment in range(2):
-        server.psql(switch)
-    until(lambda: row(server, "archiver")["archive_failing"] == 1, "failing")
-    failing = row(server, "archiver")
-    assert failing["archive_failures"] >= 1
-    assert failing["archive_ready_segments"] == 2
-    server.configure({"archive_command": "true"})
-    server.reload()
-    server.psql(switch)
-    until(lambda: row(server, "archiver")["archived_segments"] >= 3, "archived")
-    until(lambda: row(server, "archiver")["archive_ready_segments"] == 0, "emptied")
-    found = row(server, "archiver")
-    assert found["archive_failing"] == 0
-    assert 0 < found["archive_age_seconds"] < 60
-
-
-def test_nothing_is_said_of_an_archive_that_is_not_kept(pair: Pair) -> None:
-    for server in (pair.primary, pair.standby):
-        found = row(server, "archiver")
-        assert (found["archive_failing"], found["archive_age_seconds"], found["archive_ready_segments"]) == (
-            None,
-        ) * 3
-
-
 def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:
     primary, standby = row(pair.primary, "server"), row(pair.standby, "server")
     assert (primary["server_in_recovery"], standby["server_in_recovery"]) == (0, 1)
@@ -521,3 +451,129 @@ def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:
     pair.primary.value("ALTER SYSTEM RESET max_connections")
     pair.primary.reload()
     assert row(pair.primary, "server")["settings_pending_restart"] == 0
+
+
+def test_the_delay_grows_once_the_link_is_cut(pair: Pair) -> None:
+    standby = pair.standby
+    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+    pair.primary.stop("immediate")
+    try:
+        until(lambda: row(standby, "standby")["receiver_streaming"] == 0, "cut off")
+        first, second = row(standby, "standby"), row(standby, "standby")
+        assert 0 < first["replay_delay_seconds"] < second["replay_delay_seconds"] < 120
+        standby.stop()
+        standby.start()  # it has replayed no transaction since
+        third = row(standby, "standby")
+        assert (third["receiver_streaming"], third["replay_lag_bytes"]) == (0, 0)
+        assert third["replay_delay_seconds"] > second["replay_delay_seconds"]
+    finally:
+        pair.primary.start()
+    until(lambda: row(standby, "standby")["receiver_streaming"] == 1, "streaming")
+
+
+def test_damage_is_a_checksum_failure(primary: Server) -> None:
+    if primary.major == WITHOUT_CHECKSUMS:
+        assert {found["checksum_failures"] for found in rows(primary, "checksums")} == {None}
+        return
+    primary.value(FILL.format("public.damaged"))
+    path = primary.data_dir / str(primary.value("SELECT pg_relation_filepath('public.damaged')"))
+    primary.stop()
+    with path.open("r+b") as file:
+        file.seek(8192 + 4000)
+        file.write(b"damage")
+    primary.start()
+    before = row(primary, "checksums", database="postgres")["checksum_failures"]
+    with pytest.raises(psycopg.errors.DataCorrupted):
+        primary.value("SELECT count(*) FROM public.damaged")
+    until(lambda: row(primary, "checksums", database="postgres")["checksum_failures"] == before + 1, "counted")
+    (shared,) = [found for found in rows(primary, "checksums") if found["database"] is None]
+    assert (before, shared["checksum_failures"]) == (0, 0)
+    primary.value("DROP TABLE public.damaged")
+
+
+def test_archiving_that_fails_and_recovers(pair: Pair) -> None:
+    primary = pair.primary
+    before = row(primary, "archiver")
+    primary.value("ALTER SYSTEM SET archive_command = 'false'")
+    primary.reload()
+    switch = "SELECT pg_logical_emit_message(true, 'test', 'x'); SELECT pg_switch_wal()"
+    until(lambda: row(primary, "archiver")["archive_ready_segments"] == 0, "emptied")
+    for _segment in range(2):
+        primary.psql(switch)
+    until(lambda: row(primary, "archiver")["archive_failing"] == 1, "failing")
+    failing = row(primary, "archiver")
+    primary.value("ALTER SYSTEM RESET archive_command")
+    primary.reload()
+    assert failing["archive_failures"] > before["archive_failures"]
+    assert failing["archive_ready_segments"] == 2
+    primary.psql(switch)
+    until(lambda: row(primary, "archiver")["archived_segments"] >= failing["archived_segments"] + 3, "archived")
+    until(lambda: row(primary, "archiver")["archive_ready_segments"] == 0, "emptied")
+    found, standby = row(primary, "archiver"), row(pair.standby, "archiver")
+    assert found["archive_failing"] == 0
+    assert 0 < found["archive_age_seconds"] < 60
+    # Its archive_mode is the same, but it archives nothing.
+    assert (standby["archive_failing"], standby["archive_age_seconds"], standby["archive_ready_segments"]) == (
+        None,
+    ) * 3
+
+
+def test_sessions_wait_for_something_or_work(primary: Server, shop: str) -> None:
+    def waiting() -> dict[str, int]:
+        return {
+            found["wait_event_type"]: found["waiting_sessions"]
+            for found in rows(primary, "wait_events")
+            if found["waiting_sessions"]
+        }
+
+    assert waiting() == {}
+    spin = "DO $$BEGIN LOOP NULL; END LOOP; END$$"
+    lock = "SELECT pg_advisory_lock(1)"
+    with primary.connect(shop) as holder:
+        holder.execute(lock)
+        with busy(primary, "SELECT pg_sleep(60)", shop), busy(primary, spin, shop), busy(primary, lock, shop):
+            until(lambda: waiting() == {"Timeout": 1, "none": 1, "Lock": 1}, "waiting")
+
+
+def test_small_caches_are_named_alike_in_every_version(primary: Server) -> None:
+    names = {"commit_timestamp", "multixact_member", "multixact_offset", "notify", "serializable", "subtransaction"}
+    before = {found["slru"]: found for found in rows(primary, "slru")}
+    assert set(before) == names | {"transaction", "other"}
+    primary.value("SELECT pg_stat_reset_slru(NULL)")
+    with primary.connect() as session:
+        session.execute("LISTEN here")
+        session.execute("NOTIFY here")
+
+    def used() -> bool:
+        return sum(row(primary, "slru", slru="notify")[f"slru_blocks_{kind}"] for kind in ("hit", "written")) > 0
+
+    until(used, "counted")
+    assert row(primary, "slru", slru="notify")["counted_since"] != before["notify"]["counted_since"]
+
+
+def test_io_is_the_servers_own(primary: Server, shop: str) -> None:
+    if primary.major < 16:
+        assert "io" not in {one.name for one in applying(primary)}
+        return
+    client = {"backend_type": "client backend", "object": "relation", "context": "normal"}
+    before = row(primary, "io", **client)
+    primary.value(FILL.format("public.one"), shop)
+    until(lambda: row(primary, "io", **client)["io_hits"] >= before["io_hits"] + 1000, "counted")
+    own = "SELECT extends, hits FROM pg_stat_io WHERE backend_type = 'client backend'"
+    own += " AND object = 'relation' AND context = 'normal'"
+    seen, found = own_row(primary, own), row(primary, "io", **client)
+    assert found["io_hits"] >= seen["hits"]
+    assert found["io_extends"] >= seen["extends"] > 0
+    assert found["io_read_time_ms"] is None  # track_io_timing is off
+    assert found["io_read_bytes"] >= found["io_reads"] * 8192 > 0
+
+
+def test_roles_that_may_log_in(primary: Server) -> None:
+    before = row(primary, "roles")
+    assert (before["superusers"], before["expired_login_roles"]) == (1, 0)
+    primary.value("CREATE ROLE one SUPERUSER LOGIN; CREATE ROLE two SUPERUSER; CREATE ROLE three LOGIN")
+    primary.value("ALTER ROLE three VALID UNTIL '2001-01-01'")
+    found = row(primary, "roles")
+    primary.value("DROP ROLE one, two, three")
+    assert (found["superusers"], found["expired_login_roles"]) == (2, 1)
+    assert found["login_roles"] == before["login_roles"] + 2
