@@ -25,8 +25,12 @@ SETTINGS = {
     "archive_mode": "on",
     "autovacuum": "off",
     "max_prepared_transactions": "5",
-    "wal_keep_size": "0",
     "wal_level": "logical",
+}
+STANDBY = {
+    "hot_standby_feedback": "on",
+    "wal_receiver_status_interval": "1",
+    "wal_retrieve_retry_interval": "200ms",
 }
 FILL = "CREATE TABLE {} AS SELECT g, repeat('x', 100) AS filler FROM generate_series(1, 20000) AS g"
 COUNTED = {
@@ -58,8 +62,7 @@ def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     checksums = () if request.param == WITHOUT_CHECKSUMS else ("--data-checksums",)
     with _make(request.param, settings=SETTINGS, initdb=checksums) as primary:
         deploy(primary)
-        feedback = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1"}
-        with primary.standby(feedback) as standby:
+        with primary.standby(STANDBY) as standby:
             until(
                 lambda: primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1, "on"
             )
@@ -226,15 +229,18 @@ def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
         assert (after["slot_invalidated"], after["slot_safe_wal_bytes"]) == (0, None)
         assert (after["slot_inactive_seconds"] is not None) == (primary.major >= 17)
         primary.value("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        primary.value("ALTER SYSTEM SET wal_keep_size = 0")
         primary.reload()
         for _segment in range(3):
             primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
+        flushed = "SELECT flush_lsn = pg_current_wal_flush_lsn() FROM pg_stat_replication"
+        until(lambda: primary.value(flushed) is True, "flushed")  # or the standby would be lost as well
         primary.value("CHECKPOINT")
         lost = row(primary, "slots", slot="behind")
         assert (lost["slot_wal_status"], lost["slot_invalidated"]) == (3, 1)
     finally:
         primary.value("SELECT pg_drop_replication_slot('behind')")
-        primary.value("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        primary.value("ALTER SYSTEM RESET ALL")
         primary.reload()
 
 
