@@ -183,7 +183,7 @@ def test_an_invalid_index_is_told_from_one_being_built(deployed: Server, databas
     assert _row(_measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
     with deployed.connect(database) as builder, pytest.raises(psycopg.errors.UniqueViolation):
         builder.execute('CREATE UNIQUE INDEX CONCURRENTLY "Fail""ed" ON "Twice" (a)')
-    with deployed.connect(database) as holder, ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as holder:
         holder.execute('BEGIN; LOCK TABLE "Twice" IN ROW EXCLUSIVE MODE')
         building = threads.submit(deployed.value, 'CREATE INDEX CONCURRENTLY built ON "Twice" (a)', database)
         present = "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass('built') AND NOT indisvalid"
@@ -201,6 +201,74 @@ def test_an_invalid_index_is_told_from_one_being_built(deployed: Server, databas
     )
     deployed.value('DROP INDEX "Fail""ed"', database)
     assert _row(_measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
+
+
+DUPLICATES = """
+CREATE TABLE "Orders" (a integer PRIMARY KEY, b text COLLATE "C", c text);
+CREATE INDEX same_as_key ON "Orders" (a);
+CREATE INDEX first ON "Orders" (b, a) WHERE a > 0;
+CREATE INDEX "Se""cond" ON "Orders" (b, a) WHERE a > 0;
+CREATE INDEX other_predicate ON "Orders" (b, a) WHERE a > 1;
+CREATE INDEX other_columns ON "Orders" (a, b) WHERE a > 0;
+CREATE INDEX other_collation ON "Orders" (b COLLATE "POSIX", a) WHERE a > 0;
+CREATE INDEX other_class ON "Orders" (b text_pattern_ops, a) WHERE a > 0;
+CREATE INDEX other_order ON "Orders" (b DESC, a) WHERE a > 0;
+CREATE INDEX other_method ON "Orders" USING hash (a);
+CREATE INDEX included ON "Orders" (b) INCLUDE (a) WHERE a > 0;
+CREATE INDEX other_options ON "Orders" (b, a) WITH (fillfactor = 50) WHERE a > 0;
+CREATE INDEX upper ON "Orders" (upper(c));
+CREATE INDEX upper_again ON "Orders" (upper(c));
+CREATE INDEX lower ON "Orders" (lower(c));
+"""
+
+
+def test_duplicate_indexes_are_all_but_one_of_each_set(deployed: Server, database: str) -> None:
+    deployed.psql(DUPLICATES, database)
+    rows = _measure(deployed, "index_health", database)
+    size = "SELECT pg_relation_size('{}')"
+    expected = {
+        name: deployed.value(size.format(f'"{name}"'.replace('Se"', 'Se""')), database)
+        for name in ("same_as_key", 'Se"cond', "upper_again")
+    }
+    assert _values(rows, "duplicate_index_bytes", "index") == expected
+    whole = _row(rows, index=None)
+    assert (whole["duplicate_indexes"], whole["duplicate_indexes_bytes"]) == (
+        3,
+        sum(map(int, map(str, expected.values()))),
+    )
+    assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
+
+
+def _impatient(server: Server, database: str) -> Rows:
+    """The rows of index_health without the wait of a week: nothing can set back the clock of the statistics."""
+    collector = BY_NAME["index_health"]
+    assert collector.query.count("'7 days'") == 1
+    with _session(server, collector, database) as session:
+        rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", "'0 days'")))
+    return rows
+
+
+def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Server, database: str) -> None:
+    deployed.psql(
+        """
+        CREATE TABLE t (a integer PRIMARY KEY, b integer UNIQUE, c integer, d integer);
+        INSERT INTO t SELECT g, g, g, g FROM generate_series(1, 2000) AS g;
+        CREATE INDEX used ON t (c);
+        CREATE INDEX "Un""used" ON t (d);
+        """,
+        database,
+    )
+    assert _row(_impatient(deployed, database), index=None)["unused_indexes"] == 2
+    deployed.value("SELECT pg_stat_reset()", database)
+    deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM t WHERE c = 7", database)
+    _counted(deployed, database, "idx_scan = 1 FROM pg_stat_user_indexes WHERE indexrelname = 'used'")
+    whole = _row(_measure(deployed, "index_health", database), index=None)
+    assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
+    rows = _impatient(deployed, database)
+    size = deployed.value("""SELECT pg_relation_size('"Un""used"')""", database)
+    assert _values(rows, "unused_index_bytes", "index") == {'Un"used': size}
+    whole = _row(rows, index=None)
+    assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (1, size)
 
 
 def test_dead_rows_are_rated_by_what_autovacuum_goes_by(deployed: Server, database: str) -> None:
@@ -285,11 +353,11 @@ def test_nobody_is_waited_for_and_nobody_waits(deployed: Server, database: str) 
     )
     found = [BY_NAME[name] for name in INSIDE]
     with (
+        ThreadPoolExecutor() as threads,
         deployed.connect(database) as holder,
         deployed.connect(database) as reader,
         _session(deployed, BY_NAME["table_size"], database) as ours,
         _session(deployed, BY_NAME["sequences"], database) as owners,
-        ThreadPoolExecutor() as threads,
     ):
         holder.execute("BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE; REINDEX INDEX built_pkey")
         reader.execute("BEGIN; SELECT FROM read")
@@ -324,7 +392,7 @@ def test_maintenance_is_seen_while_it_runs(deployed: Server, database: str, oper
     # An index build on the table's first block says that all blocks are done.
     partly = "heap_blks_total > 0" if operation == "VACUUM" else "blocks_done < blocks_total"
     view = f"pg_stat_progress_{operation.lower().replace(' ', '_')}"
-    with deployed.connect(database) as worker, ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as worker:
         worker.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
         began = time.time()
         running = threads.submit(worker.execute, statement.encode())
