@@ -14,6 +14,7 @@ from pgops import collection, collectors, roles, schema, sources
 from pgops.collectors import Collector
 from pgops.configuration import Configuration
 from pgops.layout import Layout
+from pgops.runs import Runs
 from pgops.target import Target
 
 LIBRARY = Path(schema.__file__).resolve().parent
@@ -69,5 +70,5 @@ def collect(
     server: Server, state: Path, node: str = "db1/main", found: Sequence[Collector] = (), **settings: Any
 ) -> dict[str, Any]:
     """One collection of everything, or of what is ``found``, as the agent's user; ``state`` is the agent's prefix."""
-    last = settings.pop("last", {})
-    return collection.collect(*configured(server, state, node, **settings), found or SHIPPED, last)
+    remembered = settings.pop("runs", None) or Runs()
+    return collection.collect(*configured(server, state, node, **settings), found or SHIPPED, remembered)

@@ -360,8 +360,31 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
+    warnings = _validated(layout, wish) if params["validate"] else ()
     made = _settle(layout, lambda: _planned(layout, wish), apply, check_mode)
-    return {**made.result(), "version": wish.program.version}
+    return {**changes(made, warnings=warnings).result(), "version": wish.program.version}
+
+
+def _validated(layout: Layout, wish: Desired) -> tuple[str, ...]:
+    """Try the user's collectors on the server; what a person should know of them.
+
+    Not where a killed run has left the server stopped, which is started later on: pg_ops_schema tries them then.
+
+    Raises InvalidInput, Unreachable, DriverMissing.
+    """
+    if not wish.collectors or os.path.exists(layout.journal):
+        return ()
+    # Only now: it takes the driver along, which costs as much as all the rest.
+    from . import validation
+    from .server import connect
+
+    own = [collectors.parse(text, f"collector {place}") for place, text in enumerate(wish.collectors, 1)]
+    settings = wish.configuration
+    at = target.Target(
+        settings.socket_directory, str(settings.port), settings.superuser, application_name="pgops deploy"
+    )
+    with connect(at) as session:
+        return validation.validate(session, settings.database, own)
 
 
 def _planned(layout: Layout, wish: Desired) -> Plan:

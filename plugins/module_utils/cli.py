@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import catalogue, collection, collectors, configuration, retention
+from . import catalogue, collection, collectors, configuration, retention, runs
 from .errors import Busy, InvalidInput, PgOpsError
-from .files import File, exclusive, failure, write
+from .files import exclusive, failure
 from .layout import Layout
 from .sources import gather
 from .version import VERSION
@@ -69,9 +69,10 @@ def collect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Run the collectors that are due."""
     settings = configuration.load(layout)
     with exclusive(f"{layout.state}/collect.lock", seconds=0):
-        result = collection.collect(settings, layout, installed(layout), last_runs(layout))
-        last = result.pop("last")
-        write(File(last_runs_path(layout), json.dumps({"format": 1, "last": last}).encode(), 0o640))
+        path = os.path.join(layout.state, "collect.json")
+        remembered = runs.load(path)
+        result = collection.collect(settings, layout, installed(layout), remembered)
+        runs.save(path, remembered)
         return result
 
 
@@ -118,20 +119,6 @@ def installed(layout: Layout) -> list[collectors.Collector]:
         *gather(layout.collectors, (".sql",)).items(),
     ]
     return [collectors.parse(text, path) for path, text in texts]
-
-
-def last_runs_path(layout: Layout) -> str:
-    """Where it is kept when each collector ran."""
-    return os.path.join(layout.state, "collect.json")
-
-
-def last_runs(layout: Layout) -> dict[str, float]:
-    """When each collector ran last, in Unix time; empty where that is not known."""
-    try:
-        with open(last_runs_path(layout), encoding="utf-8") as file:
-            return {str(name): float(moment) for name, moment in json.load(file)["last"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
 
 
 def only_instance(prefix: str) -> str:

@@ -13,24 +13,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import delivery
-from .collectors import OWN, Collector, Round, adjusted, due, rounds, wrapped
+from .collectors import OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
 from .layout import Layout
+from .rounds import Round, Sample, packed, place, samples
+from .runs import Runs
 from .server import Session, connect
 from .spool import Spool
 from .target import Target
 
 ORIGIN = """
-SELECT concat_ws(' ', to_char(pg_postmaster_start_time(), 'YYYYMMDDHH24MISSUS'),
-                 to_char((SELECT max(d.stats_reset) FROM pg_stat_database AS d), 'YYYYMMDDHH24MISSUS'),
-                 to_char((SELECT b.stats_reset FROM pg_stat_bgwriter AS b), 'YYYYMMDDHH24MISSUS'),
-                 (SELECT c.timeline_id FROM pg_control_checkpoint() AS c))
+SELECT concat_ws(' ',
+    (SELECT to_char(min(a.backend_start), 'YYYY-MM-DD"T"HH24:MI:SS.USOF') FROM pg_stat_activity AS a
+     WHERE a.backend_type = 'checkpointer'),
+    (SELECT to_char(least(b.stats_reset, c.stats_reset, w.stats_reset), 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
+     FROM pg_stat_bgwriter AS b, pg_stat_archiver AS c, pg_stat_wal AS w))
 """
-"""What counters count from: the server's start, the last reset of statistics, the timeline.
+"""When the server started last, a crash included, and since when it has its oldest statistics.
 
-A crash discards all statistics without a restart of the postmaster; since PostgreSQL 15 only those of the cluster,
-such as the background writer's, then get a new time of reset.
+Both have changed where it has lost them: a crash discards all of them, a clean restart none, and somebody who
+resets them restarts no server.
 """
 
 DATABASES = """
@@ -74,19 +77,37 @@ class Budget:
 
 @dataclass
 class Tally:
-    """What happened in one collection; ``last`` is when a run of each collector started, in Unix time."""
+    """What happens in one collection, and what is remembered of those before.
+
+    ``started`` is Unix time, ``seconds`` what each collector took; ``measured`` holds samples by their place, with
+    the time when the first was taken.
+    """
 
     started: float
-    rounds: list[Round] = field(default_factory=list)
+    origin: str
+    runs: Runs
+    measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    durations: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def samples(self) -> int:
-        """Values of all rounds."""
-        return sum(len(found.values) for found in self.rounds)
+    def add(self, where: str, at: float, found: Sequence[Sample]) -> None:
+        """Add samples of a place."""
+        self.measured.setdefault(where, (at, []))[1].extend(found)
+
+    def fail(self, failed: Sequence[Collector], message: str, databases: int = 1) -> None:
+        """Note an error, and whose it is."""
+        self.errors.append(message)
+        for collector in failed:
+            self.failures[collector.name] = self.failures.get(collector.name, 0) + databases
+
+    def rounds(self) -> list[Round]:
+        """All that was measured."""
+        return [
+            made
+            for where, (at, found) in self.measured.items()
+            for made in packed(where, found, iso(at), self.origin, self.runs.shapes)
+        ]
 
 
 def source_target(configuration: Configuration) -> Target:
@@ -101,45 +122,53 @@ def source_target(configuration: Configuration) -> Target:
     )
 
 
-def collect(
-    configuration: Configuration, layout: Layout, found: Sequence[Collector], last: Mapping[str, float]
-) -> dict[str, Any]:
-    """Run what is due, deliver it, and say what happened: samples, collectors, errors, last, sink and how many
-    rounds were delivered or spooled.
+def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
+    """Run what is due, deliver it, and say what happened: samples, collectors, errors, which are slowed down, sink
+    and how many rounds were delivered or spooled. ``runs`` is what the next collection has to know.
 
     Raises PgOpsError where the source cannot be reached.
     """
-    tally = Tally(time.time(), last=dict(last))
     budget = Budget(time.monotonic() + configuration.time_budget)
     waiting = Spool(f"{layout.state}/spool.jsonl", configuration.spool_bytes)
     waiting.prepare()
     with connect(source_target(configuration)) as source:
-        origin = source.value(ORIGIN)
+        tally = Tally(time.time(), source.value(ORIGIN), runs)
         identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
-        chosen = [
-            collector
-            for collector in adjusted(found, configuration.collectors)
-            if collector.applies(source.major, source.in_recovery)
-            and due(collector, tally.started, last.get(collector.name))
+        own = [
+            one
+            for one in adjusted(found, configuration.collectors)
+            if one.rights == "monitor" and one.applies(source.major, source.in_recovery)
         ]
-        run(source, chosen, tally, origin, budget)
-        tally.rounds += own_rounds(tally, origin, waiting.dropped())
-        metrics = {collector.name: collector.metrics for collector in [*found, OWN]}
-        parcel = delivery.Parcel(configuration, identity, metrics)
-        result = deliver(parcel, layout, source, tally, waiting, budget)
-    return {**result, "samples": tally.samples, "collectors": len(chosen), "errors": tally.errors, "last": tally.last}
+        paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
+        chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
+        run(source, chosen, tally, budget)
+        runs.note(tally.seconds)
+        later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
+        tally.add(place(OWN.interval), time.time(), own_samples(tally, later, waiting.dropped()))
+        new = tally.rounds()
+        result = deliver(
+            delivery.Parcel(configuration, identity, metrics(found)), layout, source, tally, new, waiting, budget
+        )
+    counted = sum(one.samples for one in new)
+    return {**result, "samples": counted, "collectors": len(chosen), "errors": tally.errors, "slowed": later}
 
 
 def deliver(
-    parcel: delivery.Parcel, layout: Layout, source: Session, tally: Tally, waiting: Spool, budget: Budget
+    parcel: delivery.Parcel,
+    layout: Layout,
+    source: Session,
+    tally: Tally,
+    new: Sequence[Round],
+    waiting: Spool,
+    budget: Budget,
 ) -> dict[str, Any]:
     """Deliver what is new and what waited, or keep it for later.
 
     What is new goes first, so that samples are fresh however long the backlog is; that goes on until the time is up,
     for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
     """
-    new, older = tally.rounds, _waiting(waiting, tally)
-    done, place = 0, "spool"
+    older = _waiting(waiting, tally)
+    done, sink = 0, "spool"
     try:
         with budget.heeded(), delivery.sink(parcel.configuration, layout, source) as session:
             delivery.check_cluster(session, parcel.source.system_identifier)
@@ -147,17 +176,17 @@ def deliver(
                 if budget.ended or (done > len(new) and not budget.left()):
                     break
                 for lost, reason in delivery.deliver(session, parcel, batch):
-                    tally.errors.append(f"{len(lost.values)} samples of {lost.collector} lost: {reason}")
-                    waiting.count_dropped(len(lost.values))
+                    tally.errors.append(f"{lost.samples} samples lost, of {lost.series[0]}: {reason}")
+                    waiting.count_dropped(lost.samples)
                 done += len(batch)
-                place = "local" if session is source else "primary"
+                sink = "local" if session is source else "primary"
     except PgOpsError as error:
         tally.errors.append(f"not delivered, kept for later: {error}")
     left = older[max(0, done - len(new)) :]
     if len(left) < len(older):
         waiting.keep(left)
     kept, dropped = _kept(waiting, tally, new[done:])
-    return {"sink": place, "delivered": done, "spooled": len(left) + kept, "dropped": dropped}
+    return {"sink": sink, "delivered": done, "spooled": len(left) + kept, "dropped": dropped}
 
 
 def _batches(found: Sequence[Round]) -> list[Sequence[Round]]:
@@ -177,49 +206,49 @@ def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, in
     try:
         return waiting.append(found)
     except OSError as error:
-        lost = sum(len(one.values) for one in found)
+        lost = sum(one.samples for one in found)
         tally.errors.append(f"{lost} samples lost: {waiting.path} cannot be written: {error.strerror}")
         waiting.count_dropped(lost)
         return 0, lost
 
 
-def run(source: Session, chosen: Sequence[Collector], tally: Tally, origin: str, budget: Budget) -> None:
+def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
     """Run collectors, those of scope database in every database that lets us in, until the time is up."""
     try:
         with budget.heeded():
             for collector in chosen:
                 if collector.scope == "instance":
-                    measure(source, collector, tally, origin, budget)
+                    measure(source, collector, tally, budget)
             inside = [collector for collector in chosen if collector.scope == "database"]
             names = [row["datname"] for row in source.rows(DATABASES)] if inside else []
-            for place, name in enumerate(names):
+            if inside:
+                tally.runs.forget(names)
+            for at, name in enumerate(names):
                 if not budget.left():
-                    left = len(names) - place
-                    _fail(tally, inside, f"the time is up: {left} databases are left out", left)
+                    left = len(names) - at
+                    tally.fail(inside, f"the time is up: {left} databases are left out", left)
                     break
-                _run_inside(source, name, inside, tally, origin, budget)
+                _run_inside(source, name, inside, tally, budget)
     except PgOpsError as error:
-        _fail(tally, [one for one in chosen if one.name not in tally.durations], str(error))
+        tally.fail([one for one in chosen if one.name not in tally.seconds], str(error))
 
 
-def _run_inside(
-    source: Session, name: str, chosen: Sequence[Collector], tally: Tally, origin: str, budget: Budget
-) -> None:
+def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
     try:
         with contextlib.ExitStack() as stack:
             same = name == source.database
             session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
             for collector in chosen:
-                measure(session, collector, tally, origin, budget)
+                measure(session, collector, tally, budget)
     except PgOpsError as error:
-        _fail(tally, chosen, str(error))
+        tally.fail(chosen, str(error))
 
 
-def measure(session: Session, collector: Collector, tally: Tally, origin: str, budget: Budget) -> None:
+def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
     """Run one collector in one database, read only and under a time limit; it fails for itself alone."""
     started = time.time()
     seconds = min(collector.timeout, budget.left())
-    tally.last[collector.name] = tally.started
+    tally.runs.last[collector.name] = tally.started
     try:
         if not seconds:
             raise QueryFailed("left out, the time is up")
@@ -228,30 +257,25 @@ def measure(session: Session, collector: Collector, tally: Tally, origin: str, b
             limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
-        tally.rounds += rounds(collector, rows, iso(started), origin)
+        where = place(collector.interval, session.database if collector.scope == "database" else "")
+        tally.add(where, started, samples(collector, rows))
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
-        _fail(tally, [collector], f"{collector.name} in {session.database}: {error}")
-    spent = (time.time() - started) * 1000
-    tally.durations[collector.name] = tally.durations.get(collector.name, 0.0) + spent
+        tally.fail([collector], f"{collector.name} in {session.database}: {error}")
+    tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
 
 
-def _fail(tally: Tally, failed: Sequence[Collector], message: str, databases: int = 1) -> None:
-    tally.errors.append(message)
-    for collector in failed:
-        tally.failures[collector.name] = tally.failures.get(collector.name, 0) + databases
-
-
-def own_rounds(tally: Tally, origin: str, dropped: int) -> list[Round]:
-    """The collection's own cost and errors, as rounds."""
+def own_samples(tally: Tally, slowed_down: Mapping[str, int], dropped: int) -> list[Sample]:
+    """The collection's own cost and errors."""
     rows: list[dict[str, Any]] = [
         {
             "collector": name,
-            "collector_duration_ms": tally.durations.get(name, 0.0),
+            "collector_duration_ms": tally.seconds.get(name, 0.0) * 1000,
             "collector_errors": tally.failures.get(name, 0),
+            "collector_interval_seconds": slowed_down.get(name),
         }
-        for name in sorted({*tally.durations, *tally.failures})
+        for name in sorted({*tally.seconds, *tally.failures})
     ]
-    return rounds(OWN, [*rows, {"samples_dropped": dropped}], iso(time.time()), origin)
+    return samples(OWN, [*rows, {"samples_dropped": dropped}])
 
 
 def iso(moment: float) -> str:

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Collectors: SQL files whose header says what they measure. Pure: text in, values out.
+"""Collectors: SQL files whose header says what they measure. Pure.
 
 A file is one SELECT under a header of comment lines::
 
@@ -10,33 +10,38 @@ A file is one SELECT under a header of comment lines::
     -- timeout: 10
     -- role: any
     -- versions: 14-17
+    -- rights: monitor
     -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
     --   One or more lines that say what the metric is.
 
 docs/monitoring.md says what each line means. The columns are the metrics, by their names, and labels: ``database``,
-``schema``, ``table``, ``index`` and any others. A NULL value is no sample.
+``schema``, ``table``, ``index`` and any others. A NULL value is no sample. A column ``counted_since`` is no label: it
+says since when the counters of its row count.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
 from .errors import InvalidInput
 
+RIGHTS = ("monitor", "all_data")
+"""Of whoever runs a collector: those of pg_monitor, or those of pg_read_all_data."""
 CATEGORIES = ("performance", "capacity", "availability", "security")
 KINDS = ("gauge", "counter")
 LABELS = ("database", "schema", "table", "index")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}\Z")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 """As Ansible reads them from text."""
-LONGEST_ROUND = 200
-"""The most values of one stored round: longer rows would be moved out of line (TOAST)."""
+COUNTED_SINCE = "counted_since"
+SHARE = 0.002
+"""The part of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
+LONGEST_INTERVAL = 3600
+"""Seconds: no collector is slowed down beyond this, or its own interval if that is longer."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Collector:
     interval: int = 60
     timeout: float = 10.0
     role: str = "any"
+    rights: str = "monitor"
     oldest: int = 0
     newest: int = 999
 
@@ -77,6 +83,11 @@ class Collector:
         role = "standby" if in_recovery else "primary"
         return self.oldest <= major <= self.newest and self.role in ("any", role)
 
+    def beside(self, other: Collector) -> bool:
+        """Whether there is a server that both are for."""
+        versions = self.oldest <= other.newest and other.oldest <= self.newest
+        return versions and ("any" in (self.role, other.role) or self.role == other.role)
+
 
 OWN = Collector(
     name="agent",
@@ -84,29 +95,11 @@ OWN = Collector(
     metrics=(
         Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
         Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
+        Metric("collector_interval_seconds", "s", help="Interval of a collector that is slowed down."),
         Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
     ),
 )
 """What a collection says of itself."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """One run of one collector, as it is stored: series and values stand in the same order.
-
-    ``collected_at`` is ISO 8601 with an offset; ``origin`` says what counters count from.
-    """
-
-    collector: str
-    collected_at: str
-    origin: str
-    series: tuple[str, ...]
-    values: tuple[float, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the series, as hex: the name of the shape."""
-        return hashlib.sha256("\n".join(self.series).encode()).hexdigest()
 
 
 def parse(text: str, source: str) -> Collector:
@@ -154,7 +147,7 @@ def _metric(words: Sequence[str], source: str) -> Metric:
 
 
 def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str, source: str) -> Collector:
-    unknown = sorted(set(fields) - {"collector", "scope", "interval", "timeout", "role", "versions"})
+    unknown = sorted(set(fields) - {"collector", "scope", "interval", "timeout", "role", "versions", "rights"})
     if unknown:
         raise InvalidInput(f"{source}: unknown header keys: {', '.join(unknown)}.")
     name = fields.get("collector", "")
@@ -164,6 +157,7 @@ def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str,
         raise InvalidInput(f"{source}: no '-- metric:' line: a collector yields at least one metric.")
     _one_of(fields.get("scope", "instance"), ("instance", "database"), f"{source}: scope")
     _one_of(fields.get("role", "any"), ("any", "primary", "standby"), f"{source}: role")
+    _one_of(fields.get("rights", "monitor"), RIGHTS, f"{source}: rights")
     oldest, newest = _versions(fields.get("versions", ""), source)
     interval = _number(fields.get("interval", "60"), f"{source}: interval")
     timeout = _number(fields.get("timeout", "10"), f"{source}: timeout")
@@ -177,6 +171,7 @@ def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str,
         interval=int(interval),
         timeout=timeout,
         role=fields.get("role", "any"),
+        rights=fields.get("rights", "monitor"),
         oldest=oldest,
         newest=newest,
     )
@@ -213,36 +208,6 @@ def wrapped(query: str) -> str:
     return f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected"
 
 
-def rounds(collector: Collector, rows: Iterable[Mapping[str, Any]], collected_at: str, origin: str) -> list[Round]:
-    """The rows of a run as rounds of at most LONGEST_ROUND values, in an order that depends on names only,
-    so that the same series always give the same shape."""
-    samples = sorted(
-        (json.dumps({"metric": metric.name, **labels}, sort_keys=True), float(row[metric.name]))
-        for row in rows
-        for labels in [_labels(row, collector)]
-        for metric in collector.metrics
-        if row.get(metric.name) is not None
-    )
-    return [
-        Round(
-            collector.name,
-            collected_at,
-            origin,
-            tuple(series for series, _value in samples[start : start + LONGEST_ROUND]),
-            tuple(value for _series, value in samples[start : start + LONGEST_ROUND]),
-        )
-        for start in range(0, len(samples), LONGEST_ROUND)
-    ]
-
-
-def _labels(row: Mapping[str, Any], collector: Collector) -> dict[str, Any]:
-    metrics = {metric.name for metric in collector.metrics}
-    present = {key: value for key, value in row.items() if key not in metrics and value is not None}
-    other = {key: value for key, value in present.items() if key not in LABELS}
-    named = {key: str(value) for key, value in present.items() if key in LABELS}
-    return {**named, "other": other} if other else named
-
-
 def due(collector: Collector, now: float, last: float | None) -> bool:
     """Whether a collector is to run at ``now`` (Unix time), after its last run.
 
@@ -252,18 +217,53 @@ def due(collector: Collector, now: float, last: float | None) -> bool:
     return last is None or int(now // collector.interval) != int(last // collector.interval)
 
 
+def slowed(collector: Collector, seconds: Sequence[float]) -> Collector:
+    """The collector with an interval that what it takes is a small SHARE of: its own, doubled as often as needed.
+
+    ``seconds`` are what its last runs took, over all databases; the quickest counts, since the others may have been
+    held up by something else.
+    """
+    interval = collector.interval
+    longest = max(LONGEST_INTERVAL, interval)
+    while seconds and min(seconds) > SHARE * interval and interval * 2 <= longest:
+        interval *= 2
+    return replace(collector, interval=interval)
+
+
 def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Collector]:
-    """All collectors; raises InvalidInput where two have one name, or two define one metric."""
+    """All collectors.
+
+    Raises InvalidInput where two have one name, or two define one metric; those that no server runs both of may, if
+    they mean the same by it.
+    """
     both = [*shipped, *extra]
     named = [OWN, *both]
-    for kind, names in (
-        ("collector", [found.name for found in named]),
-        ("metric", [metric.name for found in named for metric in found.metrics]),
-    ):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InvalidInput(f"The {kind} {', '.join(twice)} is defined twice.", "Give your own another name.")
+    names = [found.name for found in named]
+    _refuse("collector", {name for name in names if names.count(name) > 1})
+    _refuse(
+        "metric", {metric.name for place, found in enumerate(named) for metric in _clashing(found, named[:place])}
+    )
     return both
+
+
+def _clashing(collector: Collector, others: Sequence[Collector]) -> list[Metric]:
+    return [
+        metric
+        for metric in collector.metrics
+        for other in others
+        for known in other.metrics
+        if known.name == metric.name and (known != metric or other.beside(collector))
+    ]
+
+
+def _refuse(kind: str, twice: set[str]) -> None:
+    if twice:
+        raise InvalidInput(f"The {kind} {', '.join(sorted(twice))} is defined twice.", "Give your own another name.")
+
+
+def metrics(found: Sequence[Collector]) -> dict[str, Metric]:
+    """What is measured, by name, the agent's own among it."""
+    return {metric.name: metric for collector in [*found, OWN] for metric in collector.metrics}
 
 
 def checked_settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

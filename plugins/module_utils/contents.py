@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import migrations, roles
-from .collectors import LABELS, OWN, Collector
+from .collectors import LABELS, Collector, metrics
 from .errors import InvalidInput
 from .fingerprints import CATALOGUE
 from .plan import Change, difference
@@ -129,12 +129,12 @@ def plan(
     for name, value in settings.items():
         step = upsert("setting", ["name"], {"name": name, "value": value})
         made += difference(f"setting {name}", contents.settings.get(name), value, step)
-    metrics = [metric for found in [*wanted, OWN] for metric in found.metrics]
-    for metric in metrics:
+    measured = metrics(wanted)
+    for metric in measured.values():
         row = metric.definition()
         step = upsert("metric", ["metric_name"], row)
         made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
-    known = {metric.name for metric in metrics} | set(contents.metrics)
+    known = set(measured) | set(contents.metrics)
     made += _thresholds(contents.thresholds, thresholds, known)
     return made + _collectors(contents.collectors, wanted, major)
 
@@ -166,7 +166,7 @@ def _collectors(
             "metrics": [metric.name for metric in found.metrics],
         }
         for found in wanted
-        if found.applies(major, in_recovery=False)
+        if found.rights == "monitor" and found.applies(major, in_recovery=False)
     }
     return _rows("collector", "collector", current, rows)
 

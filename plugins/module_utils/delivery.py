@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .collectors import Metric, Round
+from .collectors import Metric
 from .configuration import Configuration
 from .errors import QueryFailed, Unreachable
 from .layout import Layout
+from .rounds import Round
 from .server import Session, connect
 from .target import Target
 from .version import VERSION
@@ -57,11 +58,11 @@ def sink_target(configuration: Configuration, layout: Layout) -> Target:
 
 @dataclass(frozen=True)
 class Parcel:
-    """What all rounds of a delivery have in common; ``metrics`` are those of each collector."""
+    """What all rounds of a delivery have in common; ``metrics`` are all that may be in them, by name."""
 
     configuration: Configuration
     source: Source
-    metrics: Mapping[str, Sequence[Metric]]
+    metrics: Mapping[str, Metric]
 
 
 @contextlib.contextmanager
@@ -82,7 +83,7 @@ def sink(configuration: Configuration, layout: Layout, source: Session) -> Itera
         yield session
 
 
-def store(session: Session, node_id: int, found: Round, metrics: Sequence[Metric]) -> None:
+def store(session: Session, node_id: int, found: Round, metrics: Mapping[str, Metric]) -> None:
     """Store one round, defining its shape where the sink does not know it.
 
     Raises QueryFailed.
@@ -91,7 +92,8 @@ def store(session: Session, node_id: int, found: Round, metrics: Sequence[Metric
     arguments = [node_id, fingerprint, found.origin, found.collected_at, list(found.values)]
     if session.value(STORE, arguments):
         return
-    definitions = json.dumps([metric.definition() for metric in metrics])
+    names = sorted({json.loads(series)["metric"] for series in found.series})
+    definitions = json.dumps([metrics[name].definition() for name in names if name in metrics])
     series = "[" + ",".join(found.series) + "]"
     session.value(
         "SELECT pgops.define_shape(%s, %s, %s::jsonb, %s::jsonb)", [node_id, fingerprint, definitions, series]
@@ -141,10 +143,11 @@ def _store_all(session: Session, parcel: Parcel, found: Sequence[Round]) -> None
             [configuration.cluster, configuration.node, source.system_identifier, not source.in_recovery, VERSION],
         )
         for one in found:
-            store(session, node_id, one, parcel.metrics.get(one.collector, ()))
+            store(session, node_id, one, parcel.metrics)
 
 
 def _store_each(session: Session, parcel: Parcel, found: Sequence[Round]) -> list[tuple[Round, str]]:
+    """One by one, and where a round cannot be stored its halves: what is wrong with one series is not the others'."""
     wrong = []
     for one in found:
         try:
@@ -152,5 +155,8 @@ def _store_each(session: Session, parcel: Parcel, found: Sequence[Round]) -> lis
         except QueryFailed as error:
             if _sound(error):
                 raise
-            wrong.append((one, str(error)))
+            if len(one.series) > 1:
+                wrong += _store_each(session, parcel, one.halves())
+            else:
+                wrong.append((one, str(error)))
     return wrong

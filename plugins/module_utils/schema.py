@@ -20,6 +20,7 @@ from . import (
     objects,
     roles,
     rules,
+    validation,
 )
 from .access import Access, AccessFiles
 from .collectors import Collector
@@ -149,7 +150,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     functions = [
         objects.collector_function(collector)
         for collector in wanted
-        if collector.applies(current.major, in_recovery=False)
+        if collector.rights == "monitor" and collector.applies(current.major, in_recovery=False)
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
     found = current.contents
@@ -223,6 +224,8 @@ def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan
         execute(session, made.database)
     if made.migrations or made.objects or made.contents:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
+            if made.database:  # until now there was none to try them in
+                validation.validate(inside, desired.database, desired.extra_collectors)
             install(inside, made.migrations, made.objects, made.contents)
     if made.access and current.access:
         access.apply(session, current.access, [change.step for change in made.access])
@@ -316,6 +319,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     with locked(target, NEEDED) as session:
         current = read(session, wanted.database, wanted.node, with_access=True)
         made = plan(current, wanted, session.scram, networks)
+        validation.validate(session, wanted.database, wanted.extra_collectors)
         if not check_mode:
             apply(session, current, wanted, made)
         elif params["rehearse"] and current.contents.exists:

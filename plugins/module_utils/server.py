@@ -107,6 +107,15 @@ class Session:
             cursor.execute(f"SELECT found.document::text FROM ({query}) AS found (document)".encode(), binary=True)
             return [json.loads(row[0]) for row in cursor.fetchall()]
 
+    def described(self, query: str) -> list[tuple[str, int]]:
+        """Run a query of a single statement, which the binary form guarantees, for its columns: (name, oid of type).
+
+        Raises QueryFailed.
+        """
+        with translated(), self.connection.cursor() as cursor:
+            cursor.execute(query.encode(), binary=True)
+            return [(column.name, column.type_code) for column in cursor.description or ()]
+
     def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
         """Run a statement for its effect."""
         with translated():
@@ -182,6 +191,9 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
             # A standby refuses every query where the default is serializable.
             cursor.execute("SET default_transaction_isolation = 'read committed'")
             row = cursor.execute(_OPENING, timeouts).fetchone()
+    if target.role:
+        with translated():
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
     # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
     if row["pid"] != connection.info.backend_pid:
         raise Unsupported(

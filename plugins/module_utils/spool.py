@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import RawIOBase
 
-from .collectors import Round
 from .files import File, write
+from .rounds import Round
 
 COUNT = "{:020}"
 """The number of samples, always as long."""
@@ -52,7 +52,7 @@ class Spool:
             for found in rounds:
                 line = _line(found)
                 if len(line) > room:
-                    dropped += len(found.values)
+                    dropped += found.samples
                     continue
                 lines.append(line)
                 room -= len(line)

@@ -82,6 +82,12 @@ options:
     type: list
     elements: str
     default: []
+  validate:
+    description:
+      - Try O(collectors) on the server before they are installed, planned and not carried out, with the rights and
+        limits of their runs. The server has to be up, and let O(superuser) in.
+    type: bool
+    default: true
   collector_settings:
     description:
       - What differs from the collectors' files, as a mapping of a collector's name to any of C(interval) and
@@ -96,7 +102,9 @@ options:
     type: str
     default: postgres
   superuser:
-    description: The role that those jobs log in as. Empty means the one named like O(keeper).
+    description:
+      - The role that those jobs log in as, and that O(collectors) are tried by. Empty means the one named like
+        the server's user.
     type: str
     default: ""
   python:
@@ -180,6 +188,7 @@ SPEC = {
     "password": {"type": "str", "no_log": True},
     "user": {"type": "str", "default": "pgops"},
     "collectors": {"type": "list", "elements": "str", "default": []},
+    "validate": {"type": "bool", "default": True},
     "collector_settings": {"type": "dict", "default": {}},
     "repository": {"type": "path"},
     "keeper": {"type": "str", "default": "postgres"},

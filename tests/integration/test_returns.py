@@ -28,6 +28,7 @@ AGENT = {
     "ssl_mode": "require",
     "user": "pgops",
     "collectors": [],
+    "validate": True,
     "collector_settings": {},
     "repository": None,
     "keeper": "postgres",

@@ -55,6 +55,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "password": None,
         "user": "pgops",
         "collectors": [],
+        "validate": False,
         "collector_settings": {},
         "repository": None,
         "keeper": "postgres",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgops import collectors
-from pgops.collectors import LONGEST_ROUND, Collector, Metric
+from pgops.collectors import Collector, Metric
 from pgops.errors import InvalidInput
 
 SHIPPED = sorted((Path(collectors.__file__).parent / "sql" / "collectors").glob("*.sql"))
@@ -29,12 +29,6 @@ GOOD = """-- collector: queue
 --   and for what.
 SELECT 1 AS waiting;
 """
-names = st.text(min_size=1, max_size=20)
-rows = st.lists(
-    st.fixed_dictionaries({"database": names, "shade": names, "waiting": st.integers(0, 10**6) | st.none()}),
-    max_size=450,
-    unique_by=lambda row: (row["database"], row["shade"]),
-)
 QUEUE = collectors.parse(GOOD, "queue.sql")
 
 
@@ -107,29 +101,6 @@ def test_versions(text: str, span: tuple[int, int]) -> None:
     assert (found.oldest, found.newest) == span
 
 
-@given(rows, st.randoms())
-def test_rounds_depend_on_the_series_not_on_the_order_of_rows(found: list[dict[str, object]], random: object) -> None:
-    shuffled = list(found)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    made = collectors.rounds(QUEUE, found, "2026-01-01T00:00:00+00:00", "one")
-    assert made == collectors.rounds(QUEUE, shuffled, "2026-01-01T00:00:00+00:00", "one")
-    assert sum(len(one.values) for one in made) == sum(row["waiting"] is not None for row in found)
-    assert all(len(one.values) == len(one.series) <= LONGEST_ROUND for one in made)
-
-
-@given(rows)
-def test_other_values_make_no_other_shape(found: list[dict[str, object]]) -> None:
-    more = [{**row, "waiting": None if row["waiting"] is None else 7} for row in found]
-    first = collectors.rounds(QUEUE, found, "2026-01-01T00:00:00+00:00", "one")
-    second = collectors.rounds(QUEUE, more, "2026-01-02T00:00:00+00:00", "two")
-    assert [one.fingerprint for one in first] == [one.fingerprint for one in second]
-
-
-def test_labels_other_than_the_four_are_kept_apart() -> None:
-    (made,) = collectors.rounds(QUEUE, [{"database": "a", "part": "rest", "table": None, "waiting": 3}], "now", "one")
-    assert made.series == ('{"database": "a", "metric": "waiting", "other": {"part": "rest"}}',)
-
-
 @given(st.integers(1, 3600), st.floats(0, 2e9), st.floats(0, 7200))
 def test_a_collector_is_due_once_in_each_slot_of_the_clock(interval: int, last: float, later: float) -> None:
     found = Collector("x", "SELECT 1", (), interval=interval)
@@ -142,3 +113,32 @@ def test_two_collectors_or_metrics_of_one_name_are_refused() -> None:
         collectors.joined([QUEUE], [QUEUE])
     with pytest.raises(InvalidInput, match="metric waiting"):
         collectors.joined([QUEUE], [collectors.parse(GOOD.replace("queue", "other"), "x")])
+
+
+@pytest.mark.parametrize("versions", ["-14", "18-"])
+def test_a_metric_may_stand_in_collectors_that_no_server_runs_both_of(versions: str) -> None:
+    other = GOOD.replace("queue", "other").replace("15-17", versions)
+    assert len(collectors.joined([QUEUE], [collectors.parse(other, "x")])) == 2
+    with pytest.raises(InvalidInput, match="metric waiting"):
+        collectors.joined([QUEUE], [collectors.parse(other.replace("warning=1", "warning=2"), "x")])
+
+
+def test_only_known_rights_can_be_asked_for() -> None:
+    assert collectors.parse(GOOD.replace("-- role", "-- rights: all_data\n-- role"), "x").rights == "all_data"
+    with pytest.raises(InvalidInput, match="rights 'root'"):
+        collectors.parse(GOOD.replace("-- role", "-- rights: root\n-- role"), "x")
+
+
+@given(st.integers(1, 7200), st.lists(st.floats(0, 60), max_size=3))
+def test_a_collector_is_slowed_down_until_it_is_a_small_part_of_its_interval(
+    interval: int, seconds: list[float]
+) -> None:
+    found = Collector("x", "SELECT 1", (), interval=interval)
+    longest = max(interval, collectors.LONGEST_INTERVAL)
+    slowed = collectors.slowed(found, seconds).interval
+    assert interval <= slowed <= longest
+    if seconds and slowed * 2 <= longest:
+        assert min(seconds) <= collectors.SHARE * slowed
+    if slowed > interval:
+        assert min(seconds) > collectors.SHARE * slowed / 2
+    assert collectors.slowed(found, [*seconds, 0.0]) == found

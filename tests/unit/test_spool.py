@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.collectors import Round
+from pgops.rounds import Round
 from pgops.spool import Spool
 
 made = st.builds(
     Round,
-    collector=st.text(max_size=5),
+    place=st.text(max_size=5),
     collected_at=st.just("2026-01-01T00:00:00+00:00"),
     origin=st.text(max_size=5),
     series=st.lists(st.text(max_size=5), max_size=3).map(tuple),

@@ -6,13 +6,19 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- What the counters of this server count from: its start, the last reset of any statistics, its timeline.
+-- When this server started last, a crash included, and since when it has its oldest statistics.
     SELECT concat_ws(
         ' ',
-        to_char(pg_postmaster_start_time(), 'YYYYMMDDHH24MISSUS'),
-        to_char((SELECT max(d.stats_reset) FROM pg_stat_database AS d), 'YYYYMMDDHH24MISSUS'),
-        to_char((SELECT b.stats_reset FROM pg_stat_bgwriter AS b), 'YYYYMMDDHH24MISSUS'),
-        (SELECT c.timeline_id FROM pg_control_checkpoint() AS c)
+        (
+            SELECT to_char(min(a.backend_start), 'YYYY-MM-DD"T"HH24:MI:SS.USOF') FROM pg_stat_activity AS a
+            WHERE a.backend_type = 'checkpointer'
+        ),
+        (
+            SELECT to_char(least(b.stats_reset, c.stats_reset, w.stats_reset), 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
+            FROM pg_stat_bgwriter AS b
+            CROSS JOIN pg_stat_archiver AS c
+            CROSS JOIN pg_stat_wal AS w
+        )
     );
 $$;
 

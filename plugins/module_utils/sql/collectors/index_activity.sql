@@ -1,0 +1,90 @@
+-- collector: index_activity
+-- scope: database
+-- interval: 300
+-- timeout: 20
+-- metric: index_scans kind=counter
+--   Scans of the index; of the 50 largest indexes of a database (by powers of two, so that they stay the same).
+-- metric: index_tuples_read kind=counter
+--   Entries that scans of the index gave back.
+-- metric: index_tuples_fetched kind=counter
+--   Live rows fetched by plain scans of the index.
+-- metric: index_size_mb unit=MB kind=gauge category=capacity
+--   Disk space of the index (1 MB is 1048576 bytes); all others together with part "remainder", estimated. An index
+--   that is locked exclusively is estimated as well, by its size at the last VACUUM or ANALYZE.
+WITH candidate AS (
+    SELECT
+        n.nspname,
+        c.relname AS table_name,
+        x.relname AS index_name,
+        x.oid,
+        x.relpages,
+        i.indisunique OR i.indisprimary OR i.indisexclusion AS is_unique,
+        -- By powers of two: indexes of about one size must not change places with every VACUUM.
+        row_number() OVER (ORDER BY floor(ln(1 + x.relpages) / ln(2)) DESC, x.oid ASC) <= 50 AS chosen
+    FROM pg_index AS i
+    INNER JOIN pg_class AS x ON i.indexrelid = x.oid
+    INNER JOIN pg_class AS c ON i.indrelid = c.oid
+    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
+    WHERE
+        x.relkind = 'i'
+        AND x.relpersistence <> 't'
+        AND n.nspname <> 'information_schema'
+        AND n.nspname !~ '^pg_'
+),
+
+-- To measure an index takes a lock on it, which would queue behind an exclusive one, held or asked for.
+held AS (
+    SELECT l.relation
+    FROM pg_locks AS l
+    WHERE
+        l.locktype = 'relation'
+        AND l.mode = 'AccessExclusiveLock'
+        AND l.database = (
+            SELECT d.oid FROM pg_database AS d
+            WHERE d.datname = current_database()
+        )
+),
+
+chosen AS (
+    SELECT
+        c.*,
+        current_setting('track_counts')::boolean AS counts,
+        CASE
+            WHEN c.oid IN (SELECT h.relation FROM held AS h)
+                THEN c.relpages * current_setting('block_size')::bigint
+            ELSE pg_relation_size(c.oid)
+        END AS bytes
+    FROM candidate AS c
+    WHERE c.chosen
+)
+
+SELECT
+    current_database() AS database,
+    c.nspname AS schema,
+    c.table_name AS table,
+    c.index_name AS index,
+    CASE WHEN c.is_unique THEN 'unique' END AS uniqueness,
+    NULL AS part,
+    pg_stat_get_db_stat_reset_time(d.oid) AS counted_since,
+    CASE WHEN c.counts THEN pg_stat_get_numscans(c.oid) END AS index_scans,
+    CASE WHEN c.counts THEN pg_stat_get_tuples_returned(c.oid) END AS index_tuples_read,
+    CASE WHEN c.counts THEN pg_stat_get_tuples_fetched(c.oid) END AS index_tuples_fetched,
+    c.bytes / 1048576.0 AS index_size_mb
+FROM chosen AS c
+INNER JOIN pg_database AS d ON current_database() = d.datname
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    NULL AS index,
+    NULL AS uniqueness,
+    'remainder' AS part,
+    NULL AS counted_since,
+    NULL AS index_scans,
+    NULL AS index_tuples_read,
+    NULL AS index_tuples_fetched,
+    sum(c.relpages) * current_setting('block_size')::bigint / 1048576.0 AS index_size_mb
+FROM candidate AS c
+WHERE NOT c.chosen
+HAVING count(*) > 0

@@ -1,0 +1,144 @@
+-- collector: table_activity
+-- scope: database
+-- interval: 300
+-- timeout: 20
+-- metric: table_seq_scans kind=counter
+--   Sequential scans begun. Many on a large table: look for a missing index. Metrics table_* are of the 50 largest
+--   tables of a database (by powers of two, so that they stay the same), and of all others with part "remainder".
+-- metric: table_seq_tuples_read kind=counter
+--   Live rows that sequential scans have read.
+-- metric: table_index_scans kind=counter
+--   Scans of any of the table's indexes.
+-- metric: table_index_tuples_fetched kind=counter
+--   Live rows fetched by index scans.
+-- metric: table_tuples_inserted kind=counter
+--   Rows inserted. A standby has no writes of its own, and no value.
+-- metric: table_tuples_updated kind=counter
+--   Rows updated, HOT updates included.
+-- metric: table_tuples_deleted kind=counter
+--   Rows deleted.
+-- metric: table_live_tuples
+--   Rows, as the statistics count them; no value on a standby, or where a crash has lost them until the next ANALYZE.
+-- metric: table_dead_tuples
+--   Dead rows, as the statistics count them, which wait for a VACUUM.
+-- metric: table_last_vacuum unit=s kind=gauge category=availability
+--   When VACUUM was last run by hand, as Unix time; none where never, or where statistics were lost.
+-- metric: table_last_autovacuum unit=s kind=gauge category=availability
+--   When autovacuum last vacuumed it, as Unix time.
+-- metric: table_last_analyze unit=s kind=gauge category=availability
+--   When ANALYZE was last run by hand, as Unix time.
+-- metric: table_last_autoanalyze unit=s kind=gauge category=availability
+--   When autovacuum last analyzed it, as Unix time.
+WITH candidate AS (
+    SELECT
+        n.nspname,
+        c.relname,
+        c.oid,
+        c.reltuples,
+        -- By powers of two: tables of about one size must not change places with every VACUUM, since each new set of
+        -- series is stored as a new one.
+        row_number() OVER (
+            ORDER BY floor(ln(1 + c.relpages + coalesce(t.relpages, 0)) / ln(2)) DESC, c.oid ASC
+        ) <= 50 AS chosen
+    FROM pg_class AS c
+    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
+    LEFT JOIN pg_class AS t ON c.reltoastrelid = t.oid
+    WHERE
+        c.relkind IN ('r', 'm')
+        AND c.relpersistence <> 't'
+        AND n.nspname <> 'information_schema'
+        AND n.nspname !~ '^pg_'
+),
+
+by_index AS (
+    SELECT
+        i.indrelid,
+        sum(pg_stat_get_numscans(i.indexrelid)) AS scans,
+        sum(pg_stat_get_tuples_fetched(i.indexrelid)) AS fetched
+    FROM pg_index AS i
+    GROUP BY i.indrelid
+),
+
+counted AS (
+    SELECT
+        c.nspname,
+        c.relname,
+        c.oid,
+        c.chosen,
+        c.reltuples,
+        pg_stat_get_numscans(c.oid) AS seq_scans,
+        pg_stat_get_tuples_returned(c.oid) AS seq_tuples_read,
+        coalesce(i.scans, 0) AS index_scans,
+        coalesce(i.fetched, 0) + pg_stat_get_tuples_fetched(c.oid) AS index_tuples_fetched,
+        pg_stat_get_tuples_inserted(c.oid) AS inserted,
+        pg_stat_get_tuples_updated(c.oid) AS updated,
+        pg_stat_get_tuples_deleted(c.oid) AS deleted,
+        pg_stat_get_live_tuples(c.oid) AS live,
+        pg_stat_get_dead_tuples(c.oid) AS dead
+    FROM candidate AS c
+    LEFT JOIN by_index AS i ON c.oid = i.indrelid
+    WHERE current_setting('track_counts')::boolean
+),
+
+known AS (
+    SELECT
+        c.*,
+        NOT pg_is_in_recovery() AS writes,
+        -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
+        NOT pg_is_in_recovery()
+        AND NOT (c.reltuples > 0 AND c.live = 0 AND c.dead = 0 AND c.inserted = 0 AND c.deleted = 0) AS counts_rows
+    FROM counted AS c
+),
+
+origin AS (
+    SELECT pg_stat_get_db_stat_reset_time(d.oid) AS counted_since
+    FROM pg_database AS d
+    WHERE d.datname = current_database()
+)
+
+SELECT
+    current_database() AS database,
+    k.nspname AS schema,
+    k.relname AS table,
+    NULL AS part,
+    o.counted_since,
+    k.seq_scans AS table_seq_scans,
+    k.seq_tuples_read AS table_seq_tuples_read,
+    k.index_scans AS table_index_scans,
+    k.index_tuples_fetched AS table_index_tuples_fetched,
+    CASE WHEN k.writes THEN k.inserted END AS table_tuples_inserted,
+    CASE WHEN k.writes THEN k.updated END AS table_tuples_updated,
+    CASE WHEN k.writes THEN k.deleted END AS table_tuples_deleted,
+    CASE WHEN k.counts_rows THEN k.live END AS table_live_tuples,
+    CASE WHEN k.counts_rows THEN k.dead END AS table_dead_tuples,
+    extract(EPOCH FROM pg_stat_get_last_vacuum_time(k.oid)) AS table_last_vacuum,
+    extract(EPOCH FROM pg_stat_get_last_autovacuum_time(k.oid)) AS table_last_autovacuum,
+    extract(EPOCH FROM pg_stat_get_last_analyze_time(k.oid)) AS table_last_analyze,
+    extract(EPOCH FROM pg_stat_get_last_autoanalyze_time(k.oid)) AS table_last_autoanalyze
+FROM known AS k
+CROSS JOIN origin AS o
+WHERE k.chosen
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    'remainder' AS part,
+    min(o.counted_since) AS counted_since,
+    sum(k.seq_scans) AS table_seq_scans,
+    sum(k.seq_tuples_read) AS table_seq_tuples_read,
+    sum(k.index_scans) AS table_index_scans,
+    sum(k.index_tuples_fetched) AS table_index_tuples_fetched,
+    sum(k.inserted) FILTER (WHERE k.writes) AS table_tuples_inserted,
+    sum(k.updated) FILTER (WHERE k.writes) AS table_tuples_updated,
+    sum(k.deleted) FILTER (WHERE k.writes) AS table_tuples_deleted,
+    sum(k.live) FILTER (WHERE k.counts_rows) AS table_live_tuples,
+    sum(k.dead) FILTER (WHERE k.counts_rows) AS table_dead_tuples,
+    NULL AS table_last_vacuum,
+    NULL AS table_last_autovacuum,
+    NULL AS table_last_analyze,
+    NULL AS table_last_autoanalyze
+FROM known AS k
+CROSS JOIN origin AS o
+WHERE NOT k.chosen
+HAVING count(*) > 0

@@ -1,0 +1,40 @@
+-- collector: xmin_horizon
+-- scope: instance
+-- interval: 60
+-- metric: xmin_age unit=count kind=gauge category=availability
+--   Transactions since the oldest snapshot held, by holder: rows dead since then cannot be vacuumed. End the
+--   session, finish the prepared transaction, drop the slot, or look at the standby's sessions; 0 where none holds.
+-- metric: xmin_horizon_percent unit=% kind=gauge category=availability direction=above warning=25 critical=50
+--   xmin_age as a share of autovacuum_freeze_max_age.
+WITH held (holder, xids) AS (
+    SELECT
+        CASE a.backend_type WHEN 'walsender' THEN 'standby' ELSE 'session' END,
+        greatest(age(a.backend_xid), age(a.backend_xmin))
+    FROM pg_stat_activity AS a
+    -- VACUUM holds back nobody.
+    WHERE a.pid <> pg_backend_pid() AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
+    UNION ALL
+    SELECT
+        'prepared',
+        age(p.transaction)
+    FROM pg_prepared_xacts AS p
+    UNION ALL
+    SELECT
+        'slot',
+        age(s.xmin)
+    FROM pg_replication_slots AS s
+    UNION ALL
+    SELECT
+        'slot_catalog',
+        age(s.catalog_xmin)
+    FROM pg_replication_slots AS s
+)
+
+SELECT
+    k.holder,
+    coalesce(max(h.xids), 0) AS xmin_age,
+    100.0 * coalesce(max(h.xids), 0)
+    / current_setting('autovacuum_freeze_max_age')::bigint AS xmin_horizon_percent
+FROM unnest(ARRAY['session', 'prepared', 'slot', 'slot_catalog', 'standby']) AS k (holder)
+LEFT JOIN held AS h ON k.holder = h.holder
+GROUP BY k.holder

@@ -1,0 +1,187 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The user's own collectors are tried on the server before anything is installed, and run like the shipped ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deploying import LIBRARY, SHIPPED, collect, deploy, withdraw
+from servers import Server
+
+from pgops import agent, collectors, sources
+from pgops.errors import InvalidInput
+from pgops.layout import Layout
+
+BUNDLE = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
+HEADER = "-- collector: own\n-- metric: own_things direction=above warning=1 critical=2\n"
+GOOD = f"{HEADER}-- scope: database\nSELECT current_database() AS database, 7 AS own_things\n"
+
+
+@pytest.fixture(name="bare")
+def _bare(server: Server) -> Iterator[Server]:
+    yield server
+    withdraw(server)
+
+
+def own(query: str, header: str = HEADER) -> str:
+    return f"{header}{query}\n"
+
+
+def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
+    """The arguments of pg_ops_agent."""
+    place = {"port": server.port, "socket_directory": str(server.socket_dir), "superuser": server.superuser}
+    words = {"state": "present", "instance": "main", "cluster": "shop", "node": "db1/main", "database": "pgops"}
+    none = dict.fromkeys(("ca_cert", "password", "repository", "python"))
+    return {
+        **words,
+        **none,
+        **place,
+        "ssl_mode": "require",
+        "user": "pgops",
+        "keeper": "postgres",
+        "peers": [],
+        "collectors": list(texts),
+        "collector_settings": {},
+        "validate": True,
+        "prefix": str(prefix),
+        "sources": BUNDLE,
+    }
+
+
+WRONG = {
+    "a statement more": ("SELECT 1 AS own_things; DELETE FROM pg_class", "exactly one SELECT"),
+    "a statement that ends ours": ("SELECT 1 AS own_things) AS a; DROP TABLE b; SELECT (1", "exactly one SELECT"),
+    "parentheses that end ours": (
+        "SELECT 1 AS own_things) AS a, (SELECT 2 AS two",
+        "exactly one SELECT",
+    ),
+    "a write": ("DELETE FROM pg_class RETURNING 1 AS own_things", "exactly one SELECT"),
+    "a write below a SELECT": (
+        "WITH gone AS (DELETE FROM pg_class RETURNING 1) SELECT count(*) AS own_things FROM gone",
+        "exactly one SELECT",
+    ),
+    "a lock": ("SELECT 1 AS own_things FROM pg_class FOR UPDATE", "number 1, own: "),
+    "no right": ("SELECT count(*) AS own_things FROM pg_authid", "member of pg_monitor and nothing else"),
+    "no such table": ("SELECT count(*) AS own_things FROM gone.away", "name everything else with its schema"),
+    "no such column": ("SELECT 1 AS other_things", "it declares metric own_things, and has no such column"),
+    "a column twice": ("SELECT 1 AS own_things, 'a' AS a, 'b' AS a", "column a is there twice"),
+    "text": ("SELECT '1' AS own_things", "own_things is of type text, which is no number"),
+    "an undeclared number": ("SELECT 1 AS own_things, pid FROM pg_stat_activity", "column pid is a number"),
+    "a time": ("SELECT 1 AS own_things, now() AS at", "label at is of type timestamptz"),
+    "a name of ours": ("SELECT 1 AS own_things, 'x' AS metric", "a label cannot be called metric"),
+    "a column without a name": ("SELECT 1 AS own_things, 'x'", "needs a name of lower-case letters"),
+    "no time for since": ("SELECT 1 AS own_things, 'x' AS counted_since", "counted_since is of type text"),
+}
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_cannot_run_is_refused_before_anything_is_made(
+    bare: Server, tmp_path: Path, kind: str, check: bool
+) -> None:
+    query, words = WRONG[kind]
+    with pytest.raises(InvalidInput) as caught:
+        deploy(bare, check=check, collectors=[own(query)])
+    assert words in str(caught.value)
+    assert "number 1, own" in str(caught.value)
+    assert bare.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
+    with pytest.raises(InvalidInput):
+        agent.converge(params(bare, tmp_path, own(query)), check)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_that_is_wrong_is_said_at_once(bare: Server) -> None:
+    other = own("SELECT 'x' AS two", "-- collector: other\n-- metric: two\n")
+    with pytest.raises(InvalidInput, match=r"number 1, own: .*number 3, other: ") as caught:
+        deploy(bare, check=True, collectors=[own("SELECT 'x' AS own_things"), *_fine(), other])
+    assert "fine" not in str(caught.value)
+
+
+def _fine() -> list[str]:
+    return ["-- collector: fine\n-- metric: fine\nSELECT 1 AS fine"]
+
+
+def test_nothing_of_it_is_carried_out(bare: Server) -> None:
+    slow = own("SELECT count(*) AS own_things FROM (SELECT pg_sleep(60)) AS s", f"{HEADER}-- timeout: 5\n")
+    deploy(bare, collectors=[slow])
+
+
+def test_a_right_given_to_the_agents_role_counts(bare: Server) -> None:
+    deploy(bare)
+    bare.value("CREATE SCHEMA app; CREATE TABLE app.queue ()", "pgops")
+    reading = own("SELECT count(*) AS own_things FROM app.queue")
+    with pytest.raises(InvalidInput, match="grant what it lacks to pgops"):
+        deploy(bare, collectors=[reading])
+    bare.value("GRANT USAGE ON SCHEMA app TO pgops; GRANT SELECT ON app.queue TO pgops", "pgops")
+    assert "create collector own" in deploy(bare, collectors=[reading])["changes"]
+
+
+def test_a_lock_is_not_waited_for(bare: Server) -> None:
+    deploy(bare)
+    bare.value("CREATE TABLE public.held (); GRANT USAGE ON SCHEMA public TO pgops", "pgops")
+    bare.value("GRANT SELECT ON public.held TO pgops", "pgops")
+    with bare.connect("pgops") as holder, holder.transaction():
+        holder.execute("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(InvalidInput, match="Somebody holds an exclusive lock"):
+            deploy(bare, check=True, collectors=[own("SELECT count(*) AS own_things FROM public.held")])
+
+
+def test_the_database_that_is_made_in_this_run_decides(bare: Server) -> None:
+    bare.value("CREATE SCHEMA extra; CREATE TABLE extra.here (); GRANT USAGE ON SCHEMA extra TO PUBLIC")
+    bare.value("GRANT SELECT ON extra.here TO PUBLIC")
+    try:
+        with pytest.raises(InvalidInput, match=r"tried in database pgops: .*extra\.here"):
+            deploy(bare, collectors=[own("SELECT count(*) AS own_things FROM extra.here")])
+        assert bare.value("SELECT to_regnamespace('pgops')", "pgops") is None
+    finally:
+        bare.value("DROP SCHEMA extra CASCADE")
+
+
+def test_one_for_another_server_is_left_with_a_warning(bare: Server, tmp_path: Path) -> None:
+    elsewhere = own("SELECT gone()", f"{HEADER}-- versions: 90-\n")
+    result = agent.converge(params(bare, tmp_path, elsewhere), True)
+    (warning,) = result["warnings"]
+    assert f"not for PostgreSQL {bare.major} as primary: 1, own" in warning
+    deploy(bare, collectors=[elsewhere])
+    assert bare.value("SELECT count(*) FROM pgops.collector WHERE collector = 'own'", "pgops") == 0
+
+
+def test_it_is_installed_runs_and_is_configured_like_shipped_ones(bare: Server, tmp_path: Path) -> None:
+    arguments = params(bare, tmp_path, GOOD)
+    arguments["collector_settings"] = {"own": {"interval": 300, "timeout": 2}}
+    agent.converge(arguments, False)
+    assert (Path(Layout("main", str(tmp_path)).collectors) / "own.sql").read_text() == GOOD
+    thresholds = {"own_things": {"warning": 5, "critical": None}}
+    deploy(bare, collectors=[GOOD], thresholds=thresholds)
+    assert not deploy(bare, collectors=[GOOD], thresholds=thresholds)["changed"]
+    found = collectors.parse(GOOD, "own.sql")
+    assert collect(bare, tmp_path, found=[*SHIPPED, found])["errors"] == []
+    with bare.connect("pgops") as session:
+        row = session.execute(
+            "SELECT DISTINCT metric_value, warning_threshold, critical_threshold FROM pgops.system_metrics "
+            "WHERE metric_name = 'own_things'"
+        ).fetchall()
+    assert row == [(7, 5, 2)]
+    off = {"own": {"enabled": False}}
+    assert collect(bare, tmp_path, found=[found], collectors=off)["collectors"] == 0
+
+
+@pytest.mark.parametrize("text", ["-- $collector$", "/* $collector$ $collector_$ */", "WHERE '$collector$' <> '$'"])
+def test_a_text_cannot_end_the_function_that_it_is_in(bare: Server, text: str) -> None:
+    deploy(bare, collectors=[own(f"SELECT 7 AS own_things\n{text}")])
+    assert bare.value("SELECT pgops.collector_own() ->> 'own_things'", "pgops") == "7"
+
+
+def test_on_a_standby_they_are_tried_as_well(
+    major: int, new_server: Callable[..., Server], keep: Callable[[Server], Server], tmp_path: Path
+) -> None:
+    primary = new_server(major).start()
+    deploy(primary)
+    standby = keep(primary.standby()).start()
+    with pytest.raises(InvalidInput, match="no number"):
+        agent.converge(params(standby, tmp_path, own("SELECT 'x' AS own_things")), True)
+    assert agent.converge(params(standby, tmp_path, GOOD), True)["changed"]

@@ -1,0 +1,72 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The views of the ops database, against hand-written queries, by whoever may read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from deploying import deploy, withdraw
+from servers import Server, until
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    withdraw(server)
+
+
+def test_a_blocked_session_is_counted_and_a_reader_sees_no_guess(deployed: Server, database: str) -> None:
+    select = "SELECT active_connections, blocked_connections FROM pgops.real_time_performance"
+    deployed.value("CREATE TABLE public.one ()", database)
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as holder, deployed.connect("pgops") as asking:
+        holder.execute("BEGIN; LOCK TABLE public.one")
+        waits = threads.submit(deployed.value, "BEGIN; LOCK TABLE public.one; ROLLBACK", database)
+        until(lambda: deployed.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1, "waiting")
+        try:
+            for role, seen in (("pgops", (1, 1)), ("pgops_reader", (None, 1)), ("postgres", (1, 1))):
+                asking.execute(f"SET ROLE {role}".encode())
+                assert asking.execute(select.encode()).fetchone() == seen
+        finally:
+            holder.execute("ROLLBACK")
+            waits.result(10)
+
+
+def test_totals_are_those_of_the_server(deployed: Server) -> None:
+    row = "SELECT (database_size_gb, total_deadlocks)::text FROM pgops.real_time_performance"
+    oracle = """SELECT ((SELECT sum(pg_database_size(oid)) / 1073741824.0 FROM pg_database),
+                        (SELECT sum(deadlocks) FROM pg_stat_database))::text"""
+    assert deployed.value(row, "pgops") == deployed.value(oracle, "pgops")
+
+
+def test_a_reader_sees_the_nodes(deployed: Server) -> None:
+    with deployed.connect("pgops") as asking:
+        asking.execute("SET ROLE pgops_reader")
+        assert asking.execute("SELECT node, cluster FROM pgops.nodes").fetchall() == [("db1/main", "shop")]
+
+
+def test_other_databases_are_as_last_collected_and_our_own_as_it_is(deployed: Server) -> None:
+    deployed.value("CREATE TABLE public.own (n int)", "pgops")
+    deployed.value("CREATE INDEX own_n ON public.own (n)", "pgops")
+    sample = (
+        "INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name, schema_name, table_name, "
+        "index_name, collected_at) VALUES ('{}', {}, 'shop', 'public', 'item', {}, now() - interval '{} minutes')"
+    )
+    for name, value, minutes in (("table_seq_scans", 7, 9), ("table_seq_scans", 8, 4), ("table_last_vacuum", 60, 4)):
+        deployed.value(sample.format(name, value, "NULL", minutes), "pgops")
+    deployed.value(sample.format("index_scans", 99, "'by_name'", 4), "pgops")
+    tables = """SELECT database_name, seq_scan, extract(epoch FROM last_vacuum)::int, age > '3 minutes'
+                FROM pgops.table_activity_summary WHERE tablename IN ('own', 'item') ORDER BY 1"""
+    indexes = """SELECT database_name, indexname, scans, usage_category FROM pgops.index_usage_summary
+                 WHERE tablename IN ('own', 'item') ORDER BY 1"""
+    scans = deployed.value("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'own'", "pgops")
+    with deployed.connect("pgops") as asking:
+        for role in ("pgops", "pgops_reader"):
+            asking.execute(f"SET ROLE {role}".encode())
+            found = asking.execute(tables.encode()).fetchall()
+            assert found == [("pgops", scans, None, False), ("shop", 8, 60, True)]
+            found = asking.execute(indexes.encode()).fetchall()
+            assert found == [("pgops", "own_n", 0, "UNUSED"), ("shop", "by_name", 99, "LOW_USAGE")]

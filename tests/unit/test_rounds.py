@@ -1,0 +1,138 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Rows made into samples, and samples into rounds."""
+
+from __future__ import annotations
+
+import tempfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops import collectors, rounds, runs
+from pgops.errors import InvalidInput
+from pgops.rounds import LONGEST, SLACK, Sample, Shapes
+
+QUEUE = collectors.parse(
+    "-- collector: queue\n-- metric: waiting\n-- metric: served kind=counter\nSELECT 1 AS waiting", "queue.sql"
+)
+HERE = rounds.place(60, "shop db")
+names = st.text(min_size=1, max_size=20)
+rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "database": names,
+            "shade": names,
+            "waiting": st.integers(0, 10**6) | st.none(),
+            "served": st.integers(0, 10**6),
+            "counted_since": st.sampled_from(["2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00", None]),
+        }
+    ),
+    max_size=300,
+    unique_by=lambda row: (row["database"], row["shade"]),
+)
+found = st.dictionaries(st.text(max_size=3), st.floats(0, 9), max_size=250)
+
+
+def pack(values: dict[str, float], shapes: Shapes) -> list[rounds.Round]:
+    return rounds.packed(HERE, [Sample(*one) for one in values.items()], "now", "marker", shapes)
+
+
+def unpacked(made: list[rounds.Round]) -> dict[str, float]:
+    return {
+        series: value
+        for one in made
+        for series, value in zip(one.series, one.values, strict=True)
+        if value is not None
+    }
+
+
+@given(rows, st.randoms())
+def test_rounds_depend_on_the_series_not_on_the_order_of_rows(some: list[dict[str, object]], random: object) -> None:
+    shuffled = list(some)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = (rounds.packed(HERE, rounds.samples(QUEUE, given), "now", "m", {}) for given in (some, shuffled))
+    assert one == other
+    assert sum(made.samples for made in one) == len(some) + sum(row["waiting"] is not None for row in some)
+
+
+@given(rows)
+def test_counters_stand_with_those_that_count_since_the_same_time_and_gauges_apart(
+    some: list[dict[str, object]],
+) -> None:
+    expected = {str(row["counted_since"] or "-") for row in some}
+    samples = rounds.samples(QUEUE, some)
+    assert {sample.counted_since for sample in samples if "served" in sample.series} == expected
+    assert {sample.counted_since for sample in samples if "waiting" in sample.series} <= {"-"}
+    origins = {made.origin for made in rounds.packed(HERE, samples, "now", "a b", {})}
+    assert origins == {f"a b {sample.counted_since}" for sample in samples}
+
+
+@given(st.lists(found, max_size=6))
+def test_every_value_is_kept_and_no_round_is_too_long_whatever_comes_and_goes(
+    runs_of_it: list[dict[str, float]],
+) -> None:
+    shapes: Shapes = {}
+    for values in runs_of_it:
+        made = pack(values, shapes)
+        assert unpacked(made) == values
+        assert all(0 < len(one.series) <= LONGEST for one in made)
+        places = sum(len(part) for parts in shapes[HERE].values() for part in parts) if values else 0
+        assert places <= 2 * len(values) + SLACK
+
+
+def test_series_that_come_and_go_make_no_new_shape() -> None:
+    shapes: Shapes = {}
+    both = pack({"a": 1.0, "b": 2.0}, shapes)
+    (without,) = pack({"b": 3.0}, shapes)
+    assert without.values == (None, 3.0)
+    assert without.fingerprint == both[0].fingerprint == pack({"a": 5.0}, shapes)[0].fingerprint
+    assert pack({"a": 1.0, "c": 1.0}, shapes)[0].series == ("a", "b", "c")
+
+
+def test_labels_other_than_the_four_are_kept_apart() -> None:
+    (sample,) = rounds.samples(QUEUE, [{"database": "a", "part": "rest", "table": None, "waiting": 3}])
+    assert sample.series == '{"database": "a", "metric": "waiting", "other": {"part": "rest"}}'
+
+
+def test_two_rows_of_the_same_labels_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="queue gives two rows"):
+        rounds.samples(QUEUE, [{"database": "a", "waiting": 3}, {"database": "a", "waiting": 4}])
+
+
+@given(found.filter(lambda values: len(values) > 1))
+def test_the_halves_of_a_round_are_the_round(values: dict[str, float]) -> None:
+    for one in pack(values, {}):
+        if len(one.series) > 1:
+            first, second = one.halves()
+            assert (first.series + second.series, first.values + second.values) == (one.series, one.values)
+            assert first.series
+            assert second.series
+
+
+@given(found, st.lists(st.floats(0, 100), max_size=9))
+def test_what_is_remembered_comes_back_but_for_databases_that_are_gone(
+    values: dict[str, float], spent: list[float]
+) -> None:
+    remembered = runs.Runs(last={"queue": 12.5})
+    pack(values, remembered.shapes)
+    for seconds in spent:
+        remembered.note({"queue": seconds})
+    with tempfile.TemporaryDirectory() as folder:
+        runs.save(f"{folder}/collect.json", remembered)
+        assert runs.load(f"{folder}/collect.json") == remembered
+    assert len(remembered.seconds.get("queue", [])) == min(len(spent), runs.REMEMBERED)
+    remembered.forget(["shop db"])
+    assert HERE in remembered.shapes
+    remembered.forget(["other"])
+    assert remembered.shapes == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "last": {}}', '{"format": 2, "last": 3}'])
+def test_a_file_that_is_none_of_ours_remembers_nothing(text: str) -> None:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        assert runs.load(file.name) == runs.Runs()
+    assert runs.load("/nonexistent/collect.json") == runs.Runs()
