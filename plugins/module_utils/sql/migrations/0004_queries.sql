@@ -1,5 +1,5 @@
--- What statements cost: differences between two readings of pg_stat_statements, a row a statement and interval, and
--- a log of slow ones. Texts and the keys of statements are kept once.
+-- What statements cost: differences between two readings of pg_stat_statements, a row a statement and interval.
+-- Texts and the keys of statements are kept once.
 
 -- A text is redacted before it is stored. normalised: it is one of pg_stat_statements, with its constants replaced.
 CREATE TABLE pgops.query_text (
@@ -62,58 +62,3 @@ CREATE TABLE pgops.query_usage (
     wal_fpi bigint,
     PRIMARY KEY (ended_at, interval_id, statement_id)
 ) PARTITION BY RANGE (ended_at);
-
--- Slow executions as they were seen to run (pid is theirs), and slow statements as they were counted since
--- counted_since (calls is set; times, rows and blocks are those of one execution on average).
-CREATE TABLE pgops.slow_query (
-    log_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
-    node_id integer NOT NULL REFERENCES pgops.node,
-    queryid bigint NOT NULL,
-    toplevel boolean NOT NULL,
-    database_name text,
-    user_name text,
-    executed_at timestamptz NOT NULL,
-    pid integer,
-    application_name text,
-    client_addr inet,
-    counted_since timestamptz,
-    calls bigint,
-    execution_time_ms double precision NOT NULL,
-    planning_time_ms double precision,
-    row_count bigint,
-    shared_blks_hit bigint,
-    shared_blks_read bigint,
-    shared_blks_written bigint,
-    temp_blks_read bigint,
-    temp_blks_written bigint,
-    execution_plan jsonb,
-    plan_missing text
-);
-
-CREATE UNIQUE INDEX slow_query_execution ON pgops.slow_query (node_id, pid, executed_at) WHERE pid IS NOT NULL;
-
-CREATE INDEX slow_query_by_time ON pgops.slow_query (executed_at);
-
--- The counters of the last capture. Unlogged as they are: a crash empties both, and so does a failover, after which
--- the server's statistics are those of what was a standby.
-CREATE UNLOGGED TABLE pgops.statement_snapshot (
-    dbid oid NOT NULL,
-    userid oid NOT NULL,
-    queryid bigint NOT NULL,
-    toplevel boolean NOT NULL,
-    calls bigint NOT NULL,
-    exec_ms double precision NOT NULL,
-    plan_ms double precision,
-    row_count bigint NOT NULL,
-    shared_blks_hit bigint NOT NULL,
-    shared_blks_read bigint NOT NULL,
-    shared_blks_written bigint NOT NULL,
-    temp_blks_read bigint NOT NULL,
-    temp_blks_written bigint NOT NULL,
-    stats_since timestamptz,
-    PRIMARY KEY (dbid, userid, queryid, toplevel)
-);
-
-CREATE UNLOGGED TABLE pgops.statement_capture (
-    captured_at timestamptz NOT NULL
-);

@@ -6,13 +6,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Keeps redacted texts, an array of {queryid, query}, unless none are wanted; returns how many.
+-- Keeps redacted texts, an array of {queryid, query}; returns how many.
 DECLARE
     stored integer;
 BEGIN
-    IF (SELECT s.value FROM pgops.setting AS s WHERE s.name = 'query_texts') = 'false' THEN
-        RETURN 0;
-    END IF;
     INSERT INTO pgops.query_text AS t (cluster, queryid, query, normalised, last_used_on)
     SELECT DISTINCT ON (s.queryid) n.cluster, s.queryid, left(s.query, 10240), p_normalised, current_date
     FROM jsonb_to_recordset(p_texts) AS s (queryid bigint, query text)

@@ -61,9 +61,6 @@ BEGIN
     UPDATE pgops.query_text AS t SET last_used_on = current_date
     FROM jsonb_to_recordset(p_usage) AS s (queryid bigint)
     WHERE t.cluster = this_cluster AND t.queryid = s.queryid AND t.last_used_on < current_date;
-    IF (SELECT s.value FROM pgops.setting AS s WHERE s.name = 'query_texts') = 'false' THEN
-        RETURN '{}';
-    END IF;
     RETURN ARRAY(
         SELECT DISTINCT s.queryid
         FROM jsonb_to_recordset(p_usage) AS s (queryid bigint)
