@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Takes secrets out of the texts of statements, before they leave the server that they ran on. Pure.
 
-pg_stat_statements replaces the constants of queries, and those of utility statements not at all, or only of some. What
-mentions a secret anywhere loses all its literals, numbers and comments; whatever else is rather redacted than kept.
+pg_stat_statements replaces the constants of queries, and those of utility statements not at all, or only of some.
+What mentions a secret anywhere loses all its literals, numbers and comments: rather too many than one too few.
 """
 
 from __future__ import annotations
@@ -49,31 +49,29 @@ BLOCK_EDGE = re.compile(r"/\*|\*/")
 def redacted(text: str) -> str:
     """The text without the secrets that it may hold; one that mentions none stays as it is."""
     tokens = list(_tokens(text))
-    bare = " ".join(token for kind, token in tokens if kind not in ("space", "comment"))
+    bare = " ".join(piece for kind, piece in tokens if kind not in ("space", "comment"))
     if not any(rule.search(words) for rule in (SECRETIVE, KEYED) for words in (text, bare)):
         return text
     kept: list[str] = []
     assigns = _assigns(tokens)
     setting = False
-    for kind, token in tokens:
-        if _misread(kind, token):
+    for kind, piece in tokens:
+        if _misread(kind, piece):
             kept.append(REDACTED)
             break
-        kept.append(_shown(kind, token))
-        setting = setting or (kind == "word" and token.lower() == "set")
+        kept.append(_shown(kind, piece))
+        setting = setting or (kind == "word" and piece.lower() == "set")
         # The value of a setting may be a bare word, or a quoted name.
-        if assigns and setting and (token == "=" or (kind == "word" and token.lower() == "to")):
+        if assigns and setting and (piece == "=" or (kind == "word" and piece.lower() == "to")):
             kept.append(f" {REDACTED}")
             break
     return "".join(kept)
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """The tokens of a text as (kind, token), of which every character is in one."""
+    """The tokens of a text as (kind, piece), of which every character is in one."""
     at = 0
-    while at < len(text):
-        found = TOKEN.match(text, at)
-        assert found is not None  # the last alternative takes anything
+    while found := TOKEN.match(text, at):
         kind = _kind(found)
         end = _block_end(text, at) if found.group() == "/*" else found.end()
         yield kind, text[at:end]
@@ -81,7 +79,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _kind(found: re.Match[str]) -> str:
-    return next(name for name, token in found.groupdict().items() if token is not None and name != "tag")
+    return next(name for name, piece in found.groupdict().items() if piece is not None and name != "tag")
 
 
 def _block_end(text: str, start: int) -> int:
@@ -96,20 +94,20 @@ def _block_end(text: str, start: int) -> int:
 
 def _assigns(tokens: list[tuple[str, str]]) -> bool:
     """Whether SET may set a setting here, and not columns."""
-    words = [token.lower() for kind, token in tokens if kind == "word"]
-    several = any(kind == "other" and token == ";" for kind, token in tokens)
+    words = [piece.lower() for kind, piece in tokens if kind == "word"]
+    several = any(kind == "other" and piece == ";" for kind, piece in tokens)
     return several or not words or words[0] not in QUERIES
 
 
-def _misread(kind: str, token: str) -> bool:
+def _misread(kind: str, piece: str) -> bool:
     """Whether the server may have read on where we see an end: a backslash escapes with standard_conforming_strings
     off, and a name may have been cut."""
     if kind == "name":
-        return "\\" in token or not token.endswith('"') or len(token) < 2
-    return kind == "plain" and "\\" in token
+        return "\\" in piece or not piece.endswith('"') or len(piece) < 2
+    return kind == "plain" and "\\" in piece
 
 
-def _shown(kind: str, token: str) -> str:
+def _shown(kind: str, piece: str) -> str:
     if kind == "comment":
         return " "
-    return REDACTED if kind in ("literal", "plain", "dollar", "number") else token
+    return REDACTED if kind in ("literal", "plain", "dollar", "number") else piece

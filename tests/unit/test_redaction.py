@@ -96,7 +96,9 @@ def test_no_secret_survives_in_odd_places(text: str) -> None:
 
 
 def test_what_is_left_says_what_it_was() -> None:
-    assert redacted("ALTER ROLE bob PASSWORD 'x' VALID UNTIL 'y'") == "ALTER ROLE bob PASSWORD '***' VALID UNTIL '***'"
+    assert (
+        redacted("ALTER ROLE bob PASSWORD 'x' VALID UNTIL 'y'") == "ALTER ROLE bob PASSWORD '***' VALID UNTIL '***'"
+    )
     assert redacted("UPDATE t SET password = $1 WHERE t1.id = 5") == "UPDATE t SET password = $1 WHERE t1.id = '***'"
     assert redacted("SET app.token = hunter2") == "SET app.token = '***'"
     assert redacted('SELECT "a b", $2 FROM dblink($1)') == 'SELECT "a b", $2 FROM dblink($1)'
@@ -105,7 +107,21 @@ def test_what_is_left_says_what_it_was() -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["SELECT", "a", "'it''s'", "$1", "FROM t", '"Q"', "E'\\''", "$$x$$", "-- c\n", "/* c */", "12.5", "=", ";"]
+            [
+                "SELECT",
+                "a",
+                "'it''s'",
+                "$1",
+                "FROM t",
+                '"Q"',
+                "E'\\''",
+                "$$x$$",
+                "-- c\n",
+                "/* c */",
+                "12.5",
+                "=",
+                ";",
+            ]
         )
     ).map(" ".join)
 )
