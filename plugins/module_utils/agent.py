@@ -331,6 +331,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             collectors=collectors.checked_settings(params["collector_settings"]),
             repository=params["repository"] or "",
             superuser=params["superuser"],
+            query_texts=params["query_texts"],
         ),
         sources=unpack(params["sources"]),
         user=params["user"],

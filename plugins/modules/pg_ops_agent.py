@@ -107,6 +107,12 @@ options:
         the server's user.
     type: str
     default: ""
+  query_texts:
+    description:
+      - Whether the texts of statements are stored, with their constants replaced and secrets taken out; else their
+        identifiers only.
+    type: bool
+    default: true
   python:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
@@ -193,6 +199,7 @@ SPEC = {
     "repository": {"type": "path"},
     "keeper": {"type": "str", "default": "postgres"},
     "superuser": {"type": "str", "default": ""},
+    "query_texts": {"type": "bool", "default": True},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
     "sources": {"type": "str", "default": "", "no_log": True},
