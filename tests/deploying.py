@@ -72,3 +72,10 @@ def collect(
     """One collection of everything, or of what is ``found``, as the agent's user; ``state`` is the agent's prefix."""
     remembered = settings.pop("runs", None) or Runs()
     return collection.collect(*configured(server, state, node, **settings), found or SHIPPED, remembered)
+
+
+def inspect(server: Server, state: Path, found: Sequence[Collector] = (), **settings: Any) -> dict[str, Any]:
+    """What the job of the server's own user does."""
+    configuration, layout = configured(server, state, superuser=server.superuser, **settings)
+    Path(layout.keeping).mkdir(exist_ok=True)
+    return collection.inspect(configuration, layout, found or SHIPPED, Runs())

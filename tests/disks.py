@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def small(place: Path, size: str = "1536k") -> Iterator[bool]:
+def small(place: Path, size: str = "3m") -> Iterator[bool]:
     """Mount a small file system at a new directory; false where that cannot be done here."""
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]

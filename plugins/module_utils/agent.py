@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import collectors, commands, credentials, files, target, versions
-from .configuration import Configuration, Peer
+from .configuration import Configuration, Peer, parse
 from .errors import Conflict, DriverMissing, HostFailed, InvalidInput
 from .files import Directory, Entry, File, Found, Link
 from .layout import Layout
@@ -32,8 +32,8 @@ USERADD = (
 
 @dataclass(frozen=True)
 class Desired:
-    """What the agent of an instance is to be. ``keeper`` is the operating system's user that keeps its repository,
-    which is the server's; '' where there is none."""
+    """What the agent of an instance is to be. ``keeper`` is the operating system's user that runs the server, and the
+    jobs that need it."""
 
     configuration: Configuration
     sources: Sources = field(repr=False)
@@ -53,13 +53,15 @@ class Desired:
 @dataclass(frozen=True)
 class Current:
     """What is there. ``user`` is the comment of the operating system's user, or None; ``stray_collectors`` and
-    ``misowned`` are paths: the user's collectors that are wanted no more, and files of another user in the state."""
+    ``misowned`` are paths: the user's collectors that are wanted no more, and files of another user in the state.
+    ``textfile`` is our link for node_exporter, '' where there is none."""
 
     found: Mapping[str, Found | None]
     installed: Installed = field(default_factory=Installed)
     user: str | None = None
     stray_collectors: tuple[str, ...] = ()
     misowned: tuple[str, ...] = ()
+    textfile: str = ""
 
 
 # --- reading
@@ -71,17 +73,34 @@ def read(layout: Layout, desired: Desired) -> Current:
     Raises HostFailed.
     """
     version = desired.program.version
-    paths = {entry.path for entry in wanted(layout, desired, version, None)}
+    textfile = linked(layout)
+    paths = {entry.path for entry in [*wanted(layout, desired, version, None), *exported(layout, desired, None)]}
     collectors_now = [os.path.join(layout.collectors, name) for name in sorted(listed(layout.collectors))]
     stray = [path for path in collectors_now if path not in paths and path.endswith(".sql")]
-    found = {path: files.read(path) for path in [*paths, *stray, layout.passfile]}
+    found = {path: files.read(path) for path in [*paths, *stray, layout.passfile, *filter(None, [textfile])]}
     return Current(
         found=found,
         installed=versions.read(layout, version),
         user=user_comment(desired.user),
         stray_collectors=tuple(stray),
         misowned=tuple(_misowned(layout.state, _owners(layout, desired)[1])),
+        textfile=textfile,
     )
+
+
+def linked(layout: Layout) -> str:
+    """The link for node_exporter that the installed configuration tells of; '' where none is there, or not ours.
+
+    Raises HostFailed.
+    """
+    present = files.read(layout.agent_file)
+    try:
+        folder = parse(present.content.decode(), layout.agent_file).textfile_directory if present else ""
+    except (InvalidInput, ValueError):
+        return ""
+    path = layout.textfile(folder) if folder else ""
+    link = files.read(path) if path else None
+    return path if link and link.to == layout.exported else ""
 
 
 def listed(folder: str) -> list[str]:
@@ -168,6 +187,23 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
     return entries
 
 
+def exported(layout: Layout, desired: Desired, present: Found | None) -> list[Entry]:
+    """What node_exporter reads. Its directory is root's, and the agent is not: it writes to one of its own, to which
+    a link leads. node_exporter takes a link to nothing for an error, hence an empty file at first.
+
+    ``present`` is the present file, which keeps its content.
+    """
+    folder = desired.configuration.textfile_directory
+    if not folder:
+        return []
+    _root, user, group = _owners(layout, desired)
+    return [
+        Directory(layout.export, 0o755, user, group),
+        File(layout.exported, present.content if present else b"", 0o644, user, group),
+        Link(layout.textfile(folder), layout.exported),
+    ]
+
+
 def _owners(layout: Layout, desired: Desired) -> tuple[str | None, str | None, str | None]:
     """Root's name, the agent's and its group's; without a host of its own (another prefix), all is whose it is."""
     return ("root", desired.user, desired.group) if layout.prefix == "/" else (None, None, None)
@@ -190,14 +226,18 @@ def plan(layout: Layout, current: Current, desired: Desired) -> Plan:
     Raises Conflict where something of somebody else's is in the way.
     """
     program = desired.program
-    entries = wanted(layout, desired, program.version, current.found.get(layout.passfile))
+    exporting = exported(layout, desired, current.found.get(layout.exported))
+    entries = [*wanted(layout, desired, program.version, current.found.get(layout.passfile)), *exporting]
     _check_command(layout, current.found.get(layout.command))
+    wanted_links = {entry.path for entry in exporting if isinstance(entry, Link)}
+    for path in wanted_links:
+        _check_textfile(layout, path, current.found.get(path))
     return changes(
         _user(layout, current, desired),
         files.plan((entry for entry in entries if isinstance(entry, Directory)), current.found),
         (_given(path, desired) for path in current.misowned),
         versions.plan(layout, current.installed, program),
-        files.removal(current.stray_collectors, current.found),
+        files.removal([*current.stray_collectors, *({current.textfile} - wanted_links)], current.found),
         files.plan((entry for entry in entries if not isinstance(entry, Directory)), current.found),
         versions.outdated(layout, current.installed, program.version),
     )
@@ -206,6 +246,11 @@ def plan(layout: Layout, current: Current, desired: Desired) -> Plan:
 def _check_command(layout: Layout, present: Found | None) -> None:
     if present and present.to != layout.launcher:
         raise Conflict(f"{layout.command} is there already, and not of this collection.", "Move it out of the way.")
+
+
+def _check_textfile(layout: Layout, path: str, present: Found | None) -> None:
+    if present and present.to != layout.exported:
+        raise Conflict(f"{path} is there already, and not of this collection.", "Move it out of the way.")
 
 
 @dataclass(frozen=True)
@@ -272,7 +317,8 @@ def _give(step: Given) -> None:
 
 def removal(layout: Layout, user: str) -> Plan:
     """What takes the instance away, and with the last instance of a host the agent itself and its user."""
-    paths = [layout.configuration, layout.data]
+    # The link goes first: only the configuration tells of it.
+    paths = [*filter(None, [linked(layout)]), layout.configuration, layout.data]
     others = [name for name in instances(layout) if name != layout.instance]
     if not others:
         paths += [layout.configurations, os.path.dirname(layout.data), layout.library]
@@ -332,6 +378,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             repository=params["repository"] or "",
             superuser=params["superuser"],
             query_texts=params["query_texts"],
+            textfile_directory=_absolute(params["textfile_directory"] or ""),
         ),
         sources=unpack(params["sources"]),
         user=params["user"],
@@ -339,8 +386,14 @@ def desired(params: Mapping[str, Any]) -> Desired:
         python=_interpreter(params["python"] or sys.executable),
         password=params["password"],
         collectors=tuple(params["collectors"]),
-        keeper=params["keeper"] if params["repository"] else "",
+        keeper=params["keeper"],
     )
+
+
+def _absolute(folder: str) -> str:
+    if folder and not os.path.isabs(folder):
+        raise InvalidInput(f"The textfile directory {folder!r} is no absolute path.")
+    return os.path.normpath(folder) if folder else ""
 
 
 def _interpreter(path: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import archiver, database, repository, wal
 from .configuration import Configuration
-from .errors import Conflict, HostFailed, PgOpsError
+from .errors import HostFailed, PgOpsError
 from .roles import OWNER
 from .server import Session, connect, identifier, statement
 from .target import Target
@@ -167,7 +167,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
     path = configuration.repository
     with connect(target(configuration)) as session:
         here = session.rows(HERE)[0]
-        _check(session)
+        database.refuse_foreign(session)
         if session.in_recovery:
             _check_standby(session, path, here)
             return {"skipped": "standby: its primary keeps the catalogue", "errors": []}
@@ -199,18 +199,6 @@ def target(configuration: Configuration) -> Target:
         database=configuration.database,
         application_name="pgops catalogue",
     )
-
-
-def _check(session: Session) -> None:
-    """Nothing of somebody else's is run as a superuser.
-
-    Raises Conflict.
-    """
-    if not database.ours(database.read(session, session.database)):
-        raise Conflict(
-            f"The database {session.database} is not the one that pgops.fleet made.",
-            "Run site.yml on this host; it says what is in the way.",
-        )
 
 
 def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import catalogue, collection, collectors, configuration, retention, runs, usage
+from . import catalogue, collection, collectors, configuration, exposition, latest, retention, runs, usage
 from .errors import Busy, InvalidInput, PgOpsError
-from .files import exclusive, failure
+from .files import File, apply, exclusive, failure
 from .layout import Layout
 from .sources import gather
 from .version import VERSION
@@ -35,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     started = time.time()
     outcome, code = attempt(options)
+    if options.job == "export" and not options.output:
+        # What it prints is for Prometheus.
+        sys.stderr.write(f"{outcome['error']}\n" if code else "")
+        return code
     outcome["duration_ms"] = round((time.time() - started) * 1000)
     log(options, {"job": options.job, **outcome})
     return code
@@ -61,18 +65,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
     parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
     parser.add_argument("--rebuild", action="store_true", help="catalogue: forget what is known, look at every file")
+    parser.add_argument("--output", help="export: the file to replace, instead of printing", metavar="FILE")
     parser.add_argument("job", choices=[*JOBS, "version"], help="what to do")
     return parser
 
 
 def collect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Run the collectors that are due."""
+    return _collected(layout, os.path.join(layout.state, "collect"), collection.collect)
+
+
+def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
+    """Run the collectors that need to read all data."""
+    return _collected(layout, os.path.join(layout.keeping, "inspect"), collection.inspect)
+
+
+def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     settings = configuration.load(layout)
-    with exclusive(f"{layout.state}/collect.lock", seconds=0):
-        path = os.path.join(layout.state, "collect.json")
-        remembered = runs.load(path)
-        result = collection.collect(settings, layout, installed(layout), remembered)
-        runs.save(path, remembered)
+    with exclusive(f"{path}.lock", seconds=0):
+        remembered = runs.load(f"{path}.json")
+        result = run(settings, layout, installed(layout), remembered)
+        runs.save(f"{path}.json", remembered)
         return result
 
 
@@ -100,6 +113,23 @@ def keep_catalogue(layout: Layout, options: argparse.Namespace) -> dict[str, Any
         return catalogue.update(settings, options.rebuild)
 
 
+def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Print the newest values for Prometheus, or write them to a file that all may read."""
+    if options.output and not os.path.isabs(options.output):
+        raise InvalidInput(f"--output {options.output} is no absolute path.")
+    settings = configuration.load(layout)
+    now = time.time()
+    runs = [run for run in latest.load(layout.latest) if run.present(now)]
+    metrics = [metric for found in [*installed(layout), collectors.OWN] for metric in found.metrics]
+    text = exposition.exposition(metrics, runs, settings.cluster, settings.node).encode()
+    if options.output:
+        apply([File(options.output, text, 0o644)])
+    else:
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+    return {"samples": sum(len(run.samples) for run in runs)}
+
+
 @dataclass(frozen=True)
 class Job:
     """Something that the agent does, and the directory of whoever does it: for its lock and its log."""
@@ -111,7 +141,9 @@ class Job:
 JOBS = {
     "collect": Job(collect, lambda layout: layout.state),
     "queries": Job(count_queries, lambda layout: layout.state),
+    "inspect": Job(inspect, lambda layout: layout.keeping),
     "maintain": Job(maintain, lambda layout: layout.state),
+    "export": Job(export, lambda layout: layout.state),
     "catalogue": Job(keep_catalogue, lambda layout: layout.keeping),
 }
 

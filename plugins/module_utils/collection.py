@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import delivery
+from . import database, delivery, latest
 from .collectors import OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
@@ -87,13 +87,16 @@ class Tally:
     origin: str
     runs: Runs
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
+    newest: list[latest.Run] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def add(self, where: str, at: float, found: Sequence[Sample]) -> None:
-        """Add samples of a place."""
-        self.measured.setdefault(where, (at, []))[1].extend(found)
+    def add(self, collector: Collector, database: str, at: float, found: Sequence[Sample]) -> None:
+        """Add what a collector measured in a database, '' for the instance."""
+        self.measured.setdefault(place(collector.interval, database), (at, []))[1].extend(found)
+        pairs = [(sample.series, sample.value) for sample in found]
+        self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
     def fail(self, failed: Sequence[Collector], message: str, databases: int = 1) -> None:
         """Note an error, and whose it is."""
@@ -122,35 +125,79 @@ def source_target(configuration: Configuration) -> Target:
     )
 
 
+def inspector_target(configuration: Configuration) -> Target:
+    """The local server as its superuser, who becomes one that reads all data and writes none."""
+    return replace(
+        source_target(configuration),
+        user=configuration.superuser,
+        role="pg_read_all_data",
+        application_name="pgops inspect",
+    )
+
+
+def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
+    """What collect does, with the collectors that need to read all data; on a standby there is nothing to do.
+
+    Raises PgOpsError where the source cannot be reached.
+    """
+    with connect(inspector_target(configuration)) as source:
+        database.refuse_foreign(source)
+        if source.in_recovery:
+            return {"skipped": "standby: its primary is inspected", "errors": []}
+        return _collect(configuration, layout, found, runs, source, "all_data")
+
+
 def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
     """Run what is due, deliver it, and say what happened: samples, collectors, errors, which are slowed down, sink
     and how many rounds were delivered or spooled. ``runs`` is what the next collection has to know.
 
     Raises PgOpsError where the source cannot be reached.
     """
-    budget = Budget(time.monotonic() + configuration.time_budget)
-    waiting = Spool(f"{layout.state}/spool.jsonl", configuration.spool_bytes)
-    waiting.prepare()
     with connect(source_target(configuration)) as source:
-        tally = Tally(time.time(), source.value(ORIGIN), runs)
-        identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
-        own = [
-            one
-            for one in adjusted(found, configuration.collectors)
-            if one.rights == "monitor" and one.applies(source.major, source.in_recovery)
-        ]
-        paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
-        chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
-        run(source, chosen, tally, budget)
-        runs.note(tally.seconds)
-        later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
-        tally.add(place(OWN.interval), time.time(), own_samples(tally, later, waiting.dropped()))
-        new = tally.rounds()
-        result = deliver(
-            delivery.Parcel(configuration, identity, metrics(found)), layout, source, tally, new, waiting, budget
-        )
+        return _collect(configuration, layout, found, runs, source, "monitor")
+
+
+def _collect(
+    configuration: Configuration,
+    layout: Layout,
+    found: Sequence[Collector],
+    runs: Runs,
+    source: Session,
+    rights: str,
+) -> dict[str, Any]:
+    budget = Budget(time.monotonic() + configuration.time_budget)
+    monitors = rights == "monitor"
+    waiting = Spool(f"{layout.state if monitors else layout.keeping}/spool.jsonl", configuration.spool_bytes)
+    waiting.prepare()
+    tally = Tally(time.time(), source.value(ORIGIN), runs)
+    identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
+    own = [
+        one
+        for one in adjusted(found, configuration.collectors)
+        if one.rights == rights and one.applies(source.major, source.in_recovery)
+    ]
+    paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
+    chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
+    run(source, chosen, tally, budget)
+    runs.note(tally.seconds)
+    later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
+    lost = waiting.dropped() if monitors else None
+    tally.add(OWN, "", time.time(), own_samples(tally, later, lost))
+    if monitors:
+        _remember(layout, tally)
+    new = tally.rounds()
+    parcel = delivery.Parcel(configuration, identity, metrics(found))
+    result = deliver(parcel, layout, source, tally, new, waiting, budget)
     counted = sum(one.samples for one in new)
     return {**result, "samples": counted, "collectors": len(chosen), "errors": tally.errors, "slowed": later}
+
+
+def _remember(layout: Layout, tally: Tally) -> None:
+    """Keep the newest values for whoever exports them; a full disk costs no more than that."""
+    try:
+        latest.remember(layout.latest, tally.newest, tally.started)
+    except (PgOpsError, OSError) as error:
+        tally.errors.append(f"the newest values cannot be kept for an export: {error}")
 
 
 def deliver(
@@ -179,7 +226,7 @@ def deliver(
                     tally.errors.append(f"{lost.samples} samples lost, of {lost.series[0]}: {reason}")
                     waiting.count_dropped(lost.samples)
                 done += len(batch)
-                sink = "local" if session is source else "primary"
+                sink = "primary" if source.in_recovery else "local"
     except PgOpsError as error:
         tally.errors.append(f"not delivered, kept for later: {error}")
     left = older[max(0, done - len(new)) :]
@@ -257,14 +304,14 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
-        where = place(collector.interval, session.database if collector.scope == "database" else "")
-        tally.add(where, started, samples(collector, rows))
+        where = session.database if collector.scope == "database" else ""
+        tally.add(collector, where, started, samples(collector, rows))
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         tally.fail([collector], f"{collector.name} in {session.database}: {error}")
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
 
 
-def own_samples(tally: Tally, slowed_down: Mapping[str, int], dropped: int) -> list[Sample]:
+def own_samples(tally: Tally, slowed_down: Mapping[str, int], dropped: int | None) -> list[Sample]:
     """The collection's own cost and errors."""
     rows: list[dict[str, Any]] = [
         {

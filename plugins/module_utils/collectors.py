@@ -236,6 +236,11 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
     Raises InvalidInput where two have one name, or two define one metric; those that no server runs both of may, if
     they mean the same by it.
     """
+    greedy = sorted(found.name for found in extra if found.rights != "monitor")
+    if greedy:
+        # What somebody writes may call functions of others, which would read all data as well.
+        hint = "Leave '-- rights:' out, and grant to the role pgops what they have to read."
+        raise InvalidInput(f"Your own collectors {', '.join(greedy)} ask for more rights than pg_monitor's.", hint)
     both = [*shipped, *extra]
     named = [OWN, *both]
     names = [found.name for found in named]

@@ -32,6 +32,7 @@ class Configuration:
     ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
     ``query_texts`` says whether the texts of statements are stored.
+    ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
     """
 
     instance: str
@@ -50,6 +51,7 @@ class Configuration:
     repository: str = ""
     superuser: str = ""
     query_texts: bool = True
+    textfile_directory: str = ""
 
     def text(self) -> str:
         """As the file holds it."""

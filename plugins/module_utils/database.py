@@ -108,3 +108,15 @@ def removal(current: Mapping[str, Any] | None) -> tuple[Change, ...]:
         return ()
     step = statement("DROP DATABASE {} WITH (FORCE)", identifier(current["name"]))
     return (Change(f"database {current['name']}", {"owner": current["owner"]}, None, step),)
+
+
+def refuse_foreign(session: Session) -> None:
+    """Refuse a session in a database that is not ours: nothing of somebody else's is run as a superuser.
+
+    Raises Conflict.
+    """
+    if not ours(read(session, session.database)):
+        raise Conflict(
+            f"The database {session.database} is not the one that pgops.fleet made.",
+            "Run site.yml on this host; it says what is in the way.",
+        )

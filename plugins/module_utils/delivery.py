@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .collectors import Metric
 from .configuration import Configuration
@@ -71,6 +71,11 @@ def sink(configuration: Configuration, layout: Layout, source: Session) -> Itera
 
     Raises Unreachable.
     """
+    if source.target.role:
+        # Who reads as somebody else writes as the agent's role as well.
+        with connect(replace(source.target, role=configuration.role)) as session:
+            yield session
+        return
     if not source.in_recovery:
         yield source
         return

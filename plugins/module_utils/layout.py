@@ -94,8 +94,27 @@ class Layout:
         return os.path.join(self.data, "state")
 
     @property
+    def latest(self) -> str:
+        """The newest value of each series, as the agent keeps it for those who ask the host itself."""
+        return os.path.join(self.state, "latest.json")
+
+    @property
+    def export(self) -> str:
+        """The agent's directory of what others may read."""
+        return os.path.join(self.data, "export")
+
+    @property
+    def exported(self) -> str:
+        """The newest values for node_exporter, which follows a link to it."""
+        return os.path.join(self.export, "pgops.prom")
+
+    def textfile(self, folder: str) -> str:
+        """That link, in a directory that node_exporter reads."""
+        return os.path.join(folder, f"pgops_{self.instance}.prom")
+
+    @property
     def keeping(self) -> str:
-        """The directory of the jobs that keep the repository, which run as the server's user: locks, log."""
+        """The directory of the jobs that run as the server's user: locks, logs, what they remember."""
         return os.path.join(self.data, "keeping")
 
     @property

@@ -98,7 +98,7 @@ options:
     description: The directory of the cluster's repository, for the jobs that keep it. Not given, there are none.
     type: path
   keeper:
-    description: The operating system's user that runs the server, and the jobs that keep O(repository).
+    description: The operating system's user that runs the server, and the jobs that need to be run by it.
     type: str
     default: postgres
   superuser:
@@ -113,6 +113,11 @@ options:
         identifiers only.
     type: bool
     default: true
+  textfile_directory:
+    description:
+      - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
+        file of the agent's that C(pgops export --output) replaces. Not given, there is none.
+    type: path
   python:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
@@ -200,6 +205,7 @@ SPEC = {
     "keeper": {"type": "str", "default": "postgres"},
     "superuser": {"type": "str", "default": ""},
     "query_texts": {"type": "bool", "default": True},
+    "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
     "sources": {"type": "str", "default": "", "no_log": True},

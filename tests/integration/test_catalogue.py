@@ -69,6 +69,9 @@ class Catalogue:
         """Have segments archived; their names."""
         names = [self.host.switch() for _segment in range(count)]
         self.host.wait_for(names[-1])
+        # Those behind it may still be on their way, and each is there before the program has ended.
+        ready = "SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.ready'"
+        until(lambda: self.host.server.value(ready) == 0, "archived")
         return names
 
     def age(self) -> None:
@@ -79,7 +82,8 @@ class Catalogue:
 
 @pytest.fixture(name="kept")
 def _kept(make: Callable[..., Host]) -> Catalogue:
-    host = make(initdb=("--wal-segsize=1",))
+    # Segments are small: autovacuum alone would fill one now and then.
+    host = make(initdb=("--wal-segsize=1",), settings={"autovacuum": "off"})
     deploy(host.server)
     host.apply()
     return Catalogue(host)

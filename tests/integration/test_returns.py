@@ -33,6 +33,7 @@ AGENT = {
     "repository": None,
     "keeper": "postgres",
     "superuser": "",
+    "textfile_directory": None,
 }
 JOB = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "jitter": 0, "time_limit": 50}
 

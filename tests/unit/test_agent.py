@@ -61,6 +61,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "query_texts": True,
         "keeper": "postgres",
         "superuser": "",
+        "textfile_directory": None,
         "python": "",
         "prefix": str(prefix),
         "sources": sources.pack(BUNDLE),
@@ -237,6 +238,67 @@ def test_absent_takes_its_instance_and_the_last_takes_all(tmp_path: Path) -> Non
     agent.converge(params(tmp_path, state="absent"), False)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "pgops.lock"] == []
     assert not agent.converge(params(tmp_path, state="absent"), False)["changed"]
+
+
+def test_node_exporter_gets_a_link_to_a_file_that_keeps_its_content(tmp_path: Path) -> None:
+    layout, folder = Layout("main", str(tmp_path)), tmp_path / "textfile"
+    folder.mkdir()
+    wish = params(tmp_path, textfile_directory=str(folder))
+    predicted = agent.converge(wish, True)
+    assert list(folder.iterdir()) == []
+    assert agent.converge(wish, False) == predicted
+    link = folder / "pgops_main.prom"
+    assert (link.is_symlink(), link.read_bytes()) == (True, b"")
+    assert Path(layout.exported).stat().st_mode & 0o777 == 0o644
+    Path(layout.exported).write_text("pgops_x 1\n")
+    assert not agent.converge(wish, False)["changed"]
+    assert link.read_text() == "pgops_x 1\n"
+
+
+@pytest.mark.parametrize("other", [None, "elsewhere"])
+def test_the_link_goes_when_node_exporter_reads_elsewhere_or_nowhere(tmp_path: Path, other: str | None) -> None:
+    for name in ("textfile", "elsewhere"):
+        (tmp_path / name).mkdir()
+    agent.converge(params(tmp_path, textfile_directory=str(tmp_path / "textfile")), False)
+    wish = params(tmp_path, textfile_directory=str(tmp_path / other) if other else None)
+    predicted = agent.converge(wish, True)
+    assert agent.converge(wish, False) == predicted
+    assert not agent.converge(wish, False)["changed"]
+    assert list((tmp_path / "textfile").iterdir()) == []
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == (["pgops_main.prom"] if other else [])
+
+
+def test_absent_takes_the_link_first(tmp_path: Path) -> None:
+    folder = tmp_path / "textfile"
+    folder.mkdir()
+    agent.converge(params(tmp_path, textfile_directory=str(folder)), False)
+    gone = agent.converge(params(tmp_path, state="absent"), True)
+    assert gone["changes"][0] == f"remove link {folder}/pgops_main.prom"
+    assert agent.converge(params(tmp_path, state="absent"), False) == gone
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_file_or_link_of_somebody_elses_for_node_exporter_stays(tmp_path: Path, state: str) -> None:
+    mine = tmp_path / "textfile" / "pgops_main.prom"
+    mine.parent.mkdir()
+    wish = params(tmp_path, textfile_directory=str(mine.parent))
+    agent.converge(wish, False)
+    mine.unlink()
+    mine.symlink_to("/mine")
+    if state == "present":
+        with pytest.raises(Conflict, match="not of this collection"):
+            agent.converge(wish, False)
+    else:
+        agent.converge({**wish, "state": "absent"}, False)
+    assert os.readlink(mine) == "/mine"
+
+
+def test_a_textfile_directory_has_to_be_absolute_and_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no absolute path"):
+        agent.converge(params(tmp_path, textfile_directory="here"), True)
+    with pytest.raises(HostFailed, match=r"nowhere/pgops_main\.prom cannot be written: No such file"):
+        agent.converge(params(tmp_path, textfile_directory=str(tmp_path / "nowhere")), False)
 
 
 def test_a_run_killed_at_any_moment_leaves_an_agent_that_works(tmp_path: Path) -> None:
