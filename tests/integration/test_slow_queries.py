@@ -274,17 +274,32 @@ def test_a_file_of_last_time_that_is_broken_is_as_good_as_none(counting: Server,
     assert json.loads(remembered.read_text())["entries"]
 
 
+def _store(server: Server, begin: str, end: str, queryid: int, **counted: float) -> None:
+    """Store what one statement did between two times ago."""
+    row = {"queryid": queryid, "database_name": "d", "user_name": "u", "toplevel": True}
+    usages = json.dumps([{**row, **dict.fromkeys(usage.SUMS, 0), **counted}])
+    interval = f"now() - interval '{begin}', now() - interval '{end}'"
+    server.value(f"SELECT pgops.store_query_usage(1, {interval}, 100, '{usages}')", "pgops")
+
+
+def test_statements_that_became_slower_are_found(counting: Server, tmp_path: Path) -> None:
+    for _time in range(2):
+        run(counting, tmp_path)
+    for queryid, before, now in ((5, 10, 30), (6, 10, 14), (7, 10, 200)):
+        begin, end, calls = f"{queryid} min", f"{queryid - 1} min", 10 if queryid < 7 else 9
+        _store(counting, f"30 hours {begin}", f"30 hours {end}", queryid, calls=100, exec_ms=100 * before)
+        _store(counting, f"1 hour {begin}", f"1 hour {end}", queryid, calls=calls, exec_ms=calls * now)
+    select = (
+        "SELECT jsonb_agg(jsonb_build_array(queryid, avg_ms_before, avg_ms_now, factor, more_ms)) "
+        "FROM pgops.query_regressions()"
+    )
+    assert counting.value(select, "pgops") == [[5, 10, 30, 3, 200]]
+
+
 def test_old_days_and_statements_are_forgotten(counting: Server, tmp_path: Path) -> None:
     run(counting, tmp_path)
     run(counting, tmp_path)
-    old = '[{"queryid": 5, "database_name": "d", "user_name": "u", "toplevel": true, "calls": 1, "exec_ms": 1, ' + (
-        ", ".join(f'"{name}": 0' for name in usage.SUMS if name not in ("calls", "exec_ms")) + "}]"
-    )
-    counting.value(
-        "SELECT pgops.store_query_usage(1, now() - interval '41 days', now() - interval '40 days', 100, "
-        f"'{old}'::jsonb)",
-        "pgops",
-    )
+    _store(counting, "41 days", "40 days", 5, calls=1, exec_ms=1)
     counting.value("UPDATE pgops.statement SET last_used_on = current_date - 40 WHERE queryid = 5", "pgops")
     recent = counting.value("SELECT count(*) FROM pgops.query_usage", "pgops")
     outcome = retention.maintain(configured(counting, tmp_path)[0])

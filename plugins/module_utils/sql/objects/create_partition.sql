@@ -12,7 +12,11 @@ DECLARE
     partition_name text;
     made boolean := false;
 BEGIN
-    FOREACH parent IN ARRAY ARRAY['round', 'query_usage'] LOOP
+    FOR parent IN
+        SELECT c.relname FROM pg_class AS c
+        WHERE c.relnamespace = 'pgops'::regnamespace AND c.relname IN ('round', 'query_usage')
+        ORDER BY c.relname
+    LOOP
         partition_name := parent || '_' || to_char(p_day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass(format('pgops.%I', partition_name)) IS NOT NULL;
         PERFORM pg_advisory_xact_lock(hashtext('pgops.' || parent), to_char(p_day, 'YYYYMMDD')::integer);

@@ -12,7 +12,7 @@ AS $$
     FROM pg_inherits AS i
     INNER JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE
-        i.inhparent IN ('pgops.round'::regclass, 'pgops.query_usage'::regclass)
+        c.relnamespace = 'pgops'::regnamespace
         AND c.relname ~ '^(round|query_usage)_[0-9]{8}$'
         AND to_date(right(c.relname, 8), 'YYYYMMDD')
         < current_date - (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days')
