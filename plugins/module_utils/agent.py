@@ -377,6 +377,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             collectors=collectors.checked_settings(params["collector_settings"]),
             repository=params["repository"] or "",
             superuser=params["superuser"],
+            query_texts=params["query_texts"],
             textfile_directory=_absolute(params["textfile_directory"] or ""),
         ),
         sources=unpack(params["sources"]),

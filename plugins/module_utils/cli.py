@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import catalogue, collection, collectors, configuration, exposition, latest, retention, runs
+from . import catalogue, collection, collectors, configuration, exposition, latest, retention, runs, usage
 from .errors import Busy, InvalidInput, PgOpsError
 from .files import File, apply, exclusive, failure
 from .layout import Layout
@@ -89,6 +89,13 @@ def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) ->
         return result
 
 
+def count_queries(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
+    """Store what statements did."""
+    settings = configuration.load(layout)
+    with exclusive(f"{layout.state}/queries.lock", seconds=0):
+        return usage.collect(settings, layout)
+
+
 def maintain(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Make and drop partitions."""
     settings = configuration.load(layout)
@@ -133,6 +140,7 @@ class Job:
 
 JOBS = {
     "collect": Job(collect, lambda layout: layout.state),
+    "queries": Job(count_queries, lambda layout: layout.state),
     "inspect": Job(inspect, lambda layout: layout.keeping),
     "maintain": Job(maintain, lambda layout: layout.state),
     "export": Job(export, lambda layout: layout.state),

@@ -31,6 +31,7 @@ class Configuration:
     ``collectors`` maps a collector's name to what differs from its file: interval and timeout in seconds, enabled.
     ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
+    ``query_texts`` says whether the texts of statements are stored.
     ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
     """
 
@@ -49,6 +50,7 @@ class Configuration:
     spool_bytes: int = 32 * 1024 * 1024
     repository: str = ""
     superuser: str = ""
+    query_texts: bool = True
     textfile_directory: str = ""
 
     def text(self) -> str:

@@ -40,6 +40,8 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
                 dropped.append(str(partition))
         with _noted(errors, "unused shapes cannot be forgotten"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
+        with _noted(errors, "unused statements cannot be forgotten"):
+            result["statements"] = session.value("SELECT pgops.forget_unused_statements()")
         return {**result, "dropped": dropped, "errors": errors}
 
 

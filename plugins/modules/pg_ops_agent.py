@@ -107,6 +107,12 @@ options:
         the server's user.
     type: str
     default: ""
+  query_texts:
+    description:
+      - Whether the texts of statements are stored, with their constants replaced and secrets taken out; else their
+        identifiers only.
+    type: bool
+    default: true
   textfile_directory:
     description:
       - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
@@ -198,6 +204,7 @@ SPEC = {
     "repository": {"type": "path"},
     "keeper": {"type": "str", "default": "postgres"},
     "superuser": {"type": "str", "default": ""},
+    "query_texts": {"type": "bool", "default": True},
     "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},

@@ -155,6 +155,9 @@ def older(number: int) -> str:
     later = [path for path in files if "/migrations/" in path and int(os.path.basename(path)[:4]) > number]
     tables = [table for path in later for table in re.findall(r"CREATE TABLE (pgops\.\w+)", files[path])]
     needs = {path for path, text in files.items() if any(re.search(rf"{table}\b", text) for table in tables)}
+    for _depth in range(5):
+        missing = "|".join(os.path.basename(path)[:-4] for path in needs if "/objects/" in path) or "none"
+        needs |= {path for path, text in files.items() if re.search(rf"^-- requires:.*\b({missing})\b", text, re.M)}
     return sources.pack({path: text for path, text in files.items() if path not in {*later, *needs}})
 
 

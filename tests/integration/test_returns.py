@@ -31,6 +31,7 @@ AGENT = {
     "validate": True,
     "collector_settings": {},
     "repository": None,
+    "query_texts": True,
     "keeper": "postgres",
     "superuser": "",
     "textfile_directory": None,

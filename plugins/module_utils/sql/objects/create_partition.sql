@@ -6,22 +6,28 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Makes the partition of one day in UTC; says whether it had to.
+-- Makes the partitions of one day in UTC; says whether it had to.
 DECLARE
-    partition_name text := 'round_' || to_char(p_day, 'YYYYMMDD');
+    parent text;
+    partition_name text;
+    made boolean := false;
 BEGIN
-    IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
-        RETURN false;
-    END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('pgops.round'), to_char(p_day, 'YYYYMMDD')::integer);
-    IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
-        RETURN false;
-    END IF;
-    -- Attached, not created in place: ATTACH does not lock readers and writers of the other days out.
-    EXECUTE format('CREATE TABLE pgops.%I (LIKE pgops.round INCLUDING ALL)', partition_name);
-    EXECUTE format('ALTER TABLE pgops.round ATTACH PARTITION pgops.%I FOR VALUES FROM (%L) TO (%L)',
-                   partition_name, p_day, p_day + 1);
-    RETURN true;
+    FOR parent IN
+        SELECT c.relname FROM pg_class AS c
+        WHERE c.relnamespace = 'pgops'::regnamespace AND c.relname IN ('round', 'query_usage')
+        ORDER BY c.relname
+    LOOP
+        partition_name := parent || '_' || to_char(p_day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass(format('pgops.%I', partition_name)) IS NOT NULL;
+        PERFORM pg_advisory_xact_lock(hashtext('pgops.' || parent), to_char(p_day, 'YYYYMMDD')::integer);
+        CONTINUE WHEN to_regclass(format('pgops.%I', partition_name)) IS NOT NULL;
+        -- Attached, not created in place: ATTACH does not lock readers and writers of the other days out.
+        EXECUTE format('CREATE TABLE pgops.%I (LIKE pgops.%I INCLUDING ALL)', partition_name, parent);
+        EXECUTE format('ALTER TABLE pgops.%I ATTACH PARTITION pgops.%I FOR VALUES FROM (%L) TO (%L)',
+                       parent, partition_name, p_day, p_day + 1);
+        made := true;
+    END LOOP;
+    RETURN made;
 END
 $$;
 

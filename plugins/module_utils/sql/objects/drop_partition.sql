@@ -7,12 +7,16 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Drops the partition of one expired day. One day a call, so that the caller commits after each.
+-- Drops the partitions of one expired day. One day a call, so that the caller commits after each.
+DECLARE
+    parent text;
 BEGIN
     IF p_day NOT IN (SELECT e.expired FROM pgops.expired_partitions() AS e (expired)) THEN
         RETURN false;
     END IF;
-    EXECUTE format('DROP TABLE pgops.%I', 'round_' || to_char(p_day, 'YYYYMMDD'));
+    FOREACH parent IN ARRAY ARRAY['round', 'query_usage'] LOOP
+        EXECUTE format('DROP TABLE IF EXISTS pgops.%I', parent || '_' || to_char(p_day, 'YYYYMMDD'));
+    END LOOP;
     RETURN true;
 END
 $$;

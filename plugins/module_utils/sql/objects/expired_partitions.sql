@@ -8,12 +8,12 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 -- The days that are older than the retention and still there, oldest first.
-    SELECT to_date(right(c.relname, 8), 'YYYYMMDD')
+    SELECT DISTINCT to_date(right(c.relname, 8), 'YYYYMMDD')
     FROM pg_inherits AS i
     INNER JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE
-        i.inhparent = 'pgops.round'::regclass
-        AND c.relname ~ '^round_[0-9]{8}$'
+        c.relnamespace = 'pgops'::regnamespace
+        AND c.relname ~ '^(round|query_usage)_[0-9]{8}$'
         AND to_date(right(c.relname, 8), 'YYYYMMDD')
         < current_date - (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days')
     ORDER BY 1;

@@ -1,0 +1,193 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What statements did between two readings of pg_stat_statements. Pure.
+
+The server keeps only sums, for as many statements as find room, and drops the rarest for new ones. So a difference is
+exact for the statements that are in it, and its coverage says how much of the time they account for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+FORMAT = 1
+KEY = ("dbid", "userid", "queryid", "toplevel")
+SUMS = (
+    *("calls", "exec_ms", "plan_ms", "row_count", "shared_blks_hit", "shared_blks_read", "shared_blks_dirtied"),
+    *("shared_blks_written", "local_blks_read", "local_blks_written", "temp_blks_read", "temp_blks_written"),
+    *("read_ms", "write_ms", "wal_bytes", "wal_records", "wal_fpi"),
+)
+"""The counters of a statement; plan_ms and those after temp_blks_written are None where the server has none."""
+
+MOST = 500
+"""Statements that are stored one by one, of those that took the most time."""
+
+MOST_BY_OTHERS = 20
+"""Statements that are stored besides, by each of the other orders."""
+
+ORDERS: tuple[tuple[str, ...], ...] = (
+    ("calls",),
+    ("row_count",),
+    ("shared_blks_read", "shared_blks_written", "local_blks_read", "local_blks_written"),
+    ("temp_blks_read", "temp_blks_written"),
+    ("wal_bytes",),
+    ("plan_ms",),
+)
+
+INCOMPLETE = 99.9
+"""The most coverage, in %, of an interval in which something is known to be missing."""
+
+Key = tuple[int, int, int, bool]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A statement's counters as they stand: ``sums`` in the order of SUMS, ``max_ms`` the longest execution,
+    ``since`` when its counters began, None where the server does not say."""
+
+    sums: tuple[Any, ...]
+    max_ms: float | None = None
+    since: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One reading. ``origin`` says whose counters they are, ``evicted`` how often entries were dropped for want of
+    room, ``active_ms`` the time that sessions spent in statements, as of ``statistics_since``; times are ISO 8601."""
+
+    taken_at: str
+    origin: str
+    reset_at: str | None
+    evicted: int | None
+    active_ms: float | None
+    statistics_since: str | None
+    entries: Mapping[Key, Entry] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        others = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "entries"}
+        rows = [[*key, list(one.sums), one.max_ms, one.since] for key, one in self.entries.items()]
+        return {"format": FORMAT, "counters": list(SUMS), **others, "entries": rows}
+
+
+def snapshot(document: Any) -> Snapshot | None:
+    """The snapshot of a document; None where it is none of this version."""
+    try:
+        if document["format"] != FORMAT or document["counters"] != list(SUMS):
+            return None
+        others = {name: document[name] for name in Snapshot.__dataclass_fields__ if name != "entries"}
+        datetime.fromisoformat(others["taken_at"])
+        rows = document["entries"]
+        entries = {tuple(row[:4]): Entry(tuple(row[4]), row[5], row[6]) for row in rows if len(row[4]) == len(SUMS)}
+        return Snapshot(**others, entries=entries)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a statement did in an interval; ``max_ms`` is of one execution, None where that may lie before.
+
+    The key is None for all those statements that are not stored one by one.
+    """
+
+    key: Key | None
+    toplevel: bool
+    sums: tuple[Any, ...]
+    max_ms: float | None
+
+    def amount(self, names: Iterable[str]) -> float:
+        """The sum of some counters."""
+        return sum(self.sums[SUMS.index(name)] or 0 for name in names)
+
+    def document(self, names: tuple[str, str]) -> dict[str, Any]:
+        """As the store takes it; ``names`` are those of its database and user."""
+        counted = dict(zip(SUMS, self.sums))
+        database, user = names
+        place = {"queryid": self.key[2] if self.key else 0, "database_name": database, "user_name": user}
+        return {**place, "toplevel": self.toplevel, "max_exec_ms": self.max_ms, **counted}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What happened between two snapshots; ``coverage`` in %, None where it is not known."""
+
+    coverage: float | None
+    usage: tuple[Usage, ...]
+
+
+def difference(before: Snapshot, after: Snapshot) -> Difference | None:
+    """What statements did from one snapshot to the next; None where they do not belong together."""
+    if before.origin != after.origin or not _follows(before.taken_at, after.taken_at):
+        return None
+    usage = []
+    whole = before.evicted is not None and (before.evicted, before.reset_at) == (after.evicted, after.reset_at)
+    whole = whole and set(before.entries) <= set(after.entries)
+    for key, now in after.entries.items():
+        then = before.entries.get(key)
+        continued = then is not None and _continues(then, now)
+        whole = whole and (then is None or continued)
+        made = _usage(key, then if continued else None, now)
+        if any(made.sums):
+            usage.append(made)
+    coverage = 100.0 if whole else _coverage(before, after, usage)
+    return Difference(coverage, tuple(usage))
+
+
+def _follows(earlier: str, later: str) -> bool:
+    return datetime.fromisoformat(earlier) < datetime.fromisoformat(later)
+
+
+def _continues(then: Entry, now: Entry) -> bool:
+    """Whether an entry is the one of before: one that was dropped and made anew counts from zero."""
+    fell = any(old is not None and new is not None and new < old for old, new in zip(then.sums, now.sums))
+    return not fell and then.since == now.since
+
+
+def _usage(key: Key, then: Entry | None, now: Entry) -> Usage:
+    if then is None:
+        return Usage(key, key[3], now.sums, now.max_ms)
+    sums = tuple(None if new is None or old is None else new - old for old, new in zip(then.sums, now.sums))
+    rose = now.max_ms is not None and then.max_ms is not None and now.max_ms > then.max_ms
+    return Usage(key, key[3], sums, now.max_ms if rose else None)
+
+
+def _coverage(before: Snapshot, after: Snapshot, usage: Sequence[Usage]) -> float | None:
+    """How much of the time that sessions spent in statements is accounted for, at least: what they waited for
+    clients in, or took to parse, is no statement's."""
+    if before.active_ms is None or after.active_ms is None or before.statistics_since != after.statistics_since:
+        return None
+    active = after.active_ms - before.active_ms
+    if active <= 0:
+        return None
+    known = sum(one.amount(("exec_ms", "plan_ms")) for one in usage if one.toplevel)
+    return min(INCOMPLETE, 100 * known / active)
+
+
+def foremost(usage: Sequence[Usage], most: int = MOST, by_others: int = MOST_BY_OTHERS) -> list[Usage]:
+    """The statements that matter, and the rest of them added up: of those that clients sent, and of those that ran
+    within others."""
+    chosen = {one.key for one in sorted(usage, key=lambda one: -one.amount(("exec_ms",)))[:most]}
+    for order in ORDERS:
+        ranked = sorted(usage, key=lambda one: -one.amount(order))
+        chosen.update(one.key for one in ranked[:by_others] if one.amount(order) > 0)
+    kept = [one for one in usage if one.key in chosen]
+    for toplevel in (True, False):
+        rest = [one for one in usage if one.key not in chosen and one.toplevel is toplevel]
+        kept += [_together(rest, toplevel)] if rest else []
+    return kept
+
+
+def _together(usage: Sequence[Usage], toplevel: bool) -> Usage:
+    columns = zip(*(one.sums for one in usage))
+    sums = tuple(_added(column) for column in columns)
+    longest = max((one.max_ms for one in usage if one.max_ms is not None), default=None)
+    return Usage(None, toplevel, sums, longest)
+
+
+def _added(values: Sequence[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

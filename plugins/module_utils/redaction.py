@@ -1,0 +1,113 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Takes secrets out of the texts of statements, before they leave the server that they ran on. Pure.
+
+pg_stat_statements replaces the constants of queries, and those of utility statements not at all, or only of some.
+What mentions a secret anywhere loses all its literals, numbers and comments: rather too many than one too few.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+REDACTED = "'***'"
+
+SECRETIVE = re.compile(
+    r"passw|passphrase|pwd|secret|token|credential|private|bearer|authorization|api.?key|access.?key|auth.?key"
+    r"|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\bserver\b|\bprogram\b|://[^/\s]*@"
+    r"|\b(role|user|group)\b[^;]*\bencrypted\b|u&[\"']",
+    re.IGNORECASE,
+)
+"""Words of statements that may hold secrets, wherever they are. Comments may stand between the words of a statement,
+so that only single words are looked for, or two where the text without comments has them; escapes of Unicode can
+spell any word."""
+
+KEYED = re.compile(r"\b(set|set_config|reset)\b[^;]*key", re.IGNORECASE)
+
+QUERIES = {"select", "insert", "update", "delete", "merge", "with", "values", "table"}
+"""The first words of statements in which SET assigns to columns: no value of theirs is a bare word."""
+
+TOKEN = re.compile(
+    r"""
+    (?P<space> \s+ )
+    | (?P<comment> --[^\r\n]* | /\* )
+    | (?P<literal> [eE]'(?: [^'\\] | '' | \\(?: . | \Z ) )*(?: ' | \Z ) )
+    | (?P<plain> (?: [uU]& | [bBxXnN] )?'(?: [^'] | '' )*(?: ' | \Z ) )
+    | (?P<name> (?: [uU]& )?"(?: [^"] | "" )*(?: " | \Z ) )
+    | (?P<dollar> \$(?P<tag> (?: [^\W\d] \w* )? )\$ .*? (?: \$(?P=tag)\$ | \Z ) )
+    | (?P<parameter> \$\d+ )
+    | (?P<word> [^\W\d] [\w$]* )
+    | (?P<number> \.?\d[\w.]* )
+    | (?P<other> . )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+BLOCK_EDGE = re.compile(r"/\*|\*/")
+
+
+def redacted(text: str) -> str:
+    """The text without the secrets that it may hold; one that mentions none stays as it is."""
+    tokens = list(_tokens(text))
+    bare = " ".join(piece for kind, piece in tokens if kind not in ("space", "comment"))
+    if not any(rule.search(words) for rule in (SECRETIVE, KEYED) for words in (text, bare)):
+        return text
+    kept: list[str] = []
+    assigns = _assigns(tokens)
+    setting = False
+    for kind, piece in tokens:
+        if _misread(kind, piece):
+            kept.append(REDACTED)
+            break
+        kept.append(_shown(kind, piece))
+        setting = setting or (kind == "word" and piece.lower() == "set")
+        # The value of a setting may be a bare word, or a quoted name.
+        if assigns and setting and (piece == "=" or (kind == "word" and piece.lower() == "to")):
+            kept.append(f" {REDACTED}")
+            break
+    return "".join(kept)
+
+
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    """The tokens of a text as (kind, piece), of which every character is in one."""
+    at = 0
+    while found := TOKEN.match(text, at):
+        kind = _kind(found)
+        end = _block_end(text, at) if found.group() == "/*" else found.end()
+        yield kind, text[at:end]
+        at = end
+
+
+def _kind(found: re.Match[str]) -> str:
+    return next(name for name, piece in found.groupdict().items() if piece is not None and name != "tag")
+
+
+def _block_end(text: str, start: int) -> int:
+    """Where a comment ends that begins at ``start``; comments nest."""
+    depth = 0
+    for edge in BLOCK_EDGE.finditer(text, start):
+        depth += 1 if edge.group() == "/*" else -1
+        if depth == 0:
+            return edge.end()
+    return len(text)
+
+
+def _assigns(tokens: list[tuple[str, str]]) -> bool:
+    """Whether SET may set a setting here, and not columns."""
+    words = [piece.lower() for kind, piece in tokens if kind == "word"]
+    several = any(kind == "other" and piece == ";" for kind, piece in tokens)
+    return several or not words or words[0] not in QUERIES
+
+
+def _misread(kind: str, piece: str) -> bool:
+    """Whether the server may have read on where we see an end: a backslash escapes with standard_conforming_strings
+    off, and a name may have been cut."""
+    if kind == "name":
+        return "\\" in piece or not piece.endswith('"') or len(piece) < 2
+    return kind == "plain" and "\\" in piece
+
+
+def _shown(kind: str, piece: str) -> str:
+    if kind == "comment":
+        return " "
+    return REDACTED if kind in ("literal", "plain", "dollar", "number") else piece

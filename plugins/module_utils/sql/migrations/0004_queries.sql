@@ -1,0 +1,64 @@
+-- What statements cost: differences between two readings of pg_stat_statements, a row a statement and interval.
+-- Texts and the keys of statements are kept once.
+
+-- A text is redacted before it is stored. normalised: it is one of pg_stat_statements, with its constants replaced.
+CREATE TABLE pgops.query_text (
+    cluster text NOT NULL,
+    queryid bigint NOT NULL,
+    query text NOT NULL,
+    normalised boolean NOT NULL,
+    last_used_on date NOT NULL,
+    PRIMARY KEY (cluster, queryid)
+);
+
+-- The dictionary of keys. queryid 0 with empty names stands for all statements that are not stored one by one.
+CREATE TABLE pgops.statement (
+    statement_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    cluster text NOT NULL,
+    database_name text NOT NULL,
+    user_name text NOT NULL,
+    queryid bigint NOT NULL,
+    toplevel boolean NOT NULL,
+    last_used_on date NOT NULL,
+    UNIQUE (cluster, queryid, database_name, user_name, toplevel)
+);
+
+-- The time between two readings on a node. coverage is in %, NULL where it is not known.
+CREATE TABLE pgops.query_interval (
+    interval_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    node_id integer NOT NULL REFERENCES pgops.node,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    coverage real,
+    statements integer NOT NULL,
+    UNIQUE (node_id, started_at)
+);
+
+CREATE INDEX query_interval_by_end ON pgops.query_interval (ended_at);
+
+-- What a statement did in an interval. NULL: the server does not measure it.
+CREATE TABLE pgops.query_usage (
+    ended_at timestamptz NOT NULL,
+    interval_id bigint NOT NULL,
+    statement_id integer NOT NULL,
+    calls bigint NOT NULL,
+    exec_ms double precision NOT NULL,
+    plan_ms double precision,
+    -- Of one execution, where it is known to have been in this interval.
+    max_exec_ms double precision,
+    row_count bigint NOT NULL,
+    shared_blks_hit bigint NOT NULL,
+    shared_blks_read bigint NOT NULL,
+    shared_blks_dirtied bigint NOT NULL,
+    shared_blks_written bigint NOT NULL,
+    local_blks_read bigint NOT NULL,
+    local_blks_written bigint NOT NULL,
+    temp_blks_read bigint NOT NULL,
+    temp_blks_written bigint NOT NULL,
+    read_ms double precision,
+    write_ms double precision,
+    wal_bytes bigint,
+    wal_records bigint,
+    wal_fpi bigint,
+    PRIMARY KEY (ended_at, interval_id, statement_id)
+) PARTITION BY RANGE (ended_at);

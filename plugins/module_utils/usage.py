@@ -1,0 +1,139 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The job that stores what statements did since it ran last, and their texts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+from . import delivery
+from .collection import source_target
+from .configuration import Configuration
+from .files import File, write
+from .layout import Layout
+from .queries import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, foremost, snapshot
+from .redaction import redacted
+from .server import Session, connect
+from .version import VERSION
+
+MISSING = "The database {} has no extension pg_stat_statements. Set pgops_statements to true and run site.yml."
+
+STATISTICS = """
+SELECT s.taken_at, s.reset_at, s.evicted, s.active_ms, s.statistics_since,
+       (SELECT c.system_identifier::text FROM pg_control_system() AS c) AS origin
+FROM pgops.statement_statistics() AS s
+"""
+COUNTERS = f"SELECT {', '.join((*KEY, *SUMS))}, max_exec_ms, stats_since FROM pgops.statement_counters()"
+
+STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb)"
+
+
+def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Store the difference to the reading of the run before; say how many statements did anything and were stored,
+    the coverage in %, and how many texts are new. The first run only reads.
+
+    The reading is kept only after delivery: what a run could not deliver is in the next one's difference.
+
+    Raises PgOpsError where the source or the sink does not work; then nothing was stored.
+    """
+    path = os.path.join(layout.state, "queries.json")
+    with connect(replace(source_target(configuration), application_name="pgops queries")) as source:
+        if not source.value("SELECT count(*) FROM pgops.statements_extension()"):
+            return {"skipped": MISSING.format(source.database), "errors": []}
+        now, before = read(source), load(path)
+        found = difference(before, now) if before else None
+        result: dict[str, Any] = {"first": True, "statements": len(now.entries)}
+        if before and found:
+            result = deliver(configuration, layout, source, (before, now), found)
+        write(File(path, json.dumps(now.document()).encode(), 0o640))
+        return {**result, "errors": []}
+
+
+def read(source: Session) -> Snapshot:
+    """Everything that pg_stat_statements has now, but the texts.
+
+    Raises QueryFailed.
+    """
+    about = source.row(STATISTICS)
+    entries = {_key(row): _entry(row) for row in source.rows(COUNTERS)}
+    values = {name: _plain(value) for name, value in (about or {}).items()}
+    return Snapshot(**values, entries=entries)
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return (row["dbid"], row["userid"], row["queryid"], row["toplevel"])
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(tuple(row[name] for name in SUMS), row["max_exec_ms"], _plain(row["stats_since"]))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it: times as text."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def load(path: str) -> Snapshot | None:
+    """The reading of the run before; None where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return snapshot(json.load(file))
+    except (OSError, ValueError):
+        return None
+
+
+def deliver(
+    configuration: Configuration,
+    layout: Layout,
+    source: Session,
+    between: tuple[Snapshot, Snapshot],
+    found: Difference,
+) -> dict[str, Any]:
+    """Store a difference, and the texts that the sink does not know yet, all in one transaction.
+
+    Raises PgOpsError.
+    """
+    stored = foremost(found.usage)
+    document = json.dumps(named(source, stored))
+    before, now = between
+    with delivery.sink(configuration, layout, source) as sink:
+        delivery.check_cluster(sink, now.origin)
+        with sink.transaction():
+            # Enough to survive a crash, and waits for no standby.
+            sink.execute("SET LOCAL synchronous_commit = local")
+            node_id = sink.value(
+                "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
+                [configuration.cluster, configuration.node, now.origin, not source.in_recovery, VERSION],
+            )
+            unknown = sink.value(STORE, [node_id, before.taken_at, now.taken_at, found.coverage, document])
+            texts = store_texts(source, sink, node_id, unknown) if configuration.query_texts and unknown else 0
+    where = "local" if sink is source else "primary"
+    counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage}
+    return {**counted, "texts": texts, "sink": where}
+
+
+def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:
+    """What is stored, with the names of databases and users; those that are no more have their numbers."""
+    databases = {row["oid"]: row["name"] for row in source.rows("SELECT oid, datname AS name FROM pg_database")}
+    users = {row["oid"]: row["name"] for row in source.rows("SELECT oid, rolname AS name FROM pg_roles")}
+    return [
+        one.document(
+            (databases.get(one.key[0], str(one.key[0])), users.get(one.key[1], str(one.key[1])))
+            if one.key
+            else ("", "")
+        )
+        for one in usage
+    ]
+
+
+def store_texts(source: Session, sink: Session, node_id: int, unknown: list[int]) -> int:
+    """Store the redacted texts of some statements; returns how many.
+
+    Raises QueryFailed.
+    """
+    rows = source.rows("SELECT t.queryid, t.query FROM pgops.statement_texts(%s::bigint[]) AS t", [unknown])
+    texts = [{"queryid": row["queryid"], "query": redacted(row["query"])} for row in rows]
+    return int(sink.value("SELECT pgops.store_query_texts(%s, %s::jsonb, true)", [node_id, json.dumps(texts)]))

@@ -1,0 +1,326 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What statements did is stored as it happened, with no secret in it, and nothing is lost or made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from deploying import configured, deploy
+from servers import Server, until
+
+from pgops import cli, retention, usage
+from pgops.errors import PgOpsError
+
+SECRET = "hunter2hunter2"
+COUNTED = "SELECT count(amname) FROM pg_am"
+PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on", "shared_buffers": "16MB"}
+EXTENSION = "CREATE EXTENSION pg_stat_statements WITH SCHEMA public; GRANT USAGE ON SCHEMA public TO pgops"
+STORED = """
+SELECT coalesce(sum(u.calls), 0)::bigint FROM pgops.query_usage AS u JOIN pgops.statement AS k USING (statement_id)
+JOIN pgops.query_text AS t USING (cluster, queryid) WHERE t.query LIKE '{}' AND k.database_name LIKE '{}'
+AND k.user_name LIKE '{}'
+"""
+NEGATIVE = """
+SELECT count(*) FROM pgops.query_usage AS u, jsonb_each_text(to_jsonb(u)) AS f (name, amount)
+WHERE f.name <> 'ended_at' AND f.amount ~ '^-'
+"""
+
+
+@pytest.fixture(name="counting")
+def _counting(major: int, new_server: Callable[..., Server]) -> Server:
+    """A server that counts statements, with our ops database."""
+    server = new_server(major, settings=PRELOAD).start()
+    return _deployed(server)
+
+
+def _deployed(server: Server) -> Server:
+    deploy(server)
+    server.value(EXTENSION, "pgops")
+    return server
+
+
+def run(server: Server, state: Path, **settings: Any) -> dict[str, Any]:
+    """One run of the job as the agent's user; ``state`` is the agent's prefix."""
+    return usage.collect(*configured(server, state, **settings))
+
+
+def stored(server: Server, text: str, database: str = "%", user: str = "%") -> int:
+    """How many executions of statements with a text like this one are stored."""
+    return int(str(server.value(STORED.format(text, database, user), "pgops")))
+
+
+def execute(server: Server, times: int, statement: str = COUNTED, database: str = "postgres") -> None:
+    with server.connect(database) as session:
+        for _time in range(times):
+            session.execute(statement.encode())
+
+
+def test_differences_are_the_real_executions(counting: Server, tmp_path: Path) -> None:
+    execute(counting, 7)
+    assert run(counting, tmp_path)["first"]
+    assert counting.value("SELECT count(*) FROM pgops.query_usage", "pgops") == 0
+    for times in (3, 5):
+        execute(counting, times, "SELECT g FROM generate_series(1, 10) AS g")
+        outcome = run(counting, tmp_path)
+        assert (outcome["errors"], outcome["coverage"], outcome["sink"]) == ([], 100, "local")
+    assert stored(counting, "SELECT g FROM%") == 8
+    assert stored(counting, COUNTED) == 0
+    found = counting.value(
+        "SELECT to_jsonb(q) FROM pgops.analyze_slow_queries() AS q WHERE query_pattern LIKE 'SELECT g FROM%'", "pgops"
+    )
+    assert isinstance(found, dict)
+    assert found["total_executions"] == 8
+    assert found["avg_execution_time_ms"] == pytest.approx(found["total_time_spent_ms"] / 8)
+    real = counting.value(
+        "SELECT sum(total_exec_time) FROM pg_stat_statements WHERE query LIKE 'SELECT g FROM%'", "pgops"
+    )
+    assert found["total_time_spent_ms"] == pytest.approx(real)
+    rows = "SELECT row_count FROM pgops.top_queries('rows') WHERE query LIKE 'SELECT g FROM%'"
+    assert counting.value(rows, "pgops") == 80
+
+
+def test_shares_and_priorities_are_those_of_the_time(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    execute(counting, 1, "SELECT pg_sleep(1.5)")
+    execute(counting, 1, "SELECT 'a', pg_sleep(0.15)")
+    run(counting, tmp_path)
+    found = counting.value(
+        "SELECT jsonb_agg(to_jsonb(q)) FROM pgops.analyze_slow_queries(1) AS q WHERE query_pattern LIKE '%pg_sleep%'",
+        "pgops",
+    )
+    assert isinstance(found, list)
+    assert [one["optimization_priority"] for one in found] == [1, 2]
+    assert found[0]["max_execution_time_ms"] == pytest.approx(1500, abs=200)
+    total = counting.value("SELECT sum(percentage_of_total_time) FROM pgops.analyze_slow_queries()", "pgops")
+    assert total == pytest.approx(100)
+    first = "SELECT query FROM pgops.top_queries('{}', p_limit => 1)"
+    for order in ("time", "calls", "rows", "io", "temp", "wal", "planning"):
+        assert counting.value(first.format(order), "pgops")
+    assert "pg_sleep" in str(counting.value(first.format("time"), "pgops"))
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no order by colour"):
+        counting.value(first.format("colour"), "pgops")
+
+
+def test_the_reader_may_analyse_and_the_agent_may_not_read_what_is_stored(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    run(counting, tmp_path)
+    for function in ("analyze_slow_queries()", "top_queries()"):
+        with counting.connect("pgops") as reader:
+            reader.execute("SET ROLE pgops_reader")
+            assert reader.execute(f"SELECT FROM pgops.{function}".encode()).rowcount > 0
+    with counting.connect("pgops") as agent:
+        agent.execute("SET ROLE pgops")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            agent.execute("SELECT count(*) FROM pgops.query_text")
+
+
+def test_databases_and_users_are_told_apart(counting: Server, tmp_path: Path) -> None:
+    counting.value("CREATE ROLE bob")
+    counting.value("CREATE DATABASE shop")
+    run(counting, tmp_path)
+    execute(counting, 3)
+    execute(counting, 4, f"SET ROLE bob; {COUNTED}; RESET ROLE", "shop")
+    run(counting, tmp_path)
+    assert stored(counting, COUNTED, "postgres", counting.superuser) == 3
+    assert stored(counting, COUNTED, "shop", "bob") == 4
+    assert stored(counting, COUNTED) == 7
+
+
+def test_evictions_are_seen_and_nothing_is_negative(
+    major: int, new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = _deployed(new_server(major, settings={**PRELOAD, "pg_stat_statements.max": "100"}).start())
+    with server.connect() as session:
+        for number in range(150):
+            session.execute(f"CREATE TABLE public.t{number} (a integer)".encode())
+    run(server, tmp_path)
+    active = "SELECT sum(active_time) FROM pg_stat_database"
+    for _round in range(3):
+        before = float(str(server.value(active)))
+        with server.connect() as session:
+            for number in range(150):
+                session.execute(f"SELECT a FROM public.t{number}".encode())
+        # Sessions tell what they did when they end, and the server shows it a little later.
+        until(lambda past=before: float(str(server.value(active))) > past + 1, "told")  # type: ignore[misc]
+        outcome = run(server, tmp_path)
+        assert outcome["coverage"] is not None
+        assert 0 < outcome["coverage"] < 100
+    assert server.value(NEGATIVE, "pgops") == 0
+    assert server.value("SELECT count(*) FROM pgops.query_interval WHERE coverage < 100", "pgops") == 3
+    assert server.value("SELECT count(*) FROM pgops.query_usage", "pgops")
+
+
+def test_a_reset_loses_only_what_came_before_it(counting: Server, tmp_path: Path) -> None:
+    execute(counting, 5)
+    run(counting, tmp_path)
+    execute(counting, 4)
+    counting.value("SELECT pg_stat_statements_reset() IS NULL", "pgops")
+    execute(counting, 3)
+    outcome = run(counting, tmp_path)
+    assert outcome["coverage"] is None or outcome["coverage"] < 100
+    assert stored(counting, COUNTED) == 3
+    assert counting.value(NEGATIVE, "pgops") == 0
+    execute(counting, 2)
+    assert run(counting, tmp_path)["coverage"] == 100
+    assert stored(counting, COUNTED) == 5
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_a_restart_loses_nothing_and_a_crash_makes_up_nothing(counting: Server, tmp_path: Path, how: str) -> None:
+    execute(counting, 5)
+    run(counting, tmp_path)
+    execute(counting, 4)
+    if how == "restart":
+        counting.stop()
+        counting.start()
+    else:
+        _crash(counting)
+    execute(counting, 3)
+    outcome = run(counting, tmp_path)
+    assert stored(counting, COUNTED) == (7 if how == "restart" else 3)
+    assert (outcome["coverage"] == 100) == (how == "restart")
+
+
+def _crash(server: Server) -> None:
+    """Have the server lose its shared memory, which it does when one of its processes is killed."""
+    with server.connect() as session:
+        started = "SELECT backend_start FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+        before = server.value(started)
+        os.kill(session.info.backend_pid, signal.SIGKILL)
+    until(lambda: _value_if_up(server, started) not in (None, before), "up again")
+
+
+def _value_if_up(server: Server, query: str) -> object:
+    try:
+        return server.value(query)
+    except psycopg.OperationalError:
+        return None
+
+
+def test_no_password_is_in_any_table(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    texts = [
+        f"CREATE ROLE bob LOGIN PASSWORD '{SECRET}'",
+        f"ALTER ROLE bob PASSWORD E'\\x41{SECRET}'",
+        f"ALTER ROLE bob SET app.secret TO {SECRET}",
+        f"SET app.api_key = '{SECRET}'",
+        f"DO $$BEGIN EXECUTE 'ALTER ROLE bob PASSWORD ''{SECRET}'''; END$$",
+        f"SELECT '{SECRET}' AS password",
+    ]
+    for text in texts:
+        execute(counting, 1, text)
+    outcome = run(counting, tmp_path)
+    assert outcome["texts"] > 0
+    assert stored(counting, "CREATE ROLE bob LOGIN PASSWORD%") == 1
+    assert stored(counting, "ALTER ROLE bob%") == 2
+    tables = counting.value(
+        "SELECT array_agg(c.oid::regclass::text) FROM pg_class AS c WHERE c.relnamespace = 'pgops'::regnamespace "
+        "AND c.relkind = 'r'",
+        "pgops",
+    )
+    assert isinstance(tables, list)
+    assert "pgops.query_text" in tables
+    for table in tables:
+        count = f"SELECT count(*) FROM {table} AS t WHERE t::text LIKE '%{SECRET}%'"
+        assert counting.value(count, "pgops") == 0, table
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert kept == []
+
+
+def test_without_texts_only_identifiers_are_stored(counting: Server, tmp_path: Path) -> None:
+    for _time in range(2):
+        outcome = run(counting, tmp_path, query_texts=False)
+    assert outcome["stored"] > 0
+    assert outcome["texts"] == 0
+    assert counting.value("SELECT count(*) FROM pgops.query_text", "pgops") == 0
+    patterns = "SELECT bool_and(query_pattern ~ '^queryid -?[0-9]+$') FROM pgops.analyze_slow_queries()"
+    assert counting.value(patterns, "pgops") is True
+    assert run(counting, tmp_path)["texts"] > 0
+
+
+def test_what_was_not_delivered_is_delivered_later_and_once(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    remembered = Path(configured(counting, tmp_path)[1].state, "queries.json")
+    execute(counting, 3)
+    counting.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
+    with pytest.raises(PgOpsError):
+        run(counting, tmp_path)
+    deploy(counting)
+    execute(counting, 4)
+    before = remembered.read_bytes()
+    run(counting, tmp_path)
+    assert stored(counting, COUNTED) == 7
+    # As of a run that was killed once it had delivered.
+    remembered.write_bytes(before)
+    execute(counting, 1)
+    run(counting, tmp_path)
+    assert stored(counting, COUNTED) == 8
+    assert counting.value("SELECT count(*) FROM pgops.query_interval", "pgops") == 1
+
+
+def test_a_file_of_last_time_that_is_broken_is_as_good_as_none(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    remembered = Path(configured(counting, tmp_path)[1].state, "queries.json")
+    remembered.write_text(remembered.read_text()[:-9])
+    assert run(counting, tmp_path)["first"]
+    assert json.loads(remembered.read_text())["entries"]
+
+
+def _store(server: Server, begin: str, end: str, queryid: int, **counted: float) -> None:
+    """Store what one statement did between two times ago."""
+    row = {"queryid": queryid, "database_name": "d", "user_name": "u", "toplevel": True}
+    usages = json.dumps([{**row, **dict.fromkeys(usage.SUMS, 0), **counted}])
+    interval = f"now() - interval '{begin}', now() - interval '{end}'"
+    server.value(f"SELECT pgops.store_query_usage(1, {interval}, 100, '{usages}')", "pgops")
+
+
+def test_statements_that_became_slower_are_found(counting: Server, tmp_path: Path) -> None:
+    for _time in range(2):
+        run(counting, tmp_path)
+    for queryid, before, now in ((5, 10, 30), (6, 10, 14), (7, 10, 200)):
+        begin, end, calls = f"{queryid} min", f"{queryid - 1} min", 10 if queryid < 7 else 9
+        _store(counting, f"30 hours {begin}", f"30 hours {end}", queryid, calls=100, exec_ms=100 * before)
+        _store(counting, f"1 hour {begin}", f"1 hour {end}", queryid, calls=calls, exec_ms=calls * now)
+    select = (
+        "SELECT jsonb_agg(jsonb_build_array(queryid, avg_ms_before, avg_ms_now, factor, more_ms)) "
+        "FROM pgops.query_regressions()"
+    )
+    assert counting.value(select, "pgops") == [[5, 10, 30, 3, 200]]
+
+
+def test_old_days_and_statements_are_forgotten(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    run(counting, tmp_path)
+    _store(counting, "41 days", "40 days", 5, calls=1, exec_ms=1)
+    counting.value("UPDATE pgops.statement SET last_used_on = current_date - 40 WHERE queryid = 5", "pgops")
+    recent = counting.value("SELECT count(*) FROM pgops.query_usage", "pgops")
+    outcome = retention.maintain(configured(counting, tmp_path)[0])
+    assert outcome["errors"] == []
+    assert (len(outcome["dropped"]), outcome["statements"]) == (1, 1)
+    assert counting.value("SELECT count(*) FROM pgops.query_usage", "pgops") == int(str(recent)) - 1
+    assert counting.value("SELECT count(*) FROM pgops.query_interval", "pgops") == 1
+
+
+def test_without_the_extension_there_is_nothing_to_do(
+    major: int, new_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = new_server(major).start()
+    deploy(server)
+    configuration, layout = configured(server, tmp_path)
+    Path(layout.agent_file).parent.mkdir(parents=True)
+    Path(layout.agent_file).write_text(configuration.text())
+    arguments = ["--prefix", str(tmp_path), "--instance", "main", "queries"]
+    assert cli.main(arguments) == 0
+    assert "no extension pg_stat_statements" in json.loads(capsys.readouterr().out)["skipped"]
+    # Created, and not loaded.
+    server.value(EXTENSION, "pgops")
+    assert cli.main(arguments) == 1
+    assert "shared_preload_libraries" in json.loads(capsys.readouterr().out)["error"]

@@ -1,0 +1,139 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Differences of pg_stat_statements: never negative, nothing lost, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgops.queries import ORDERS, SUMS, Entry, Key, Snapshot, Usage, difference, foremost, snapshot
+
+KEYS = st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 6), st.booleans())
+COUNTS = st.tuples(*[st.integers(0, 50)] * len(SUMS))
+ENTRIES = st.dictionaries(KEYS, st.builds(Entry, COUNTS, st.floats(0, 9), st.sampled_from([None, "a", "b"])))
+FIRST = Snapshot("2026-01-01T00:00:00+00:00", "x", "r", 0, 1000.0, "s")
+SECOND = replace(FIRST, taken_at="2026-01-01T00:05:00+00:00", active_ms=3000.0)
+ONE: Key = (1, 1, 7, True)
+
+
+def counted(calls: int, exec_ms: float = 0.0, since: str | None = None, max_ms: float | None = None) -> Entry:
+    sums = {"calls": calls, "exec_ms": exec_ms}
+    return Entry(tuple(sums.get(name, 0) for name in SUMS), max_ms, since)
+
+
+def calls_of(before: Entry | None, after: Entry, **changed: object) -> tuple[object, float | None]:
+    """The calls of one statement, and the coverage."""
+    first = replace(FIRST, entries={ONE: before} if before else {})
+    found = difference(first, replace(SECOND, entries={ONE: after}, **changed))
+    assert found is not None
+    return (found.usage[0].sums[0] if found.usage else 0), found.coverage
+
+
+@given(ENTRIES, ENTRIES)
+def test_nothing_is_ever_negative_or_more_than_was_counted(before: dict, after: dict) -> None:
+    found = difference(replace(FIRST, entries=before), replace(SECOND, entries=after))
+    assert found is not None
+    for one in found.usage:
+        assert all(0 <= value <= now for value, now in zip(one.sums, after[one.key].sums))
+    assert found.coverage is None or 0 <= found.coverage <= 100
+
+
+@given(ENTRIES, ENTRIES)
+def test_what_was_counted_is_found_again(before: dict, done: dict) -> None:
+    """Without evictions and resets, what is added is what the difference says."""
+    after = dict(before)
+    for key, more in done.items():
+        then = before.get(key)
+        sums = tuple(a + b for a, b in zip(then.sums, more.sums)) if then else more.sums
+        after[key] = Entry(sums, more.max_ms, then.since if then else more.since)
+    found = difference(replace(FIRST, entries=before), replace(SECOND, entries=after))
+    assert found is not None
+    assert found.coverage == 100
+    assert {one.key: one.sums for one in found.usage} == {key: one.sums for key, one in done.items() if any(one.sums)}
+
+
+@given(ENTRIES, st.integers(0, 4), st.integers(0, 2))
+def test_the_remainder_keeps_the_sums(entries: dict, most: int, by_others: int) -> None:
+    usage = [Usage(key, key[3], one.sums, one.max_ms) for key, one in entries.items()]
+    kept = foremost(usage, most, by_others)
+    for toplevel in (True, False):
+        for place in range(len(SUMS)):
+            sums = [sum(one.sums[place] for one in some if one.toplevel is toplevel) for some in (usage, kept)]
+            assert sums[0] == sums[1]
+    single = [one for one in kept if one.key]
+    assert len(single) <= most + by_others * len(ORDERS)
+    assert len(kept) - len(single) <= 2
+    times = sorted((one.amount(("exec_ms",)) for one in usage), reverse=True)[:most]
+    assert sorted((one.amount(("exec_ms",)) for one in single), reverse=True)[: len(times)] == times
+
+
+@given(ENTRIES)
+def test_a_snapshot_is_read_as_it_was_written(entries: dict) -> None:
+    made = replace(FIRST, entries=entries)
+    assert snapshot(json.loads(json.dumps(made.document()))) == made
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"format": 1}, {**FIRST.document(), "counters": ["calls"]}])
+def test_what_is_no_snapshot_is_none(document: object) -> None:
+    assert snapshot(document) is None
+
+
+def test_an_entry_counts_from_zero_where_it_was_made_anew() -> None:
+    assert calls_of(counted(5), counted(8)) == (3, 100)
+    assert calls_of(None, counted(8)) == (8, 100)
+    assert calls_of(counted(9), counted(8))[0] == 8
+    assert calls_of(counted(5, since="a"), counted(8, since="b"))[0] == 8
+    assert calls_of(counted(5, exec_ms=9.0), counted(8, exec_ms=2.0))[0] == 8
+
+
+def test_coverage_is_whole_only_where_nothing_can_be_missing() -> None:
+    """2000 ms were spent in statements, 500 of them in those that are known."""
+    then, now = counted(5, 100.0), counted(8, 600.0)
+    assert calls_of(then, now) == (3, 100)
+    assert calls_of(then, now, evicted=1) == (3, 25)
+    assert calls_of(then, now, reset_at="later") == (3, 25)
+    assert calls_of(then, now, evicted=None) == (3, 25)
+    assert calls_of(then, now, evicted=1, active_ms=None) == (3, None)
+    assert calls_of(then, now, evicted=1, statistics_since="later") == (3, None)
+    assert calls_of(then, now, evicted=1, active_ms=1000.0) == (3, None)
+    assert calls_of(then, now, evicted=1, active_ms=1001.0) == (3, 99.9)
+    gone = difference(replace(FIRST, entries={ONE: then}), SECOND)
+    assert gone is not None
+    assert gone.coverage == 0
+
+
+def test_time_within_other_statements_is_not_counted_twice() -> None:
+    entries = {ONE: counted(1, 500.0), (1, 1, 8, False): counted(1, 400.0)}
+    found = difference(FIRST, replace(SECOND, entries=entries, evicted=1))
+    assert found is not None
+    assert found.coverage == 25
+
+
+def test_the_longest_execution_is_known_only_where_it_is_new() -> None:
+    def longest(before: float, after: float) -> float | None:
+        entries = {ONE: counted(1, max_ms=before)}, {ONE: counted(2, max_ms=after)}
+        found = difference(replace(FIRST, entries=entries[0]), replace(SECOND, entries=entries[1]))
+        assert found is not None
+        return found.usage[0].max_ms
+
+    assert longest(5.0, 7.0) == 7.0
+    assert longest(5.0, 5.0) is None
+
+
+def test_snapshots_of_different_servers_or_out_of_order_have_no_difference() -> None:
+    assert difference(FIRST, replace(SECOND, origin="y")) is None
+    assert difference(SECOND, FIRST) is None
+    assert difference(FIRST, FIRST) is None
+
+
+def test_what_a_server_does_not_measure_stays_unknown() -> None:
+    unknown = Entry((1, 1.0, None, *[0] * (len(SUMS) - 3)))
+    found = difference(replace(FIRST, entries={ONE: unknown}), replace(SECOND, entries={ONE: counted(2, 2.0)}))
+    assert found is not None
+    assert found.usage[0].sums[:3] == (1, 1.0, None)
+    assert foremost([Usage(ONE, True, unknown.sums, None)], most=0, by_others=0)[0].sums == unknown.sums
