@@ -339,7 +339,7 @@ def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> 
         (found,) = [one for one in rows(primary, "connections") if one["connections_used_percent"] is not None]
         return float(found["connections_used_percent"])
 
-    # Of 50, 3 are reserved for superusers; the collector's own session is one of those used. Others may just be ending.
+    # Of 50, 3 are reserved for superusers; the collector's own session is one of those used.
     until(lambda: used() == pytest.approx(100 / 47), "alone")
     with contextlib.ExitStack() as sessions:
         for _one in range(9):
