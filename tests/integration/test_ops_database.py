@@ -285,8 +285,9 @@ def test_samples_of_the_same_instant_are_all_kept(deployed: Server) -> None:
 def test_a_collection_counts_what_it_stores(deployed: Server) -> None:
     stored = deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
     assert stored == deployed.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
-    names = deployed.value("SELECT count(DISTINCT metric_name) FROM pgops.system_metrics", "pgops")
-    assert names == 6
+    names = deployed.value("SELECT array_agg(DISTINCT metric_name) FROM pgops.system_metrics", "pgops")
+    six = {"active_connections", "cache_hit_ratio", "database_size_mb", "deadlocks", "table_size_mb", "waiting_locks"}
+    assert six <= set(names)  # type: ignore[call-overload]
 
 
 def test_a_round_is_stored_once_and_only_if_it_fits(deployed: Server) -> None:

@@ -70,3 +70,14 @@ def test_other_databases_are_as_last_collected_and_our_own_as_it_is(deployed: Se
             assert found == [("pgops", scans, None, False), ("shop", 8, 60, True)]
             found = asking.execute(indexes.encode()).fetchall()
             assert found == [("pgops", "own_n", 0, "UNUSED"), ("shop", "by_name", 99, "LOW_USAGE")]
+
+
+def test_an_index_that_is_locked_is_estimated_and_not_waited_for(deployed: Server) -> None:
+    deployed.value("CREATE TABLE public.busy AS SELECT n FROM generate_series(1, 5000) AS n", "pgops")
+    deployed.value("CREATE INDEX busy_n ON public.busy (n)", "pgops")
+    select = "SELECT index_size_bytes FROM pgops.index_usage_summary WHERE indexname = 'busy_n'"
+    size = deployed.value("SELECT pg_relation_size('public.busy_n')", "pgops")
+    with deployed.connect("pgops") as holder, deployed.connect("pgops") as asking:
+        asking.execute("SET lock_timeout = '1s'")
+        holder.execute("BEGIN; REINDEX INDEX public.busy_n")
+        assert asking.execute(select.encode()).fetchone() == (size,)

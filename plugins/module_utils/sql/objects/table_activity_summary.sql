@@ -26,55 +26,57 @@ WITH activity AS (
         v.database_name,
         v.schema_name,
         v.table_name,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_seq_scans')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_seq_tuples_read')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_index_scans')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_index_tuples_fetched')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_tuples_inserted')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_tuples_updated')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_tuples_deleted')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_live_tuples')::bigint,
-        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_dead_tuples')::bigint,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_seq_scans')::bigint AS seq_scan,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_seq_tuples_read')::bigint AS seq_tup_read,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_index_scans')::bigint AS idx_scan,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_index_tuples_fetched')::bigint
+            AS idx_tup_fetch,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_tuples_inserted')::bigint AS inserts,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_tuples_updated')::bigint AS updates,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_tuples_deleted')::bigint AS deletes,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_live_tuples')::bigint AS live_tuples,
+        pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_dead_tuples')::bigint AS dead_tuples,
         pg_catalog.to_timestamp(
             pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_last_vacuum')
-        ),
+        ) AS last_vacuum,
         pg_catalog.to_timestamp(
             pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_last_autovacuum')
-        ),
+        ) AS last_autovacuum,
         pg_catalog.to_timestamp(
             pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_last_analyze')
-        ),
+        ) AS last_analyze,
         pg_catalog.to_timestamp(
             pg_catalog.max(v.metric_value) FILTER (WHERE v.metric_name = 'table_last_autoanalyze')
-        ),
-        pg_catalog.max(v.collected_at)
-    FROM pgops.latest_values(
-        ARRAY[
-            'table_seq_scans',
-            'table_seq_tuples_read',
-            'table_index_scans',
-            'table_index_tuples_fetched',
-            'table_tuples_inserted',
-            'table_tuples_updated',
-            'table_tuples_deleted',
-            'table_live_tuples',
-            'table_dead_tuples',
-            'table_last_vacuum',
-            'table_last_autovacuum',
-            'table_last_analyze',
-            'table_last_autoanalyze'
-        ],
-        interval '1 day'
-    ) AS v
+        ) AS last_autoanalyze,
+        pg_catalog.max(v.collected_at) AS collected_at
+    FROM
+        pgops.latest_values(
+            ARRAY[
+                'table_seq_scans',
+                'table_seq_tuples_read',
+                'table_index_scans',
+                'table_index_tuples_fetched',
+                'table_tuples_inserted',
+                'table_tuples_updated',
+                'table_tuples_deleted',
+                'table_live_tuples',
+                'table_dead_tuples',
+                'table_last_vacuum',
+                'table_last_autovacuum',
+                'table_last_analyze',
+                'table_last_autoanalyze'
+            ],
+            interval '1 day'
+        ) AS v
     WHERE
         v.table_name <> ''
         AND v.database_name <> pg_catalog.current_database()
         AND v.node_id = (
-        SELECT n.node_id FROM pgops.node AS n
-        WHERE n.is_primary
-        ORDER BY n.last_seen_at DESC
-        LIMIT 1
-    )
+            SELECT n.node_id FROM pgops.node AS n
+            WHERE n.is_primary
+            ORDER BY n.last_seen_at DESC
+            LIMIT 1
+        )
     GROUP BY v.database_name, v.schema_name, v.table_name
 )
 
