@@ -108,7 +108,7 @@ def test_installed(installed):
     assert found["schema"]["installed"] is True
     assert found["schema"]["drifted"] == []
     collectors = {row["collector"] for row in found["monitoring"]["newest"]}
-    assert {"activity", "database_activity", "database_size", "locks", "table_size"} == collectors
+    assert {"activity", "database_activity", "database_size", "locks", "table_size"} <= collectors
     assert all(0 <= row["age_s"] < 3600 for row in found["monitoring"]["newest"])
     assert found["monitoring"]["nodes"][0]["node"] == "node1"
     assert found["monitoring"]["partitions"] >= 1
@@ -237,7 +237,7 @@ def test_slots_and_standby(installed, keep):
     assert found["replication"]["receiver"]["status"] == "streaming"
     assert found["system_identifier"] == primary["system_identifier"]
     assert found["schema"]["drifted"] == []
-    assert len(found["monitoring"]["newest"]) == 5
+    assert len(found["monitoring"]["newest"]) == len(primary["monitoring"]["newest"]) > 5
 
 
 def test_standby_shows_its_receiver_to_nobody_without_rights(installed, keep):

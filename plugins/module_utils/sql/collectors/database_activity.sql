@@ -5,10 +5,47 @@
 --   Deadlocks found since the statistics were reset.
 -- metric: cache_hit_ratio unit=% kind=gauge category=performance direction=below warning=95 critical=90
 --   Share of block reads that shared_buffers served since the statistics were reset; 100 where none was read.
+-- metric: transactions_committed unit=count kind=counter category=performance
+--   Transactions committed, those of statements outside of a transaction block among them.
+-- metric: transactions_rolled_back unit=count kind=counter category=performance
+--   Transactions rolled back, by the client or after an error: many of them are failing statements, see the log.
+-- metric: blocks_hit unit=count kind=counter category=performance
+--   Blocks found in shared_buffers.
+-- metric: blocks_read unit=count kind=counter category=performance
+--   Blocks that had to be asked of the operating system, which may have them cached.
+-- metric: temp_files unit=count kind=counter category=performance
+--   Temporary files made by queries that sorted or hashed more than work_mem holds.
+-- metric: temp_bytes unit=bytes kind=counter category=performance
+--   What went to those files: where it is much, find the statements and their plans before raising work_mem.
+-- metric: tuples_returned unit=count kind=counter category=performance
+--   Live rows read by sequential scans, and index entries returned by index scans.
+-- metric: tuples_fetched unit=count kind=counter category=performance
+--   Live rows fetched by index scans.
+-- metric: tuples_inserted unit=count kind=counter category=performance
+--   Rows inserted.
+-- metric: tuples_updated unit=count kind=counter category=performance
+--   Rows updated.
+-- metric: tuples_deleted unit=count kind=counter category=performance
+--   Rows deleted.
+-- metric: conflicts unit=count kind=counter category=availability
+--   Queries that recovery cancelled on a standby: see max_standby_streaming_delay and hot_standby_feedback.
 SELECT
     d.datname AS database,
     s.deadlocks,
-    coalesce(100.0 * s.blks_hit / nullif(s.blks_hit + s.blks_read, 0), 100) AS cache_hit_ratio
+    coalesce(100.0 * s.blks_hit / nullif(s.blks_hit + s.blks_read, 0), 100) AS cache_hit_ratio,
+    s.xact_commit AS transactions_committed,
+    s.xact_rollback AS transactions_rolled_back,
+    s.blks_hit AS blocks_hit,
+    s.blks_read AS blocks_read,
+    s.temp_files,
+    s.temp_bytes,
+    s.tup_returned AS tuples_returned,
+    s.tup_fetched AS tuples_fetched,
+    s.tup_inserted AS tuples_inserted,
+    s.tup_updated AS tuples_updated,
+    s.tup_deleted AS tuples_deleted,
+    s.conflicts,
+    s.stats_reset AS counted_since
 FROM pg_database AS d
 INNER JOIN pg_stat_database AS s ON d.oid = s.datid
 WHERE d.datallowconn

@@ -3,11 +3,26 @@
 -- interval: 3600
 -- timeout: 30
 -- role: primary
--- metric: invalid_indexes category=availability direction=above warning=1
+-- metric: invalid_indexes category=availability direction=above warning=0
 --   Indexes that a failed CREATE INDEX or REINDEX CONCURRENTLY has left invalid: they cost writes and serve no query.
 --   Drop or reindex them. Those being built now are left out.
 -- metric: invalid_index category=availability
 --   1 for each invalid index, at most the 20 largest.
+-- metric: unused_indexes category=performance direction=above warning=0
+--   Indexes that no query has scanned since the statistics were reset, at least 7 days ago; none that is unique or
+--   serves a constraint. Look on every standby before you drop one: its queries are counted there. One built
+--   lately counts as well.
+-- metric: unused_indexes_bytes unit=bytes kind=gauge category=capacity
+--   Disk space of all unused indexes, as of their last VACUUM or ANALYZE.
+-- metric: unused_index_bytes unit=bytes kind=gauge category=capacity
+--   Disk space of an unused index; of the 20 largest.
+-- metric: duplicate_indexes category=performance direction=above warning=0
+--   Indexes that are like another one in table, method, columns, expressions, operator classes, collations, order,
+--   options and predicate: all but one of each set can be dropped, never one that is unique or serves a constraint.
+-- metric: duplicate_indexes_bytes unit=bytes kind=gauge category=capacity
+--   Disk space of all duplicate indexes, as of their last VACUUM or ANALYZE.
+-- metric: duplicate_index_bytes unit=bytes kind=gauge category=capacity
+--   Disk space of a duplicate index; of the 20 largest.
 WITH here AS (
     SELECT d.oid FROM pg_database AS d
     WHERE d.datname = current_database()
@@ -37,8 +52,85 @@ invalid AS (
     INNER JOIN pg_namespace AS n ON x.relnamespace = n.oid
     WHERE
         NOT i.indisvalid
+        -- One of a partitioned table is invalid as long as a partition lacks it, and costs nothing.
+        AND x.relkind = 'i'
         AND x.relpersistence <> 't'
-        AND NOT EXISTS (SELECT 1 FROM in_work AS w WHERE w.oid = x.oid)
+        AND NOT EXISTS (
+            SELECT 1 FROM in_work AS w
+            WHERE w.oid = x.oid
+        )
+),
+
+-- Ready for use, and no part of a partitioned index: such a one cannot be dropped alone.
+present AS (
+    SELECT
+        n.nspname,
+        c.relname AS table_name,
+        x.relname AS index_name,
+        x.oid,
+        i.indisunique OR i.indisprimary OR i.indisexclusion OR i.indisreplident OR i.indisclustered
+        OR EXISTS (
+            SELECT 1 FROM pg_constraint AS k
+            WHERE k.conindid = x.oid
+        ) AS needed,
+        pg_stat_get_numscans(x.oid) AS scans,
+        x.relpages * current_setting('block_size')::bigint AS bytes,
+        concat_ws(
+            ' ', i.indrelid, x.relam, i.indnkeyatts, i.indkey, i.indclass, i.indcollation, i.indoption,
+            coalesce(x.reloptions::text, '-'),
+            -- Before PostgreSQL 17 these say where in the statement they stood.
+            regexp_replace(coalesce(i.indexprs::text, '-'), ':location -?[0-9]+', '', 'g'),
+            regexp_replace(coalesce(i.indpred::text, '-'), ':location -?[0-9]+', '', 'g')
+        ) AS form
+    FROM pg_index AS i
+    INNER JOIN pg_class AS x ON i.indexrelid = x.oid
+    INNER JOIN pg_class AS c ON i.indrelid = c.oid
+    INNER JOIN pg_namespace AS n ON x.relnamespace = n.oid
+    WHERE
+        i.indisvalid
+        AND x.relkind = 'i'
+        AND NOT x.relispartition
+        AND x.relpersistence <> 't'
+        AND n.nspname <> 'information_schema'
+        AND n.nspname !~ '^pg_'
+),
+
+-- Not known from statistics that are younger than a week, or where nothing is counted. A database whose statistics
+-- were never reset has them since the server has its own, since a crash at the longest.
+origin AS (
+    SELECT
+        current_setting('track_counts')::boolean
+        AND coalesce(
+            coalesce(pg_stat_get_db_stat_reset_time(h.oid), least(b.stats_reset, a.stats_reset, w.stats_reset))
+            < now() - interval '7 days', FALSE
+        ) AS known
+    FROM here AS h
+    CROSS JOIN pg_stat_bgwriter AS b
+    CROSS JOIN pg_stat_archiver AS a
+    CROSS JOIN pg_stat_wal AS w
+),
+
+unused AS (
+    SELECT
+        p.*,
+        row_number() OVER (ORDER BY p.bytes DESC, p.oid ASC) AS place
+    FROM present AS p
+    WHERE p.scans = 0 AND NOT p.needed AND (SELECT o.known FROM origin AS o)
+),
+
+ranked AS (
+    SELECT
+        p.*,
+        row_number() OVER (PARTITION BY p.form ORDER BY p.needed DESC, p.oid ASC) > 1 AND NOT p.needed AS spare
+    FROM present AS p
+),
+
+duplicate AS (
+    SELECT
+        r.*,
+        row_number() OVER (ORDER BY r.bytes DESC, r.oid ASC) AS place
+    FROM ranked AS r
+    WHERE r.spare
 )
 
 SELECT
@@ -46,8 +138,16 @@ SELECT
     NULL AS schema,
     NULL AS table,
     NULL AS index,
-    (SELECT count(*) FROM invalid AS v) AS invalid_indexes,
-    NULL::integer AS invalid_index
+    (SELECT count(*) FROM invalid) AS invalid_indexes,
+    NULL::integer AS invalid_index,
+    CASE WHEN (SELECT o.known FROM origin AS o) THEN (SELECT count(*) FROM unused) END AS unused_indexes,
+    CASE
+        WHEN (SELECT o.known FROM origin AS o) THEN (SELECT coalesce(sum(u.bytes), 0) FROM unused AS u)
+    END AS unused_indexes_bytes,
+    NULL::bigint AS unused_index_bytes,
+    (SELECT count(*) FROM duplicate) AS duplicate_indexes,
+    (SELECT coalesce(sum(d.bytes), 0) FROM duplicate AS d) AS duplicate_indexes_bytes,
+    NULL::bigint AS duplicate_index_bytes
 UNION ALL
 SELECT
     current_database() AS database,
@@ -55,6 +155,44 @@ SELECT
     v.table_name AS table,
     v.index_name AS index,
     NULL AS invalid_indexes,
-    1 AS invalid_index
+    1 AS invalid_index,
+    NULL AS unused_indexes,
+    NULL AS unused_indexes_bytes,
+    NULL AS unused_index_bytes,
+    NULL AS duplicate_indexes,
+    NULL AS duplicate_indexes_bytes,
+    NULL AS duplicate_index_bytes
 FROM invalid AS v
 WHERE v.place <= 20
+UNION ALL
+SELECT
+    current_database() AS database,
+    u.nspname AS schema,
+    u.table_name AS table,
+    u.index_name AS index,
+    NULL AS invalid_indexes,
+    NULL AS invalid_index,
+    NULL AS unused_indexes,
+    NULL AS unused_indexes_bytes,
+    u.bytes AS unused_index_bytes,
+    NULL AS duplicate_indexes,
+    NULL AS duplicate_indexes_bytes,
+    NULL AS duplicate_index_bytes
+FROM unused AS u
+WHERE u.place <= 20
+UNION ALL
+SELECT
+    current_database() AS database,
+    d.nspname AS schema,
+    d.table_name AS table,
+    d.index_name AS index,
+    NULL AS invalid_indexes,
+    NULL AS invalid_index,
+    NULL AS unused_indexes,
+    NULL AS unused_indexes_bytes,
+    NULL AS unused_index_bytes,
+    NULL AS duplicate_indexes,
+    NULL AS duplicate_indexes_bytes,
+    d.bytes AS duplicate_index_bytes
+FROM duplicate AS d
+WHERE d.place <= 20

@@ -5,20 +5,27 @@
 -- role: primary
 -- rights: all_data
 -- metric: sequence_used_percent unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   How much of its range a sequence has used, up to its own limit or that of the type of the column it fills, whichever
---   comes first; of the 20 worst. At 100 inserts fail: change the column to bigint in time.
+--   How much of its range a sequence has used, up to its own limit or that of the type of the column it fills,
+--   whichever comes first; of the 20 worst. At 100 inserts fail: change the column to bigint in time. One whose
+--   value was set with setval(..., false) counts as unused until its first nextval().
 -- metric: sequences_used_percent_max unit=% kind=gauge category=capacity direction=above warning=75 critical=90
 --   The most that any sequence of the database has used.
--- metric: sequences_unread category=availability direction=above warning=1
+-- metric: sequences_unread category=availability direction=above warning=0
 --   Sequences that were not read: locked, or beyond the 500 of one run (those with the smallest ranges go first).
 WITH filled AS (
-    SELECT d.objid AS seqrelid, d.refobjid AS relid, d.refobjsubid::integer AS attnum
+    SELECT
+        d.objid AS seqrelid,
+        d.refobjid AS relid,
+        d.refobjsubid::integer AS attnum
     FROM pg_depend AS d
     WHERE
         d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
         AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
     UNION ALL
-    SELECT d.refobjid AS seqrelid, f.adrelid AS relid, f.adnum::integer AS attnum
+    SELECT
+        d.refobjid AS seqrelid,
+        f.adrelid AS relid,
+        f.adnum::integer AS attnum
     FROM pg_depend AS d
     INNER JOIN pg_attrdef AS f ON d.objid = f.oid
     WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
@@ -68,16 +75,24 @@ candidate AS (
         AND NOT (s.seqcycle AND (t.most IS NULL OR s.seqmax <= t.most))
 ),
 
--- Each is a lock, and the server's table of locks has an end. has_sequence_privilege() is NULL for one dropped meanwhile.
+-- Each is a lock, and the server's table of locks has an end. has_sequence_privilege() is NULL for one that was
+-- dropped meanwhile.
 found AS MATERIALIZED (
     SELECT
         c.*,
-        c.place > 500 OR EXISTS (SELECT 1 FROM held AS h WHERE h.relation = c.seqrelid) AS unread,
+        c.place > 500 OR EXISTS (
+            SELECT 1 FROM held AS h
+            WHERE h.relation = c.seqrelid
+        ) AS unread,
         CASE
-            WHEN c.place > 500 OR EXISTS (SELECT 1 FROM held AS h WHERE h.relation = c.seqrelid) THEN NULL
+            WHEN c.place > 500 OR EXISTS (
+                SELECT 1 FROM held AS h
+                WHERE h.relation = c.seqrelid
+            ) THEN NULL
             WHEN has_sequence_privilege(c.seqrelid, 'SELECT')
-                THEN coalesce(pg_sequence_last_value(c.seqrelid), c.seqstart - sign(c.seqincrement)::bigint)
-        END::float8 AS last
+                -- In floating point: a start at the end of bigint's range has no neighbour in bigint.
+                THEN coalesce(pg_sequence_last_value(c.seqrelid)::float8, c.seqstart::float8 - sign(c.seqincrement))
+        END AS last
     FROM candidate AS c
 ),
 

@@ -6,7 +6,7 @@
 -- metric: table_vacuum_due_ratio direction=above warning=2
 --   Dead rows by the number that makes autovacuum start (the table's own settings win); above 2 it does not keep up.
 --   Of the 20 worst tables.
--- metric: tables_vacuum_due direction=above warning=1
+-- metric: tables_vacuum_due direction=above warning=0
 --   Tables with more than twice the dead rows that make autovacuum start.
 WITH counted AS (
     SELECT
@@ -20,7 +20,7 @@ WITH counted AS (
         * greatest(c.reltuples, 0) AS wanted,
         -- Since PostgreSQL 18; -1 is no limit.
         nullif(
-            coalesce(o.most, current_setting('autovacuum_vacuum_max_threshold', true)::float8), -1
+            coalesce(o.most, current_setting('autovacuum_vacuum_max_threshold', TRUE)::float8), -1
         ) AS most
     FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid

@@ -1,0 +1,11 @@
+-- collector: checksums
+-- scope: instance
+-- interval: 60
+-- metric: checksum_failures unit=count kind=counter category=availability direction=above warning=0 critical=0
+--   Blocks read whose checksum was wrong, by database; without a database, of the catalogs that all share. Each one
+--   is a damaged disk, memory or file: save the node, fail over, restore. None where checksums are off.
+SELECT
+    s.datname AS database,
+    s.checksum_failures,
+    s.stats_reset AS counted_since
+FROM pg_stat_database AS s

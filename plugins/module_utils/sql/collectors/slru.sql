@@ -1,0 +1,27 @@
+-- collector: slru
+-- scope: instance
+-- interval: 60
+-- metric: slru_blocks_hit unit=count kind=counter category=performance
+--   Pages of the small caches (of transactions, subtransactions, multixacts and others) that were found in memory.
+-- metric: slru_blocks_read unit=count kind=counter category=performance
+--   Pages of them that had to be read from disk: many of them are long transactions with many subtransactions or
+--   multixacts; from PostgreSQL 17 the caches can be made larger (subtransaction_buffers and others).
+-- metric: slru_blocks_written unit=count kind=counter category=performance
+--   Pages of them written to disk.
+SELECT
+    -- The names before PostgreSQL 17 are other ones.
+    CASE s.name
+        WHEN 'CommitTs' THEN 'commit_timestamp'
+        WHEN 'MultiXactMember' THEN 'multixact_member'
+        WHEN 'MultiXactOffset' THEN 'multixact_offset'
+        WHEN 'Notify' THEN 'notify'
+        WHEN 'Serial' THEN 'serializable'
+        WHEN 'Subtrans' THEN 'subtransaction'
+        WHEN 'Xact' THEN 'transaction'
+        ELSE s.name
+    END AS slru,
+    s.blks_hit AS slru_blocks_hit,
+    s.blks_read AS slru_blocks_read,
+    s.blks_written AS slru_blocks_written,
+    s.stats_reset AS counted_since
+FROM pg_stat_slru AS s

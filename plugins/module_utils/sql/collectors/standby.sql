@@ -1,0 +1,36 @@
+-- collector: standby
+-- scope: instance
+-- interval: 60
+-- role: standby
+-- metric: receiver_streaming unit=count category=availability
+--   1 while WAL streams in, 0 where the link is cut, or WAL comes from an archive only.
+-- metric: replay_lag_bytes unit=bytes category=availability direction=above warning=104857600 critical=10737418240
+--   WAL that this standby has but has not replayed yet; it knows nothing of what it was not sent.
+-- metric: replay_delay_seconds unit=s category=availability direction=above warning=30 critical=300
+--   Age of the newest transaction replayed here, 0 only while WAL streams in and all of it is replayed: with the link
+--   cut it grows. A standby fed from an archive cannot tell an idle primary from a late one.
+-- metric: replay_paused unit=count category=availability direction=above warning=0
+--   1 while replay is paused, or about to be: pg_wal_replay_resume() goes on with it.
+WITH state AS (
+    SELECT
+        pg_last_wal_replay_lsn() AS replayed,
+        greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) AS received,
+        -- The checkpoint it last restarted from, where it has replayed no transaction since it was started.
+        greatest(pg_last_xact_replay_timestamp(), c.checkpoint_time) AS data_of
+    FROM pg_control_checkpoint() AS c
+)
+
+SELECT
+    (r.status IS NOT NULL)::integer AS receiver_streaming,
+    s.received - s.replayed AS replay_lag_bytes,
+    CASE
+        WHEN r.status IS NULL OR s.replayed < greatest(s.received, r.latest_end_lsn)
+            THEN greatest(extract(EPOCH FROM clock_timestamp() - s.data_of), 0.001)
+        -- The sender is heard of every half a minute by default, be it idle: silence is a link cut without a word.
+        WHEN clock_timestamp() - r.last_msg_receipt_time > '1 minute'
+            THEN extract(EPOCH FROM clock_timestamp() - r.last_msg_receipt_time)
+        ELSE 0
+    END AS replay_delay_seconds,
+    (pg_get_wal_replay_pause_state() <> 'not paused')::integer AS replay_paused
+FROM state AS s
+LEFT JOIN pg_stat_wal_receiver AS r ON r.status = 'streaming'

@@ -1,0 +1,33 @@
+-- collector: wait_events
+-- scope: instance
+-- interval: 60
+-- metric: waiting_sessions unit=count category=performance
+--   Client sessions, and workers of their parallel queries, that run a statement now, by the type of what they wait
+--   for in this moment: 'none' uses the CPU, Lock waits for another session, LWLock for the server's own structures,
+--   IO for the disk, IPC for another process, Client for the network. The collector's own is left out.
+WITH kinds (wait_event_type) AS (
+    VALUES
+    ('none'), ('Activity'), ('BufferPin'), ('Client'), ('Extension'), ('IO'), ('IPC'), ('Lock'), ('LWLock'),
+    ('Timeout'), ('other')
+),
+
+sessions AS (
+    SELECT
+        a.pid,
+        coalesce(a.wait_event_type, 'none') AS wait_event_type
+    FROM pg_stat_activity AS a
+    WHERE
+        a.state = 'active'
+        AND a.backend_type IN ('client backend', 'parallel worker')
+        AND a.pid <> pg_backend_pid()
+)
+
+SELECT
+    k.wait_event_type,
+    count(s.pid) AS waiting_sessions
+FROM kinds AS k
+LEFT JOIN sessions AS s
+    ON
+        k.wait_event_type = s.wait_event_type
+        OR (k.wait_event_type = 'other' AND s.wait_event_type NOT IN (SELECT o.wait_event_type FROM kinds AS o))
+GROUP BY k.wait_event_type

@@ -1,0 +1,64 @@
+-- object: function pgops.metric_rates(text, timestamp with time zone, timestamp with time zone, interval)
+-- requires: counter_steps
+CREATE OR REPLACE FUNCTION pgops.metric_rates(
+    p_metric text,
+    p_from timestamptz DEFAULT now() - interval '1 hour',
+    p_to timestamptz DEFAULT now(),
+    p_step interval DEFAULT NULL
+)
+RETURNS TABLE (
+    cluster text,
+    node text,
+    database_name text,
+    schema_name text,
+    table_name text,
+    index_name text,
+    additional_info jsonb,
+    started_at timestamptz,
+    ended_at timestamptz,
+    increase double precision,
+    rate double precision
+)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+-- How fast a counter grew, by a second: over the whole time, or in steps of it. Resets, restarts and failovers are
+-- taken into account; what was counted between the last sample before one and the event itself is not known.
+DECLARE
+    found_kind text := (SELECT m.kind FROM pgops.metric AS m WHERE m.metric_name = p_metric);
+BEGIN
+    IF found_kind IS DISTINCT FROM 'counter' THEN
+        RAISE EXCEPTION '% is %', p_metric,
+            CASE WHEN found_kind IS NULL THEN 'no metric that was ever collected' ELSE 'a gauge, which has no rate' END
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'SELECT metric_name, kind FROM pgops.metrics lists them; metric_values() reads gauges.';
+    END IF;
+    IF p_step <= interval '0' THEN
+        RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY
+    SELECT
+        n.cluster, n.node, nullif(s.database_name, ''), nullif(s.schema_name, ''), nullif(s.table_name, ''),
+        nullif(s.index_name, ''), s.other, g.first_at, g.last_at, g.total,
+        g.total / extract(epoch FROM g.last_at - g.first_at)::double precision
+    FROM (
+        SELECT c.series_id, min(c.started_at) AS first_at, max(c.ended_at) AS last_at, sum(c.increase) AS total
+        FROM pgops.counter_steps(p_metric, p_from, p_to) AS c
+        GROUP BY
+            c.series_id,
+            CASE WHEN p_step IS NOT NULL THEN date_bin(p_step, c.ended_at - interval '1 microsecond', p_from) END
+    ) AS g
+    INNER JOIN pgops.series AS s ON s.series_id = g.series_id
+    INNER JOIN pgops.node AS n ON n.node_id = s.node_id
+    ORDER BY 1, 2, 3, 4, 5, 6, 7, 8;
+END
+$$;
+
+REVOKE ALL ON FUNCTION pgops.metric_rates(
+    text, timestamp with time zone, timestamp with time zone, interval
+) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.metric_rates(
+    text, timestamp with time zone, timestamp with time zone, interval
+) TO pgops, pgops_reader;

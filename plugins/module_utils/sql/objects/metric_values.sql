@@ -1,0 +1,68 @@
+-- object: function pgops.metric_values(text, timestamp with time zone, timestamp with time zone, interval)
+CREATE OR REPLACE FUNCTION pgops.metric_values(
+    p_metric text,
+    p_from timestamptz DEFAULT now() - interval '1 hour',
+    p_to timestamptz DEFAULT now(),
+    p_step interval DEFAULT NULL
+)
+RETURNS TABLE (
+    cluster text,
+    node text,
+    database_name text,
+    schema_name text,
+    table_name text,
+    index_name text,
+    additional_info jsonb,
+    started_at timestamptz,
+    ended_at timestamptz,
+    samples bigint,
+    minimum double precision,
+    average double precision,
+    maximum double precision,
+    last double precision
+)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+-- What a metric was, as it was collected: over the whole time, or in steps of it. started_at and ended_at are those of
+-- the first and the last sample.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgops.metric AS m WHERE m.metric_name = p_metric) THEN
+        RAISE EXCEPTION '% is no metric that was ever collected', p_metric
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'SELECT metric_name, kind FROM pgops.metrics lists them.';
+    END IF;
+    IF p_step <= interval '0' THEN
+        RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY
+    SELECT
+        n.cluster, n.node, nullif(s.database_name, ''), nullif(s.schema_name, ''), nullif(s.table_name, ''),
+        nullif(s.index_name, ''), s.other, min(r.collected_at), max(r.collected_at), count(*),
+        min(r.sample_values[p.place]), avg(r.sample_values[p.place]), max(r.sample_values[p.place]),
+        (array_agg(r.sample_values[p.place] ORDER BY r.collected_at DESC))[1]
+    FROM pgops.metric AS m
+    INNER JOIN pgops.series AS s ON s.metric_id = m.metric_id
+    INNER JOIN pgops.node AS n ON n.node_id = s.node_id
+    INNER JOIN pgops.shape_series AS p ON p.series_id = s.series_id
+    INNER JOIN pgops.round AS r ON r.shape_id = p.shape_id
+    WHERE
+        m.metric_name = p_metric
+        AND r.collected_at > p_from
+        AND r.collected_at <= p_to
+        AND r.sample_values[p.place] IS NOT NULL
+    GROUP BY
+        n.node_id, s.series_id,
+        CASE WHEN p_step IS NOT NULL THEN date_bin(p_step, r.collected_at - interval '1 microsecond', p_from) END
+    ORDER BY 1, 2, 3, 4, 5, 6, 7, 8;
+END
+$$;
+
+REVOKE ALL ON FUNCTION pgops.metric_values(
+    text, timestamp with time zone, timestamp with time zone, interval
+) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.metric_values(
+    text, timestamp with time zone, timestamp with time zone, interval
+) TO pgops, pgops_reader;

@@ -1,0 +1,407 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is measured inside databases, against hand-written queries and events that are provoked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from deploying import SHIPPED, deploy, target, withdraw
+from servers import Server, until
+
+from pgops.collectors import Collector, wrapped
+from pgops.rounds import samples
+from pgops.server import connect
+
+INSIDE = [
+    "table_size",
+    "table_activity",
+    "index_activity",
+    "vacuum_progress",
+    "index_health",
+    "vacuum_need",
+    "sequences",
+]
+BY_NAME = {collector.name: collector for collector in SHIPPED}
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(name="deployed", scope="module")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    withdraw(server)
+
+
+def _session(server: Server, collector: Collector, database: str) -> Any:
+    """As a collection opens it: the role `pgops`, or the server's owner who has become pg_read_all_data."""
+    who = {"role": "pg_read_all_data"} if collector.rights == "all_data" else {"user": "pgops"}
+    return connect(target(server, database=database, lock_timeout=0.1, statement_timeout=collector.timeout, **who))
+
+
+def _measure(server: Server, name: str, database: str) -> Rows:
+    """The rows of a collector, which are series of their own, each."""
+    collector = BY_NAME[name]
+    with _session(server, collector, database) as session, session.transaction():
+        session.execute("SET TRANSACTION READ ONLY")
+        rows: Rows = session.documents(wrapped(collector.query))
+    assert samples(collector, rows)
+    return rows
+
+
+def _row(rows: Rows, **labels: str | None) -> dict[str, Any]:
+    """The only row with these labels."""
+    (found,) = [row for row in rows if all(row[key] == value for key, value in labels.items())]
+    return found
+
+
+def _values(rows: Rows, metric: str, label: str) -> dict[str, Any]:
+    """All values of a metric, by a label."""
+    return {row[label]: row[metric] for row in rows if row[metric] is not None}
+
+
+def _counted(server: Server, database: str, condition: str) -> None:
+    """Wait until the statistics say so: sessions hand in what they have counted when they end."""
+    until(lambda: bool(server.value(f"SELECT {condition}", database)), f"counted: {condition}", 10)
+
+
+def test_sizes_are_exact_for_the_largest_and_estimated_for_others(deployed: Server, database: str) -> None:
+    deployed.psql(
+        """
+        CREATE SCHEMA "we""ird S";
+        CREATE TABLE "we""ird S"."Ta""b le, é" AS SELECT g, repeat('x', 99) AS t FROM generate_series(1, 2000) AS g;
+        CREATE INDEX ON "we""ird S"."Ta""b le, é" (g);
+        CREATE UNLOGGED TABLE "we""ird S".unlogged AS SELECT g FROM generate_series(1, 900) AS g;
+        DO $$BEGIN FOR n IN 1..9 LOOP
+            EXECUTE format('CREATE TABLE "we""ird S".t%s AS SELECT g FROM generate_series(1, 500) AS g', n);
+        END LOOP; END$$;
+        """,
+        database,
+    )
+    deployed.value("VACUUM", database)
+    rows = _measure(deployed, "table_size", database)
+    assert len(rows) == 11
+    exact = """SELECT pg_total_relation_size('"we""ird S"."Ta""b le, é"') / 1048576.0"""
+    row = _row(rows, database=database, schema='we"ird S', table='Ta"b le, é', part=None)
+    assert row["table_size_mb"] == pytest.approx(float(str(deployed.value(exact, database))))
+    least = deployed.value("""SELECT pg_relation_size('"we""ird S".t9') / 1048576.0""", database)
+    assert _row(rows, part="remainder")["table_size_mb"] == pytest.approx(float(str(least)))
+
+
+def test_what_happens_to_tables_and_indexes_is_counted(deployed: Server, database: str) -> None:
+    began = time.time()
+    deployed.psql(
+        """
+        CREATE TABLE "Ta""b le" (a integer PRIMARY KEY, b integer) WITH (autovacuum_enabled = off);
+        CREATE INDEX "In""dex" ON "Ta""b le" (b);
+        """,
+        database,
+    )
+    for statement in (
+        'INSERT INTO "Ta""b le" SELECT g, g FROM generate_series(1, 100) AS g',
+        'UPDATE "Ta""b le" SET b = -b WHERE a <= 10',
+        'DELETE FROM "Ta""b le" WHERE a > 95',
+        'SET enable_seqscan = off; SELECT count(*) FROM "Ta""b le" WHERE a = 7',
+        'SET enable_indexscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM "Ta""b le"',
+    ):
+        deployed.psql(statement, database)
+    _counted(deployed, database, "n_tup_del = 5 AND seq_scan > 0 AND idx_scan > 0 FROM pg_stat_user_tables")
+    row = _row(_measure(deployed, "table_activity", database), schema="public", table='Ta"b le', part=None)
+    expected = {"inserted": 100, "updated": 10, "deleted": 5}
+    assert {key: row[f"table_tuples_{key}"] for key in expected} == expected
+    assert (row["table_live_tuples"], row["table_dead_tuples"]) == (95, 15)
+    assert (row["table_last_vacuum"], row["table_last_analyze"]) == (None, None)
+    seen = "SELECT to_jsonb(s) FROM pg_stat_user_tables AS s"
+    theirs: Any = deployed.value(seen, database)
+    assert row["table_seq_scans"] == theirs["seq_scan"]
+    assert row["table_seq_tuples_read"] == theirs["seq_tup_read"]
+    assert row["table_index_scans"] == theirs["idx_scan"]
+    assert row["table_index_tuples_fetched"] == theirs["idx_tup_fetch"]
+    deployed.value('VACUUM "Ta""b le"', database)
+    deployed.value('ANALYZE "Ta""b le"', database)
+    _counted(deployed, database, "last_vacuum IS NOT NULL AND last_analyze IS NOT NULL FROM pg_stat_user_tables")
+    row = _row(_measure(deployed, "table_activity", database), table='Ta"b le')
+    for key in ("table_last_vacuum", "table_last_analyze"):
+        assert began - 1 < row[key] <= time.time() + 1
+    assert row["table_dead_tuples"] == 0
+    _check_indexes(deployed, database)
+
+
+def _check_indexes(server: Server, database: str) -> None:
+    rows = _measure(server, "index_activity", database)
+    assert {row["index"]: row["uniqueness"] for row in rows} == {'Ta"b le_pkey': "unique", 'In"dex': None}
+    for row in rows:
+        theirs: Any = server.value(
+            "SELECT to_jsonb(s) || jsonb_build_object('mb', pg_relation_size(s.indexrelid) / 1048576.0) "
+            f"FROM pg_stat_user_indexes AS s WHERE indexrelname = '{row['index']}'",
+            database,
+        )
+        ours = [row[f"index_{key}"] for key in ("scans", "tuples_read", "tuples_fetched", "size_mb")]
+        assert ours == [theirs[key] for key in ("idx_scan", "idx_tup_read", "idx_tup_fetch", "mb")]
+        assert (row["database"], row["schema"], row["table"]) == (database, "public", 'Ta"b le')
+    assert _row(rows, index='Ta"b le_pkey')["index_scans"] > 0
+
+
+def test_counters_count_since_a_reset_and_the_remainder_has_none(deployed: Server, database: str) -> None:
+    deployed.psql(
+        """
+        DO $$BEGIN FOR n IN 1..53 LOOP EXECUTE format('CREATE TABLE t%s (a integer PRIMARY KEY)', n); END LOOP; END$$;
+        INSERT INTO t53 VALUES (1), (2);
+        DELETE FROM t53 WHERE a = 1;
+        """,
+        database,
+    )
+    _counted(deployed, database, "n_tup_del = 1 FROM pg_stat_user_tables WHERE relname = 't53'")
+    deployed.value("SELECT pg_stat_reset()", database)
+    deployed.psql("INSERT INTO t52 SELECT generate_series(1, 4)", database)
+    _counted(deployed, database, "n_tup_ins = 4 FROM pg_stat_user_tables WHERE relname = 't52'")
+    rows = _measure(deployed, "table_activity", database)
+    remainder = rows.pop()
+    assert len(rows) == 50
+    gauges = {key: value for key, value in remainder.items() if value is not None}
+    expected = {"database": database, "part": "remainder", "table_live_tuples": 4, "table_dead_tuples": 0}
+    assert gauges == expected
+    reset: Any = deployed.value(
+        f"SELECT extract(EPOCH FROM now() - stats_reset) FROM pg_stat_database WHERE datname = '{database}'"
+    )
+    assert reset < 60
+    assert {row["counted_since"] for row in rows} == {rows[0]["counted_since"]}
+    same = f"SELECT stats_reset = '{rows[0]['counted_since']}' FROM pg_stat_database WHERE datname = '{database}'"
+    assert deployed.value(same) is True
+    rows = _measure(deployed, "index_activity", database)
+    assert (len(rows), rows[-1]["part"], rows[-1]["index_scans"]) == (51, "remainder", None)
+    assert rows[-1]["index_size_mb"] is not None
+
+
+def test_an_invalid_index_is_told_from_one_being_built(deployed: Server, database: str) -> None:
+    deployed.psql('CREATE TABLE "Twice" AS SELECT 1 AS a FROM generate_series(1, 2)', database)
+    assert _row(_measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
+    with deployed.connect(database) as builder, pytest.raises(psycopg.errors.UniqueViolation):
+        builder.execute('CREATE UNIQUE INDEX CONCURRENTLY "Fail""ed" ON "Twice" (a)')
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as holder:
+        holder.execute('BEGIN; LOCK TABLE "Twice" IN ROW EXCLUSIVE MODE')
+        building = threads.submit(deployed.value, 'CREATE INDEX CONCURRENTLY built ON "Twice" (a)', database)
+        present = "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass('built') AND NOT indisvalid"
+        until(lambda: deployed.value(present, database) == 1, "being built")
+        rows = _measure(deployed, "index_health", database)
+        holder.execute("ROLLBACK")
+        building.result(10)
+    assert _row(rows, index=None)["invalid_indexes"] == 1
+    named = _row(rows, invalid_index=1)
+    assert (named["database"], named["schema"], named["table"], named["index"]) == (
+        database,
+        "public",
+        "Twice",
+        'Fail"ed',
+    )
+    deployed.value('DROP INDEX "Fail""ed"', database)
+    assert _row(_measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
+
+
+DUPLICATES = """
+CREATE TABLE "Orders" (a integer PRIMARY KEY, b text COLLATE "C", c text);
+CREATE INDEX same_as_key ON "Orders" (a);
+CREATE INDEX first ON "Orders" (b, a) WHERE a > 0;
+CREATE INDEX "Se""cond" ON "Orders" (b, a) WHERE a > 0;
+CREATE INDEX other_predicate ON "Orders" (b, a) WHERE a > 1;
+CREATE INDEX other_columns ON "Orders" (a, b) WHERE a > 0;
+CREATE INDEX other_collation ON "Orders" (b COLLATE "POSIX", a) WHERE a > 0;
+CREATE INDEX other_class ON "Orders" (b text_pattern_ops, a) WHERE a > 0;
+CREATE INDEX other_order ON "Orders" (b DESC, a) WHERE a > 0;
+CREATE INDEX other_method ON "Orders" USING hash (a);
+CREATE INDEX included ON "Orders" (b) INCLUDE (a) WHERE a > 0;
+CREATE INDEX other_options ON "Orders" (b, a) WITH (fillfactor = 50) WHERE a > 0;
+CREATE INDEX upper ON "Orders" (upper(c));
+CREATE INDEX upper_again ON "Orders" (upper(c));
+CREATE INDEX lower ON "Orders" (lower(c));
+"""
+
+
+def test_duplicate_indexes_are_all_but_one_of_each_set(deployed: Server, database: str) -> None:
+    deployed.psql(DUPLICATES, database)
+    rows = _measure(deployed, "index_health", database)
+    size = "SELECT pg_relation_size('{}')"
+    expected = {
+        name: deployed.value(size.format(f'"{name}"'.replace('Se"', 'Se""')), database)
+        for name in ("same_as_key", 'Se"cond', "upper_again")
+    }
+    assert _values(rows, "duplicate_index_bytes", "index") == expected
+    whole = _row(rows, index=None)
+    assert (whole["duplicate_indexes"], whole["duplicate_indexes_bytes"]) == (
+        3,
+        sum(map(int, map(str, expected.values()))),
+    )
+    assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
+
+
+def _impatient(server: Server, database: str) -> Rows:
+    """The rows of index_health without the wait of a week: nothing can set back the clock of the statistics."""
+    collector = BY_NAME["index_health"]
+    assert collector.query.count("'7 days'") == 1
+    with _session(server, collector, database) as session:
+        rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", "'0 days'")))
+    return rows
+
+
+def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Server, database: str) -> None:
+    deployed.psql(
+        """
+        CREATE TABLE t (a integer PRIMARY KEY, b integer UNIQUE, c integer, d integer);
+        INSERT INTO t SELECT g, g, g, g FROM generate_series(1, 2000) AS g;
+        CREATE INDEX used ON t (c);
+        CREATE INDEX "Un""used" ON t (d);
+        """,
+        database,
+    )
+    assert _row(_impatient(deployed, database), index=None)["unused_indexes"] == 2
+    deployed.value("SELECT pg_stat_reset()", database)
+    deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM t WHERE c = 7", database)
+    _counted(deployed, database, "idx_scan = 1 FROM pg_stat_user_indexes WHERE indexrelname = 'used'")
+    whole = _row(_measure(deployed, "index_health", database), index=None)
+    assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
+    rows = _impatient(deployed, database)
+    size = deployed.value("""SELECT pg_relation_size('"Un""used"')""", database)
+    assert _values(rows, "unused_index_bytes", "index") == {'Un"used': size}
+    whole = _row(rows, index=None)
+    assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (1, size)
+
+
+def test_dead_rows_are_rated_by_what_autovacuum_goes_by(deployed: Server, database: str) -> None:
+    options = {"plain": "", "own": ", autovacuum_vacuum_threshold = 10, autovacuum_vacuum_scale_factor = 0"}
+    expected = {"plain": 600 / (50 + 0.2 * 1000), "own": 600 / 10}
+    if deployed.major >= 18:
+        options["limited"] = ", autovacuum_vacuum_max_threshold = 100"
+        expected["limited"] = 600 / 100
+    for name, own in options.items():
+        deployed.psql(
+            f"CREATE TABLE {name} WITH (autovacuum_enabled = off{own}) AS SELECT generate_series(1, 1000) AS a; "
+            f"ANALYZE {name}; DELETE FROM {name} WHERE a <= 600",
+            database,
+        )
+    _counted(deployed, database, f"count(*) = {len(options)} FROM pg_stat_user_tables WHERE n_dead_tup = 600")
+    rows = _measure(deployed, "vacuum_need", database)
+    ours = {row["table"]: row["table_vacuum_due_ratio"] for row in rows if row["schema"] == "public"}
+    assert ours == pytest.approx(expected)
+    assert _row(rows, table=None)["tables_vacuum_due"] == len(expected)
+    deployed.psql("VACUUM", database)
+    _counted(deployed, database, "sum(n_dead_tup) = 0 FROM pg_stat_user_tables")
+    assert _row(_measure(deployed, "vacuum_need", database), table=None)["tables_vacuum_due"] == 0
+
+
+SEQUENCES = """
+CREATE TABLE "Small" ("I d" smallserial);
+SELECT setval(pg_get_serial_sequence('"Small"', 'I d'), 31128);
+CREATE TABLE identity (a integer GENERATED ALWAYS AS IDENTITY);
+SELECT setval('identity_a_seq', 1073741824);
+CREATE SEQUENCE down INCREMENT -1 MINVALUE -200 MAXVALUE -1;
+SELECT nextval('down') FROM generate_series(1, 50);
+CREATE SEQUENCE big;
+CREATE TABLE narrow (a integer DEFAULT nextval('big'));
+SELECT setval('big', 2040109466);
+CREATE SEQUENCE last START 9223372036854775807;
+CREATE SEQUENCE first INCREMENT -1 MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807
+    START -9223372036854775808;
+CREATE SEQUENCE whole INCREMENT -1 MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807
+    START 9223372036854775807;
+CREATE SEQUENCE round MAXVALUE 10 CYCLE;
+SELECT nextval('round') FROM generate_series(1, 10);
+CREATE SEQUENCE unused MAXVALUE 10;
+CREATE SEQUENCE "Of""fi ce" MAXVALUE 10;
+SELECT setval('"Of""fi ce"', 10);
+"""
+
+
+def test_sequences_are_measured_up_to_their_own_limit_or_that_of_their_column(
+    deployed: Server, database: str
+) -> None:
+    deployed.psql(SEQUENCES, database)
+    rows = _measure(deployed, "sequences", database)
+    assert _values(rows, "sequence_used_percent", "sequence") == pytest.approx(
+        {
+            "Small_I d_seq": 95,
+            "identity_a_seq": 50,
+            "down": 25,
+            "big": 95,
+            "last": 100,
+            "first": 100,
+            "whole": 0,
+            "unused": 0,
+            'Of"fi ce': 100,
+        },
+        abs=0.01,
+    )
+    whole = _row(rows, sequence=None)
+    assert (whole["sequences_used_percent_max"], whole["sequences_unread"]) == (pytest.approx(100), 0)
+    with deployed.connect(database) as holder:
+        holder.execute("BEGIN; ALTER SEQUENCE unused MAXVALUE 11")
+        rows = _measure(deployed, "sequences", database)
+        holder.execute("ROLLBACK")
+    assert "unused" not in _values(rows, "sequence_used_percent", "sequence")
+    assert _row(rows, sequence=None)["sequences_unread"] == 1
+
+
+def test_nobody_is_waited_for_and_nobody_waits(deployed: Server, database: str) -> None:
+    deployed.psql(
+        "CREATE TABLE held (a serial PRIMARY KEY, b text); CREATE TABLE read (a serial PRIMARY KEY, b text); "
+        "CREATE TABLE built (a serial PRIMARY KEY)",
+        database,
+    )
+    found = [BY_NAME[name] for name in INSIDE]
+    with (
+        ThreadPoolExecutor() as threads,
+        deployed.connect(database) as holder,
+        deployed.connect(database) as reader,
+        _session(deployed, BY_NAME["table_size"], database) as ours,
+        _session(deployed, BY_NAME["sequences"], database) as owners,
+    ):
+        holder.execute("BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE; REINDEX INDEX built_pkey")
+        reader.execute("BEGIN; SELECT FROM read")
+        altering = threads.submit(deployed.value, "ALTER TABLE read ADD COLUMN c integer", database)
+        until(lambda: deployed.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1, "queueing")
+        with ours.transaction(), owners.transaction():
+            began = time.monotonic()
+            for collector in found:
+                session = owners if collector.rights == "all_data" else ours
+                assert samples(collector, session.documents(wrapped(collector.query)))
+            assert time.monotonic() - began < 5
+            reader.execute("ROLLBACK")
+            # Our transactions are open still, with whatever locks they have taken.
+            altering.result(5)
+
+
+SLOW = """
+CREATE FUNCTION slow(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
+    $$BEGIN PERFORM pg_catalog.pg_sleep(0.001); RETURN $1; END$$;
+CREATE TABLE many AS SELECT g AS a FROM generate_series(1, 20000) AS g;
+"""
+
+
+@pytest.mark.parametrize(
+    ("operation", "statement"),
+    [("VACUUM", "VACUUM many"), ("CREATE INDEX", "CREATE INDEX ON many (slow(a))")],
+)
+def test_maintenance_is_seen_while_it_runs(deployed: Server, database: str, operation: str, statement: str) -> None:
+    deployed.psql(SLOW, database)
+    idle = _row(_measure(deployed, "vacuum_progress", "postgres"), operation=operation)
+    assert (idle["maintenance_running"], idle["maintenance_percent"], idle["maintenance_seconds"]) == (0, None, None)
+    # An index build on the table's first block says that all blocks are done.
+    partly = "heap_blks_total > 0" if operation == "VACUUM" else "blocks_done < blocks_total"
+    view = f"pg_stat_progress_{operation.lower().replace(' ', '_')}"
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as worker:
+        worker.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
+        began = time.time()
+        running = threads.submit(worker.execute, statement.encode())
+        until(lambda: bool(deployed.value(f"SELECT {partly} FROM {view}")), "running")
+        row = _row(_measure(deployed, "vacuum_progress", "postgres"), operation=operation)
+        took = time.time() - began
+        deployed.value(f"SELECT pg_cancel_backend({worker.info.backend_pid})")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            running.result(10)
+    assert row["maintenance_running"] == 1
+    assert 0 <= row["maintenance_percent"] < 100
+    assert 0 < row["maintenance_seconds"] <= took

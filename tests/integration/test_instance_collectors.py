@@ -1,0 +1,589 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What each collector of an instance tells the agent's role, against the server's own figures and provoked events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import EVERY_MAJOR, _make
+from deploying import SHIPPED, deploy, target
+from servers import Server, until
+
+from pgops.collectors import Collector, wrapped
+from pgops.rounds import samples
+from pgops.server import connect
+
+WITHOUT_CHECKSUMS = 16
+SETTINGS = {
+    "archive_command": "true",
+    "archive_mode": "on",
+    "autovacuum": "off",
+    "max_prepared_transactions": "5",
+    "wal_level": "logical",
+}
+STANDBY = {
+    "hot_standby_feedback": "on",
+    "wal_receiver_status_interval": "1",
+    "wal_retrieve_retry_interval": "200ms",
+}
+FILL = "CREATE TABLE {} AS SELECT g, repeat('x', 100) AS filler FROM generate_series(1, 20000) AS g"
+COUNTED = {
+    "transactions_committed": "xact_commit",
+    "transactions_rolled_back": "xact_rollback",
+    "blocks_hit": "blks_hit",
+    "blocks_read": "blks_read",
+    "temp_files": "temp_files",
+    "temp_bytes": "temp_bytes",
+    "tuples_returned": "tup_returned",
+    "tuples_fetched": "tup_fetched",
+    "tuples_inserted": "tup_inserted",
+    "tuples_updated": "tup_updated",
+    "tuples_deleted": "tup_deleted",
+    "conflicts": "conflicts",
+}
+
+
+@dataclass
+class Pair:
+    """A primary and its standby, both with the agent's role."""
+
+    primary: Server
+    standby: Server
+
+
+@pytest.fixture(name="pair", scope="module", params=EVERY_MAJOR)
+def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    checksums = () if request.param == WITHOUT_CHECKSUMS else ("--data-checksums",)
+    with _make(request.param, settings=SETTINGS, initdb=checksums) as primary:
+        deploy(primary)
+        with primary.standby(STANDBY) as standby:
+            until(
+                lambda: primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1, "on"
+            )
+            yield Pair(primary, standby)
+
+
+@pytest.fixture(name="primary")
+def _primary(pair: Pair) -> Server:
+    return pair.primary
+
+
+@pytest.fixture(name="shop")
+def _shop(primary: Server) -> Iterator[str]:
+    with primary.database() as name:
+        yield name
+
+
+def applying(server: Server) -> list[Collector]:
+    """The shipped collectors of an instance that the agent's role runs on this server."""
+    recovering = bool(server.value("SELECT pg_is_in_recovery()"))
+    return [one for one in SHIPPED if one.rights == "monitor" and one.applies(server.major, recovering)]
+
+
+def rows(server: Server, name: str) -> list[dict[str, Any]]:
+    """What a collector gives: the one of that name, or its twin for older versions."""
+    (found,) = [one for one in applying(server) if one.name.split("_to_")[0] == name]
+    with connect(target(server, user="pgops")) as session:
+        given = session.documents(wrapped(found.query))
+    samples(found, given)
+    return given
+
+
+def row(server: Server, name: str, **labels: str) -> dict[str, Any]:
+    """The only row with those labels."""
+    (found,) = [one for one in rows(server, name) if labels.items() <= one.items()]
+    return found
+
+
+def own_row(server: Server, query: str) -> dict[str, Any]:
+    """The row of one of the server's own views, as the superuser."""
+    found = server.value(f"SELECT to_jsonb(found) FROM ({query}) AS found")
+    assert isinstance(found, dict)
+    return found
+
+
+@contextlib.contextmanager
+def busy(server: Server, statement: str, dbname: str = "postgres", before: str = "") -> Iterator[int]:
+    """A session that runs a statement until the end of the `with`; its process id."""
+    session = server.connect(dbname)
+    try:
+        session.execute(before.encode())
+        session.pgconn.send_query(statement.encode())
+        pid = session.pgconn.backend_pid
+        until(lambda: server.value(f"SELECT state FROM pg_stat_activity WHERE pid = {pid}") == "active", "active")
+        yield pid
+        server.value(f"SELECT pg_terminate_backend({pid}, 10000)")
+    finally:
+        session.close()
+
+
+def burn(server: Server, count: int) -> None:
+    """Use up transaction ids."""
+    with server.connect() as session:
+        for _one in range(count):
+            session.execute("SELECT pg_current_xact_id()")
+
+
+def test_every_collector_runs_on_both_roles(pair: Pair) -> None:
+    for server in (pair.primary, pair.standby):
+        collectors = applying(server)
+        assert {"activity", "slots", "xmin_horizon"} <= {one.name for one in collectors}
+        with connect(target(server, user="pgops")) as session:
+            session.execute("SET default_transaction_read_only = on")
+            for one in collectors:
+                given = session.documents(wrapped(one.query))
+                samples(one, given)  # refuses two rows with the same labels
+                for found in given:
+                    values = [found[metric.name] for metric in one.metrics]
+                    assert all(type(value) in (int, float, type(None)) for value in values), (one.name, found)
+
+
+def test_a_running_statement_is_an_active_connection(primary: Server, shop: str) -> None:
+    assert row(primary, "activity", database=shop)["active_connections"] == 0
+    with busy(primary, "SELECT pg_sleep(60)", shop):
+        assert row(primary, "activity", database=shop)["active_connections"] == 1
+
+
+def test_sizes_are_those_of_the_server(primary: Server, shop: str) -> None:
+    primary.value(FILL.format("public.one"), shop)
+    size = primary.value(f"SELECT pg_database_size('{shop}')")
+    found = row(primary, "database_size", database=shop)["database_size_mb"]
+    assert found * 1048576 == pytest.approx(size, rel=1e-9)
+
+
+def test_one_that_waits_is_a_waiting_lock(primary: Server, shop: str) -> None:
+    primary.value("CREATE TABLE public.one ()", shop)
+    with primary.connect(shop) as holder:
+        holder.execute("BEGIN; LOCK TABLE public.one")
+        with busy(primary, "LOCK TABLE public.one", shop, "BEGIN"):
+            until(lambda: row(primary, "locks", database=shop)["waiting_locks"] == 1, "waiting")
+    assert row(primary, "locks", database=shop)["waiting_locks"] == 0
+
+
+def test_prepared_transactions_age(primary: Server, shop: str) -> None:
+    primary.psql("BEGIN; CREATE TABLE public.one (); PREPARE TRANSACTION 'left'", shop)
+    try:
+        first = row(primary, "prepared_transactions", database=shop)
+        since = primary.value("SELECT extract(epoch FROM clock_timestamp() - prepared) FROM pg_prepared_xacts")
+        again = row(primary, "prepared_transactions", database=shop)
+        held = row(primary, "xmin_horizon", holder="prepared")["xmin_age"]
+        burn(primary, 5)
+        assert row(primary, "xmin_horizon", holder="prepared")["xmin_age"] == held + 5
+    finally:
+        primary.value("ROLLBACK PREPARED 'left'", shop)
+    ages = [first["oldest_prepared_transaction_seconds"], again["oldest_prepared_transaction_seconds"]]
+    assert first["prepared_transactions"] == 1
+    assert 0 < ages[0] <= float(str(since)) <= ages[1]
+    none = row(primary, "prepared_transactions", database=shop)
+    assert (none["prepared_transactions"], none["oldest_prepared_transaction_seconds"]) == (0, 0)
+    assert row(primary, "xmin_horizon", holder="prepared")["xmin_age"] == 0
+
+
+def test_ages_count_transactions(primary: Server) -> None:
+    before = row(primary, "wraparound", database="postgres")
+    burn(primary, 10)
+    after = row(primary, "wraparound", database="postgres")
+    assert after["xid_age"] == before["xid_age"] + 10
+    assert after["xid_wraparound_percent"] == pytest.approx(100 * after["xid_age"] / 2**31)
+    assert after["xid_freeze_lag_percent"] == pytest.approx(100 * after["xid_age"] / 200_000_000)
+    assert after["multixact_age"] == primary.value(
+        "SELECT mxid_age(datminmxid) FROM pg_database WHERE datname = 'postgres'"
+    )
+    assert {"template0", "template1", "pgops"} <= {found["database"] for found in rows(primary, "wraparound")}
+
+
+def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
+    primary = pair.primary
+    assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
+    primary.value("SELECT pg_create_logical_replication_slot('held', 'test_decoding')")
+    with pair.standby.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        fed = "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication"
+        until(lambda: primary.value(fed) is True, "fed back")
+        with primary.connect() as session:
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            burn(primary, 7)
+            ages = {found["holder"]: found["xmin_age"] for found in rows(primary, "xmin_horizon")}
+    primary.value("SELECT pg_drop_replication_slot('held')")
+    assert (ages["session"], ages["prepared"], ages["slot"]) == (7, 0, 0)
+    assert ages["standby"] >= 7
+    assert ages["slot_catalog"] >= 7
+
+
+def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
+    primary.value("SELECT pg_create_physical_replication_slot('behind', true)")
+    try:
+        before = row(primary, "slots", slot="behind")
+        primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 500000))")
+        after = row(primary, "slots", slot="behind")
+        kept = "SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = 'behind'"
+        assert after["slot_retained_bytes"] == primary.value(kept)
+        assert after["slot_retained_bytes"] >= before["slot_retained_bytes"] + 500_000
+        assert (after["slot_type"], after["slot_active"], after["slot_wal_status"]) == ("physical", 0, 0)
+        assert (after["slot_invalidated"], after["slot_safe_wal_bytes"]) == (0, None)
+        assert (after["slot_inactive_seconds"] is not None) == (primary.major >= 17)
+        primary.value("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        primary.value("ALTER SYSTEM SET wal_keep_size = 0")
+        primary.reload()
+        for _segment in range(3):
+            primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
+        flushed = "SELECT flush_lsn = pg_current_wal_flush_lsn() FROM pg_stat_replication"
+        until(lambda: primary.value(flushed) is True, "flushed")  # or the standby would be lost as well
+        primary.value("CHECKPOINT")
+        lost = row(primary, "slots", slot="behind")
+        assert (lost["slot_wal_status"], lost["slot_invalidated"]) == (3, 1)
+    finally:
+        primary.value("SELECT pg_drop_replication_slot('behind')")
+        primary.value("ALTER SYSTEM RESET ALL")
+        primary.reload()
+
+
+def test_wal_is_counted(primary: Server) -> None:
+    before = row(primary, "wal")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 300000))")
+    until(lambda: row(primary, "wal")["wal_bytes"] >= before["wal_bytes"] + 300_000, "counted")
+    found = row(primary, "wal")
+    own = own_row(primary, "SELECT wal_bytes, wal_records, wal_fpi, wal_buffers_full FROM pg_stat_wal")
+    assert found["wal_records"] > before["wal_records"]
+    assert all(found[name] == pytest.approx(value, rel=0.01, abs=5) for name, value in own.items())
+    assert found["counted_since"]
+
+
+def test_files_of_wal_are_those_on_disk(primary: Server) -> None:
+    found = row(primary, "wal_files")
+    files = [one for one in (primary.data_dir / "pg_wal").iterdir() if one.is_file()]
+    assert found["wal_files"] == len(files)
+    assert found["wal_size_mb"] * 1048576 == sum(one.stat().st_size for one in files)
+
+
+def test_checkpoints_are_counted_by_why_they_began(primary: Server) -> None:
+    before = row(primary, "checkpoints")
+    primary.value(FILL.format("public.checked"))
+    primary.value("CHECKPOINT")
+    until(
+        lambda: row(primary, "checkpoints")["checkpoints_requested"] == before["checkpoints_requested"] + 1, "counted"
+    )
+    after = row(primary, "checkpoints")
+    assert after["checkpoints_timed"] == before["checkpoints_timed"]
+    assert after["buffers_checkpoint"] > before["buffers_checkpoint"]
+    primary.value("DROP TABLE public.checked")
+
+
+def test_the_background_writer_is_the_servers_own(primary: Server) -> None:
+    names = ["buffers_clean", "maxwritten_clean", "buffers_alloc"]
+    names += ["buffers_backend", "buffers_backend_fsync"] if primary.major < 17 else []
+    own = f"SELECT {', '.join(names)} FROM pg_stat_bgwriter"
+    before, found, after = own_row(primary, own), row(primary, "background_writer"), own_row(primary, own)
+    assert all(before[name] <= found[name] <= after[name] for name in names)
+    assert found["buffers_alloc"] > 0
+    assert found["buffers_backend"] is None or primary.major < 17
+
+
+def test_a_slow_vacuum_is_seen_on_its_way(primary: Server, shop: str) -> None:
+    primary.value(FILL.format("public.one"), shop)
+    assert row(primary, "vacuum_progress", operation="VACUUM")["maintenance_running"] == 0
+    slow = "SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 1"
+    with busy(primary, "VACUUM public.one", shop, slow):
+        until(lambda: (row(primary, "vacuum_progress", operation="VACUUM")["maintenance_percent"] or 0) > 0, "begun")
+        found = row(primary, "vacuum_progress", operation="VACUUM")
+    assert found["maintenance_running"] == 1
+    assert 0 < found["maintenance_percent"] < 100
+    assert 0 < found["maintenance_seconds"] < 60
+
+
+def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> None:
+    with primary.connect(shop) as session, contextlib.suppress(psycopg.errors.DivisionByZero):
+        session.execute("SET work_mem = '64kB'")
+        session.execute(FILL.format("public.one").encode())
+        session.execute("CREATE INDEX ON public.one (filler)")
+        session.execute("SELECT 1 / 0")
+    own = f"SELECT * FROM pg_stat_database WHERE datname = '{shop}'"
+    until(lambda: own_row(primary, own)["xact_rollback"] == 1, "counted")
+    found, seen = row(primary, "database_activity", database=shop), own_row(primary, own)
+    assert found["deadlocks"] == seen["deadlocks"] == 0
+    assert found["cache_hit_ratio"] == pytest.approx(100 * seen["blks_hit"] / (seen["blks_hit"] + seen["blks_read"]))
+    for name, column in COUNTED.items():
+        assert found[name] == seen[column], name
+    assert 20000 <= found["tuples_inserted"] < 20100  # a few in the catalogs
+    assert found["temp_files"] > 0
+    assert found["temp_bytes"] > 100_000
+    assert (found["transactions_committed"] > 1, found["transactions_rolled_back"]) == (True, 1)
+    primary.value("SELECT pg_stat_reset()", shop)
+    until(lambda: row(primary, "database_activity", database=shop)["tuples_inserted"] == 0, "reset")
+    again = row(primary, "database_activity", database=shop)["counted_since"]
+    assert again is not None
+    assert again != found["counted_since"]
+
+
+def test_sessions_are_counted_by_state(primary: Server, shop: str) -> None:
+    states = ("active", "idle", "idle in transaction", "other")
+    with primary.connect(shop), primary.connect(shop) as failed, busy(primary, "SELECT pg_sleep(60)", shop):
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            failed.execute("BEGIN; SELECT 1 / 0")
+        with primary.connect(shop) as untracked:
+            untracked.execute("SET track_activities = off")
+            found = {
+                state: row(primary, "connections", database=shop, state=state)["connections"] for state in states
+            }
+    assert found == {"active": 1, "idle": 1, "idle in transaction": 1, "other": 1}
+
+
+def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> None:
+    def used() -> float:
+        (found,) = [one for one in rows(primary, "connections") if one["connections_used_percent"] is not None]
+        return float(found["connections_used_percent"])
+
+    clients = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    until(lambda: primary.value(clients) == 1, "alone")
+    # Of 50, 3 are reserved for superusers; the collector's own session is one of those used.
+    assert used() == pytest.approx(100 / 47)
+    with contextlib.ExitStack() as sessions:
+        for _one in range(9):
+            sessions.enter_context(primary.connect())
+        assert used() == pytest.approx(1000 / 47)
+
+
+def test_transactions_age_but_for_dumps(primary: Server, shop: str) -> None:
+    names = [f"longest_{what}_seconds" for what in ("transaction", "idle_in_transaction", "statement")]
+
+    def longest() -> list[float]:
+        found = row(primary, "transactions", database=shop)
+        return [found[name] for name in names]
+
+    assert longest() == [0, 0, 0]
+    with primary.connect(shop, application_name="pg_dump") as dump:
+        dump.execute("BEGIN; SELECT 1")
+        transaction, idle, statement = longest()
+        assert (transaction, statement) == (0, 0)
+        assert 0 < idle < 60
+    with primary.connect(shop) as client:
+        client.execute("BEGIN; SELECT pg_sleep(0.3)")
+        transaction, idle, statement = longest()
+        assert statement == 0
+        assert 0 < idle < transaction - 0.29 < 60
+    with busy(primary, "SELECT pg_sleep(60)", shop):
+        transaction, idle, statement = longest()
+        assert idle == 0
+        assert 0 < statement == pytest.approx(transaction, abs=0.05)
+
+
+def test_maintenance_is_a_statement_but_no_long_transaction(primary: Server, shop: str) -> None:
+    primary.value(FILL.format("public.one"), shop)
+    with busy(primary, "VACUUM public.one", shop, "SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 1"):
+        until(lambda: primary.value("SELECT count(*) FROM pg_stat_progress_vacuum") == 1, "begun")
+        found = row(primary, "transactions", database=shop)
+    assert found["longest_transaction_seconds"] == 0
+    assert found["longest_statement_seconds"] > 0
+
+
+def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> None:
+    assert row(primary, "blocking", database=shop) == {
+        "database": shop,
+        "blocked_sessions": 0,
+        "longest_lock_wait_seconds": 0,
+    }
+    primary.value("CREATE TABLE public.one ()", shop)
+    lock = "LOCK TABLE public.one"
+    with primary.connect(shop) as holder:
+        holder.execute(f"BEGIN; {lock}".encode())
+        with busy(primary, lock, shop, "BEGIN"), busy(primary, lock, shop, "BEGIN"):
+            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 2, "waiting")
+            until(lambda: row(primary, "blocking", database=shop)["longest_lock_wait_seconds"] > 0.3, "waited")
+            waited = "SELECT extract(epoch FROM clock_timestamp() - min(waitstart)) FROM pg_locks"
+            found = row(primary, "blocking", database=shop)["longest_lock_wait_seconds"]
+            assert found <= float(str(primary.value(waited))) < found + 5
+    assert row(primary, "blocking", database=shop)["blocked_sessions"] == 0
+
+
+def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
+    primary, name = pair.primary, pair.standby.directory.name
+    (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
+    assert connected["standbys_connected"] == 1
+    until(lambda: row(primary, "replication", standby=name)["replication_lag_bytes"] == 0, "caught up")
+    assert row(primary, "replication", standby=name)["replication_lag_seconds"] == 0
+    pair.standby.value("SELECT pg_wal_replay_pause()")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 400000))")
+    until(lambda: row(primary, "replication", standby=name)["replication_flush_lag_bytes"] == 0, "flushed")
+    sent = row(primary, "replication", standby=name)
+    until(lambda: row(pair.standby, "standby")["replay_lag_bytes"] >= 400_000, "received")
+    behind = row(pair.standby, "standby")
+    pair.standby.value("SELECT pg_wal_replay_resume()")
+    assert (sent["replication_send_lag_bytes"], sent["replication_write_lag_bytes"]) == (0, 0)
+    assert 400_000 <= sent["replication_lag_bytes"] < 10_000_000
+    assert (behind["receiver_streaming"], behind["replay_paused"]) == (1, 1)
+    assert behind["replay_delay_seconds"] > 0
+    until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+    caught = row(pair.standby, "standby")
+    assert (caught["replay_lag_bytes"], caught["replay_paused"]) == (0, 0)
+
+
+def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:
+    primary = pair.primary
+    primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
+    session = psycopg.connect(primary.dsn(shop, replication="database", application_name="fed"), autocommit=True)
+    try:
+        session.pgconn.send_query(
+            b"START_REPLICATION SLOT fed LOGICAL 0/0 (proto_version '1', publication_names 'none')"
+        )
+        streaming = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'fed' AND state = 'streaming'"
+        until(lambda: primary.value(streaming) == 1, "streaming")
+        (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
+        assert row(primary, "replication", standby="fed")["replication_send_lag_bytes"] is not None
+        assert connected["standbys_connected"] == 1
+    finally:
+        session.close()
+        until(
+            lambda: primary.value("SELECT active FROM pg_replication_slots WHERE slot_name = 'fed'") is False, "off"
+        )
+        primary.value("SELECT pg_drop_replication_slot('fed')", shop)
+
+
+def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:
+    primary, standby = row(pair.primary, "server"), row(pair.standby, "server")
+    assert (primary["server_in_recovery"], standby["server_in_recovery"]) == (0, 1)
+    assert primary["settings_pending_restart"] == 0
+    age = "SELECT extract(epoch FROM now() - pg_postmaster_start_time())"
+    assert primary["server_uptime_seconds"] == pytest.approx(float(str(pair.primary.value(age))), abs=5)
+    assert primary["server_uptime_seconds"] > standby["server_uptime_seconds"] > 0
+    pair.primary.value("ALTER SYSTEM SET max_connections = 60")
+    pair.primary.reload()
+    assert row(pair.primary, "server")["settings_pending_restart"] == 1
+    pair.primary.value("ALTER SYSTEM RESET max_connections")
+    pair.primary.reload()
+    assert row(pair.primary, "server")["settings_pending_restart"] == 0
+
+
+def test_the_delay_grows_once_the_link_is_cut(pair: Pair) -> None:
+    standby = pair.standby
+    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+    pair.primary.stop("immediate")
+    try:
+        until(lambda: row(standby, "standby")["receiver_streaming"] == 0, "cut off")
+        first, second = row(standby, "standby"), row(standby, "standby")
+        assert 0 < first["replay_delay_seconds"] < second["replay_delay_seconds"] < 120
+        standby.stop()
+        standby.start()  # it has replayed no transaction since
+        third = row(standby, "standby")
+        assert (third["receiver_streaming"], third["replay_lag_bytes"]) == (0, 0)
+        assert third["replay_delay_seconds"] > second["replay_delay_seconds"]
+    finally:
+        pair.primary.start()
+    until(lambda: row(standby, "standby")["receiver_streaming"] == 1, "streaming")
+
+
+def test_damage_is_a_checksum_failure(primary: Server) -> None:
+    if primary.major == WITHOUT_CHECKSUMS:
+        assert {found["checksum_failures"] for found in rows(primary, "checksums")} == {None}
+        return
+    primary.value(FILL.format("public.damaged"))
+    path = primary.data_dir / str(primary.value("SELECT pg_relation_filepath('public.damaged')"))
+    primary.stop()
+    with path.open("r+b") as file:
+        file.seek(8192 + 4000)
+        file.write(b"damage")
+    primary.start()
+    before = row(primary, "checksums", database="postgres")["checksum_failures"]
+    with pytest.raises(psycopg.errors.DataCorrupted):
+        primary.value("SELECT count(*) FROM public.damaged")
+    until(lambda: row(primary, "checksums", database="postgres")["checksum_failures"] == before + 1, "counted")
+    (shared,) = [found for found in rows(primary, "checksums") if found["database"] is None]
+    assert (before, shared["checksum_failures"]) == (0, 0)
+    primary.value("DROP TABLE public.damaged")
+
+
+def test_archiving_that_fails_and_recovers(pair: Pair) -> None:
+    primary = pair.primary
+    before = row(primary, "archiver")
+    primary.value("ALTER SYSTEM SET archive_command = 'false'")
+    primary.reload()
+    switch = "SELECT pg_logical_emit_message(true, 'test', 'x'); SELECT pg_switch_wal()"
+    until(lambda: row(primary, "archiver")["archive_ready_segments"] == 0, "emptied")
+    for _segment in range(2):
+        primary.psql(switch)
+    until(lambda: row(primary, "archiver")["archive_failing"] == 1, "failing")
+    failing = row(primary, "archiver")
+    primary.value("ALTER SYSTEM RESET archive_command")
+    primary.reload()
+    assert failing["archive_failures"] > before["archive_failures"]
+    assert failing["archive_ready_segments"] == 2
+    primary.psql(switch)
+    until(lambda: row(primary, "archiver")["archived_segments"] >= failing["archived_segments"] + 3, "archived")
+    until(lambda: row(primary, "archiver")["archive_ready_segments"] == 0, "emptied")
+    found, standby = row(primary, "archiver"), row(pair.standby, "archiver")
+    assert found["archive_failing"] == 0
+    assert 0 < found["archive_age_seconds"] < 60
+    # Its archive_mode is the same, but it archives nothing.
+    assert (standby["archive_failing"], standby["archive_age_seconds"], standby["archive_ready_segments"]) == (
+        None,
+    ) * 3
+
+
+def test_sessions_wait_for_something_or_work(primary: Server, shop: str) -> None:
+    def waiting() -> dict[str, int]:
+        return {
+            found["wait_event_type"]: found["waiting_sessions"]
+            for found in rows(primary, "wait_events")
+            if found["waiting_sessions"]
+        }
+
+    assert waiting() == {}
+    spin = "DO $$BEGIN LOOP NULL; END LOOP; END$$"
+    lock = "SELECT pg_advisory_lock(1)"
+    with primary.connect(shop) as holder:
+        holder.execute(lock)
+        with busy(primary, "SELECT pg_sleep(60)", shop), busy(primary, spin, shop), busy(primary, lock, shop):
+            until(lambda: waiting() == {"Timeout": 1, "none": 1, "Lock": 1}, "waiting")
+
+
+def test_small_caches_are_named_alike_in_every_version(primary: Server) -> None:
+    names = {"commit_timestamp", "multixact_member", "multixact_offset", "notify", "serializable", "subtransaction"}
+    before = {found["slru"]: found for found in rows(primary, "slru")}
+    assert set(before) == names | {"transaction", "other"}
+    primary.value("SELECT pg_stat_reset_slru(NULL)")
+    with primary.connect() as session:
+        session.execute("LISTEN here")
+        session.execute("NOTIFY here")
+
+    def used() -> bool:
+        return sum(row(primary, "slru", slru="notify")[f"slru_blocks_{kind}"] for kind in ("hit", "written")) > 0
+
+    until(used, "counted")
+    assert row(primary, "slru", slru="notify")["counted_since"] != before["notify"]["counted_since"]
+
+
+def test_io_is_the_servers_own(primary: Server, shop: str) -> None:
+    if primary.major < 16:
+        assert "io" not in {one.name for one in applying(primary)}
+        return
+    bulk = {"backend_type": "client backend", "object": "relation", "context": "bulkwrite"}
+    size = "write_bytes" if primary.major >= 18 else "writes * op_bytes"
+    own = f"SELECT extends, writes, hits, {size} AS write_bytes FROM pg_stat_io WHERE backend_type = 'client backend'"
+    own += " AND object = 'relation' AND context = 'bulkwrite'"
+    before = own_row(primary, own)
+    primary.value(FILL.format("public.one"), shop)
+    until(lambda: own_row(primary, own)["extends"] > before["extends"], "counted")
+    seen, found = own_row(primary, own), row(primary, "io", **bulk)
+    assert {name: found[f"io_{name}"] for name in seen} == seen
+    assert seen["write_bytes"] >= seen["writes"] * 8192 > 0
+    assert found["io_write_time_ms"] is None  # track_io_timing is off
+    primary.value("SELECT pg_stat_reset_shared('io')")
+    again = own_row(primary, "SELECT max(stats_reset) AS since FROM pg_stat_io")["since"]
+    assert again != found["counted_since"]
+    assert {one["counted_since"] for one in rows(primary, "io")} <= {again}
+
+
+def test_roles_that_may_log_in(primary: Server) -> None:
+    before = row(primary, "roles")
+    assert (before["superusers"], before["expired_login_roles"]) == (1, 0)
+    primary.value("CREATE ROLE one SUPERUSER LOGIN; CREATE ROLE two SUPERUSER; CREATE ROLE three LOGIN")
+    primary.value("ALTER ROLE three VALID UNTIL '2001-01-01'")
+    found = row(primary, "roles")
+    primary.value("DROP ROLE one, two, three")
+    assert (found["superusers"], found["expired_login_roles"]) == (2, 1)
+    assert found["login_roles"] == before["login_roles"] + 2

@@ -1,0 +1,187 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Counters read as rates, over whatever happens to the server that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from deploying import collect, deploy
+from servers import Server, until
+
+from pgops import collectors
+from pgops.runs import Runs
+
+SCANS = collectors.parse(
+    """-- collector: scans
+-- scope: database
+-- interval: 1
+-- metric: scans kind=counter
+-- metric: rows_read kind=counter
+-- metric: rows_there
+SELECT current_database() AS database, schemaname AS schema, relname AS table, seq_scan AS scans,
+       seq_tup_read AS rows_read, n_live_tup AS rows_there,
+       (SELECT stats_reset FROM pg_stat_database WHERE datname = current_database()) AS counted_since
+FROM pg_stat_user_tables WHERE schemaname = 'public'
+""",
+    "scans.sql",
+)
+COMMITS = collectors.parse(
+    """-- collector: commits
+-- interval: 1
+-- metric: commits kind=counter
+SELECT datname AS database, xact_commit AS commits, stats_reset AS counted_since
+FROM pg_stat_database WHERE datname = 'shop'
+""",
+    "commits.sql",
+)
+ARCHIVED = collectors.parse(
+    """-- collector: archived
+-- interval: 1
+-- metric: failures kind=counter
+SELECT failed_count AS failures, stats_reset AS counted_since FROM pg_stat_archiver
+""",
+    "archived.sql",
+)
+
+
+class Counted:
+    """A server with two tables in the database `shop`, and what its agent remembers."""
+
+    def __init__(self, server: Server, state: Path) -> None:
+        self.server, self.state, self.runs = server, state, Runs()
+        self.seen = 0
+
+    def scan(self, times: int, table: str = "a") -> None:
+        """Read a table so many times, and wait until the server has counted that."""
+        count = f"SELECT coalesce(seq_scan, 0) FROM pg_stat_user_tables WHERE relname = '{table}'"
+        before = int(str(self.server.value(count, "shop")))
+        with self.server.connect("shop") as session:
+            for _time in range(times):
+                session.execute(f"SELECT count(*) FROM public.{table}".encode())
+        until(lambda: int(str(self.server.value(count, "shop"))) >= before + times, "counted")
+
+    def collect(self) -> None:
+        self.runs.last.clear()  # all are due, however little time has passed
+        outcome = collect(self.server, self.state, found=[SCANS, COMMITS, ARCHIVED], runs=self.runs)
+        assert outcome["errors"] == []
+
+    def increase(self, table: str = "a", metric: str = "scans") -> float:
+        """What the function says of the table's counter, over all there is."""
+        rates = f"SELECT increase FROM pgops.metric_rates('{metric}') WHERE table_name = '{table}'"
+        return float(str(self.server.value(rates, "pgops")))
+
+
+@pytest.fixture(name="counted")
+def _counted(major: int, new_server: Callable[..., Server], tmp_path: Path) -> Counted:
+    server = new_server(major, settings={"autovacuum": "off"}).start()
+    deploy(server)
+    server.value("CREATE DATABASE shop")
+    for table in ("a", "b"):
+        server.value(f"CREATE TABLE public.{table} AS SELECT g FROM generate_series(1, 100) AS g", "shop")
+    return Counted(server, tmp_path)
+
+
+def _reset(server: Server, call: str) -> None:
+    before = server.value("SELECT stats_reset FROM pg_stat_database WHERE datname = 'shop'")
+    server.value(f"SELECT {call}", "shop")
+    changed = "SELECT stats_reset FROM pg_stat_database WHERE datname = 'shop'"
+    until(lambda: server.value(changed) != before, "reset")
+
+
+def test_what_was_counted_is_counted_over_resets_restarts_and_crashes(counted: Counted) -> None:
+    with counted.server.connect("shop") as session:  # it has lived for a while
+        for _commit in range(500):
+            session.execute("SELECT 1")
+    counted.scan(5)
+    counted.collect()
+    counted.scan(3)
+    counted.collect()
+    assert counted.increase() == 3
+    # A reset after which the counter has already gone further than it was before.
+    _reset(counted.server, "pg_stat_reset()")
+    counted.scan(20)
+    counted.collect()
+    assert counted.increase() == 23
+    # One table's counters are reset: the other's go on.
+    counted.scan(7, "b")
+    counted.collect()
+    assert counted.increase("b") == 7
+    _reset(counted.server, "pg_stat_reset_single_table_counters('public.a'::regclass)")
+    counted.scan(2)
+    counted.scan(1, "b")
+    counted.collect()
+    assert (counted.increase(), counted.increase("b")) == (25, 8)
+    # A clean restart loses nothing.
+    counted.server.stop()
+    counted.server.start()
+    counted.scan(4)
+    counted.collect()
+    assert (counted.increase(), counted.increase("b")) == (29, 8)
+    # A crash loses everything, and more is counted afterwards than was before.
+    counted.server.value("CHECKPOINT")  # or the last samples are lost as well: nobody waits for them to be on disk
+    counted.server.kill()
+    counted.server.start()
+    counted.scan(40)
+    counted.collect()
+    assert (counted.increase(), counted.increase(metric="rows_read")) == (69, 6900)
+
+
+def test_statistics_of_the_whole_server_that_are_reset_are_no_leap_of_all_others(counted: Counted) -> None:
+    counted.scan(50)
+    counted.collect()
+    for kind in ("bgwriter", "archiver", "wal"):
+        counted.server.value(f"SELECT pg_stat_reset_shared('{kind}')")
+    counted.scan(1)
+    counted.collect()
+    assert counted.increase() == 1
+
+
+def test_rates_and_values_come_in_steps(counted: Counted) -> None:
+    insert = "INSERT INTO pgops.system_metrics (metric_name, metric_kind, metric_value, collected_at) VALUES {}"
+    rows = ", ".join(
+        f"('{name}', '{kind}', {value}, '2026-01-01 00:00Z'::timestamptz + interval '{minute} min')"
+        for minute in range(11)
+        for name, kind, value in (("done", "counter", 60 * minute), ("level", "gauge", minute))
+    )
+    server = counted.server
+    server.value(insert.format(rows), "pgops")
+    window = "'2026-01-01 00:00Z', '2026-01-01 00:10Z'"
+    assert server.value(f"SELECT array_agg(rate) FROM pgops.metric_rates('done', {window})", "pgops") == [1.0]
+    stepped = f"SELECT array_agg(increase ORDER BY started_at) FROM pgops.metric_rates('done', {window}, '5 min')"
+    assert server.value(stepped, "pgops") == [300.0, 300.0]
+    select = (
+        "SELECT array_agg(ARRAY[samples, minimum, average, maximum, last] ORDER BY started_at) "
+        f"FROM pgops.metric_values('level', {window}, '5 min')"
+    )
+    assert server.value(select, "pgops") == [[5.0, 1.0, 3.0, 5.0, 5.0], [5.0, 6.0, 8.0, 10.0, 10.0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("metric_rates('level')", "a gauge, which has no rate"),
+        ("metric_rates('nothing')", "no metric that was ever collected"),
+        ("metric_values('nothing')", "no metric that was ever collected"),
+        ("metric_values('level', p_step => '0')", "leads nowhere"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(server: Server, call: str, said: str) -> None:
+    deploy(server)
+    server.value("INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES ('level', 1)", "pgops")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
+        server.value(f"SELECT count(*) FROM pgops.{call}", "pgops")
+
+
+def test_readers_may_ask(server: Server) -> None:
+    deploy(server)
+    reader: dict[str, Any] = {}
+    with server.connect("pgops") as session:
+        session.execute("SET ROLE pgops_reader")
+        for ask in ("recent_rates", "metrics", "metric_values('level')"):
+            reader[ask] = session.execute(f"SELECT count(*) FROM pgops.{ask}".encode()).fetchone()
+    assert reader["metrics"][0] > 0
