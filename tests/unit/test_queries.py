@@ -95,6 +95,7 @@ def test_coverage_is_whole_only_where_nothing_can_be_missing() -> None:
     """2000 ms were spent in statements, 500 of them in those that are known."""
     then, now = counted(5, 100.0), counted(8, 600.0)
     assert calls_of(then, now) == (3, 100)
+    assert calls_of(counted(9, 100.0), now) == (8, 30)
     assert calls_of(then, now, evicted=1) == (3, 25)
     assert calls_of(then, now, reset_at="later") == (3, 25)
     assert calls_of(then, now, evicted=None) == (3, 25)

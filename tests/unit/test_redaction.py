@@ -88,6 +88,7 @@ def test_no_secret_survives(statement: str, quote, secret: str, gap: str, cut: i
         "/* hunter2 */ ALTER ROLE bob PASSWORD 'x'",
         "DO $$BEGIN EXECUTE 'ALTER ROLE bob PASSWORD ''hunter2'''; END$$",
         "SELECT 1 FROM t WHERE url = 'postgresql://bob:hunter2@host/db'",
+        "SET /* ; */ app.key = 'hunter2'",
         "CREATE/**/USER/**/MAPPING FOR bob SERVER s OPTIONS (p 'hunter2')",
     ],
 )
