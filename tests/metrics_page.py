@@ -1,0 +1,53 @@
+"""docs/metrics.md, made of what the collectors say of themselves.
+
+python tests/metrics_page.py          write it
+"""
+
+from __future__ import annotations
+
+import sys
+
+import artifact
+
+PAGE = artifact.ROOT / "docs" / "metrics.md"
+FOLDER = artifact.ROOT / "plugins" / "module_utils" / "sql" / "collectors"
+HEAD = """# Metrics
+
+What the collectors measure, as their files say; `python tests/metrics_page.py` makes this page of them. A
+collector of scope `database` runs in every database. `inspect` stands where the server's own user runs it, since the
+agent may not read that. 1 MB is 1048576 bytes. A counter counts since its statistics were reset: read it by
+`pgops.metric_rates()`. What is not known has no value, rather than 0.
+
+"""
+
+
+def page() -> str:
+    """The page as it should be."""
+    artifact.link_library()
+    sys.path.insert(0, str(artifact.BUILD / "lib"))
+    from pgops import collectors
+
+    found = [collectors.parse(path.read_text(), path.name) for path in sorted(FOLDER.glob("*.sql"))]
+    return HEAD + "\n".join(_section(one) for one in [*found, collectors.OWN])
+
+
+def _section(collector) -> str:  # type: ignore[no-untyped-def]
+    said = [f"Scope {collector.scope}", f"every {collector.interval} s"]
+    said += [] if collector.role == "any" else [f"{collector.role}s"]
+    said += [f"PostgreSQL {collector.oldest} and newer"] if collector.oldest else []
+    said += [f"PostgreSQL {collector.newest} and older"] if collector.newest < 999 else []
+    said += ["`inspect`"] if collector.rights == "all_data" else []
+    table = ["| metric | unit | kind | warning, critical | |", "|---|---|---|---|---|"]
+    table += [_row(metric) for metric in collector.metrics]
+    return "\n".join([f"## {collector.name}", "", f"{', '.join(said)}.", "", *table, ""])
+
+
+def _row(metric) -> str:  # type: ignore[no-untyped-def]
+    given = [f"{value:g}" for value in (metric.warning, metric.critical) if value is not None]
+    thresholds = f"{metric.direction or 'above'} {', '.join(given)}" if given else ""
+    text = metric.help.replace("|", "\\|")
+    return f"| `{metric.name}` | {metric.unit} | {metric.kind} | {thresholds} | {text} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
