@@ -1,9 +1,10 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a round of the six metrics costs the server, with few tables and with many."""
+"""What the collectors cost the server at their intervals, with few tables and with many."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,9 +14,11 @@ from figures import Figures
 from servers import Server
 
 from pgops.collectors import wrapped
-from pgops.server import connect
+from pgops.server import Session, connect
 
-REPEATS = 9
+REPEATS = 5
+LEAST = 0.2
+"""Seconds of processor time that a measurement takes at the least: the kernel counts in hundredths."""
 MANY = (
     "DO $$BEGIN FOR n IN {} LOOP "
     "EXECUTE format('CREATE TABLE public.t%s (a integer PRIMARY KEY, b text)', n); END LOOP; END$$"
@@ -23,13 +26,13 @@ MANY = (
 
 
 def measure() -> Figures:
-    """Milliseconds of all collectors that run every minute, and of those that run more rarely."""
-    figures = Figures("collect", "milliseconds of one round of all collectors, one database of so many tables")
+    """Processor time of the server for all collectors, in % of a core, and milliseconds of a whole collection."""
+    figures = Figures("collect", "% of a core for all collectors at their intervals, and milliseconds of the largest")
     for major in (15, 18):
         with Server.create(major, settings={"max_locks_per_transaction": "1024"}) as server:
             deploy(server)
             made = 0
-            for tables in (100, 10_000):
+            for tables in (1_000, 10_000):
                 for start in range(made + 1, tables + 1, 500):
                     server.value(MANY.format(f"{start}..{min(start + 499, tables)}"))
                 made = tables
@@ -39,20 +42,46 @@ def measure() -> Figures:
 
 
 def _rounds(server: Server, case: str, figures: Figures) -> None:
-    with connect(target(server, user="pgops")) as session:
+    sessions = {
+        "monitor": connect(target(server, user="pgops")),
+        "all_data": connect(target(server, role="pg_read_all_data")),
+    }
+    try:
         for _repeat in range(REPEATS):
-            spent = {"each minute": 0.0, "each five minutes": 0.0}
-            for collector in SHIPPED:
-                began = time.perf_counter()
-                session.documents(wrapped(collector.query))
-                kind = "each minute" if collector.interval <= 60 else "each five minutes"
-                spent[kind] += (time.perf_counter() - began) * 1000
-            for kind, milliseconds in spent.items():
-                figures.add(f"{case}, queries of {kind}", "ours", milliseconds)
+            spent = {
+                one.name: _processor(sessions[one.rights], wrapped(one.query))
+                for one in SHIPPED
+                if one.applies(server.major, in_recovery=False)
+            }
+            shares = {one.name: 100 * spent[one.name] / one.interval for one in SHIPPED if one.name in spent}
+            figures.add(f"{case}, % of a core", "ours", sum(shares.values()))
+            for name in sorted(spent, key=lambda name: -shares[name])[:3]:
+                figures.add(f"{case}, {name}, ms", "ours", spent[name] * 1000)
+    finally:
+        for session in sessions.values():
+            session.close()
     with tempfile.TemporaryDirectory() as state:
         for _repeat in range(REPEATS):
             began = time.perf_counter()
             outcome = collect(server, Path(state))
-            figures.add(f"{case}, a collection of all, stored", "ours", (time.perf_counter() - began) * 1000)
+            figures.add(f"{case}, a collection of all, stored, ms", "ours", (time.perf_counter() - began) * 1000)
             if outcome["errors"]:
                 raise RuntimeError(f"{case}: {outcome['errors']}")
+
+
+def _processor(session: Session, query: str) -> float:
+    """Seconds of processor time that the server takes for a query."""
+    process = Path(f"/proc/{session.connection.info.backend_pid}/stat")
+    session.documents(query)
+    count, began, ended = 0, _ticks(process), 0
+    while ended - began < LEAST * os.sysconf("SC_CLK_TCK") and count < 200:
+        session.documents(query)
+        count += 1
+        ended = _ticks(process)
+    return (ended - began) / os.sysconf("SC_CLK_TCK") / count
+
+
+def _ticks(process: Path) -> int:
+    """User and system time of a process, in ticks."""
+    fields = process.read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

@@ -24,6 +24,7 @@ import pythons  # noqa: E402
 import reports  # noqa: E402
 import rounds  # noqa: E402
 import segments  # noqa: E402
+import storage  # noqa: E402
 from figures import Figures  # noqa: E402
 
 BUILD = ROOT / "build" / "bench"
@@ -38,6 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         benchmarks: dict[str, Callable[[], Figures]] = {
             "collect": rounds.measure,
+            "storage": storage.measure,
             "facts": lambda: reports.measure(venv, Path(work)),
             "archive": segments.measure,
             "deploy": lambda: deployments.measure(venv),
