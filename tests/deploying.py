@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "password": None,
     "passfile": None,
     "retention_days": 30,
+    "max_size_mb": 10240,
     "thresholds": {},
     "collectors": [],
     "rehearse": False,

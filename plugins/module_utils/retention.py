@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Partitions of the days to come are made, those older than the retention dropped, one a transaction."""
+"""Partitions of the days to come are made, those older than the retention, or without room, dropped one by one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .errors import PgOpsError
 from .server import connect
 
 EXPIRED = "SELECT e.expired FROM pgops.expired_partitions() AS e (expired)"
+OVERSIZED = "SELECT o.day FROM pgops.oversized_partitions() AS o (day)"
 
 
 def maintain(configuration: Configuration) -> dict[str, Any]:
@@ -30,6 +31,9 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
             result["created"] = session.value("SELECT pgops.maintain_partitions(7)")
         # Dropping a day locks the parent for a moment: rather an hour later than behind a long query.
         session.execute("SET lock_timeout = '2s'")
+        early: set[Any] = set()
+        with _noted(errors, "the store's size cannot be looked at"):
+            early = {row["day"] for row in session.rows(OVERSIZED)}
         expired = []
         with _noted(errors, "expired days cannot be listed"):
             expired = [row["expired"] for row in session.rows(EXPIRED)]
@@ -38,6 +42,9 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
             with _noted(errors, f"{partition} cannot be dropped"):
                 session.value("SELECT pgops.drop_partition(%s)", [partition])
                 dropped.append(str(partition))
+        lost = [str(day) for day in sorted(early) if str(day) in dropped]
+        if lost:
+            errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {', '.join(lost)}")
         with _noted(errors, "unused shapes cannot be forgotten"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
         with _noted(errors, "unused statements cannot be forgotten"):

@@ -48,6 +48,7 @@ class Desired:
     database: str = "pgops"
     password: str | None = field(default=None, repr=False)
     retention_days: int = 30
+    max_size_mb: int = 10240
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
@@ -165,7 +166,11 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
         contents=contents.plan(
-            found, {"retention_days": str(desired.retention_days)}, wanted, desired.thresholds, current.major
+            found,
+            {"retention_days": str(desired.retention_days), "max_size_mb": str(desired.max_size_mb)},
+            wanted,
+            desired.thresholds,
+            current.major,
         )
         + _node(found.node, desired, current.system_identifier)
         + _recorded(found.recorded_by, current.major),
@@ -286,6 +291,8 @@ def desired(params: Mapping[str, Any]) -> Desired:
     """
     if params["retention_days"] < 1:
         raise InvalidInput("retention_days must be 1 or more.")
+    if params["max_size_mb"] < 1:
+        raise InvalidInput("max_size_mb must be 1 or more.")
     return Desired(
         cluster=params["cluster"],
         node=params["node"],
@@ -293,6 +300,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         database=database.checked(params["database"]),
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
+        max_size_mb=params["max_size_mb"],
         thresholds=contents.checked_thresholds(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)

@@ -57,6 +57,13 @@ options:
   passfile:
     description: File on the host that M(pgops.fleet.pg_ops_agent) keeps the password in, read without O(password).
     type: path
+  max_size_mb:
+    description:
+      - How much samples and what statements did may take on disk, in MB of 1048576 bytes.
+      - Where it is more, the oldest days are dropped before their time, but never the present one; the job C(maintain)
+        fails then and names them.
+    type: int
+    default: 10240
   retention_days:
     description: For how many days samples are kept.
     type: int
@@ -149,6 +156,7 @@ SPEC = {
     "password": {"type": "str", "no_log": True},
     "passfile": {"type": "path"},
     "retention_days": {"type": "int", "default": 30},
+    "max_size_mb": {"type": "int", "default": 10240},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "rehearse": {"type": "bool", "default": False},

@@ -264,6 +264,29 @@ def test_old_days_are_dropped_even_where_no_new_ones_can_be_made(deployed: Serve
     assert cli.main([*arguments, "collect"]) == 1
 
 
+def test_where_the_store_is_too_large_the_oldest_days_go_and_it_is_said(deployed: Server, tmp_path: Path) -> None:
+    insert = (
+        "INSERT INTO pgops.round SELECT s, 1, current_date - {0} + interval '1 second' * s, "
+        "array_fill(random(), ARRAY[200]) FROM generate_series(1, 1000) AS s"
+    )
+    assert collect(deployed, tmp_path)["errors"] == []
+    for day in (3, 2, 1, 0):
+        deployed.value(f"SELECT pgops.create_partition(current_date - {day})", "pgops")
+        deployed.value(insert.format(day), "pgops")  # two megabytes each
+    configuration, _layout = configured(deployed, tmp_path)
+    kept = retention.maintain(configuration)
+    assert (kept["dropped"], kept["errors"]) == ([], [])
+    deploy(deployed, max_size_mb=5)
+    outcome = retention.maintain(configuration)
+    days = [str(deployed.value(f"SELECT current_date - {day}")) for day in (3, 2)]
+    assert outcome["dropped"] == days
+    (error,) = outcome["errors"]
+    assert f"larger than pgops_max_size_mb: {', '.join(days)}" in error
+    deploy(deployed, max_size_mb=1)
+    assert len(retention.maintain(configuration)["dropped"]) == 1  # the present day stays, whatever it takes
+    assert deployed.value("SELECT count(*) FROM pgops.round", "pgops") >= 1000
+
+
 def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, database: str) -> None:
     for name in (database, "pgops"):
         with deployed.connect(name) as owner:

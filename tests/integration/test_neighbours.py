@@ -40,6 +40,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "password": None,
         "passfile": None,
         "retention_days": 30,
+        "max_size_mb": 10240,
         "thresholds": {},
         "collectors": [],
         "sources": sources.pack(sources.gather(str(LIBRARY), (".sql",))),
