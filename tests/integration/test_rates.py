@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from deploying import collect, deploy
+from deploying import collect, deploy, withdraw
 from servers import Server, until
 
 from pgops import collectors
@@ -84,6 +84,13 @@ def _counted(major: int, new_server: Callable[..., Server], tmp_path: Path) -> C
     for table in ("a", "b"):
         server.value(f"CREATE TABLE public.{table} AS SELECT g FROM generate_series(1, 100) AS g", "shop")
     return Counted(server, tmp_path)
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    withdraw(server)
 
 
 def _reset(server: Server, call: str) -> None:
@@ -170,17 +177,15 @@ def test_rates_and_values_come_in_steps(counted: Counted) -> None:
         ("metric_values('level', p_step => '0')", "leads nowhere"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(server: Server, call: str, said: str) -> None:
-    deploy(server)
-    server.value("INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES ('level', 1)", "pgops")
+def test_what_cannot_be_meant_is_refused(deployed: Server, call: str, said: str) -> None:
+    deployed.value("INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES ('level', 1)", "pgops")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
-        server.value(f"SELECT count(*) FROM pgops.{call}", "pgops")
+        deployed.value(f"SELECT count(*) FROM pgops.{call}", "pgops")
 
 
-def test_readers_may_ask(server: Server) -> None:
-    deploy(server)
+def test_readers_may_ask(deployed: Server) -> None:
     reader: dict[str, Any] = {}
-    with server.connect("pgops") as session:
+    with deployed.connect("pgops") as session:
         session.execute("SET ROLE pgops_reader")
         for ask in ("recent_rates", "metrics", "metric_values('level')"):
             reader[ask] = session.execute(f"SELECT count(*) FROM pgops.{ask}".encode()).fetchone()
