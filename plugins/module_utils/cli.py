@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     started = time.time()
     outcome, code = attempt(options)
-    if options.job == "export" and not options.output:
+    if options.job == "export" and options.output is None:
         # What it prints is for Prometheus.
         sys.stderr.write(f"{outcome['error']}\n" if code else "")
         return code
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
     parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
     parser.add_argument("--rebuild", action="store_true", help="catalogue: forget what is known, look at every file")
-    parser.add_argument("--output", help="export: the file to replace, instead of printing", metavar="FILE")
+    writes = "export: replace a file instead of printing: the one that the role's link leads to, or FILE"
+    parser.add_argument("--output", help=writes, metavar="FILE", nargs="?", const="")
     parser.add_argument("job", choices=[*JOBS, "version"], help="what to do")
     return parser
 
@@ -115,15 +116,16 @@ def keep_catalogue(layout: Layout, options: argparse.Namespace) -> dict[str, Any
 
 def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     """Print the newest values for Prometheus, or write them to a file that all may read."""
-    if options.output and not os.path.isabs(options.output):
-        raise InvalidInput(f"--output {options.output} is no absolute path.")
+    path = layout.exported if options.output == "" else options.output
+    if path is not None and not os.path.isabs(path):
+        raise InvalidInput(f"--output {path} is no absolute path.")
     settings = configuration.load(layout)
     now = time.time()
     runs = [run for run in latest.load(layout.latest) if run.present(now)]
     metrics = [metric for found in [*installed(layout), collectors.OWN] for metric in found.metrics]
     text = exposition.exposition(metrics, runs, settings.cluster, settings.node).encode()
-    if options.output:
-        apply([File(options.output, text, 0o644)])
+    if path is not None:
+        apply([File(path, text, 0o644)])
     else:
         sys.stdout.buffer.write(text)
         sys.stdout.flush()

@@ -38,6 +38,7 @@ AGENT: dict[str, Any] = {
     "collector_settings": {},
     "keeper": "postgres",
     "validate": False,
+    "query_texts": True,
     "user": "nobody",
 }
 ODD = 'with "quotes", a \\ and\na line'
@@ -169,7 +170,7 @@ def test_the_agent_writes_what_node_exporter_reads_by_a_link_of_roots(
     agent.converge(wish, False)
     latest.remember(layout.latest, [measured(found) for found in SHIPPED], time.time())
     os.chown(layout.latest, *(os.stat(layout.state).st_uid, os.stat(layout.state).st_gid))
-    command = [layout.command, "--prefix", layout.prefix, "export", "--output", layout.exported]
+    command = [layout.command, "--prefix", layout.prefix, "export", "--output"]
     subprocess.run(command, check=True, umask=0o077)
     link = folder / "pgops_main.prom"
     assert (link.is_symlink(), link.owner(), link.stat().st_mode & 0o777) == (True, "nobody", 0o644)
