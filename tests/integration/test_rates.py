@@ -184,6 +184,7 @@ def test_what_cannot_be_meant_is_refused(deployed: Server, call: str, said: str)
 
 
 def test_readers_may_ask(deployed: Server) -> None:
+    deployed.value("INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES ('level', 1)", "pgops")
     reader: dict[str, Any] = {}
     with deployed.connect("pgops") as session:
         session.execute("SET ROLE pgops_reader")

@@ -18,7 +18,7 @@ from typing import Any
 import artifact
 import binaries
 import pytest
-from servers import Server, free_port
+from servers import Server, free_port, until
 
 from pgops import controldata, settings
 from pgops.errors import Conflict, InvalidInput, PermissionMissing, PgOpsError, SettingsRefused, Unreachable
@@ -316,9 +316,24 @@ def test_a_standby_never_has_less_than_its_primary(
     assert standby.set(restart="if_required", max_connections=60)["restarted"]
     assert standby.show("max_connections") == "60"
     assert host.set(restart="if_required", max_connections=60)["restarted"]
-    with pytest.raises(SettingsRefused):
-        standby.set(restart="if_required", shared_buffers="7TB")
+
+
+def test_what_a_standby_cannot_be_leaves_it_a_standby(
+    host: Host, keep: Callable[[Server], Server], tmp_path: Path
+) -> None:
+    (tmp_path / "standby").mkdir()
+    standby = Host(keep(host.server.standby()).start(), tmp_path / "standby")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        standby.refused(SettingsRefused, restart="if_required", port=taken.getsockname()[1], work_mem="8MB")
+    standby.refused(SettingsRefused, restart="if_required", shared_buffers="7TB")
+    standby.refused(InvalidInput, restart="if_required", shared_preload_libraries=["nonesuch"])
+    standby.refused(InvalidInput, restart="if_required", work_mem="1kB")
+    assert (standby.show("work_mem"), standby.show("shared_buffers")) == ("4MB", "16MB")
     assert standby.server.value("SELECT pg_is_in_recovery()") is True
+    streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+    until(lambda: standby.server.value(streams) == 1, "streaming")
 
 
 def test_a_standby_lowers_what_its_primary_has_lowered(

@@ -35,7 +35,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
     """The arguments of pg_ops_agent."""
     place = {"port": server.port, "socket_directory": str(server.socket_dir), "superuser": server.superuser}
     words = {"state": "present", "instance": "main", "cluster": "shop", "node": "db1/main", "database": "pgops"}
-    none = dict.fromkeys(("ca_cert", "password", "repository", "python"))
+    none = dict.fromkeys(("ca_cert", "password", "repository", "python", "textfile_directory"))
     return {
         **words,
         **none,
@@ -47,6 +47,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         "collectors": list(texts),
         "collector_settings": {},
         "validate": True,
+        "query_texts": True,
         "prefix": str(prefix),
         "sources": BUNDLE,
     }
