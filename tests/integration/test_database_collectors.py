@@ -287,10 +287,13 @@ def test_dead_rows_are_rated_by_what_autovacuum_goes_by(deployed: Server, databa
     rows = _measure(deployed, "vacuum_need", database)
     ours = {row["table"]: row["table_vacuum_due_ratio"] for row in rows if row["schema"] == "public"}
     assert ours == pytest.approx(expected)
-    assert _row(rows, table=None)["tables_vacuum_due"] == len(expected)
+    # A catalogue of the server's may be due as well, now and then.
+    due = [row for row in rows if row["table"] and row["table_vacuum_due_ratio"] > 1]
+    assert _row(rows, table=None)["tables_vacuum_due"] == len(due) >= len(expected)
     deployed.psql("VACUUM", database)
     _counted(deployed, database, "sum(n_dead_tup) = 0 FROM pg_stat_user_tables")
-    assert _row(_measure(deployed, "vacuum_need", database), table=None)["tables_vacuum_due"] == 0
+    rows = _measure(deployed, "vacuum_need", database)
+    assert [row for row in rows if row["schema"] == "public" and row["table_vacuum_due_ratio"] > 0] == []
 
 
 SEQUENCES = """
