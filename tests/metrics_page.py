@@ -6,6 +6,7 @@ python tests/metrics_page.py          write it
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import artifact
 
@@ -31,7 +32,7 @@ def page() -> str:
     return HEAD + "\n".join(_section(one) for one in [*found, collectors.OWN])
 
 
-def _section(collector) -> str:  # type: ignore[no-untyped-def]
+def _section(collector: Any) -> str:
     said = [f"Scope {collector.scope}", f"every {collector.interval} s"]
     said += [] if collector.role == "any" else [f"{collector.role}s"]
     said += [f"PostgreSQL {collector.oldest} and newer"] if collector.oldest else []
@@ -42,7 +43,7 @@ def _section(collector) -> str:  # type: ignore[no-untyped-def]
     return "\n".join([f"## {collector.name}", "", f"{', '.join(said)}.", "", *table, ""])
 
 
-def _row(metric) -> str:  # type: ignore[no-untyped-def]
+def _row(metric: Any) -> str:
     given = [f"{value:g}" for value in (metric.warning, metric.critical) if value is not None]
     thresholds = f"{metric.direction or 'above'} {', '.join(given)}" if given else ""
     text = metric.help.replace("|", "\\|")

@@ -121,15 +121,15 @@ def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
         raise InvalidInput(f"--output {path} is no absolute path.")
     settings = configuration.load(layout)
     now = time.time()
-    runs = [run for run in latest.load(layout.latest) if run.present(now)]
-    metrics = [metric for found in [*installed(layout), collectors.OWN] for metric in found.metrics]
-    text = exposition.exposition(metrics, runs, settings.cluster, settings.node).encode()
+    present = [run for run in latest.load(layout.latest) if run.present(now)]
+    known = collectors.metrics(installed(layout)).values()
+    text = exposition.exposition(known, present, settings.cluster, settings.node).encode()
     if path is not None:
         apply([File(path, text, 0o644)])
     else:
         sys.stdout.buffer.write(text)
         sys.stdout.flush()
-    return {"samples": sum(len(run.samples) for run in runs)}
+    return {"samples": sum(len(run.samples) for run in present)}
 
 
 @dataclass(frozen=True)

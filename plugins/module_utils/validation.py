@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from . import database
-from .collectors import NAME, Collector
+from .collectors import COUNTED_SINCE, NAME, Collector
 from .errors import InvalidInput, QueryFailed
 from .roles import AGENT
 from .server import Session, connect, identifier, statement
@@ -21,7 +21,6 @@ MONITOR = "pg_monitor"
 """Whose rights are those of the agent's role, where that is yet to be made: it is a member of this one alone."""
 
 NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
-SINCE = "counted_since"
 RESERVED = ("cluster", "collected", "metric", "node", "other")
 """Names that a row, a stored series or its view has already."""
 
@@ -131,9 +130,13 @@ def _metric(column: Column) -> str:
 
 
 def _label(column: Column) -> str:
-    if column.name == SINCE:
+    if column.name == COUNTED_SINCE:
         right = column.type == "timestamptz"
-        return "" if right else f"{SINCE} is of type {column.type}, and says since when counters count: timestamptz"
+        return (
+            ""
+            if right
+            else f"{COUNTED_SINCE} is of type {column.type}, and says since when counters count: timestamptz"
+        )
     if column.name in RESERVED:
         return f"a label cannot be called {column.name}, which names something else: call it otherwise"
     if not NAME.match(column.name):
