@@ -79,22 +79,29 @@ class Budget:
 class Tally:
     """What happens in one collection, and what is remembered of those before.
 
-    ``started`` is Unix time, ``seconds`` what each collector took; ``measured`` holds samples by their place, with
-    the time when the first was taken.
+    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took; ``measured`` holds
+    samples by their place, with the time when the first was taken.
     """
 
     started: float
     origin: str
     runs: Runs
+    retention: Mapping[str, int] = field(default_factory=dict)
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
     newest: list[latest.Run] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def add(self, collector: Collector, database: str, at: float, found: Sequence[Sample]) -> None:
-        """Add what a collector measured in a database, '' for the instance."""
-        self.measured.setdefault(place(collector.interval, database), (at, []))[1].extend(found)
+    def add(self, collector: Collector, database: str, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows that a collector measured in a database, '' for the instance.
+
+        Raises InvalidInput, ValueError, TypeError or ArithmeticError for what is no sample, and adds nothing.
+        """
+        found = samples(collector, rows, self.retention)
+        for sample in found:
+            where = place(collector.interval, database, sample.keep_days)
+            self.measured.setdefault(where, (at, []))[1].append(sample)
         pairs = [(sample.series, sample.value) for sample in found]
         self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
@@ -169,7 +176,7 @@ def _collect(
     monitors = rights == "monitor"
     waiting = Spool(f"{layout.state if monitors else layout.keeping}/spool.jsonl", configuration.spool_bytes)
     waiting.prepare()
-    tally = Tally(time.time(), source.value(ORIGIN), runs)
+    tally = Tally(time.time(), source.value(ORIGIN), runs, configuration.retention)
     identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
     own = [
         one
@@ -182,7 +189,7 @@ def _collect(
     runs.note(tally.seconds)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = waiting.dropped() if monitors else None
-    tally.add(OWN, "", time.time(), own_samples(tally, later, lost))
+    tally.add(OWN, "", time.time(), own_rows(tally, later, lost))
     if monitors:
         _remember(layout, tally)
     new = tally.rounds()
@@ -305,13 +312,13 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
         where = session.database if collector.scope == "database" else ""
-        tally.add(collector, where, started, samples(collector, rows))
+        tally.add(collector, where, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         tally.fail([collector], f"{collector.name} in {session.database}: {error}")
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
 
 
-def own_samples(tally: Tally, slowed_down: Mapping[str, int], dropped: int | None) -> list[Sample]:
+def own_rows(tally: Tally, slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
     """The collection's own cost and errors."""
     rows: list[dict[str, Any]] = [
         {
@@ -322,7 +329,7 @@ def own_samples(tally: Tally, slowed_down: Mapping[str, int], dropped: int | Non
         }
         for name in sorted({*tally.seconds, *tally.failures})
     ]
-    return samples(OWN, [*rows, {"samples_dropped": dropped}])
+    return [*rows, {"samples_dropped": dropped}]
 
 
 def iso(moment: float) -> str:

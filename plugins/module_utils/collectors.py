@@ -42,6 +42,8 @@ SHARE = 0.002
 """The part of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
 LONGEST_INTERVAL = 3600
 """Seconds: no collector is slowed down beyond this, or its own interval if that is longer."""
+LONGEST_RETENTION = 3660
+"""Days: each has a partition, which costs every query something."""
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,19 @@ def _checked(what: str, settings: Any) -> dict[str, Any]:
     if typed.get("enabled", True) is None:
         raise InvalidInput(f"{what}: enabled must be true or false: {settings}.")
     return {**typed, "interval": int(whole)} if "interval" in typed else typed
+
+
+def checked_retention(given: Mapping[str, Any]) -> dict[str, int]:
+    """Days by metric.
+
+    Raises InvalidInput.
+    """
+    checked: dict[str, int] = {}
+    for name, days in given.items():
+        if isinstance(days, bool) or not str(days).isdecimal() or not 1 <= int(days) <= LONGEST_RETENTION:
+            raise InvalidInput(f"The retention of {name} must be whole days, 1 to {LONGEST_RETENTION}: {days}.")
+        checked[str(name)] = int(days)
+    return checked
 
 
 def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:

@@ -34,7 +34,7 @@ FORBIDDEN = [
     "ALTER SYSTEM SET work_mem = '1GB'",
     "SELECT pg_read_file('/etc/passwd')",
     "SELECT pg_reload_conf()",
-    "SELECT pgops.create_partition('2000-01-01')",
+    "SELECT pgops.create_partition('round_0', '2000-01-01')",
     "COPY (SELECT 1) TO PROGRAM 'id'",
 ]
 
