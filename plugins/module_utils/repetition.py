@@ -129,7 +129,8 @@ class Repetition:
         """
         with self.memory() as runs:
             visit = self._visit()
-            self.results.append(everything(visit, runs, self._begun()))
+            self._begin(self.configuration.time_budget)
+            self.results.append(everything(visit, runs, self.budget))
             self._look_ahead(runs)
 
     def next(self) -> None:
@@ -147,7 +148,8 @@ class Repetition:
             visit = self._visit()
             chosen = self._due(runs)
             if chosen:
-                self.results.append(again(visit, runs, self._begun(), chosen))
+                self._begin(min(self.configuration.time_budget, self.until - time.monotonic()))
+                self.results.append(again(visit, runs, self.budget, chosen))
         except PgOpsError as error:
             runs.note({}, {one.name: 1 for one in self._due(runs)})
             self._fail(error)
@@ -166,10 +168,9 @@ class Repetition:
         self.own = visit.collectors()
         return visit
 
-    def _begun(self) -> Budget:
-        """The time that a pass may take; none is left once SIGTERM has come."""
-        self.budget = Budget(min(time.monotonic() + self.configuration.time_budget, self.until), self.ended)
-        return self.budget
+    def _begin(self, seconds: float) -> None:
+        """Give a pass so many seconds, and none once SIGTERM has come."""
+        self.budget = Budget(time.monotonic() + seconds, self.ended)
 
     def _look_ahead(self, runs: Runs) -> None:
         now = time.time()
