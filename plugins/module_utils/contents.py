@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import migrations, roles
-from .collectors import LABELS, Collector, metrics
-from .errors import InvalidInput
+from .collectors import LABELS, Collector, Metric, metrics
 from .fingerprints import CATALOGUE
 from .plan import Change, difference
 from .server import Session, identifier, statement
+from .thresholds import check as check_thresholds
 
 SCHEMA_RIGHTS = """
 SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
@@ -123,7 +123,7 @@ def plan(
 
     ``major`` is the server's version. Metrics that no collector yields any more stay, for their samples do.
 
-    Raises InvalidInput for thresholds of an unknown metric.
+    Raises InvalidInput for thresholds of an unknown metric, or that cannot be meant.
     """
     made: tuple[Change, ...] = ()
     for name, value in settings.items():
@@ -134,25 +134,20 @@ def plan(
         row = metric.definition()
         step = upsert("metric", ["metric_name"], row)
         made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
-    known = set(measured) | set(contents.metrics)
-    made += _thresholds(contents.thresholds, thresholds, known)
+    made += _thresholds(contents, thresholds, measured)
     return made + _collectors(contents.collectors, wanted, major)
 
 
 def _thresholds(
-    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, float | None]], known: set[str]
+    contents: Contents, wanted: Mapping[str, Mapping[str, float | None]], measured: Mapping[str, Metric]
 ) -> tuple[Change, ...]:
-    unknown = sorted(set(wanted) - known)
-    if unknown:
-        raise InvalidInput(
-            f"Thresholds are given for metrics that do not exist: {', '.join(unknown)}.",
-            "The metrics are listed in docs/monitoring.md.",
-        )
+    known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
+    check_thresholds(wanted, known)
     rows = {
         name: {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
         for name, values in sorted(wanted.items())
     }
-    return _rows("threshold", "metric_name", current, rows)
+    return _rows("threshold", "metric_name", contents.thresholds, rows)
 
 
 def _collectors(
@@ -199,19 +194,3 @@ def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
         *[identifier(column) for column in key],
         *pairs,
     )
-
-
-def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Thresholds as numbers.
-
-    Raises InvalidInput.
-    """
-    checked: dict[str, dict[str, float | None]] = {}
-    for name, values in given.items():
-        if not isinstance(values, dict) or set(values) - {"warning", "critical"}:
-            raise InvalidInput(f"The thresholds of {name} must be a mapping with 'warning' and 'critical'.")
-        try:
-            checked[name] = {key: None if value is None else float(value) for key, value in values.items()}
-        except (TypeError, ValueError):
-            raise InvalidInput(f"The thresholds of {name} must be numbers.") from None
-    return checked

@@ -20,6 +20,7 @@ from . import (
     objects,
     roles,
     rules,
+    thresholds,
     validation,
 )
 from .access import Access, AccessFiles
@@ -301,7 +302,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
         max_size_mb=params["max_size_mb"],
-        thresholds=contents.checked_thresholds(params["thresholds"]),
+        thresholds=thresholds.checked(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),
