@@ -24,9 +24,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import inf
+from math import inf, isfinite, nan
 from typing import Any
 
+from . import spelling, thresholds
 from .errors import InvalidInput
 
 RIGHTS = ("monitor", "all_data")
@@ -95,8 +96,16 @@ OWN = Collector(
     name="agent",
     query="",
     metrics=(
-        Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
-        Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
+        Metric(
+            "collector_duration_ms",
+            "ms",
+            help="Time that a collector took, over all databases; the mean of its runs within a minute.",
+        ),
+        Metric(
+            "collector_errors",
+            category="availability",
+            help="Databases where a collector failed, of all its runs within a minute.",
+        ),
         Metric("collector_interval_seconds", "s", help="Interval of a collector that is slowed down."),
         Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
     ),
@@ -144,8 +153,10 @@ def _metric(words: Sequence[str], source: str) -> Metric:
     _one_of(options.get("kind", "gauge"), KINDS, f"{source}: metric {words[0]}: kind")
     _one_of(options.get("category", "performance"), CATEGORIES, f"{source}: metric {words[0]}: category")
     _one_of(options.get("direction", "above"), ("above", "below"), f"{source}: metric {words[0]}: direction")
-    thresholds = {name: _number(options.pop(name, None), f"{source}: {name}") for name in ("warning", "critical")}
-    return Metric(words[0], **options, **thresholds)  # type: ignore[arg-type]
+    levels = {name: _number(options.pop(name, None), f"{source}: {name}") for name in thresholds.LEVELS}
+    if thresholds.disordered(options.get("direction"), levels["warning"], levels["critical"]):
+        raise InvalidInput(f"{source}: metric {words[0]} would be critical before it is a warning.")
+    return Metric(words[0], **options, **levels)  # type: ignore[arg-type]
 
 
 def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str, source: str) -> Collector:
@@ -163,8 +174,8 @@ def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str,
     oldest, newest = _versions(fields.get("versions", ""), source)
     interval = _number(fields.get("interval", "60"), f"{source}: interval")
     timeout = _number(fields.get("timeout", "10"), f"{source}: timeout")
-    if not interval or not timeout or interval < 1 or timeout <= 0:
-        raise InvalidInput(f"{source}: interval must be 1 second or more, and timeout above 0.")
+    if not interval or not timeout or interval < 1 or interval != int(interval) or timeout <= 0:
+        raise InvalidInput(f"{source}: interval must be whole seconds, 1 or more, and timeout above 0.")
     return Collector(
         name=name,
         query=query,
@@ -197,9 +208,12 @@ def _number(text: str | None, what: str) -> float | None:
     if text is None:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise InvalidInput(f"{what} '{text}' is not a number.") from None
+        number = nan
+    if not isfinite(number):
+        raise InvalidInput(f"{what} '{text}' is not a number.")
+    return number
 
 
 def wrapped(query: str) -> str:
@@ -285,6 +299,8 @@ def _checked(what: str, settings: Any) -> dict[str, Any]:
     if not isinstance(settings, Mapping) or set(settings) - {"interval", "timeout", "enabled"}:
         raise InvalidInput(f"{what} must be a mapping with interval, timeout, enabled: {settings}.")
     typed = dict(settings)
+    if any(isinstance(typed.get(key), bool) for key in ("interval", "timeout")):
+        raise InvalidInput(f"{what} are not numbers: {settings}.")
     if "enabled" in typed:
         typed["enabled"] = BOOLEANS.get(str(typed["enabled"]).lower())
     try:
@@ -318,9 +334,9 @@ def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any
     Raises InvalidInput for settings that cannot be meant, or of a collector that is not there.
     """
     checked = checked_settings(settings)
-    unknown = sorted(set(checked) - {collector.name for collector in found})
+    unknown = spelling.unknown(checked, {collector.name for collector in found})
     if unknown:
-        raise InvalidInput(f"Collectors are configured that do not exist: {', '.join(unknown)}.")
+        raise InvalidInput(f"Collectors are configured that do not exist: {unknown}.")
     differing = {name: {key: own[key] for key in own if key != "enabled"} for name, own in checked.items()}
     return [
         replace(collector, **differing.get(collector.name, {}))

@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import migrations, roles
+from . import migrations, roles, spelling
 from .collectors import LABELS, Collector, metrics
 from .errors import InvalidInput
 from .fingerprints import CATALOGUE
 from .plan import Change, difference
 from .server import Session, identifier, statement
+from .thresholds import check as check_thresholds
 
 SCHEMA_RIGHTS = """
 SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
@@ -130,7 +131,7 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
 
     ``major`` is the server's version. Metrics that no collector yields any more stay, for their samples do.
 
-    Raises InvalidInput for thresholds or a retention of an unknown metric.
+    Raises InvalidInput for thresholds or a retention of an unknown metric, or that cannot be meant.
     """
     made: tuple[Change, ...] = ()
     for name, value in wanted.settings.items():
@@ -141,16 +142,18 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
         row = metric.definition()
         step = upsert("metric", ["metric_name"], row)
         made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
-    known = set(measured) | set(contents.metrics)
+    known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
     made += _thresholds(contents.thresholds, wanted.thresholds, known)
     made += _retention(contents.retention, wanted.retention, known)
     return made + _collectors(contents.collectors, wanted.collectors, major)
 
 
 def _thresholds(
-    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, float | None]], known: set[str]
+    current: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, float | None]],
+    known: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Change, ...]:
-    _refuse_unknown("Thresholds are", set(wanted) - known)
+    check_thresholds(wanted, known)
     rows = {
         name: {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
         for name, values in sorted(wanted.items())
@@ -159,19 +162,14 @@ def _thresholds(
 
 
 def _retention(
-    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, int], known: set[str]
+    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, int], known: Collection[str]
 ) -> tuple[Change, ...]:
-    _refuse_unknown("A retention is", set(wanted) - known)
+    unknown = spelling.unknown(wanted, known)
+    if unknown:
+        hint = "docs/metrics.md lists the metrics; your own have to be in pgops_collectors."
+        raise InvalidInput(f"A retention is given for metrics that do not exist: {unknown}.", hint)
     rows = {name: {"metric_name": name, "days": days} for name, days in sorted(wanted.items())}
     return _rows("retention", "metric_name", current, rows, [statement("SELECT pgops.renew_shapes()")])
-
-
-def _refuse_unknown(what: str, unknown: set[str]) -> None:
-    if unknown:
-        raise InvalidInput(
-            f"{what} given for metrics that do not exist: {', '.join(sorted(unknown))}.",
-            "The metrics are listed in docs/metrics.md.",
-        )
 
 
 def _collectors(
@@ -222,19 +220,3 @@ def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
         *[identifier(column) for column in key],
         *pairs,
     )
-
-
-def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Thresholds as numbers.
-
-    Raises InvalidInput.
-    """
-    checked: dict[str, dict[str, float | None]] = {}
-    for name, values in given.items():
-        if not isinstance(values, dict) or set(values) - {"warning", "critical"}:
-            raise InvalidInput(f"The thresholds of {name} must be a mapping with 'warning' and 'critical'.")
-        try:
-            checked[name] = {key: None if value is None else float(value) for key, value in values.items()}
-        except (TypeError, ValueError):
-            raise InvalidInput(f"The thresholds of {name} must be numbers.") from None
-    return checked

@@ -20,6 +20,7 @@ from . import (
     objects,
     roles,
     rules,
+    thresholds,
     validation,
 )
 from .access import Access, AccessFiles
@@ -308,7 +309,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         rollup_days=params["rollup_days"],
         max_size_mb=params["max_size_mb"],
         retention=collectors.checked_retention(params["metric_retention"]),
-        thresholds=contents.checked_thresholds(params["thresholds"]),
+        thresholds=thresholds.checked(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),

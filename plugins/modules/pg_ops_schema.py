@@ -81,6 +81,7 @@ options:
   thresholds:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
+      - A level that is left out is as the metric has it. Both together must fit the metric's direction.
       - They colour views and pages; alert rules have their own.
     type: dict
     default: {}

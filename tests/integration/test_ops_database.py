@@ -208,8 +208,13 @@ def test_collectors_and_thresholds_of_ones_own_come_and_go(deployed: Server) -> 
         "remove threshold database_size_mb",
     } == set(deploy(deployed)["changes"])
     assert deployed.value(select, "pgops") == 5000
-    with pytest.raises(InvalidInput, match="no_such_metric"):
-        deploy(deployed, thresholds={"no_such_metric": {"warning": 1}})
+    for thresholds, words in (
+        ({"no_such_metric": {"warning": 1}}, "no_such_metric"),
+        ({"database_size": {"warning": 1}}, r"did you mean database_size_mb"),
+        ({"database_size_mb": {"warning": 9000}}, "beyond critical 5000"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            deploy(deployed, check=True, thresholds=thresholds)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_timers_are_enabled_and_have_fired(host: Any) -> None:
     unit = f"pgops-{instance(host)}-collect"
     assert host.service(f"{unit}.timer").is_enabled
     assert host.service(f"{unit}.timer").is_running
-    line = wait_for(lambda: host.check_output(f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"), 120)
+    line = wait_for(lambda: host.check_output(f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"), 200)
     outcome = json.loads(line)
     assert outcome["errors"] == []
     assert outcome["samples"] > 0
