@@ -43,10 +43,10 @@ SELECT
                     (m.application_name = o.application_name OR o.application_name IS NULL)
                     AND m.slot_name IS NOT DISTINCT FROM o.slot_name
                     -- Others may come by a default name as well, and not have told yet.
-                AND (
-                    o.slot_name IS NOT NULL
-                    OR o.application_name NOT IN ('walreceiver', pg_catalog.current_setting('cluster_name'))
-                )
+                    AND (
+                        o.slot_name IS NOT NULL
+                        OR o.application_name NOT IN ('walreceiver', pg_catalog.current_setting('cluster_name'))
+                    )
                 HAVING pg_catalog.count(*) = 1
             )
         ELSE (
