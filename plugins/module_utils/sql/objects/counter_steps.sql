@@ -20,7 +20,8 @@ AS $$
 -- Where it began again in between, that is what it has counted since. It did if it fell; if the server has started
 -- again and lost all its statistics (the first two words of the origin); and if it counts since another time (the
 -- third). The latter says little about a database: its time also changes where one table's counters are reset. There
--- something else of the same row, or of the whole database, must have fallen, too.
+-- something else of the same row, or of the whole database, must have fallen, too. A server whose statistics are not
+-- its own of before, and yet older than the sample before, was copied from another: how much it grew is not known.
     WITH sampled AS (
         SELECT
             s.series_id,
@@ -80,7 +81,16 @@ AS $$
             ELSE t.sample - t.sample_before
         END
     FROM step AS t
-    WHERE t.sample_before IS NOT NULL AND t.collected_at > p_from AND t.collected_at >= t.known_since
+    WHERE
+        t.sample_before IS NOT NULL
+        AND t.collected_at > p_from
+        AND t.collected_at >= t.known_since
+        AND (
+            split_part(t.origin, ' ', 1) = split_part(t.origin_before, ' ', 1)
+            OR split_part(t.origin, ' ', 2) = split_part(t.origin_before, ' ', 2)
+            OR split_part(t.origin, ' ', 2) COLLATE "C"
+            > to_char(t.collected_before AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
+        )
     UNION ALL
     SELECT
         o.series_id,
