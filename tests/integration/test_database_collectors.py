@@ -26,6 +26,8 @@ INSIDE = [
     "index_health",
     "vacuum_need",
     "freeze_need",
+    "table_bloat",
+    "index_bloat",
     "sequences",
 ]
 
