@@ -48,8 +48,8 @@ judged AS MATERIALIZED (
         h.*,
         CASE
             WHEN c.place > 500 THEN 'beyond'
-            WHEN h.known = 0 AND h.unknown > 0 AND l.analyzed IS NULL THEN 'never_analyzed'
-            WHEN l.analyzed IS NULL OR NOT current_setting('track_counts')::boolean THEN 'not_counted'
+            WHEN h.known = 0 AND h.unknown > 0 AND l.seen_at IS NULL THEN 'never_analyzed'
+            WHEN l.seen_at IS NULL OR NOT current_setting('track_counts')::boolean THEN 'not_counted'
             -- Twice of what makes autovacuum analyze a table by default.
             WHEN pg_stat_get_mod_since_analyze(c.oid) > 100 + 0.2 * c.reltuples THEN 'stale'
             WHEN h.unknown > 0 THEN 'no_statistics'
@@ -57,8 +57,7 @@ judged AS MATERIALIZED (
     FROM candidate AS c
     CROSS JOIN
         LATERAL (
-            SELECT
-                coalesce(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS analyzed
+            SELECT coalesce(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS seen_at
         ) AS l
     CROSS JOIN LATERAL (
         -- The columns as they follow each other, and the end of the row.
