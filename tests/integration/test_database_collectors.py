@@ -330,9 +330,11 @@ CREATE TABLE early (a integer, b text) WITH (autovacuum_freeze_max_age = 100000,
     autovacuum_multixact_freeze_max_age = 10000);
 CREATE TABLE late (a text) WITH (autovacuum_freeze_max_age = 2000000000);
 CREATE TABLE toasted (a text) WITH (toast.autovacuum_freeze_max_age = 150000);
+CREATE TABLE passed_on (a text) WITH (autovacuum_freeze_max_age = 150000);
 INSERT INTO early SELECT g, repeat('x', 1000) FROM generate_series(1, 2000) AS g;
 INSERT INTO late SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 INSERT INTO toasted SELECT repeat('x', 1000) FROM generate_series(1, 2000);
+INSERT INTO passed_on SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 """
 AGEING = """
 DO $$BEGIN
@@ -361,6 +363,7 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
         # Autovacuum, which comes for that table even where it is off, has to wait.
         holder.execute("BEGIN; LOCK TABLE early IN SHARE UPDATE EXCLUSIVE MODE")
         deployed.psql(AGEING, database)
+        deployed.value("VACUUM (FREEZE, PROCESS_TOAST FALSE) passed_on", database)
         rows = measure(deployed, "freeze_need", database)
         ages: Any = deployed.value(
             """
@@ -372,16 +375,19 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
         )
         holder.execute("ROLLBACK")
     xid = values_of(rows, "table_xid_freeze_lag_percent", "table")
-    ours = {name: xid[name] for name in ("early", "late", "toasted")}
+    ours = {name: xid[name] for name in ("early", "late", "toasted", "passed_on")}
     assert ours == pytest.approx(
         {
             "early": 100 * ages["early"][0] / 100_000,
             "late": 100 * ages["late"][0] / 200_000_000,
             "toasted": 100 * ages["toasted"][2] / 150_000,
+            "passed_on": 100 * ages["passed_on"][2] / 150_000,
         }
     )
     assert 101 < ours["early"] < 103
     assert 67 < ours["toasted"] < 69
+    assert ages["passed_on"][0] < 1000
+    assert 67 < ours["passed_on"] < 69
     multixact = values_of(rows, "table_multixact_freeze_lag_percent", "table")["early"]
     assert multixact == pytest.approx(100 * ages["early"][1] / 10_000)
     assert 3 <= multixact < 4
