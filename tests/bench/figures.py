@@ -16,6 +16,8 @@ class Figures:
     name: str
     what: str
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+    """What does not hold that has to."""
 
     def add(self, case: str, contestant: str, value: float) -> None:
         """One more value."""
@@ -23,7 +25,7 @@ class Figures:
 
     def data(self) -> dict[str, Any]:
         """All of it, for a file."""
-        return {"name": self.name, "what": self.what, "values": self.values}
+        return {"name": self.name, "what": self.what, "values": self.values, "missed": self.missed}
 
     def table(self) -> str:
         """As a table of Markdown; the ratio is the peer's median over ours."""
@@ -39,4 +41,5 @@ class Figures:
                 ratio = f"{medians['peer'] / medians['ours']:.2f}" if name == "ours" and "peer" in medians else ""
                 spread = f"{min(values):.3g} to {max(values):.3g}"
                 lines.append(f"| {case} | {name} | {medians[name]:.3g} | {spread} | {ratio} |")
+        lines += ["", *(f"**Missed**: {missed}" for missed in self.missed)]
         return "\n".join([*lines, ""])
