@@ -13,6 +13,7 @@ from typing import Any
 
 import exporter
 import pytest
+from deploying import SHIPPED
 from hosts import HOSTS, Fleet
 
 INSTANCES = {"pg15": "15-main", "pg17": "17-main", "pg17b": "17-main", "pg18": "18-main"}
@@ -97,6 +98,8 @@ def _deployed(fleet: Fleet) -> None:
     for host in HOSTS:
         fleet.on(host, "mkdir", "-p", "/srv/shared/wal", "/var/lib/prometheus/node-exporter")
     declared = {
+        # The job `collect` would stay for its minute.
+        "pgops_collector_settings": {one.name: {"interval": 60} for one in SHIPPED if one.interval < 60},
         "pgops_repository": "/srv/shared/wal",
         "pgops_repository_mount": "/srv/shared",
         "pgops_restart": "if_required",
