@@ -37,9 +37,9 @@ TEXTFILES = "/var/lib/prometheus/node-exporter"
 def measure(venv: Path, pairs: int = PAIRS, seconds: int = SECONDS) -> Figures:
     """Transactions a second of both, and for each pair of runs with over without: the order changes with each pair.
 
-    In a run with the jobs each of them is started once. Collect begins with every collector, and stays until the end: what
-    is collected each ten seconds is as often as by default, what is each minute 60 / ``seconds`` times as often, and
-    the rest much more often.
+    In a run with the jobs each of them is started once. Collect begins with every collector, and stays until the end:
+    what is collected each ten seconds is as often as by default, what is each minute 60 / ``seconds`` times as often,
+    and the rest much more often.
     """
     title = f"pgbench, {CLIENTS} clients, {pairs} pairs of {seconds} s, each job and collector once in those with"
     figures = Figures("throughput", f"{title}, {60 / seconds:g} times as often as what is collected each minute")
