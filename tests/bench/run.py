@@ -25,10 +25,11 @@ import reports  # noqa: E402
 import rounds  # noqa: E402
 import segments  # noqa: E402
 import storage  # noqa: E402
+import throughput  # noqa: E402
 from figures import Figures  # noqa: E402
 
 BUILD = ROOT / "build" / "bench"
-ON_A_HOST = ("deploy", "task")
+ON_A_HOST = ("deploy", "task", "throughput")
 
 
 def main() -> int:
@@ -44,6 +45,7 @@ def main() -> int:
             "archive": segments.measure,
             "deploy": lambda: deployments.measure(venv),
             "task": lambda: deployments.measure_facts(venv),
+            "throughput": lambda: throughput.measure(venv),
         }
         failed = [name for name in sys.argv[1:] or benchmarks if not _measured(name, benchmarks[name])]
     tables = [path.read_text() for path in (BUILD / f"{name}.md" for name in benchmarks) if path.exists()]

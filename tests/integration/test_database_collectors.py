@@ -30,6 +30,14 @@ INSIDE = [
     "index_bloat",
     "sequences",
 ]
+BY_INDEX = {
+    "scans": "idx_scan",
+    "tuples_read": "idx_tup_read",
+    "tuples_fetched": "idx_tup_fetch",
+    "blocks_hit": "idx_blks_hit",
+    "blocks_read": "idx_blks_read",
+    "size_mb": "mb",
+}
 
 
 @pytest.fixture(name="deployed", scope="module")
@@ -85,8 +93,15 @@ def test_what_happens_to_tables_and_indexes_is_counted(deployed: Server, databas
     assert {key: row[f"table_tuples_{key}"] for key in expected} == expected
     assert (row["table_live_tuples"], row["table_dead_tuples"]) == (95, 15)
     assert (row["table_last_vacuum"], row["table_last_analyze"]) == (None, None)
-    seen = "SELECT to_jsonb(s) FROM pg_stat_user_tables AS s"
+    joined = "pg_stat_user_tables AS s JOIN pg_statio_user_tables AS i USING (relid)"
+    seen = f"SELECT to_jsonb(s) || to_jsonb(i) FROM {joined}"
     theirs: Any = deployed.value(seen, database)
+    assert row["table_tuples_hot_updated"] == theirs["n_tup_hot_upd"]
+    assert row["table_tuples_since_analyze"] == theirs["n_mod_since_analyze"] == 115
+    assert (row["table_vacuums"], row["table_analyzes"]) == (0, 0)
+    for key in ("hit", "read"):
+        blocks = sum(theirs[f"{part}_blks_{key}"] or 0 for part in ("heap", "idx", "toast", "tidx"))
+        assert row[f"table_blocks_{key}"] == blocks
     assert row["table_seq_scans"] == theirs["seq_scan"]
     assert row["table_seq_tuples_read"] == theirs["seq_tup_read"]
     assert row["table_index_scans"] == theirs["idx_scan"]
@@ -97,7 +112,8 @@ def test_what_happens_to_tables_and_indexes_is_counted(deployed: Server, databas
     row = row_of(measure(deployed, "table_activity", database), table='Ta"b le')
     for key in ("table_last_vacuum", "table_last_analyze"):
         assert began - 1 < row[key] <= time.time() + 1
-    assert row["table_dead_tuples"] == 0
+    assert (row["table_dead_tuples"], row["table_tuples_since_analyze"]) == (0, 0)
+    assert (row["table_vacuums"], row["table_analyzes"]) == (1, 1)
     _check_indexes(deployed, database)
 
 
@@ -107,11 +123,12 @@ def _check_indexes(server: Server, database: str) -> None:
     for row in rows:
         theirs: Any = server.value(
             "SELECT to_jsonb(s) || jsonb_build_object('mb', pg_relation_size(s.indexrelid) / 1048576.0) "
-            f"FROM pg_stat_user_indexes AS s WHERE indexrelname = '{row['index']}'",
+            "|| to_jsonb(i) FROM pg_stat_user_indexes AS s JOIN pg_statio_user_indexes AS i USING (indexrelid) "
+            f"WHERE s.indexrelname = '{row['index']}'",
             database,
         )
-        ours = [row[f"index_{key}"] for key in ("scans", "tuples_read", "tuples_fetched", "size_mb")]
-        assert ours == [theirs[key] for key in ("idx_scan", "idx_tup_read", "idx_tup_fetch", "mb")]
+        ours = [row[f"index_{key}"] for key in BY_INDEX]
+        assert ours == [theirs[key] for key in BY_INDEX.values()]
         assert (row["database"], row["schema"], row["table"]) == (database, "public", 'Ta"b le')
     assert row_of(rows, index='Ta"b le_pkey')["index_scans"] > 0
 

@@ -8,6 +8,10 @@
 --   Entries that scans of the index gave back.
 -- metric: index_tuples_fetched kind=counter
 --   Live rows fetched by plain scans of the index.
+-- metric: index_blocks_hit kind=counter
+--   Blocks of the index that were found in shared_buffers.
+-- metric: index_blocks_read kind=counter
+--   Blocks of the index that had to be asked of the operating system.
 -- metric: index_size_mb unit=MB kind=gauge category=capacity
 --   Disk space of the index (1 MB is 1048576 bytes); all others together with part "remainder", estimated. An index
 --   that is locked exclusively is estimated as well, by its size at the last VACUUM or ANALYZE.
@@ -77,6 +81,10 @@ SELECT
     CASE WHEN c.counts THEN pg_stat_get_numscans(c.oid) END AS index_scans,
     CASE WHEN c.counts THEN pg_stat_get_tuples_returned(c.oid) END AS index_tuples_read,
     CASE WHEN c.counts THEN pg_stat_get_tuples_fetched(c.oid) END AS index_tuples_fetched,
+    CASE WHEN c.counts THEN pg_stat_get_blocks_hit(c.oid) END AS index_blocks_hit,
+    CASE
+        WHEN c.counts THEN pg_stat_get_blocks_fetched(c.oid) - pg_stat_get_blocks_hit(c.oid)
+    END AS index_blocks_read,
     c.bytes / 1048576.0 AS index_size_mb
 FROM chosen AS c
 INNER JOIN pg_database AS d ON current_database() = d.datname
@@ -92,6 +100,8 @@ SELECT
     NULL AS index_scans,
     NULL AS index_tuples_read,
     NULL AS index_tuples_fetched,
+    NULL AS index_blocks_hit,
+    NULL AS index_blocks_read,
     sum(c.relpages) * current_setting('block_size')::bigint / 1048576.0 AS index_size_mb
 FROM candidate AS c
 WHERE c.oid NOT IN (SELECT l.oid FROM largest AS l)
