@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import database, delivery, latest
+from . import database, delivery, disks, latest
 from .collectors import OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
@@ -86,6 +86,7 @@ class Tally:
     started: float
     origin: str
     runs: Runs
+    host: disks.Host
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
     newest: list[latest.Run] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -144,7 +145,7 @@ def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collec
         database.refuse_foreign(source)
         if source.in_recovery:
             return {"skipped": "standby: its primary is inspected", "errors": []}
-        return _collect(configuration, layout, found, runs, source, "all_data")
+        return _collect(configuration, layout, found, runs, source, ("all_data",))
 
 
 def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
     Raises PgOpsError where the source cannot be reached.
     """
     with connect(source_target(configuration)) as source:
-        return _collect(configuration, layout, found, runs, source, "monitor")
+        return _collect(configuration, layout, found, runs, source, ("monitor", "host"))
 
 
 def _collect(
@@ -163,18 +164,19 @@ def _collect(
     found: Sequence[Collector],
     runs: Runs,
     source: Session,
-    rights: str,
+    rights: Sequence[str],
 ) -> dict[str, Any]:
     budget = Budget(time.monotonic() + configuration.time_budget)
-    monitors = rights == "monitor"
+    monitors = "monitor" in rights
     waiting = Spool(f"{layout.state if monitors else layout.keeping}/spool.jsonl", configuration.spool_bytes)
     waiting.prepare()
-    tally = Tally(time.time(), source.value(ORIGIN), runs)
+    host = disks.Host(f"{layout.state}/disks.lock", configuration.repository, configuration.real_paths)
+    tally = Tally(time.time(), source.value(ORIGIN), runs, host)
     identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
     own = [
         one
         for one in adjusted(found, configuration.collectors)
-        if one.rights == rights and one.applies(source.major, source.in_recovery)
+        if one.rights in rights and one.applies(source.major, source.in_recovery)
     ]
     paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
     chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
@@ -304,6 +306,10 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
+        if collector.rights == "host":
+            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, budget.left()))
+            for message in wrong:
+                tally.fail([collector], message)
         where = session.database if collector.scope == "database" else ""
         tally.add(collector, where, started, samples(collector, rows))
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:

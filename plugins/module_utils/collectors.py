@@ -29,8 +29,9 @@ from typing import Any
 
 from .errors import InvalidInput
 
-RIGHTS = ("monitor", "all_data")
-"""Of whoever runs a collector: those of pg_monitor, or those of pg_read_all_data."""
+RIGHTS = ("monitor", "host", "all_data")
+"""Of whoever runs a collector: those of pg_monitor; the same, and those of the agent on its host, which looks at the
+disks whose paths the rows name; or those of pg_read_all_data."""
 CATEGORIES = ("performance", "capacity", "availability", "security")
 KINDS = ("gauge", "counter")
 LABELS = ("database", "schema", "table", "index")
@@ -94,7 +95,7 @@ OWN = Collector(
     query="",
     metrics=(
         Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
-        Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
+        Metric("collector_errors", "count", category="availability", help="Databases or disks where one failed."),
         Metric("collector_interval_seconds", "s", help="Interval of a collector that is slowed down."),
         Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
     ),
@@ -221,9 +222,12 @@ def slowed(collector: Collector, seconds: Sequence[float]) -> Collector:
     """The collector with an interval that what it takes is a small SHARE of: its own, doubled as often as needed.
 
     ``seconds`` are what its last runs took, over all databases; the quickest counts, since the others may have been
-    held up by something else.
+    held up by something else. One that looks at disks keeps its own: what takes long
+    there is no work of the server's.
     """
     interval = collector.interval
+    if collector.rights == "host":
+        return collector
     longest = max(LONGEST_INTERVAL, interval)
     while seconds and min(seconds) > SHARE * interval and interval * 2 <= longest:
         interval *= 2

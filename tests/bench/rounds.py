@@ -42,8 +42,10 @@ def measure() -> Figures:
 
 
 def _rounds(server: Server, case: str, figures: Figures) -> None:
+    agents = connect(target(server, user="pgops"))
     sessions = {
-        "monitor": connect(target(server, user="pgops")),
+        "monitor": agents,
+        "host": agents,
         "all_data": connect(target(server, role="pg_read_all_data")),
     }
     try:
