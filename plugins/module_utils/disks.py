@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,17 +83,27 @@ def _answers(host: Host, paths: Sequence[str], seconds: float) -> list[dict[str,
     """What `mounts` says of each path."""
     asked = json.dumps([[path, host.real_paths.get(path)] for path in paths])
     program = [sys.executable, "-IS", mounts.__file__, str(seconds), asked]
-    with _opened(host.lock) as lock:
-        # A session of its own: who ends the agent's must not wait for a process that cannot be ended.
-        process = subprocess.Popen(
-            program, stdin=lock, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+    try:
+        process = _started(program, host.lock)
+    except OSError as error:
+        raise failure(error, "No process can be started that looks at the disks") from error
     silence = {"error": f"no answer within {seconds:g} seconds"}
     answers = [silence for _path in paths]
     for line in _said(process, seconds + STARTING).splitlines():
         answer = json.loads(line)
         answers[answer.pop("number")] = answer
     return answers
+
+
+def _started(program: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
+    """In a session of its own: who ends the agent's must not wait for a process that cannot be ended."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        return subprocess.Popen(
+            program, stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    finally:
+        os.close(descriptor)
 
 
 def _said(process: subprocess.Popen[bytes], seconds: float) -> bytes:
@@ -114,18 +124,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
     # Else Python would ask for it again and again.
     process.returncode = -signal.SIGKILL if process.returncode is None else process.returncode
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    except OSError as error:
-        raise failure(error, f"{path} cannot be written") from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def real_paths(target: Target) -> dict[str, str] | None:
@@ -150,6 +148,7 @@ def _real_paths(lock_file: str) -> dict[str, str]:
     descriptor = os.open(lock_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
         data = file.read().splitlines()[discovery.DATA_DIRECTORY]
-    links = os.path.join(data, "pg_tblspc")
-    spaces = [os.readlink(os.path.join(links, name)) for name in sorted(os.listdir(links)) if name.isdigit()]
-    return {path: os.path.realpath(path) for path in [data, os.path.join(data, "pg_wal"), *spaces]}
+    folder = os.path.join(data, "pg_tblspc")
+    spaces = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    outside = [os.readlink(path) for path in spaces if os.path.islink(path)]
+    return {path: os.path.realpath(path) for path in [data, os.path.join(data, "pg_wal"), *outside]}

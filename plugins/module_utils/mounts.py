@@ -10,7 +10,7 @@ Stands alone, and imports as little as it can, since `disks` starts it each minu
 One line of JSON an answer: the place's number in the list, and what was found or the ``error``. Each place is looked
 at by a thread of its own. Meanwhile the process locks a byte of the file on its standard input, which stands for the
 path; the kernel takes that lock away when the process is gone for good, so that a path which hangs holds up one
-process, and not one more every minute.
+process, and not one more every minute, and no other path.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     known = mount_points(_read(MOUNTS))
     threads = []
     for number, (path, real) in enumerate(json.loads(sys.argv[2])):
-        if not _taken(path):
+        if not _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
             _tell(number, {"error": HANGS})
             continue
         threads.append(threading.Thread(target=_look, args=(number, path, real, known), daemon=True))
@@ -48,10 +48,10 @@ def main() -> None:
     os._exit(0)
 
 
-def _taken(path: str) -> bool:
-    """Whether the path could be locked for this process."""
+def _lock(path: str, how: int) -> bool:
+    """Lock a path for this process, or let it go; whether that could be done."""
     try:
-        fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, zlib.crc32(os.fsencode(path)))
+        fcntl.lockf(0, how, 1, zlib.crc32(os.fsencode(path)))
     except OSError:
         return False
     return True
@@ -62,6 +62,7 @@ def _look(number: int, path: str, real: str | None, known: Sequence[str]) -> Non
         found = space(path, real, known)
     except OSError as error:
         found = {"error": error.strerror or str(error)}
+    _lock(path, fcntl.LOCK_UN)
     _tell(number, found)
 
 
