@@ -39,6 +39,23 @@ DEFAULTS: dict[str, Any] = {
     "rehearse": False,
     "sources": SOURCES,
 }
+AGENT: dict[str, Any] = {
+    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
+    "state": "present",
+    "instance": "main",
+    "cluster": "shop",
+    "node": "db1/main",
+    "port": 5432,
+    "database": "pgops",
+    "peers": [],
+    "ssl_mode": "require",
+    "collectors": [],
+    "collector_settings": {},
+    "keeper": "postgres",
+    "validate": False,
+    "query_texts": True,
+    "user": "nobody",
+}
 
 
 def target(server: Server, **other: Any) -> Target:

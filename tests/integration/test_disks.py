@@ -17,12 +17,14 @@ from typing import Any
 import disks
 import pytest
 from conftest import EVERY_MAJOR, _make
-from deploying import SHIPPED, collect, deploy, target
-from servers import Server
+from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, target
+from servers import Server, until
 
-from pgops import mounts
+from pgops import agent, configuration, mounts, sources
 from pgops.disks import Host, measured, real_paths
 from pgops.identity import acting_as
+from pgops.layout import Layout
+from pgops.mounts import HANGS
 
 DISKS = [one for one in SHIPPED if one.name == "disks"]
 MB = 1024 * 1024
@@ -214,27 +216,23 @@ def test_disks_can_be_left_out(place: Place) -> None:
 
 
 @needs_root
-def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(place: Place) -> None:
-    gone = place.folder / "gone"
+def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp_path: Path) -> None:
+    gone, host = tmp_path / "gone", Host(str(tmp_path / "lock"), str(tmp_path / "gone"))
+    data = [{"disk": "data", "path": "/"}]
     with disks.hanging(gone) as mounted:
         if not mounted:
             pytest.skip("FUSE is not to be had here")
-        settings = {"repository": str(gone), "collectors": {"disks": {"timeout": 1}}}
         began = time.monotonic()
-        assert place.collect(**settings) == [f"the disk of {gone} is not known: no answer within 1 seconds"]
-        assert time.monotonic() - began < 10
-        assert (place.newest("repository"), bool(place.newest("data"))) == ({}, True)
+        rows, wrong = measured(host, data, 0.5)
+        assert wrong == [f"the disk of {gone} is not known: no answer within 0.5 seconds"]
         left = children()
-        began = time.monotonic()
         for _minute in range(3):
-            assert place.collect(**settings) == [f"the disk of {gone} is not known: {mounts.HANGS}"]
-        assert time.monotonic() - began < 10
+            rows, wrong = measured(host, data, 10)
+            assert ([row["disk"] for row in rows], wrong) == (["data"], [f"the disk of {gone} is not known: {HANGS}"])
+        assert time.monotonic() - began < 9
         assert children() == left
     # Whoever waited is let go, and what is there now is looked at again.
-    deadline = time.monotonic() + 10
-    while (errors := place.collect(repository=str(gone))) and time.monotonic() < deadline:
-        assert mounts.HANGS in errors[0]
-    assert place.newest("repository")["mount"] == df(gone)["mount"]
+    until(lambda: measured(host, data, 10)[1] == [], "known again", 10)
 
 
 def children() -> int:
@@ -242,12 +240,22 @@ def children() -> int:
     return len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-def test_what_is_said_of_one_place_does_not_wait_for_another(tmp_path: Path) -> None:
-    """A process that is stopped, as by a debugger, is ended after its time."""
-    host = Host(str(tmp_path / "lock"))
-    rows, wrong = measured(host, [{"disk": "data", "path": "/"}, {"disk": "x", "path": "/nowhere"}], 5)
-    assert [row["disk"] for row in rows] == ["data"]
-    assert wrong == ["the disk of /nowhere is not known: No such file or directory"]
+def test_the_agent_is_told_where_the_directories_are_and_keeps_it_while_the_server_is_down(
+    place: Place, tmp_path: Path
+) -> None:
+    layout = Layout("main", str(tmp_path))
+    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
+    wish = {**AGENT, "prefix": str(tmp_path), "sources": bundle, "textfile_directory": None}
+    wish.update(port=place.server.port, socket_directory=str(place.server.socket_dir))
+    agent.converge(wish, False)
+    known = configuration.load(layout).real_paths
+    assert known[f"{place.server.data_dir}/pg_wal"] == str(place.wal / "pg_wal")
+    place.server.stop()
+    try:
+        assert not agent.converge(wish, False)["changed"]
+        assert configuration.load(layout).real_paths == known
+    finally:
+        place.server.start()
 
 
 def test_mount_points_are_read_as_the_kernel_writes_them() -> None:

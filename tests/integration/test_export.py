@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import promtool
 import pytest
-from deploying import LIBRARY, SHIPPED
+from deploying import AGENT, LIBRARY, SHIPPED
 
 from pgops import agent, latest, server, sources
 from pgops.collectors import OWN, Collector
@@ -24,23 +23,6 @@ from pgops.latest import Run
 from pgops.layout import Layout
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
-AGENT: dict[str, Any] = {
-    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
-    "state": "present",
-    "instance": "main",
-    "cluster": "shop",
-    "node": "db1/main",
-    "port": 5432,
-    "database": "pgops",
-    "peers": [],
-    "ssl_mode": "require",
-    "collectors": [],
-    "collector_settings": {},
-    "keeper": "postgres",
-    "validate": False,
-    "query_texts": True,
-    "user": "nobody",
-}
 ODD = 'with "quotes", a \\ and\na line'
 
 
