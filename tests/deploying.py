@@ -95,5 +95,6 @@ def collect(
 def inspect(server: Server, state: Path, found: Sequence[Collector] = (), **settings: Any) -> dict[str, Any]:
     """What the job of the server's own user does."""
     configuration, layout = configured(server, state, superuser=server.superuser, **settings)
-    Path(layout.keeping).mkdir(exist_ok=True)
+    for folder in (layout.keeping, layout.inspection):
+        Path(folder).mkdir(exist_ok=True)
     return collection.inspect(configuration, layout, found or SHIPPED, Runs())

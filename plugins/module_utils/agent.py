@@ -174,6 +174,7 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
     if desired.keeper:
         keeper = desired.keeper if root else None
         entries.append(Directory(layout.keeping, 0o750, keeper, primary_group(desired.keeper) if root else None))
+        entries.append(Directory(layout.inspection, 0o750, keeper, group))
     if layout.prefix != "/":
         entries.append(Directory(os.path.dirname(layout.command), 0o755, root, root))
     entries += [

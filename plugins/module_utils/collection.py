@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import database, delivery, disks, latest
-from .collectors import OWN, Collector, adjusted, due, metrics, slowed, wrapped
+from .collectors import INSPECTION, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
 from .layout import Layout
@@ -184,9 +184,9 @@ def _collect(
     runs.note(tally.seconds)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = waiting.dropped() if monitors else None
-    tally.add(OWN, "", time.time(), own_samples(tally, later, lost))
-    if monitors:
-        _remember(layout, tally)
+    tally.add(OWN if monitors else INSPECTION, "", time.time(), own_samples(tally, later, lost))
+    # The agent reads what the server's user has found, in a directory that is closed to others.
+    _remember(tally, *((layout.latest, 0o640) if monitors else (layout.inspected, 0o644)))
     new = tally.rounds()
     parcel = delivery.Parcel(configuration, identity, metrics(found))
     result = deliver(parcel, layout, source, tally, new, waiting, budget)
@@ -194,10 +194,10 @@ def _collect(
     return {**result, "samples": counted, "collectors": len(chosen), "errors": tally.errors, "slowed": later}
 
 
-def _remember(layout: Layout, tally: Tally) -> None:
+def _remember(tally: Tally, path: str, mode: int) -> None:
     """Keep the newest values for whoever exports them; a full disk costs no more than that."""
     try:
-        latest.remember(layout.latest, tally.newest, tally.started)
+        latest.remember(path, tally.newest, tally.started, mode)
     except (PgOpsError, OSError) as error:
         tally.errors.append(f"the newest values cannot be kept for an export: {error}")
 

@@ -101,6 +101,8 @@ OWN = Collector(
     ),
 )
 """What a collection says of itself."""
+INSPECTION = replace(OWN, name="inspect", interval=600)
+"""What an inspection does, which comes to pass more rarely."""
 
 
 def parse(text: str, source: str) -> Collector:
@@ -247,7 +249,7 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
         raise InvalidInput(f"Your own collectors {', '.join(greedy)} ask for more rights than pg_monitor's.", hint)
     both = [*shipped, *extra]
     named = [OWN, *both]
-    names = [found.name for found in named]
+    names = [INSPECTION.name, *(found.name for found in named)]
     _refuse("collector", {name for name in names if names.count(name) > 1})
     _refuse(
         "metric", {metric.name for place, found in enumerate(named) for metric in _clashing(found, named[:place])}
