@@ -16,10 +16,13 @@ import pytest
 from deploying import SHIPPED, deploy, withdraw
 from servers import Server, until
 
-SLOW = (
-    "CREATE OR REPLACE FUNCTION public.slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
-    "$$BEGIN PERFORM pg_catalog.pg_sleep(0.002); RETURN $1; END$$"
-)
+STOP = """
+CREATE FUNCTION public.stopped(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
+    $$BEGIN IF n = 1000 THEN PERFORM pg_catalog.pg_advisory_xact_lock(1000); END IF; RETURN n; END$$;
+CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN PERFORM public.stopped(new.n); RETURN new; END$$
+"""
+"""What comes to the number 1000 waits as long as somebody holds a lock."""
 
 COLLECTED = next(one.query for one in SHIPPED if one.name == "vacuum_progress")
 
@@ -27,7 +30,7 @@ COLLECTED = next(one.query for one in SHIPPED if one.name == "vacuum_progress")
 @pytest.fixture(name="deployed", scope="module")
 def _deployed(server: Server) -> Iterator[Server]:
     deploy(server)
-    server.value(SLOW, "pgops")
+    server.value(STOP, "pgops")
     yield server
     withdraw(server)
 
@@ -40,8 +43,14 @@ def seen(server: Server, what: str, where: str) -> str | None:
 
 @contextlib.contextmanager
 def running(server: Server, *statements: str) -> Iterator[None]:
-    """A session in the ops database that runs the last of the statements; cancelled at the end of the `with`."""
-    with server.connect("pgops") as session, ThreadPoolExecutor() as threads:
+    """A session in the ops database that runs the last of the statements, and another one that holds the lock;
+    cancelled at the end of the `with`."""
+    with (
+        server.connect("pgops") as holder,
+        server.connect("pgops") as session,
+        ThreadPoolExecutor() as threads,
+    ):
+        holder.execute("SELECT pg_advisory_lock(1000)")
         for statement in statements[:-1]:
             session.execute(statement.encode())
         done = threads.submit(session.execute, statements[-1].encode())
@@ -57,7 +66,7 @@ def running(server: Server, *statements: str) -> Iterator[None]:
 def test_a_slow_index_is_seen_on_its_way(deployed: Server) -> None:
     deployed.value("CREATE TABLE public.long AS SELECT n FROM generate_series(1, 2000) AS n", "pgops")
     what = "operation, datname, relation, percent > 0 AND percent < 100, unit, started_at < now()"
-    with running(deployed, "CREATE INDEX ON public.long (public.slow(n))"):
+    with running(deployed, "CREATE INDEX ON public.long (public.stopped(n))"):
         expected = '("CREATE INDEX",pgops,long,t,blocks,t)'
         until(lambda: seen(deployed, what, "percent > 0 AND pid <> 0") == expected, "seen", 10)
     assert deployed.value("SELECT count(*) FROM pgops.maintenance_progress WHERE datname = 'pgops'", "pgops") == 0
@@ -67,7 +76,7 @@ def test_a_slow_index_is_seen_on_its_way(deployed: Server) -> None:
 def test_a_slow_vacuum_is_seen_on_its_way(deployed: Server, command: str, phase: str) -> None:
     deployed.value("CREATE TABLE public.wide AS SELECT repeat('x', 1500) FROM generate_series(1, 2000)", "pgops")
     what = "operation, relation, phase, percent > 0 AND percent < 100, unit"
-    slowly = ("SET vacuum_cost_delay = '10ms'", "SET vacuum_cost_limit = 20", "SET vacuum_cost_page_hit = 10")
+    slowly = ("SET vacuum_cost_delay = '100ms'", "SET vacuum_cost_limit = 20", "SET vacuum_cost_page_hit = 10")
     with running(deployed, *slowly, f"{command} public.wide"):
         expected = f'({command},wide,"{phase}",t,blocks)'
         until(lambda: seen(deployed, what, "percent > 0") == expected, "seen", 10)
@@ -78,9 +87,9 @@ def test_a_slow_vacuum_is_seen_on_its_way(deployed: Server, command: str, phase:
 def test_a_table_that_is_written_anew_is_seen_with_no_share_where_none_is_known(
     deployed: Server, command: str
 ) -> None:
-    deployed.value("CREATE TABLE public.old AS SELECT n FROM generate_series(1, 400) AS n", "pgops")
+    deployed.value("CREATE TABLE public.old AS SELECT n FROM generate_series(991, 1010) AS n", "pgops")
     deployed.value("CREATE INDEX place ON public.old (n)", "pgops")
-    deployed.value("CREATE INDEX ON public.old (public.slow(n))", "pgops")
+    deployed.value("CREATE INDEX ON public.old (public.stopped(n))", "pgops")
     statement = {"CLUSTER": "CLUSTER public.old USING place", "VACUUM FULL": "VACUUM FULL public.old"}[command]
     try:
         with running(deployed, statement):
@@ -92,16 +101,12 @@ def test_a_table_that_is_written_anew_is_seen_with_no_share_where_none_is_known(
 
 
 def test_a_file_that_is_copied_is_seen_on_its_way(deployed: Server) -> None:
-    deployed.value("CREATE TABLE public.copied (line text)", "pgops")
+    deployed.value("CREATE TABLE public.copied (n integer, line text)", "pgops")
     deployed.value(
-        "CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$BEGIN PERFORM public.slow(1); RETURN new; END$$",
-        "pgops",
+        "CREATE TRIGGER stop BEFORE INSERT ON public.copied FOR EACH ROW EXECUTE FUNCTION public.stop()", "pgops"
     )
-    deployed.value(
-        "CREATE TRIGGER wait BEFORE INSERT ON public.copied FOR EACH ROW EXECUTE FUNCTION public.wait()", "pgops"
-    )
-    file = deployed.write(deployed.directory / "lines", f"{'x' * 499}\n" * 3000)
+    lines = (f"{number}\t{'x' * 500}\n" for number in range(2000))
+    file = deployed.write(deployed.directory / "lines", "".join(lines))
     what = "operation, relation, phase, percent > 0 AND percent < 100, unit"
     with running(deployed, f"COPY public.copied FROM '{file}'"):
         expected = '("COPY FROM",copied,file,t,bytes)'
