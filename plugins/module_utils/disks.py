@@ -87,9 +87,13 @@ def _answers(host: Host, paths: Sequence[str], seconds: float) -> list[dict[str,
         process = _started(program, host.lock)
     except OSError as error:
         raise failure(error, "No process can be started that looks at the disks") from error
-    silence = {"error": f"no answer within {seconds:g} seconds"}
-    answers = [silence for _path in paths]
-    for line in _said(process, seconds + STARTING).splitlines():
+    said = _said(process, seconds + STARTING)
+    ended = process.returncode not in (0, -signal.SIGKILL)
+    reason = (
+        f"exit code {process.returncode} of {mounts.__file__}" if ended else f"no answer within {seconds:g} seconds"
+    )
+    answers: list[dict[str, Any]] = [{"error": reason} for _path in paths]
+    for line in said.splitlines():
         answer = json.loads(line)
         answers[answer.pop("number")] = answer
     return answers

@@ -15,6 +15,7 @@ process, and not one more every minute, and no other path.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -38,8 +39,9 @@ def main() -> None:
     known = mount_points(_read(MOUNTS))
     threads = []
     for number, (path, real) in enumerate(json.loads(sys.argv[2])):
-        if not _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            _tell(number, {"error": HANGS})
+        obstacle = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if obstacle:
+            _tell(number, {"error": obstacle})
             continue
         threads.append(threading.Thread(target=_look, args=(number, path, real, known), daemon=True))
         threads[-1].start()
@@ -48,13 +50,14 @@ def main() -> None:
     os._exit(0)
 
 
-def _lock(path: str, how: int) -> bool:
-    """Lock a path for this process, or let it go; whether that could be done."""
+def _lock(path: str, how: int) -> str:
+    """Lock a path for this process, or let it go; why that cannot be done, '' where it was."""
     try:
         fcntl.lockf(0, how, 1, zlib.crc32(os.fsencode(path)))
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        # Either may be said where another process has it, fcntl(2).
+        return HANGS if error.errno in (errno.EACCES, errno.EAGAIN) else f"no lock: {error.strerror}"
+    return ""
 
 
 def _look(number: int, path: str, real: str | None, known: Sequence[str]) -> None:

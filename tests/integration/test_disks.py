@@ -207,6 +207,8 @@ def test_where_no_process_can_be_started_all_else_is_collected(place: Place, mon
         "disks in pgops: No process can be started that looks at the disks: No such file or directory."
     ]
     assert outcome["samples"] > 100
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    assert f"the disk of {place.server.data_dir} is not known: exit code 1 of {mounts.__file__}" in place.collect()
 
 
 def test_disks_can_be_left_out(place: Place) -> None:
