@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import collectors, commands, credentials, files, target, versions
+from . import collectors, commands, credentials, disks, files, target, versions
 from .configuration import Configuration, Peer, parse
 from .errors import Conflict, DriverMissing, HostFailed, InvalidInput
 from .files import Directory, Entry, File, Found, Link
@@ -93,14 +93,19 @@ def linked(layout: Layout) -> str:
 
     Raises HostFailed.
     """
-    present = files.read(layout.agent_file)
-    try:
-        folder = parse(present.content.decode(), layout.agent_file).textfile_directory if present else ""
-    except (InvalidInput, ValueError):
-        return ""
-    path = layout.textfile(folder) if folder else ""
+    present = _configured(layout)
+    path = layout.textfile(present.textfile_directory) if present and present.textfile_directory else ""
     link = files.read(path) if path else None
     return path if link and link.to == layout.exported else ""
+
+
+def _configured(layout: Layout) -> Configuration | None:
+    """The installed configuration; None where there is none that can be understood."""
+    present = files.read(layout.agent_file)
+    try:
+        return parse(present.content.decode(), layout.agent_file) if present else None
+    except (InvalidInput, ValueError):
+        return None
 
 
 def listed(folder: str) -> list[str]:
@@ -169,6 +174,7 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
     if desired.keeper:
         keeper = desired.keeper if root else None
         entries.append(Directory(layout.keeping, 0o750, keeper, primary_group(desired.keeper) if root else None))
+        entries.append(Directory(layout.inspection, 0o750, keeper, group))
     if layout.prefix != "/":
         entries.append(Directory(os.path.dirname(layout.command), 0o755, root, root))
     entries += [
@@ -411,13 +417,23 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             _refuse_to_forget(layout)
         gone = _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode)
         return gone.result()
-    wish = desired(params)
+    wish = _placed(layout, desired(params))
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
     warnings = _validated(layout, wish) if params["validate"] else ()
     made = _settle(layout, lambda: _planned(layout, wish), apply, check_mode)
     return {**changes(made, warnings=warnings).result(), "version": wish.program.version}
+
+
+def _placed(layout: Layout, wish: Desired) -> Desired:
+    """With where the server's directories really are; where it is down, as it was known before."""
+    settings = wish.configuration
+    found = disks.real_paths(target.Target(settings.socket_directory, str(settings.port)))
+    if found is None:
+        present = _configured(layout)
+        found = dict(present.real_paths) if present else {}
+    return replace(wish, configuration=replace(settings, real_paths=found))
 
 
 def _validated(layout: Layout, wish: Desired) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ class Configuration:
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
     ``retention`` maps a metric's name to the days that its samples are kept, where these are not the usual ones.
     ``query_texts`` says whether the texts of statements are stored.
-    ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
+    ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to. ``real_paths`` are
+    the server's directories without links, by its own names for them: the agent may not be able to look.
     """
 
     instance: str
@@ -54,6 +55,7 @@ class Configuration:
     superuser: str = ""
     query_texts: bool = True
     textfile_directory: str = ""
+    real_paths: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         """As the file holds it."""

@@ -118,6 +118,16 @@ class Layout:
         return os.path.join(self.data, "keeping")
 
     @property
+    def inspection(self) -> str:
+        """The directory of what the server's user measures, which the agent may read and not write."""
+        return os.path.join(self.data, "inspection")
+
+    @property
+    def inspected(self) -> str:
+        """The newest value of each series that the server's user measures."""
+        return os.path.join(self.inspection, "latest.json")
+
+    @property
     def before(self) -> str:
         """What was there before pgops.fleet changed it, for when it is taken back."""
         return os.path.join(self.data, "before.json")

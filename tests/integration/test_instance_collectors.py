@@ -221,6 +221,14 @@ def test_ages_count_transactions(primary: Server) -> None:
     assert {"template0", "template1", "pgops"} <= {found["database"] for found in rows(primary, "wraparound")}
 
 
+def test_both_roles_name_the_paths_of_their_own_disks(pair: Pair) -> None:
+    (found,) = [one for one in SHIPPED if one.name == "disks"]
+    for server in (pair.primary, pair.standby):
+        with connect(target(server, user="pgops")) as session:
+            paths = {row["disk"]: row["path"] for row in session.documents(wrapped(found.query))}
+        assert paths == {"data": str(server.data_dir), "wal": f"{server.data_dir}/pg_wal"}
+
+
 def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
     primary = pair.primary
     assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
