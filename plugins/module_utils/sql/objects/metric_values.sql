@@ -1,4 +1,5 @@
 -- object: function pgops.metric_values(text, timestamp with time zone, timestamp with time zone, interval)
+-- requires: check_request
 CREATE OR REPLACE FUNCTION pgops.metric_values(
     p_metric text,
     p_from timestamptz DEFAULT now() - interval '1 hour',
@@ -29,14 +30,7 @@ AS $$
 -- What a metric was, as it was collected: over the whole time, or in steps of it. started_at and ended_at are those of
 -- the first and the last sample.
 BEGIN
-    IF NOT EXISTS (SELECT FROM pgops.metric AS m WHERE m.metric_name = p_metric) THEN
-        RAISE EXCEPTION '% is no metric that was ever collected', p_metric
-            USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'SELECT metric_name, kind FROM pgops.metrics lists them.';
-    END IF;
-    IF p_step <= interval '0' THEN
-        RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    PERFORM pgops.check_request(p_metric, p_from, p_to, p_step);
     RETURN QUERY
     SELECT
         n.cluster, n.node, nullif(s.database_name, ''), nullif(s.schema_name, ''), nullif(s.table_name, ''),
