@@ -491,6 +491,20 @@ def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> No
     assert row(pair.standby, "database_activity", database=shop)["conflicts"] == 1
 
 
+def test_a_standby_says_whom_it_hears(pair: Pair) -> None:
+    standby, name = pair.standby, pair.standby.directory.name
+    (found,) = rows(standby, "receiver")
+    age = "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver"
+    assert found.pop("receiver_message_age_seconds") == pytest.approx(float(str(standby.value(age))), abs=10)
+    sender = f"{pair.primary.socket_dir}:{pair.primary.port}"
+    assert found == {"application_name": name, "slot": None, "sender": sender}
+    other = pair.primary.dsn("") + " application_name=''the second''"
+    for change, known_as in ((f"SET primary_conninfo = '{other}'", "the second"), ("RESET primary_conninfo", name)):
+        standby.value(f"ALTER SYSTEM {change}")
+        standby.value("SELECT pg_reload_conf()")
+        until(lambda who=known_as: [one["application_name"] for one in rows(standby, "receiver")] == [who], "known")
+
+
 def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:
     primary = pair.primary
     primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
