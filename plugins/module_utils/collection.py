@@ -203,7 +203,10 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     lost = waiting.dropped() if visit.rights == "monitor" else None
     runs.note(tally.seconds, tally.failures)
     tally.add(OWN, "", time.time(), own_samples(runs.reported(), later, lost))
-    return {**_concluded(visit, tally, budget, _waiting(waiting, tally)), "collectors": len(chosen), "slowed": later}
+    if visit.rights == "monitor":
+        _remember(visit.layout.latest, tally)
+    result = _delivered(visit, tally, budget, _waiting(waiting, tally))
+    return {**result, "collectors": len(chosen), "slowed": later}
 
 
 def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
@@ -212,22 +215,21 @@ def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector])
     tally = Tally(time.time(), visit.source.value(ORIGIN), runs)
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
-    return {**_concluded(visit, tally, budget, []), "collectors": len(chosen)}
+    _remember(visit.layout.latest_repeated, tally)
+    return {**_delivered(visit, tally, budget, []), "collectors": len(chosen)}
 
 
-def _concluded(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
-    """Keep and deliver what was measured, and what waits; what came of it."""
-    if visit.rights == "monitor":
-        _remember(visit.layout, tally)
+def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
+    """Deliver what was measured, and what waits; what came of it."""
     new = tally.rounds()
     result = deliver(visit, tally, new, older, budget)
     return {**result, "samples": sum(one.samples for one in new), "errors": tally.errors}
 
 
-def _remember(layout: Layout, tally: Tally) -> None:
+def _remember(path: str, tally: Tally) -> None:
     """Keep the newest values for whoever exports them; a full disk costs no more than that."""
     try:
-        latest.remember(layout.latest, tally.newest, tally.started)
+        latest.remember(path, tally.newest, tally.started)
     except (PgOpsError, OSError) as error:
         tally.errors.append(f"the newest values cannot be kept for an export: {error}")
 
