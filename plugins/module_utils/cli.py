@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import logging.handlers
 import os
@@ -94,7 +93,7 @@ def collect(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     if not options.repeat:
         return _collected(layout, path, collection.collect)
     settings = configuration.load(layout)
-    memory = functools.partial(runs.remembered, path, PATIENCE)
+    memory = runs.Memory(path, PATIENCE)
     with exclusive(f"{path}.repeat.lock", seconds=0):
         return repetition.collect(settings, layout, installed(layout), memory)
 
@@ -106,7 +105,7 @@ def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
 
 def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     settings = configuration.load(layout)
-    with runs.remembered(path) as remembered:
+    with runs.Memory(path).held() as remembered:
         return run(settings, layout, installed(layout), remembered)
 
 
@@ -142,7 +141,8 @@ def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     settings = configuration.load(layout)
     found, now = installed(layout), time.time()
     inspected, warnings = _inspected(layout, found)
-    present = [run for run in [*latest.load(layout.latest), *inspected] if run.present(now)]
+    own = latest.present([layout.latest, layout.latest_repeated], now)
+    present = [*own, *(run for run in inspected if run.present(now))]
     known = collectors.metrics(found).values()
     text = exposition.exposition(known, present, settings.cluster, settings.node).encode()
     if path is not None:

@@ -217,7 +217,10 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
     tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
-    return {**_concluded(visit, tally, budget, _waiting(waiting, tally)), "collectors": len(chosen), "slowed": later}
+    # The agent reads what the server's user has found, in a directory that is closed to others.
+    _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
+    result = _delivered(visit, tally, budget, _waiting(waiting, tally))
+    return {**result, "collectors": len(chosen), "slowed": later}
 
 
 def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
@@ -226,19 +229,18 @@ def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector])
     tally = visit.tally(runs)
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
-    return {**_concluded(visit, tally, budget, []), "collectors": len(chosen)}
+    _remember(tally, visit.layout.latest_repeated)
+    return {**_delivered(visit, tally, budget, []), "collectors": len(chosen)}
 
 
-def _concluded(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
-    """Keep and deliver what was measured, and what waits; what came of it."""
-    # The agent reads what the server's user has found, in a directory that is closed to others.
-    _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest, 0o640)))
+def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
+    """Deliver what was measured, and what waits; what came of it."""
     new = tally.rounds()
     result = deliver(visit, tally, new, older, budget)
     return {**result, "samples": sum(one.samples for one in new), "errors": tally.errors}
 
 
-def _remember(tally: Tally, path: str, mode: int) -> None:
+def _remember(tally: Tally, path: str, mode: int = 0o640) -> None:
     """Keep the newest values for whoever exports them; a full disk costs no more than that."""
     try:
         latest.remember(path, tally.newest, tally.started, mode)

@@ -60,6 +60,14 @@ def remember(path: str, runs: Iterable[Run], now: float, mode: int = 0o640) -> N
     write(File(path, text(merged(load(path), runs, now)).encode(), mode))
 
 
+def present(paths: Iterable[str], now: float) -> list[Run]:
+    """What files hold together, the newest run for each collector and database, as merged().
+
+    Raises HostFailed.
+    """
+    return merged((), (run for path in paths for run in load(path)), now)
+
+
 def load(path: str) -> list[Run]:
     """The runs of a file; none where it is not there, or cannot be understood.
 

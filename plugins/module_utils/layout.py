@@ -99,6 +99,11 @@ class Layout:
         return os.path.join(self.state, "latest.json")
 
     @property
+    def latest_repeated(self) -> str:
+        """The same of what was collected again within the minute: a small file, since it is often written."""
+        return os.path.join(self.state, "latest.repeated.json")
+
+    @property
     def export(self) -> str:
         """The agent's directory of what others may read."""
         return os.path.join(self.data, "export")

@@ -92,7 +92,7 @@ options:
     description:
       - What differs from the collectors' files, as a mapping of a collector's name to any of C(interval) and
         C(timeout) in seconds, and C(enabled).
-      - An interval below 60 needs a job C(collect) with the argument C(--repeat), as of the role pgops_monitoring.
+      - An interval below 60 needs a job C(collect) that has the argument C(--repeat).
     type: dict
     default: {}
   repository:

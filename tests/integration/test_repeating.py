@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -62,7 +61,7 @@ def repeat(
 ) -> dict[str, Any]:
     """What the job does in so many seconds; ``state`` is the agent's prefix."""
     configuration, layout = configured(server, state, **settings)
-    memory = functools.partial(runs.remembered, f"{layout.state}/collect", 5)
+    memory = runs.Memory(f"{layout.state}/collect", 5)
     return repetition.collect(configuration, layout, found, memory, seconds)
 
 
@@ -99,8 +98,13 @@ def test_what_is_due_more_often_is_collected_again_in_the_same_session(deployed:
     assert float(str(deployed.value(spread, "pgops"))) == pytest.approx(2, abs=0.4)
     assert (len(seen), len(set(seen))) == (2, 1)
     assert None not in seen
-    kept = latest.load(str(Path(configured(deployed, tmp_path)[1].latest)))
+    layout = configured(deployed, tmp_path)[1]
+    kept = latest.present([layout.latest, layout.latest_repeated], time.time())
     assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5}
+    # The whole is written once, the newest of what is repeated each time.
+    again = latest.load(layout.latest_repeated)
+    assert [run.collector for run in again] == ["quick"]
+    assert again[0].collected_at > latest.load(layout.latest)[0].collected_at + 1
 
 
 def watched(server: Server, look: Callable[[], object]) -> list[Callable[[], object]]:
