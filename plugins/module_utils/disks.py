@@ -88,11 +88,11 @@ def _answers(host: Host, paths: Sequence[str], seconds: float) -> list[dict[str,
     except OSError as error:
         raise failure(error, "No process can be started that looks at the disks") from error
     said = _said(process, seconds + STARTING)
-    ended = process.returncode not in (0, -signal.SIGKILL)
-    reason = (
-        f"exit code {process.returncode} of {mounts.__file__}" if ended else f"no answer within {seconds:g} seconds"
+    failed = process.returncode not in (0, -signal.SIGKILL)
+    silence = (
+        f"exit code {process.returncode} of {mounts.__file__}" if failed else f"no answer for {seconds:g} seconds"
     )
-    answers: list[dict[str, Any]] = [{"error": reason} for _path in paths]
+    answers: list[dict[str, Any]] = [{"error": silence} for _path in paths]
     for line in said.splitlines():
         answer = json.loads(line)
         answers[answer.pop("number")] = answer

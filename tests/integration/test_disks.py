@@ -226,7 +226,7 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
             pytest.skip("FUSE is not to be had here")
         began = time.monotonic()
         rows, wrong = measured(host, data, 0.5)
-        assert wrong == [f"the disk of {gone} is not known: no answer within 0.5 seconds"]
+        assert wrong == [f"the disk of {gone} is not known: no answer for 0.5 seconds"]
         left = children()
         for _minute in range(3):
             rows, wrong = measured(host, data, 10)
