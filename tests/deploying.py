@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "passfile": None,
     "retention_days": 30,
     "max_size_mb": 10240,
+    "query_texts": True,
     "thresholds": {},
     "collectors": [],
     "rehearse": False,

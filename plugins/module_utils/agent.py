@@ -378,6 +378,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             repository=params["repository"] or "",
             superuser=params["superuser"],
             query_texts=params["query_texts"],
+            slow_query_ms=_milliseconds(params["slow_query_ms"]),
             textfile_directory=_absolute(params["textfile_directory"] or ""),
         ),
         sources=unpack(params["sources"]),
@@ -394,6 +395,12 @@ def _absolute(folder: str) -> str:
     if folder and not os.path.isabs(folder):
         raise InvalidInput(f"The textfile directory {folder!r} is no absolute path.")
     return os.path.normpath(folder) if folder else ""
+
+
+def _milliseconds(threshold: float) -> float:
+    if not abs(threshold) <= 1e12:  # no number, too
+        raise InvalidInput(f"slow_query_ms {threshold} is no number of milliseconds.")
+    return threshold
 
 
 def _interpreter(path: str) -> str:

@@ -31,7 +31,8 @@ class Configuration:
     ``collectors`` maps a collector's name to what differs from its file: interval and timeout in seconds, enabled.
     ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
-    ``query_texts`` says whether the texts of statements are stored.
+    ``query_texts`` says whether the texts of statements are stored; ``slow_query_ms`` is how many milliseconds an
+    execution takes that is noted one by one, negative: none is.
     ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
     """
 
@@ -51,6 +52,7 @@ class Configuration:
     repository: str = ""
     superuser: str = ""
     query_texts: bool = True
+    slow_query_ms: float = 1000.0
     textfile_directory: str = ""
 
     def text(self) -> str:

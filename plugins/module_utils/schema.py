@@ -49,9 +49,19 @@ class Desired:
     password: str | None = field(default=None, repr=False)
     retention_days: int = 30
     max_size_mb: int = 10240
+    query_texts: bool = True
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the functions of the schema look up."""
+        return {
+            "retention_days": str(self.retention_days),
+            "max_size_mb": str(self.max_size_mb),
+            "query_texts": str(self.query_texts).lower(),
+        }
 
     @property
     def collectors(self) -> list[Collector]:
@@ -167,7 +177,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
         contents=contents.plan(
             found,
-            {"retention_days": str(desired.retention_days), "max_size_mb": str(desired.max_size_mb)},
+            desired.settings,
             wanted,
             desired.thresholds,
             current.major,
@@ -301,6 +311,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
         max_size_mb=params["max_size_mb"],
+        query_texts=params["query_texts"],
         thresholds=contents.checked_thresholds(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)

@@ -68,6 +68,10 @@ options:
     description: For how many days samples are kept.
     type: int
     default: 30
+  query_texts:
+    description: Whether C(slow_query_log) has the texts of statements, secrets taken out.
+    type: bool
+    default: true
   thresholds:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
@@ -157,6 +161,7 @@ SPEC = {
     "passfile": {"type": "path"},
     "retention_days": {"type": "int", "default": 30},
     "max_size_mb": {"type": "int", "default": 10240},
+    "query_texts": {"type": "bool", "default": True},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "rehearse": {"type": "bool", "default": False},

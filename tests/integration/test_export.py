@@ -39,6 +39,7 @@ AGENT: dict[str, Any] = {
     "keeper": "postgres",
     "validate": False,
     "query_texts": True,
+    "slow_query_ms": 1000.0,
     "user": "nobody",
 }
 ODD = 'with "quotes", a \\ and\na line'

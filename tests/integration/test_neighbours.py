@@ -41,6 +41,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "passfile": None,
         "retention_days": 30,
         "max_size_mb": 10240,
+        "query_texts": True,
         "thresholds": {},
         "collectors": [],
         "sources": sources.pack(sources.gather(str(LIBRARY), (".sql",))),

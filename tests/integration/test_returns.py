@@ -32,6 +32,7 @@ AGENT = {
     "collector_settings": {},
     "repository": None,
     "query_texts": True,
+    "slow_query_ms": 1000.0,
     "keeper": "postgres",
     "superuser": "",
     "textfile_directory": None,

@@ -48,6 +48,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         "collector_settings": {},
         "validate": True,
         "query_texts": True,
+        "slow_query_ms": 1000.0,
         "prefix": str(prefix),
         "sources": BUNDLE,
     }

@@ -59,6 +59,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "collector_settings": {},
         "repository": None,
         "query_texts": True,
+        "slow_query_ms": 1000.0,
         "keeper": "postgres",
         "superuser": "",
         "textfile_directory": None,
