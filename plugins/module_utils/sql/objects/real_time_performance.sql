@@ -21,7 +21,7 @@ SELECT
                 pg_catalog.max(1000 * pg_catalog.date_part(
                     'epoch',
                     CASE WHEN a.state = 'active' THEN pg_catalog.clock_timestamp() ELSE a.state_change END
-                - a.query_start
+                    - a.query_start
                 ))
             FROM pg_catalog.pg_stat_activity AS a
             WHERE
