@@ -17,6 +17,7 @@ from deploying import configured, deploy, withdraw
 from servers import Server, until
 
 from pgops import usage
+from pgops.configuration import Peer
 
 LOG = "SELECT coalesce(jsonb_agg(to_jsonb(l) ORDER BY l.executed_at), '[]') FROM pgops.slow_query_log AS l WHERE {}"
 RUNNING = (
@@ -359,15 +360,28 @@ def test_a_negative_threshold_notes_nothing(counting: Server, tmp_path: Path) ->
     assert log(counting) == []
 
 
-def test_sessions_of_a_standby_are_stored_on_its_primary(counting: Server, keep: Callable[[Server], Server]) -> None:
+def test_a_standby_notes_on_its_primary_what_is_slow(
+    counting: Server, keep: Callable[[Server], Server], tmp_path: Path
+) -> None:
+    counting.enable_tls()
+    counting.reload()
+    deploy(counting, password="of the agents", peers=["127.0.0.1"])
     standby = keep(counting.standby()).start()
     until(lambda: standby.value("SELECT to_regclass('pgops.slow_query') IS NOT NULL", "pgops"), "replayed")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="standby"):
         capture(standby)
-    with sleeping(standby, "SELECT pg_sleep(70)"):
-        found = standby.value("SELECT pgops.slow_sessions(0, true)::text", "pgops")
-    with counting.connect("pgops") as primary:
-        node = primary.execute("SELECT pgops.register_node('shop', 'db2/main', 'x', false, '')").fetchone()
-        assert node is not None
-        primary.execute("SELECT pgops.store_slow_sessions(%s, %s::jsonb)", [node[0], found])
-    assert [one["node"] for one in log(counting, "query_text LIKE '%70%'")] == ["db2/main"]
+    settings: Any = {"node": "db2/main", "peers": (Peer("127.0.0.1", counting.port),)}
+    passfile = Path(configured(standby, tmp_path, **settings)[1].passfile)
+    passfile.parent.mkdir(parents=True)
+    passfile.write_text("*:*:*:pgops:of the agents\n")
+    passfile.chmod(0o600)
+    assert run(standby, tmp_path, **settings)["sink"] == "primary"
+    execute(standby, "SELECT pg_sleep(0.3), 70")
+    with sleeping(standby, "SELECT pg_sleep(71)"):
+        waited(standby, "SELECT pg_sleep(71)", 200)
+        assert run(standby, tmp_path, **settings)["slow"] == 2
+    found = [(one["node"], one["source"], one["query_text"]) for one in log(counting)]
+    assert sorted(found) == [
+        ("db2/main", "sessions", "SELECT pg_sleep(71)"),
+        ("db2/main", "statistics", "SELECT pg_sleep($1), $2"),
+    ]

@@ -35,7 +35,7 @@ BEGIN
                 a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() AND a.query_start IS NOT NULL
                 AND (a.state = 'active' OR (a.state LIKE 'idle%' AND a.state_change > seen_at - interval '1 hour'))
                 AND a.usename IS DISTINCT FROM 'pgops'
-                AND NOT (coalesce(r.rolsuper, false) AND starts_with(a.application_name, 'pgops '))
+                AND NOT coalesce(r.rolsuper AND starts_with(a.application_name, 'pgops '), false)
         ),
 
         slow AS (
