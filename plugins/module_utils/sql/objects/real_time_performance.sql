@@ -31,7 +31,7 @@ SELECT
         (
             SELECT pg_catalog.max(q.execution_time_ms) FROM pgops.slow_query AS q
             WHERE
-                q.last_seen_at > pg_catalog.clock_timestamp() - interval '5 minutes'
+                q.last_seen_at > pg_catalog.statement_timestamp() - interval '5 minutes'
                 AND NOT pg_catalog.pg_is_in_recovery()
                 AND q.node_id = (
                     SELECT n.node_id FROM pgops.node AS n
