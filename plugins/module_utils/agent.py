@@ -377,6 +377,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             collectors=collectors.checked_settings(params["collector_settings"]),
             repository=params["repository"] or "",
             superuser=params["superuser"],
+            retention=collectors.checked_retention(params["metric_retention"]),
             query_texts=params["query_texts"],
             slow_query_ms=_milliseconds(params["slow_query_ms"]),
             textfile_directory=_absolute(params["textfile_directory"] or ""),

@@ -20,6 +20,7 @@ from . import (
     objects,
     roles,
     rules,
+    thresholds,
     validation,
 )
 from .access import Access, AccessFiles
@@ -39,8 +40,8 @@ NEEDED = "roles, a database and access rules cannot be made"
 
 @dataclass(frozen=True)
 class Desired:
-    """What the ops database is to be. ``thresholds`` maps a metric's name to its warning and critical value;
-    metrics that are not named have those of their collectors."""
+    """What the ops database is to be. By a metric's name, ``retention`` is in days, where it is not the usual one,
+    and ``thresholds`` are its warning and critical value, where they are not those of its collector."""
 
     cluster: str
     node: str
@@ -48,7 +49,9 @@ class Desired:
     database: str = "pgops"
     password: str | None = field(default=None, repr=False)
     retention_days: int = 30
+    rollup_days: int = 400
     max_size_mb: int = 10240
+    retention: Mapping[str, int] = field(default_factory=dict)
     query_texts: bool = True
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
@@ -56,12 +59,9 @@ class Desired:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What the functions of the schema look up."""
-        return {
-            "retention_days": str(self.retention_days),
-            "max_size_mb": str(self.max_size_mb),
-            "query_texts": str(self.query_texts).lower(),
-        }
+        """As pgops.setting holds them."""
+        names = ("retention_days", "rollup_days", "max_size_mb")
+        return {**{name: str(getattr(self, name)) for name in names}, "query_texts": str(self.query_texts).lower()}
 
     @property
     def collectors(self) -> list[Collector]:
@@ -177,9 +177,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
         contents=contents.plan(
             found,
-            desired.settings,
-            wanted,
-            desired.thresholds,
+            contents.Wanted(desired.settings, wanted, desired.thresholds, desired.retention),
             current.major,
         )
         + _node(found.node, desired, current.system_identifier)
@@ -299,10 +297,9 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
     Raises InvalidInput.
     """
-    if params["retention_days"] < 1:
-        raise InvalidInput("retention_days must be 1 or more.")
-    if params["max_size_mb"] < 1:
-        raise InvalidInput("max_size_mb must be 1 or more.")
+    for name in ("retention_days", "rollup_days", "max_size_mb"):
+        if params[name] < 1:
+            raise InvalidInput(f"{name} must be 1 or more.")
     return Desired(
         cluster=params["cluster"],
         node=params["node"],
@@ -310,9 +307,11 @@ def desired(params: Mapping[str, Any]) -> Desired:
         database=database.checked(params["database"]),
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
+        rollup_days=params["rollup_days"],
         max_size_mb=params["max_size_mb"],
+        retention=collectors.checked_retention(params["metric_retention"]),
+        thresholds=thresholds.checked(params["thresholds"]),
         query_texts=params["query_texts"],
-        thresholds=contents.checked_thresholds(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),

@@ -68,6 +68,16 @@ options:
     description: For how many days samples are kept.
     type: int
     default: 30
+  rollup_days:
+    description: For how many days the minimum, average, maximum and last value of every hour are kept.
+    type: int
+    default: 400
+  metric_retention:
+    description:
+      - Metrics whose samples are kept for other than O(retention_days), as a mapping of a metric's name to days.
+      - A change holds for what is collected from then on. Give M(pgops.fleet.pg_ops_agent) the same.
+    type: dict
+    default: {}
   query_texts:
     description: Whether C(slow_query_log) has the texts of statements, secrets taken out.
     type: bool
@@ -75,6 +85,7 @@ options:
   thresholds:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
+      - A level that is left out is as the metric has it. Both together must fit the metric's direction.
       - They colour views and pages; alert rules have their own.
     type: dict
     default: {}
@@ -160,6 +171,8 @@ SPEC = {
     "password": {"type": "str", "no_log": True},
     "passfile": {"type": "path"},
     "retention_days": {"type": "int", "default": 30},
+    "rollup_days": {"type": "int", "default": 400},
+    "metric_retention": {"type": "dict", "default": {}},
     "max_size_mb": {"type": "int", "default": 10240},
     "query_texts": {"type": "bool", "default": True},
     "thresholds": {"type": "dict", "default": {}},

@@ -38,6 +38,7 @@ AGENT: dict[str, Any] = {
     "collector_settings": {},
     "keeper": "postgres",
     "validate": False,
+    "metric_retention": {},
     "query_texts": True,
     "slow_query_ms": 1000.0,
     "user": "nobody",

@@ -47,6 +47,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         "collectors": list(texts),
         "collector_settings": {},
         "validate": True,
+        "metric_retention": {},
         "query_texts": True,
         "slow_query_ms": 1000.0,
         "prefix": str(prefix),

@@ -58,6 +58,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "validate": False,
         "collector_settings": {},
         "repository": None,
+        "metric_retention": {},
         "query_texts": True,
         "slow_query_ms": 1000.0,
         "keeper": "postgres",

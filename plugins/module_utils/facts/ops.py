@@ -69,15 +69,19 @@ WITH newest AS MATERIALIZED (
 stored AS MATERIALIZED (
     SELECT
         count(*) FILTER (WHERE c.relkind = 'r') AS partitions,
-        min(right(c.relname, 8)) FILTER (WHERE c.relkind = 'r') AS oldest_day,
-        max(right(c.relname, 8)) FILTER (WHERE c.relkind = 'r') AS newest_day,
+        min(c.day) FILTER (WHERE c.relkind = 'r') AS oldest_day,
+        max(c.day) FILTER (WHERE c.relkind = 'r') AS newest_day,
         coalesce(sum(CASE
-            WHEN c.relpages = 0 OR c.relname >= to_char(now() - interval '1 day', '"round_"YYYYMMDD')
+            WHEN c.relpages = 0 OR c.day >= to_char(now() - interval '1 day', 'YYYYMMDD')
                 THEN pg_relation_size(c.oid)
             ELSE c.relpages * current_setting('block_size')::bigint
         END), 0)::bigint AS bytes
-    FROM pg_inherits AS i INNER JOIN pg_class AS c ON i.inhrelid = c.oid
-    WHERE i.inhparent IN (to_regclass('pgops.round'), to_regclass('pgops.round_pkey'))
+    FROM (
+        SELECT p.*, substring(p.relname FROM '^round_[0-9]+_([0-9]{8})') AS day
+        FROM pg_class AS p
+        WHERE p.relnamespace = to_regnamespace('pgops') AND p.relispartition AND p.relkind IN ('r', 'i')
+    ) AS c
+    WHERE c.day IS NOT NULL
 )
 
 SELECT
