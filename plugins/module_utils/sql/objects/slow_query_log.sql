@@ -49,6 +49,8 @@ COMMENT ON COLUMN pgops.slow_query_log.user_name IS
 'Who logged in; for source statistics, whose rights it had.';
 COMMENT ON COLUMN pgops.slow_query_log.client_addr IS
 'NULL for local sockets, and where no session was seen.';
+COMMENT ON COLUMN pgops.slow_query_log.execution_plan IS
+'NULL: no plans are made, since planning a text may run functions of its author.';
 COMMENT ON COLUMN pgops.slow_query_log.executed_at IS
 'When it began; for source statistics, when it had ended at the latest, and not before first_seen_at.';
 COMMENT ON COLUMN pgops.slow_query_log.state IS
