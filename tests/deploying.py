@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
     "rollup_days": 400,
     "metric_retention": {},
     "max_size_mb": 10240,
+    "query_texts": True,
+    "slow_query_ms": 1000.0,
     "thresholds": {},
     "collectors": [],
     "rehearse": False,
@@ -57,6 +59,7 @@ AGENT: dict[str, Any] = {
     "validate": False,
     "metric_retention": {},
     "query_texts": True,
+    "slow_query_ms": 1000.0,
     "user": "nobody",
 }
 

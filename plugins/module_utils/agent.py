@@ -385,6 +385,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             superuser=params["superuser"],
             retention=collectors.checked_retention(params["metric_retention"]),
             query_texts=params["query_texts"],
+            slow_query_ms=_milliseconds(params["slow_query_ms"]),
             textfile_directory=_absolute(params["textfile_directory"] or ""),
         ),
         sources=unpack(params["sources"]),
@@ -401,6 +402,12 @@ def _absolute(folder: str) -> str:
     if folder and not os.path.isabs(folder):
         raise InvalidInput(f"The textfile directory {folder!r} is no absolute path.")
     return os.path.normpath(folder) if folder else ""
+
+
+def _milliseconds(threshold: float) -> float:
+    if not abs(threshold) <= 1e12:  # no number, too
+        raise InvalidInput(f"slow_query_ms {threshold} is no number of milliseconds.")
+    return threshold
 
 
 def _interpreter(path: str) -> str:

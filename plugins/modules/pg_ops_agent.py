@@ -118,6 +118,12 @@ options:
         identifiers only.
     type: bool
     default: true
+  slow_query_ms:
+    description:
+      - How many milliseconds an execution takes to be noted in C(slow_query_log).
+      - V(0) means that all are, a negative number that none is.
+    type: float
+    default: 1000.0
   textfile_directory:
     description:
       - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
@@ -211,6 +217,7 @@ SPEC = {
     "superuser": {"type": "str", "default": ""},
     "metric_retention": {"type": "dict", "default": {}},
     "query_texts": {"type": "bool", "default": True},
+    "slow_query_ms": {"type": "float", "default": 1000.0},
     "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
