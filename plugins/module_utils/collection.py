@@ -114,14 +114,18 @@ class Tally:
 
 
 def source_target(configuration: Configuration) -> Target:
-    """The local server, by its socket, in the ops database, which a standby has as well."""
+    """The instance, by its socket or over the network, in the ops database, which a standby has as well."""
+    remote: dict[str, Any] = {}
+    if configuration.host:
+        remote = {"passfile": configuration.passfile, **delivery.encryption(configuration)}
     return Target(
-        host=configuration.socket_directory,
+        host=configuration.host or configuration.socket_directory,
         port=str(configuration.port),
         user=configuration.role,
         database=configuration.database,
         application_name="pgops collect",
         lock_timeout=0.1,
+        **remote,
     )
 
 

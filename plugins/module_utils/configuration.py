@@ -13,7 +13,8 @@ from .errors import HostFailed, InvalidInput
 from .layout import Layout
 
 FORMAT = 1
-"""Raised when an older agent could not read the file."""
+REMOTE_FORMAT = 2
+"""Of a remote instance: an agent that knows of none would take the server at the local socket for it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Configuration:
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
     ``query_texts`` says whether the texts of statements are stored.
     ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
+    ``host`` is where a remote instance is reached over TCP with the password in ``passfile``; both are '' for one of
+    this host, which is reached by its socket.
     """
 
     instance: str
@@ -52,10 +55,13 @@ class Configuration:
     superuser: str = ""
     query_texts: bool = True
     textfile_directory: str = ""
+    host: str = ""
+    passfile: str = ""
 
     def text(self) -> str:
         """As the file holds it."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+        number = REMOTE_FORMAT if self.host else FORMAT
+        return json.dumps({"format": number, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
 
 def parse(text: str, path: str) -> Configuration:
@@ -65,7 +71,7 @@ def parse(text: str, path: str) -> Configuration:
     """
     try:
         data = json.loads(text)
-        if data.pop("format") != FORMAT:
+        if data.pop("format") not in (FORMAT, REMOTE_FORMAT):
             raise InvalidInput(f"{path} has another format than this agent reads.", "Run site.yml on this host.")
         known = {key: value for key, value in data.items() if key in Configuration.__dataclass_fields__}
         known["peers"] = tuple(Peer(peer["host"], peer["port"]) for peer in known.get("peers", ()))

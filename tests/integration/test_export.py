@@ -26,6 +26,7 @@ from pgops.layout import Layout
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
 AGENT: dict[str, Any] = {
     **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
+    "host": "",
     "state": "present",
     "instance": "main",
     "cluster": "shop",

@@ -1,0 +1,223 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""An instance on a host without an agent: deployed and watched over TCP alone, by a superuser and without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import EVERY_MAJOR, _make
+from deploying import LIBRARY, deploy, withdraw
+from servers import Server
+
+from pgops import agent, cli, collection, configuration, credentials, sources
+from pgops.errors import InvalidInput
+from pgops.layout import Layout
+from pgops.server import connect
+
+BUNDLE = sources.pack(
+    {**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",), "sql/collectors")}
+)
+HBA = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n"
+AGENT: dict[str, Any] = {
+    **dict.fromkeys(("password", "repository", "textfile_directory")),
+    **dict.fromkeys(("socket_directory", "superuser", "python"), ""),
+    "state": "present",
+    "instance": "orders",
+    "cluster": "orders",
+    "node": "db.example.org/orders",
+    "database": "pgops",
+    "peers": [],
+    "ssl_mode": "verify-full",
+    "user": "pgops",
+    "keeper": "postgres",
+    "collectors": [],
+    "validate": True,
+    "collector_settings": {},
+    "query_texts": True,
+    "sources": BUNDLE,
+}
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A server that is reached over TLS only, and the file of the authority that its certificate is of."""
+
+    server: Server
+    authority: Path
+
+
+@pytest.fixture(name="remote", scope="module", params=EVERY_MAJOR)
+def _remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
+    server = _make(request.param)
+    authority = server.enable_tls()
+    server.configure({"listen_addresses": "127.0.0.1, 127.0.0.2"})
+    server.write_hba(HBA)
+    with server:
+        yield Remote(server, authority)
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """A host, below a directory, whose agent watches a remote instance."""
+
+    remote: Remote
+    prefix: Path
+
+    @property
+    def layout(self) -> Layout:
+        return Layout("orders", str(self.prefix))
+
+    @property
+    def password(self) -> str:
+        return credentials.password(Path(self.layout.passfile).read_text()) or ""
+
+    def keep(self, check: bool = False, **other: Any) -> dict[str, Any]:
+        """What pg_ops_agent returns."""
+        place = {"host": "localhost", "port": self.remote.server.port, "ca_cert": str(self.remote.authority)}
+        return agent.converge({**AGENT, **place, "prefix": str(self.prefix), **other}, check)
+
+    def run(self, job: str) -> dict[str, Any]:
+        """What a job of the installed agent says of itself."""
+        command = [sys.executable, self.layout.launcher, "--instance", "orders", "--prefix", str(self.prefix), job]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return said
+
+
+@pytest.fixture(name="watcher")
+def _watcher(remote: Remote, tmp_path: Path) -> Iterator[Watcher]:
+    yield Watcher(remote, tmp_path)
+    withdraw(remote.server)
+
+
+def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
+    predicted = watcher.keep(check=True)
+    done = watcher.keep()
+    assert done["changes"] == predicted["changes"]
+    assert done["diff"] == predicted["diff"]
+    passfile = Path(watcher.layout.passfile)
+    assert passfile.stat().st_mode & 0o777 == 0o600
+    assert len(watcher.password) >= 40
+    assert watcher.password not in json.dumps(done)
+    before = passfile.read_text()
+    assert not watcher.keep()["changed"]
+    assert passfile.read_text() == before
+    assert json.loads(Path(watcher.layout.agent_file).read_text())["format"] == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"host": "/run/postgresql"}, "no name of one host"),
+        ({"host": "a,b"}, "no name of one host"),
+        ({"socket_directory": "/run"}, "neither a socket_directory"),
+        ({"ssl_mode": "disable", "host": ""}, "without TLS"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(watcher: Watcher, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        watcher.keep(**wrong)
+
+
+@pytest.fixture(name="watching")
+def _watching(watcher: Watcher) -> Watcher:
+    """A watcher whose agent is let in."""
+    watcher.keep()
+    deploy(watcher.remote.server, password=watcher.password, cluster="orders", node=AGENT["node"])
+    return watcher
+
+
+def samples(server: Server) -> Any:
+    return server.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
+
+
+def test_all_databases_are_measured_over_tls(watching: Watcher) -> None:
+    server = watching.remote.server
+    with server.database() as name:
+        server.value("CREATE TABLE goods AS SELECT FROM generate_series(1, 10)", name)
+        done = watching.run("collect")
+        measured = server.value(
+            f"SELECT count(*) FROM pgops.system_metrics WHERE database_name = '{name}' "
+            "AND metric_name LIKE 'table%' AND node = 'db.example.org/orders'",
+            "pgops",
+        )
+    assert (done["ok"], done["sink"], done["errors"]) == (True, "local", [])
+    assert measured > 0  # type: ignore[operator]
+    assert samples(server) == done["samples"]
+
+
+def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(watching: Watcher) -> None:
+    with connect(collection.source_target(configuration.load(watching.layout))) as session:
+        about = session.row(
+            "SELECT s.ssl, a.client_addr::text AS address, current_setting('tcp_keepalives_idle') AS idle "
+            "FROM pg_stat_ssl AS s JOIN pg_stat_activity AS a USING (pid) WHERE pid = pg_backend_pid()"
+        )
+    assert about == {"ssl": True, "address": "127.0.0.1/32", "idle": "30"}
+
+
+def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
+    server = watching.remote.server
+    maintained = watching.run("maintain")
+    assert (maintained["ok"], maintained["errors"]) == (True, [])
+    assert server.value("SELECT count(*) FROM pg_inherits WHERE inhparent = 'pgops.round'::regclass", "pgops") == 8
+    assert "has no extension pg_stat_statements" in watching.run("queries")["skipped"]
+    assert "own user on its host" in watching.run("inspect")["skipped"]
+    assert "has no repository" in watching.run("catalogue")["error"]
+    watching.run("collect")
+    exported = watching.prefix / "values.prom"
+    command = ["--output", str(exported)]
+    assert cli.main(["--instance", "orders", "--prefix", str(watching.prefix), *command, "export"]) == 0
+    assert 'node="db.example.org/orders"' in exported.read_text()
+
+
+@pytest.mark.parametrize("wrong", [{"ca_cert": None}, {"host": "127.0.0.2"}, {"password": "another"}])
+def test_a_server_that_is_not_the_one_meant_learns_nothing(watching: Watcher, wrong: dict[str, Any]) -> None:
+    watching.keep(**wrong)
+    done = watching.run("collect")
+    assert (done["ok"], done["code"]) == (False, "login_refused")
+    assert samples(watching.remote.server) == 0
+
+
+def test_without_an_authority_the_password_proves_the_server(watching: Watcher) -> None:
+    watching.keep(ssl_mode="require", ca_cert=None)
+    assert watching.run("collect")["ok"]
+    server = watching.remote.server
+    # Somebody who only passes everything on cannot bind the password to the TLS that the agent speaks.
+    server.write_hba(HBA.replace("scram-sha-256", "trust"))
+    server.reload()
+    try:
+        assert "channel binding" in watching.run("collect")["error"]
+    finally:
+        server.write_hba(HBA)
+        server.reload()
+
+
+def test_plain_text_is_refused_unless_it_is_asked_for(watching: Watcher) -> None:
+    server = watching.remote.server
+    server.write_hba(HBA.replace("hostssl", "hostnossl"))
+    server.reload()
+    try:
+        assert watching.run("collect")["code"] == "login_refused"
+        watching.keep(ssl_mode="disable")
+        assert watching.run("collect")["ok"]
+    finally:
+        server.write_hba(HBA)
+        server.reload()
+
+
+def test_ones_own_collectors_are_tried_as_the_agent(watching: Watcher) -> None:
+    wrong = "-- collector: own\n-- metric: own_things\nSELECT count(*) AS own_things FROM pg_authid\n"
+    for check in (True, False):
+        with pytest.raises(InvalidInput, match="member of pg_monitor and nothing else"):
+            watching.keep(check, collectors=[wrong])
+    assert watching.keep(collectors=[wrong.replace("pg_authid", "pg_roles")])["changed"]
