@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "thresholds": {},
     "collectors": [],
     "rehearse": False,
+    "remote": False,
     "sources": SOURCES,
 }
 

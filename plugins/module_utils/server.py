@@ -289,16 +289,17 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
             "Promote a node, or see in its log why it refuses the role.",
         )
     connection = getattr(error, "pgconn", None)
+    used = bool(connection is not None and connection.used_password)
     if connection is not None and connection.needs_password:
         hint = "The server asks for a password and none was given: set login_password."
-    elif connection is not None and connection.used_password:
+    elif used:
         hint = f"A password was used: check that it is the one of role {user}, and that the database exists."
     else:
         hint = (
             f"Check that database {target.database} and role {user} exist, that the role may CONNECT, "
             "and that a line of pg_hba.conf admits it."
         )
-    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint)
+    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
 
 
 def each(target: Target) -> list[Target]:

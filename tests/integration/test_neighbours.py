@@ -47,6 +47,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "os_user": running.os_user,
         "peers": [],
         "rehearse": False,
+        "remote": False,
         "purge": True,
         **changed,
     }

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from conftest import EVERY_MAJOR, _make
-from deploying import LIBRARY, deploy, withdraw
+from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
 from servers import Server
 
-from pgops import agent, cli, collection, configuration, credentials, sources
-from pgops.errors import InvalidInput
+from pgops import agent, cli, collection, configuration, credentials, schema, sources
+from pgops.errors import InvalidInput, PermissionMissing
 from pgops.layout import Layout
 from pgops.server import connect
 
@@ -221,3 +221,196 @@ def test_ones_own_collectors_are_tried_as_the_agent(watching: Watcher) -> None:
         with pytest.raises(InvalidInput, match="member of pg_monitor and nothing else"):
             watching.keep(check, collectors=[wrong])
     assert watching.keep(collectors=[wrong.replace("pg_authid", "pg_roles")])["changed"]
+
+
+# --- deployed from afar
+
+
+@pytest.fixture(name="administrator")
+def _administrator(watcher: Watcher) -> Iterator[str]:
+    """Who has what managed services give: CREATEROLE, CREATEDB, and pg_monitor to hand on."""
+    server = watcher.remote.server
+    server.psql("CREATE ROLE \"it's me\" LOGIN CREATEROLE CREATEDB PASSWORD 'his';")
+    server.psql('GRANT pg_monitor TO "it\'s me" WITH ADMIN OPTION')
+    yield "it's me"
+    withdraw(server)
+    server.psql('DROP ROLE "it\'s me"')
+
+
+@pytest.fixture(name="boss")
+def _boss(watcher: Watcher) -> Iterator[str]:
+    server = watcher.remote.server
+    server.psql("CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'his'")
+    yield "boss"
+    server.psql("DROP ROLE boss")
+
+
+def far(watcher: Watcher, user: str, check: bool = False, **other: Any) -> dict[str, Any]:
+    """What pg_ops_schema returns, from the watcher."""
+    words = {"cluster": "orders", "node": AGENT["node"], "remote": True, "passfile": watcher.layout.passfile}
+    login = target(
+        watcher.remote.server,
+        host="localhost",
+        user=user,
+        password="his",
+        sslmode="verify-full",
+        sslrootcert=str(watcher.remote.authority),
+    )
+    return schema.converge(login, {**DEFAULTS, **words, **other}, check)
+
+
+def deployed_from_afar(watcher: Watcher, user: str) -> None:
+    """Predicted, done as predicted, done, and measured."""
+    server = watcher.remote.server
+    predicted = far(watcher, user, check=True)
+    watcher.keep()
+    done = far(watcher, user)
+    assert (done["changes"], done["diff"]) == (predicted["changes"], predicted["diff"])
+    assert "warnings" not in done
+    assert watcher.password not in json.dumps(done)
+    again = far(watcher, user)
+    assert (again["changes"], again.get("warnings")) == ([], None)
+    collected = watcher.run("collect")
+    assert (collected["ok"], samples(server)) == (True, collected["samples"])
+    assert server.value("SELECT pgops.collect_database_metrics()", "pgops")
+
+
+def test_a_superuser_deploys_from_afar(watcher: Watcher, boss: str) -> None:
+    deployed_from_afar(watcher, boss)
+    assert "server settings" in far(watcher, boss)["skipped_reason"]
+
+
+def test_an_administrator_deploys_without_superuser(watcher: Watcher, administrator: str) -> None:
+    deployed_from_afar(watcher, administrator)
+    assert "lc_messages" in far(watcher, administrator)["skipped_reason"]
+
+
+EDITED = {
+    "update function pgops.server_epoch()": (
+        "CREATE OR REPLACE FUNCTION pgops.server_epoch() RETURNS text LANGUAGE sql AS 'SELECT NULL::text'"
+    ),
+    "update function pgops.create_partition(date)": (
+        "GRANT EXECUTE ON FUNCTION pgops.create_partition(date) TO PUBLIC"
+    ),
+    "create view pgops.system_metrics": "DROP VIEW pgops.system_metrics CASCADE",
+    "update rights on schema pgops": "REVOKE USAGE ON SCHEMA pgops FROM pgops",
+    "update rights on database pgops": (
+        "GRANT CONNECT ON DATABASE pgops TO PUBLIC; REVOKE CONNECT ON DATABASE pgops FROM pgops"
+    ),
+    "update role pgops": "ALTER ROLE pgops CREATEROLE CREATEDB CONNECTION LIMIT 3; REVOKE pg_monitor FROM pgops",
+    "update password of role pgops": "ALTER ROLE pgops PASSWORD 'another'",
+    "create collector locks": "DELETE FROM pgops.collector",
+}
+
+
+def test_without_superuser_what_was_changed_is_put_back(watcher: Watcher, administrator: str) -> None:
+    watcher.keep()
+    far(watcher, administrator)
+    with watcher.remote.server.connect("pgops") as admin:
+        # As who may do so: what a superuser grants, nobody else can take back.
+        admin.execute(f"""SET SESSION AUTHORIZATION "{administrator}"; {"; ".join(EDITED.values())}""".encode())
+    predicted = far(watcher, administrator, check=True)
+    done = far(watcher, administrator)
+    assert done["changes"] == predicted["changes"]
+    assert set(EDITED) <= set(done["changes"])
+    again = far(watcher, administrator)
+    assert (again["changes"], again.get("warnings")) == ([], None)
+    assert watcher.run("collect")["ok"]
+
+
+def test_without_superuser_all_goes_away_again(watcher: Watcher, administrator: str) -> None:
+    server = watcher.remote.server
+    state = (
+        "SELECT (SELECT array_agg(rolname ORDER BY 1) FROM pg_roles)::text "
+        "|| (SELECT array_agg(datname ORDER BY 1) FROM pg_database)"
+    )
+    before = server.value(state)
+    watcher.keep()
+    far(watcher, administrator)
+    watcher.run("collect")
+    gone = far(watcher, administrator, state="absent", check=True)
+    assert far(watcher, administrator, state="absent")["changes"] == gone["changes"] == ["remove role pgops"]
+    assert samples(server) > 0
+    assert not far(watcher, administrator, state="absent")["changed"]
+    assert far(watcher, administrator)["changed"]
+    with connect(collection.source_target(configuration.load(watcher.layout))):  # who collects is no obstacle
+        far(watcher, administrator, state="absent", purge=True)
+    assert server.value(state) == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ('ALTER ROLE "it\'s me" NOCREATEROLE', 'ALTER ROLE "it\'s me" CREATEROLE'),
+        ('ALTER ROLE "it\'s me" NOCREATEDB', 'ALTER ROLE "it\'s me" CREATEDB'),
+        (
+            'REVOKE ADMIN OPTION FOR pg_monitor FROM "it\'s me"',
+            'GRANT pg_monitor TO "it\'s me" WITH ADMIN OPTION',
+        ),
+    ],
+)
+def test_a_right_that_is_missing_is_named(watcher: Watcher, administrator: str, edit: str, words: str) -> None:
+    server = watcher.remote.server
+    watcher.keep()
+    server.psql(edit)
+    if "pg_monitor" in words and server.major < 16:  # there CREATEROLE gives everything away
+        assert far(watcher, administrator)["changed"]
+        return
+    for check in (True, False):
+        with pytest.raises(PermissionMissing) as refused:
+            far(watcher, administrator, check)
+        assert str(refused.value).endswith(f"Have somebody who may run: {words}")
+    server.psql(words)
+    assert far(watcher, administrator)["changed"]
+
+
+def test_an_administrator_takes_over_what_a_superuser_made(watcher: Watcher, administrator: str) -> None:
+    server = watcher.remote.server
+    watcher.keep()
+    deploy(server, cluster="orders", node=AGENT["node"])
+    with pytest.raises(PermissionMissing) as refused:
+        far(watcher, administrator)
+    server.psql(str(refused.value).partition("Have somebody who may run: ")[2])
+    if server.major >= 16:
+        assert "pgops, pgops_owner, pgops_reader" in str(refused.value)
+    assert "create password of role pgops" not in far(watcher, administrator, check=True)["changes"]
+    assert "update password of role pgops" in far(watcher, administrator)["changes"]
+    again = far(watcher, administrator)
+    assert (again["changes"], again.get("warnings")) == ([], None)
+    assert server.value("SELECT rolconfig FROM pg_roles WHERE rolname = 'pgops'") == ["lc_messages=C"]
+    assert watcher.run("collect")["ok"]
+
+
+def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watcher, administrator: str) -> None:
+    server = watcher.remote.server
+    watcher.keep()
+    server.write_hba(HBA.replace("\nhostssl", "\nhost all pgops all reject\nhostssl"))
+    server.reload()
+    try:
+        for _run in range(2):
+            (warning,) = far(watcher, administrator)["warnings"]
+        assert warning.endswith('a line like: hostssl all "pgops" 127.0.0.1/32 scram-sha-256')
+        assert not far(watcher, administrator)["changed"]
+        server.write_hba(HBA.replace("\nhostssl", f"\n{warning.partition('a line like: ')[2]}\nhostssl"))
+        server.reload()
+        assert "warnings" not in far(watcher, administrator)
+    finally:
+        server.write_hba(HBA)
+        server.reload()
+
+
+def test_without_a_password_kept_nothing_is_done(watcher: Watcher, administrator: str) -> None:
+    with pytest.raises(InvalidInput, match="Run pg_ops_agent before"):
+        far(watcher, administrator)
+    assert watcher.remote.server.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
+
+
+def test_collectors_of_ones_own_are_tried_with_the_agents_rights(watcher: Watcher, administrator: str) -> None:
+    wrong = "-- collector: own\n-- metric: own_things\nSELECT count(*) AS own_things FROM pg_authid\n"
+    watcher.keep()
+    for _run in range(2):
+        with pytest.raises(InvalidInput, match="member of pg_monitor and nothing else"):
+            far(watcher, administrator, collectors=[wrong])
+        far(watcher, administrator)
+    right = wrong.replace("pg_authid", "pg_ls_waldir()")
+    assert "create collector own" in far(watcher, administrator, collectors=[right])["changes"]
