@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import binaries
 import pytest
 from conftest import EVERY_MAJOR, _make
 from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
 from servers import Server
 
+import playbooks
 from pgops import agent, cli, collection, configuration, credentials, schema, sources
 from pgops.errors import InvalidInput, PermissionMissing
+from pgops.facts import gathering
 from pgops.layout import Layout
 from pgops.server import connect
+from pgops.target import Target
+from playbooks import Run
 
 BUNDLE = sources.pack(
     {**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",), "sql/collectors")}
@@ -414,3 +419,72 @@ def test_collectors_of_ones_own_are_tried_with_the_agents_rights(watcher: Watche
         far(watcher, administrator)
     right = wrong.replace("pg_authid", "pg_ls_waldir()")
     assert "create collector own" in far(watcher, administrator, collectors=[right])["changes"]
+
+
+# --- facts, and the playbooks
+
+
+def test_facts_tell_of_a_remote_instance_as_the_agent_sees_it(watching: Watcher) -> None:
+    watching.run("collect")
+    params = {"gather_subset": ["all"], "database": "pgops", "database_sizes": False, "max_bytes": 0}
+
+    def facts(at: Target) -> dict[str, Any]:
+        found = gathering.gather(at, {**params, "prefix": str(watching.prefix)})["ansible_facts"]["pg_ops"]
+        (orders,) = [one for one in found["instances"] if one["name"] == "orders"]
+        return dict(orders)
+
+    orders = facts(Target(port="0"))
+    assert (orders["host"], orders["running"], orders["role"]) == ("localhost", True, "primary")
+    assert (orders["error"], orders["server"]["login_role"]) == (None, "pgops")
+    assert orders["agent"]["node"] == AGENT["node"]
+    server = watching.remote.server
+    one = facts(target(server, host="localhost", user="nobody", sslmode="require"))
+    assert (one["error"]["code"], one["agent"]["cluster"]) == ("login_refused", "orders")
+    Path(watching.layout.passfile).unlink()
+    assert facts(Target(port="0"))["error"]["code"] == "login_refused"
+
+
+@pytest.fixture(name="inventory")
+def _inventory(watcher: Watcher, administrator: str) -> Path:
+    pytest.importorskip("ansible", reason="playbooks run on the controller only")
+    server = watcher.remote.server
+    if server.major != max(binaries.majors()):
+        pytest.skip("playbooks take long, and do the same for all versions")
+    orders = {"name": "orders", "host": "localhost", "port": server.port, "ca_cert": str(watcher.remote.authority)}
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "pgops_become": False,
+        "pgops_prefix": str(watcher.prefix / "host"),
+        "pgops_discover": False,
+        "pgops_schedule_backend": "none",
+        "pgops_settings": {"work_mem": "8MB"},
+        "pgops_instances": [{**orders, "login_user": administrator, "login_password": "his secret"}],
+    }
+    server.psql(f"ALTER ROLE \"{administrator}\" PASSWORD 'his secret'")
+    (watcher.prefix / "host").mkdir()
+    path = watcher.prefix / "inventory.json"
+    path.write_text(json.dumps({"all": {"hosts": {"watcher": host}}}))
+    return path
+
+
+def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inventory: Path) -> None:
+    def play(name: str, *options: str) -> Run:
+        run = playbooks.play(inventory, watcher.prefix, f"pgops.fleet.{name}", *options)
+        assert run.code == 0, run.text
+        assert "his secret" not in run.text + json.dumps(run.outcomes)
+        return run
+
+    predicted = play("site", "--check", "--diff")
+    assert not list((watcher.prefix / "host").iterdir())
+    done = play("site", "--diff", "-vvv")
+    assert done.changes == predicted.changes != {}
+    assert "pgops_settings: not done for the remote instances orders" in done.text
+    assert play("site").changes == {}
+    host = Watcher(watcher.remote, watcher.prefix / "host")
+    assert host.password not in done.text
+    assert host.run("collect")["ok"]
+    assert samples(watcher.remote.server) > 0
+    assert play("remove", "-e", "pgops_purge=true").changes
+    assert watcher.remote.server.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
+    assert not (watcher.prefix / "host/etc/pgops").exists()
