@@ -44,6 +44,7 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('tcp_keepalives_idle', '30', false),
        pg_catalog.set_config('tcp_keepalives_interval', '10', false),
        pg_catalog.set_config('tcp_keepalives_count', '3', false),
+       pg_catalog.set_config('tcp_user_timeout', '60000', false),
        CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
             THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
        CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
@@ -57,8 +58,8 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.current_database() AS database
 """
 """Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
-database may have chosen. Keepalives, of no effect on a local socket, end a session whose client was cut off within a
-minute: each of the role's few connections would be taken for two hours."""
+database may have chosen. What begins with tcp, of no effect on a local socket, ends sessions within a minute whose
+client was cut off: each would take one of the role's few connections for two hours."""
 
 
 @dataclass(frozen=True)

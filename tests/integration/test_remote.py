@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Remote:
 def _remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
     server = _make(request.param)
     authority = server.enable_tls()
-    server.configure({"listen_addresses": "127.0.0.1, 127.0.0.2"})
+    server.configure({"listen_addresses": "127.0.0.1, 127.0.0.2", "shared_preload_libraries": "pg_stat_statements"})
     server.write_hba(HBA)
     with server:
         yield Remote(server, authority)
@@ -164,10 +164,11 @@ def test_all_databases_are_measured_over_tls(watching: Watcher) -> None:
 def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(watching: Watcher) -> None:
     with connect(collection.source_target(configuration.load(watching.layout))) as session:
         about = session.row(
-            "SELECT s.ssl, a.client_addr::text AS address, current_setting('tcp_keepalives_idle') AS idle "
+            "SELECT s.ssl, a.client_addr::text AS address, current_setting('tcp_keepalives_idle') AS idle, "
+            "current_setting('tcp_user_timeout') AS unheard "
             "FROM pg_stat_ssl AS s JOIN pg_stat_activity AS a USING (pid) WHERE pid = pg_backend_pid()"
         )
-    assert about == {"ssl": True, "address": "127.0.0.1/32", "idle": "30"}
+    assert about == {"ssl": True, "address": "127.0.0.1/32", "idle": "30", "unheard": "60000"}
 
 
 def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
@@ -419,6 +420,42 @@ def test_collectors_of_ones_own_are_tried_with_the_agents_rights(watcher: Watche
         far(watcher, administrator)
     right = wrong.replace("pg_authid", "pg_ls_waldir()")
     assert "create collector own" in far(watcher, administrator, collectors=[right])["changes"]
+
+
+def test_slow_queries_are_stored_once_somebody_made_the_extension(watcher: Watcher, administrator: str) -> None:
+    server = watcher.remote.server
+    watcher.keep()
+    far(watcher, administrator)
+    server.value("CREATE EXTENSION pg_stat_statements SCHEMA public", "pgops")
+    server.value("GRANT USAGE ON SCHEMA public TO pgops, pgops_reader", "pgops")
+    assert watcher.run("queries")["first"]
+    server.value("SELECT count(*) AS of_what_was_run FROM generate_series(1, 1000)")
+    done = watcher.run("queries")
+    assert (done["ok"], done["sink"]) == (True, "local")
+    assert server.value("SELECT count(*) FROM pgops.query_text WHERE query LIKE '%of_what_was_run%'", "pgops") == 1
+    assert not far(watcher, administrator)["changed"]
+
+
+def test_a_remote_standby_hands_its_samples_to_its_primary(
+    watcher: Watcher, administrator: str, keep: Callable[[Server], Server]
+) -> None:
+    server = watcher.remote.server
+    if server.major != max(binaries.majors()):
+        pytest.skip("a standby takes long to make, and does the same for all versions")
+    watcher.keep()
+    far(watcher, administrator)
+    server.write_hba(f"{HBA}local replication all trust\n")
+    server.reload()
+    standby = keep(server.standby()).start()
+    replica = Watcher(Remote(standby, watcher.remote.authority), watcher.prefix / "replica")
+    replica.prefix.mkdir()
+    shared: dict[str, Any] = {"node": "replica/orders", "password": watcher.password}
+    replica.keep(**shared, peers=[{"host": "localhost", "port": server.port}])
+    assert far(replica, administrator, node="replica/orders")["skipped_reason"].startswith("standby")
+    done = replica.run("collect")
+    assert (done["ok"], done["sink"]) == (True, "primary")
+    stored = "SELECT count(*) FROM pgops.system_metrics WHERE node = 'replica/orders'"
+    assert server.value(stored, "pgops") == done["samples"]
 
 
 # --- facts, and the playbooks
