@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import binaries
 import pytest
 from conftest import EVERY_MAJOR, _make
 from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
@@ -50,6 +49,10 @@ AGENT: dict[str, Any] = {
     "query_texts": True,
     "sources": BUNDLE,
 }
+
+
+newest = pytest.mark.parametrize("remote", EVERY_MAJOR[-1:], indirect=True)
+"""For what is the same for all versions."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def _watcher(remote: Remote, tmp_path: Path) -> Iterator[Watcher]:
     withdraw(remote.server)
 
 
+@newest
 def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
     predicted = watcher.keep(check=True)
     done = watcher.keep()
@@ -120,6 +124,7 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
     assert json.loads(Path(watcher.layout.agent_file).read_text())["format"] == 2
 
 
+@newest
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -146,6 +151,7 @@ def samples(server: Server) -> Any:
     return server.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
 
 
+@newest
 def test_all_databases_are_measured_over_tls(watching: Watcher) -> None:
     server = watching.remote.server
     with server.database() as name:
@@ -161,6 +167,7 @@ def test_all_databases_are_measured_over_tls(watching: Watcher) -> None:
     assert samples(server) == done["samples"]
 
 
+@newest
 def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(watching: Watcher) -> None:
     with connect(collection.source_target(configuration.load(watching.layout))) as session:
         about = session.row(
@@ -171,6 +178,7 @@ def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(wat
     assert about == {"ssl": True, "address": "127.0.0.1/32", "idle": "30", "unheard": "60000"}
 
 
+@newest
 def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
     server = watching.remote.server
     maintained = watching.run("maintain")
@@ -186,6 +194,7 @@ def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
     assert 'node="db.example.org/orders"' in exported.read_text()
 
 
+@newest
 @pytest.mark.parametrize("wrong", [{"ca_cert": None}, {"host": "127.0.0.2"}, {"password": "another"}])
 def test_a_server_that_is_not_the_one_meant_learns_nothing(watching: Watcher, wrong: dict[str, Any]) -> None:
     watching.keep(**wrong)
@@ -194,6 +203,7 @@ def test_a_server_that_is_not_the_one_meant_learns_nothing(watching: Watcher, wr
     assert samples(watching.remote.server) == 0
 
 
+@newest
 def test_without_an_authority_the_password_proves_the_server(watching: Watcher) -> None:
     watching.keep(ssl_mode="require", ca_cert=None)
     assert watching.run("collect")["ok"]
@@ -208,6 +218,7 @@ def test_without_an_authority_the_password_proves_the_server(watching: Watcher) 
         server.reload()
 
 
+@newest
 def test_plain_text_is_refused_unless_it_is_asked_for(watching: Watcher) -> None:
     server = watching.remote.server
     server.write_hba(HBA.replace("hostssl", "hostnossl"))
@@ -221,6 +232,7 @@ def test_plain_text_is_refused_unless_it_is_asked_for(watching: Watcher) -> None
         server.reload()
 
 
+@newest
 def test_ones_own_collectors_are_tried_as_the_agent(watching: Watcher) -> None:
     wrong = "-- collector: own\n-- metric: own_things\nSELECT count(*) AS own_things FROM pg_authid\n"
     for check in (True, False):
@@ -387,6 +399,7 @@ def test_an_administrator_takes_over_what_a_superuser_made(watcher: Watcher, adm
     assert watcher.run("collect")["ok"]
 
 
+@newest
 def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watcher, administrator: str) -> None:
     server = watcher.remote.server
     watcher.keep()
@@ -405,6 +418,7 @@ def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watch
         server.reload()
 
 
+@newest
 def test_without_a_password_kept_nothing_is_done(watcher: Watcher, administrator: str) -> None:
     with pytest.raises(InvalidInput, match="Run pg_ops_agent before"):
         far(watcher, administrator)
@@ -436,12 +450,11 @@ def test_slow_queries_are_stored_once_somebody_made_the_extension(watcher: Watch
     assert not far(watcher, administrator)["changed"]
 
 
+@newest
 def test_a_remote_standby_hands_its_samples_to_its_primary(
     watcher: Watcher, administrator: str, keep: Callable[[Server], Server]
 ) -> None:
     server = watcher.remote.server
-    if server.major != max(binaries.majors()):
-        pytest.skip("a standby takes long to make, and does the same for all versions")
     watcher.keep()
     far(watcher, administrator)
     server.write_hba(f"{HBA}local replication all trust\n")
@@ -461,6 +474,7 @@ def test_a_remote_standby_hands_its_samples_to_its_primary(
 # --- facts, and the playbooks
 
 
+@newest
 def test_facts_tell_of_a_remote_instance_as_the_agent_sees_it(watching: Watcher) -> None:
     watching.run("collect")
     params = {"gather_subset": ["all"], "database": "pgops", "database_sizes": False, "max_bytes": 0}
@@ -485,8 +499,6 @@ def test_facts_tell_of_a_remote_instance_as_the_agent_sees_it(watching: Watcher)
 def _inventory(watcher: Watcher, administrator: str) -> Path:
     pytest.importorskip("ansible", reason="playbooks run on the controller only")
     server = watcher.remote.server
-    if server.major != max(binaries.majors()):
-        pytest.skip("playbooks take long, and do the same for all versions")
     orders = {"name": "orders", "host": "localhost", "port": server.port, "ca_cert": str(watcher.remote.authority)}
     host = {
         "ansible_connection": "local",
@@ -505,6 +517,7 @@ def _inventory(watcher: Watcher, administrator: str) -> Path:
     return path
 
 
+@newest
 def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inventory: Path) -> None:
     def play(name: str, *options: str) -> Run:
         run = playbooks.play(inventory, watcher.prefix, f"pgops.fleet.{name}", *options)
