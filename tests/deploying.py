@@ -41,10 +41,12 @@ DEFAULTS: dict[str, Any] = {
     "thresholds": {},
     "collectors": [],
     "rehearse": False,
+    "remote": False,
     "sources": SOURCES,
 }
 AGENT: dict[str, Any] = {
     **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
+    "host": "",
     "state": "present",
     "instance": "main",
     "cluster": "shop",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ def play(inventory: Path, logs: Path, playbook: str, *arguments: str) -> Run:
         ["ansible-playbook", "-i", str(inventory), playbook, *arguments],
         env={
             **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PGOPS_OUTCOMES": str(log),
             "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/scenarios/callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "outcomes",

@@ -40,6 +40,13 @@ options:
   ca_cert:
     description: File of the certificate authority's certificate, for V(verify-ca) and V(verify-full).
     type: path
+  channel_binding:
+    description:
+      - Whether O(login_password) is bound to the TLS connection, as in libpq's C(channel_binding). With V(require)
+        only a server that knows the password is taken for the one that is meant, whatever its certificate.
+    type: str
+    default: prefer
+    choices: [disable, prefer, require]
   connect_timeout:
     description: Seconds to wait for a connection.
     type: int

@@ -12,6 +12,12 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.pgops.fleet.plugins.module_utils import credentials
 
 KNOWN = {"name", "port", "socket_directory", "cluster", "peers"}
+ADMINISTRATOR = {"login_user", "login_password", "login_db"}
+REMOTE = ADMINISTRATOR | {"host", "ssl_mode", "ca_cert"}
+"""What only a remote instance has, one on a host without an agent."""
+
+SSL_MODES = ("disable", "require", "verify-ca", "verify-full")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def targets(
@@ -20,16 +26,25 @@ def targets(
     host: str,
     cluster: str,
     peers: Sequence[Mapping[str, Any]],
+    discover: bool = True,
 ) -> list[dict[str, Any]]:
-    """The instances to work on, of the facts ``pg_ops`` of a host.
+    """The instances to work on, of the facts ``pg_ops`` of a host: its own, and after them the remote ones. No
+    password is among what is returned.
 
     Raises AnsibleFilterError for a declaration that cannot be meant.
     """
-    _refuse_twice("", [str(entry.get("name")) for entry in declared])
-    _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in declared])
-    by_port = {int(instance["port"]): instance for instance in facts["instances"]}
-    chosen = [_declared(entry, by_port) for entry in declared] or [dict(found) for found in facts["instances"]]
-    if not chosen:
+    own = [entry for entry in declared if not entry.get("host")]
+    found_here = [found for found in facts["instances"] if not found.get("host")]
+    _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in own])
+    by_port = {int(instance["port"]): instance for instance in found_here}
+    chosen = [_declared(entry, by_port) for entry in own] or [dict(found) for found in found_here if discover]
+    afar = [_declared_afar(entry, facts) for entry in declared if entry.get("host")]
+    _refuse_twice("", [str(instance["name"]) for instance in chosen + afar])
+    _refuse_twice("", [f"{instance['host']}:{instance['port']}" for instance in afar])
+    _refuse_own(
+        afar, (*LOOPBACK, host, facts["host"].get("hostname")), {*by_port, *(int(one["port"]) for one in chosen)}
+    )
+    if not chosen + afar:
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )
@@ -38,6 +53,7 @@ def targets(
     return [
         {
             "name": instance["name"],
+            "host": "",
             "port": int(instance["port"]),
             "socket_directory": instance.get("socket_directory") or "",
             # Two instances of a host are never of one cluster unless somebody says so.
@@ -49,20 +65,78 @@ def targets(
             "owner": instance.get("owner") or "",
         }
         for instance in chosen
-    ]
+    ] + [{**instance, "credential": instance["name"] in keepers} for instance in afar]
+
+
+def _declared_afar(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A remote instance, with what was asked of it. Without an authority, its certificate proves nothing, and channel
+    binding has to prove the server to the administrator's login, too."""
+    _refuse_unknown(entry, (KNOWN | REMOTE) - {"socket_directory"})
+    address, port = str(entry["host"]), int(entry.get("port", 5432))
+    authority = str(entry.get("ca_cert") or "")
+    mode = str(entry.get("ssl_mode") or ("verify-full" if authority else "require"))
+    if mode not in SSL_MODES or (mode.startswith("verify") and not authority):
+        wrong = f"ssl_mode {mode} without ca_cert" if mode in SSL_MODES else f"no ssl_mode {mode}"
+        raise AnsibleFilterError(f"pgops_instances: {entry['name']} has {wrong}. Known: {', '.join(SSL_MODES)}.")
+    asked = [one for one in facts["instances"] if (one.get("host"), int(one["port"])) == (address, port)]
+    return {
+        "name": entry["name"],
+        "host": address,
+        "port": port,
+        "socket_directory": "",
+        "cluster": entry.get("cluster") or entry["name"],
+        "node": f"{address}/{entry['name']}",
+        "peers": list(entry.get("peers") or []),
+        "role": (asked[0].get("role") if asked else "") or "",
+        "owner": "",
+        "login_user": entry.get("login_user") or "",
+        "login_db": entry.get("login_db") or "postgres",
+        "ssl_mode": mode,
+        "ca_cert": authority,
+        "channel_binding": {"disable": "disable", "verify-full": "prefer"}.get(mode, "require"),
+    }
+
+
+def _refuse_own(afar: Sequence[Mapping[str, Any]], names: Sequence[Any], ports: set[int]) -> None:
+    """Refuse remote instances that are the host's own, as far as their names tell."""
+    own = {str(name).lower() for name in names if name}
+    for instance in afar:
+        if instance["host"].lower() in own and instance["port"] in ports:
+            raise AnsibleFilterError(
+                f"pgops_instances: {instance['name']} at {instance['host']}:{instance['port']} is an instance of "
+                "this host itself. Declare it without host."
+            )
+
+
+def administrator_password(declared: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The password of a remote instance's administrator, '' where none is given."""
+    return next((str(entry.get("login_password") or "") for entry in declared if entry.get("name") == name), "")
 
 
 def _refuse_twice(what: str, values: Sequence[str]) -> None:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
-        raise AnsibleFilterError(f"pgops_instances has {what}{twice[0]} twice. Each instance has a name and port.")
+        raise AnsibleFilterError(
+            f"pgops_instances has {what}{twice[0]} twice. Each instance has a name and port of its own."
+        )
+
+
+def _refuse_unknown(entry: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(entry) - known)
+    if unknown or "name" not in entry:
+        wrong = f"unknown keys {', '.join(unknown)}" if unknown else "no name"
+        shown = {key: value for key, value in entry.items() if key != "login_password"}
+        raise AnsibleFilterError(f"pgops_instances: {shown} has {wrong}. Known: {', '.join(sorted(known))}.")
 
 
 def _declared(entry: Mapping[str, Any], by_port: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    unknown = sorted(set(entry) - KNOWN)
-    if unknown or "name" not in entry:
-        wrong = f"unknown keys {', '.join(unknown)}" if unknown else "no name"
-        raise AnsibleFilterError(f"pgops_instances: {dict(entry)} has {wrong}. Known: {', '.join(sorted(KNOWN))}.")
+    afar = sorted(set(entry) & REMOTE - {"host"})
+    if afar:
+        raise AnsibleFilterError(
+            f"pgops_instances: {entry.get('name')} has {', '.join(afar)}, and no host. Only a remote instance has "
+            "these."
+        )
+    _refuse_unknown(entry, KNOWN)
     port = int(entry.get("port", 5432))
     found = by_port.get(port, {})
     # One name everywhere: facts know an instance by the one that it has on its host.
@@ -109,5 +183,6 @@ class FilterModule:
         return {
             "targets": targets,
             "credential_source": credential_source,
+            "administrator_password": administrator_password,
             "passfile_password": credentials.password,
         }

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import pwd
+import secrets
 import site
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from . import collectors, commands, credentials, disks, files, target, versions
 from .configuration import Configuration, Peer, parse
-from .errors import Conflict, DriverMissing, HostFailed, InvalidInput
+from .errors import Conflict, DriverMissing, HostFailed, InvalidInput, LoginRefused
 from .files import Directory, Entry, File, Found, Link
 from .layout import Layout
 from .plan import Change, Plan, changes
@@ -181,10 +182,12 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
         File(os.path.join(layout.collectors, f"{name}.sql"), text.encode(), 0o640, root, group)
         for name, text in named_collectors(desired)
     ]
-    settings, secret = desired.configuration, passfile.content if passfile else None
-    if desired.password is not None:
-        secret = credentials.passfile(settings.database, settings.role, desired.password).encode()
-    if secret is not None:
+    settings, kept = desired.configuration, credentials.password(passfile.content.decode()) if passfile else None
+    password = desired.password if desired.password is not None else kept
+    if password is not None:
+        # Nodes reach each other's ops database only; a remote instance has all its databases looked at.
+        database = "" if settings.host else settings.database
+        secret = credentials.passfile(database, settings.role, password).encode()
         entries.append(File(layout.passfile, secret, 0o600, user, group, secret=True))
     # Also the server's user reads it, for the jobs that keep the repository.
     entries.append(File(layout.agent_file, settings.text().encode(), 0o644, root, root))
@@ -232,6 +235,8 @@ def plan(layout: Layout, current: Current, desired: Desired) -> Plan:
     Raises Conflict where something of somebody else's is in the way.
     """
     program = desired.program
+    if desired.configuration.host and desired.password is None and not current.found.get(layout.passfile):
+        desired = replace(desired, password=secrets.token_urlsafe(32))
     exporting = exported(layout, desired, current.found.get(layout.exported))
     entries = [*wanted(layout, desired, program.version, current.found.get(layout.passfile)), *exporting]
     _check_command(layout, current.found.get(layout.command))
@@ -368,6 +373,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
     Raises InvalidInput.
     """
+    _check_place(params)
     peers = tuple(Peer(str(peer["host"]), int(peer["port"])) for peer in params["peers"])
     return Desired(
         configuration=Configuration(
@@ -387,6 +393,8 @@ def desired(params: Mapping[str, Any]) -> Desired:
             query_texts=params["query_texts"],
             slow_query_ms=_milliseconds(params["slow_query_ms"]),
             textfile_directory=_absolute(params["textfile_directory"] or ""),
+            host=params["host"],
+            passfile=Layout(params["instance"], params["prefix"]).passfile if params["host"] else "",
         ),
         sources=unpack(params["sources"]),
         user=params["user"],
@@ -394,8 +402,19 @@ def desired(params: Mapping[str, Any]) -> Desired:
         python=_interpreter(params["python"] or sys.executable),
         password=params["password"],
         collectors=tuple(params["collectors"]),
-        keeper=params["keeper"],
+        keeper="" if params["host"] else params["keeper"],
     )
+
+
+def _check_place(params: Mapping[str, Any]) -> None:
+    """Raises InvalidInput for a remote instance that cannot be meant, or that would send its data in the clear."""
+    host = params["host"]
+    if host.startswith("/") or "," in host:
+        raise InvalidInput(f"{host!r} is no name of one host.", "A directory of sockets is the socket_directory.")
+    if host and (params["socket_directory"] or params["repository"]):
+        raise InvalidInput("A remote instance has neither a socket_directory nor a repository on this host.")
+    if params["ssl_mode"] == "disable" and (not host or params["peers"]):
+        raise InvalidInput("Only a remote instance without peers can do without TLS.", "Set another ssl_mode.")
 
 
 def _absolute(folder: str) -> str:
@@ -458,11 +477,27 @@ def _validated(layout: Layout, wish: Desired) -> tuple[str, ...]:
 
     own = [collectors.parse(text, f"collector {place}") for place, text in enumerate(wish.collectors, 1)]
     settings = wish.configuration
+    if settings.host:
+        return _validated_afar(layout, wish, own)
     at = target.Target(
         settings.socket_directory, str(settings.port), settings.superuser, application_name="pgops deploy"
     )
     with connect(at) as session:
         return validation.validate(session, settings.database, own)
+
+
+def _validated_afar(layout: Layout, wish: Desired, own: list[collectors.Collector]) -> tuple[str, ...]:
+    """Try them as the agent, once it is let in: until then they do not run, and pg_ops_schema tries them as well."""
+    from . import collection, validation
+    from .server import connect
+
+    if not os.path.exists(layout.passfile):
+        return ()
+    try:
+        with connect(collection.source_target(wish.configuration)) as session:
+            return validation.validate(session, wish.configuration.database, own)
+    except LoginRefused:
+        return ()
 
 
 def _planned(layout: Layout, wish: Desired) -> Plan:

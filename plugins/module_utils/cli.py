@@ -100,6 +100,8 @@ def collect(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
 
 def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Run the collectors that need to read all data."""
+    if configuration.load(layout).host:
+        return {"skipped": "remote: the server's own user on its host is needed", "errors": []}
     return _collected(layout, os.path.join(layout.keeping, "inspect"), collection.inspect)
 
 

@@ -122,14 +122,18 @@ class Tally:
 
 
 def source_target(configuration: Configuration) -> Target:
-    """The local server, by its socket, in the ops database, which a standby has as well."""
+    """The instance, by its socket or over the network, in the ops database, which a standby has as well."""
+    remote: dict[str, Any] = {}
+    if configuration.host:
+        remote = {"passfile": configuration.passfile, **delivery.encryption(configuration)}
     return Target(
-        host=configuration.socket_directory,
+        host=configuration.host or configuration.socket_directory,
         port=str(configuration.port),
         user=configuration.role,
         database=configuration.database,
         application_name="pgops collect",
         lock_timeout=0.1,
+        **remote,
     )
 
 
@@ -157,6 +161,13 @@ class Visit:
     sink: Callable[[Configuration, Layout, Session], contextlib.AbstractContextManager[Session]] = delivery.sink
 
     @property
+    def rights(self) -> tuple[str, ...]:
+        """Those that there are: whoever comes over the network sees nothing of the server's host."""
+        if self.inspects:
+            return ("all_data",)
+        return ("monitor",) if self.configuration.host else ("monitor", "host")
+
+    @property
     def spool(self) -> Spool:
         """Where rounds wait that cannot be delivered."""
         folder = self.layout.keeping if self.inspects else self.layout.state
@@ -176,7 +187,7 @@ class Visit:
         return [
             one
             for one in adjusted(self.found, self.configuration.collectors)
-            if (one.rights == "all_data") == self.inspects and one.applies(self.source.major, self.source.in_recovery)
+            if one.rights in self.rights and one.applies(self.source.major, self.source.in_recovery)
         ]
 
 

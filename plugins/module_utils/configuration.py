@@ -13,7 +13,8 @@ from .errors import HostFailed, InvalidInput
 from .layout import Layout
 
 FORMAT = 1
-"""Raised when an older agent could not read the file."""
+REMOTE_FORMAT = 2
+"""Of a remote instance: an agent that knows of none would take the server at the local socket for it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Configuration:
     execution takes that is noted one by one, negative: none is.
     ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to. ``real_paths`` are
     the server's directories without links, by its own names for them: the agent may not be able to look.
+    ``host`` is where a remote instance is reached over TCP with the password in ``passfile``; both are '' for one of
+    this host, which is reached by its socket.
     """
 
     instance: str
@@ -58,10 +61,13 @@ class Configuration:
     slow_query_ms: float = 1000.0
     textfile_directory: str = ""
     real_paths: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+    passfile: str = ""
 
     def text(self) -> str:
         """As the file holds it."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+        number = REMOTE_FORMAT if self.host else FORMAT
+        return json.dumps({"format": number, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
 
 def parse(text: str, path: str) -> Configuration:
@@ -71,7 +77,7 @@ def parse(text: str, path: str) -> Configuration:
     """
     try:
         data = json.loads(text)
-        if data.pop("format") != FORMAT:
+        if data.pop("format") not in (FORMAT, REMOTE_FORMAT):
             raise InvalidInput(f"{path} has another format than this agent reads.", "Run site.yml on this host.")
         known = {key: value for key, value in data.items() if key in Configuration.__dataclass_fields__}
         known["peers"] = tuple(Peer(peer["host"], peer["port"]) for peer in known.get("peers", ()))

@@ -13,9 +13,9 @@ LINE = re.compile(r"(?:(?:\\.|[^:\\])*:){4}(.+)")
 
 
 def passfile(database: str, role: str, password: str) -> str:
-    """The file's one line: any host and port, that database, role and password."""
+    """The file's one line: any host and port, that database (all for ''), role and password."""
     fields = [part.replace("\\", "\\\\").replace(":", "\\:") for part in (database, role, password)]
-    return f"*:*:{':'.join(fields)}\n"
+    return f"*:*:{':'.join([fields[0] or '*', *fields[1:]])}\n"
 
 
 def password(text: str) -> str | None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .collectors import Metric
 from .configuration import Configuration
@@ -35,21 +36,29 @@ class Source:
     in_recovery: bool
 
 
-def sink_target(configuration: Configuration, layout: Layout) -> Target:
-    """Whichever of the other nodes takes writes now.
+def encryption(configuration: Configuration) -> dict[str, Any]:
+    """How an agent's connections over the network are protected, as arguments of Target.
 
     The password is proven to both sides over TLS by channel binding, so that a server with a self-signed
     certificate cannot be impersonated. Where a CA is given, its signature decides as well.
     """
+    plain = configuration.ssl_mode == "disable"
+    return {
+        "sslmode": configuration.ssl_mode,
+        "sslrootcert": configuration.ca_cert,
+        "channel_binding": "disable" if plain else "require",
+    }
+
+
+def sink_target(configuration: Configuration, layout: Layout) -> Target:
+    """Whichever of the other nodes takes writes now."""
     return Target(
         host=",".join(peer.host for peer in configuration.peers),
         port=",".join(str(peer.port) for peer in configuration.peers),
         user=configuration.role,
         database=configuration.database,
         passfile=layout.passfile,
-        sslmode=configuration.ssl_mode,
-        sslrootcert=configuration.ca_cert,
-        channel_binding="require",
+        **encryption(configuration),
         target_session_attrs="read-write",
         application_name="pgops collect",
         connect_timeout=5,

@@ -41,9 +41,14 @@ class Unreachable(PgOpsError):
 
 
 class LoginRefused(Unreachable):
-    """The server answers, and refuses the role, the password or the database."""
+    """The server answers, and refuses the role, the password or the database. ``password_used``: it has asked for
+    the password and got it."""
 
     code = "login_refused"
+
+    def __init__(self, message: str, hint: str = "", password_used: bool = False) -> None:
+        super().__init__(message, hint)
+        self.password_used = password_used
 
 
 class Unsupported(PgOpsError):

@@ -25,13 +25,14 @@ LOCK = "SELECT pg_advisory_lock(hashtext('pgops.fleet'), 1)"
 
 
 @contextlib.contextmanager
-def locked(target: Target, needed_for: str) -> Iterator[Session]:
-    """A superuser's session that keeps other runs out until it ends, as far as they log in to the same database.
+def locked(target: Target, needed_for: str, superuser: bool = True) -> Iterator[Session]:
+    """A session, of a superuser if that is needed, that keeps other runs out until it ends, as far as they log in to
+    the same database.
 
     Raises PermissionMissing, Managed, Busy.
     """
     with connect(replace(target, lock_timeout=30.0)) as session:
-        if not session.superuser:
+        if superuser and not session.superuser:
             neighbours.refuse_ops_database(neighbours.manager(session))
             raise PermissionMissing(
                 f"Role {session.user} is no superuser; {needed_for} with it.",

@@ -131,5 +131,5 @@ def refuse_ops_database(owner: str) -> None:
     if owner in SERVICES:
         raise Managed(
             f"{owner} gives nobody a superuser, without which the ops database cannot be made.",
-            "Leave this server out; pg_ops_facts works with it.",
+            "Declare it as a remote instance (docs/remote.md), or leave it out; pg_ops_facts works with it.",
         )

@@ -31,6 +31,7 @@ def connection_spec() -> dict[str, Any]:
             "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
         },
         "ca_cert": {"type": "path"},
+        "channel_binding": {"type": "str", "default": "prefer", "choices": ["disable", "prefer", "require"]},
         "connect_timeout": {"type": "int", "default": 10},
     }
 
@@ -45,6 +46,7 @@ def target(params: Mapping[str, Any], **other: Any) -> Target:
         database=params["login_db"],
         sslmode=params["ssl_mode"],
         sslrootcert=params["ca_cert"] or "",
+        channel_binding=params["channel_binding"],
         connect_timeout=params["connect_timeout"],
         application_name="pgops deploy",
         **other,

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .errors import Conflict
@@ -28,10 +28,16 @@ SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolsuper AS superuser, r.rol
              WHERE m.member = r.oid ORDER BY 1) AS member_of,
        ARRAY(SELECT ARRAY[g.rolname::text, pg_get_userbyid(m.grantor)::text] FROM pg_auth_members AS m
              JOIN pg_roles AS g ON g.oid = m.roleid WHERE m.member = r.oid) AS grants,
-       a.rolpassword AS verifier
-FROM pg_roles AS r JOIN pg_authid AS a ON a.oid = r.oid
+       {verifier} AS verifier, {held} AS held, {managed} AS managed
+FROM pg_roles AS r
 WHERE r.rolname = ANY (%s)
 """
+VERIFIER = "(SELECT a.rolpassword FROM pg_authid AS a WHERE a.oid = r.oid)"
+HELD = "pg_has_role(r.oid, 'USAGE')"
+SINCE_16 = (
+    "pg_has_role(r.oid, 'USAGE') AND pg_has_role(r.oid, 'SET')",
+    "pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')",
+)
 
 HOLDINGS = """
 SELECT DISTINCT r.rolname AS role, d.datname AS database, s.deptype = 'o' AS owner
@@ -58,11 +64,27 @@ ROLES = (
     Role(READER),
     Role(AGENT, True, ("pg_monitor",), ("lc_messages=C",), 8),
 )
+NAMES = tuple(role.name for role in ROLES)
+POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
 
 
 def read(session: Session) -> dict[str, dict[str, Any]]:
-    """The roles of ours that are there, by name; needs a superuser."""
-    return {row["name"]: row for row in session.rows(READ, [[role.name for role in ROLES]])}
+    """The roles of ours that are there, by name. ``verifier`` is seen by a superuser only; ``held`` says whether who
+    asks may act as the role, ``managed`` whether they may change it, as far as that is told by the role itself."""
+    held, managed = SINCE_16 if session.major >= 16 else (HELD, "true")
+    query = READ.replace("{held}", held).replace("{managed}", managed)
+    query = query.replace("{verifier}", VERIFIER if session.superuser else "NULL::text")
+    return {row["name"]: row for row in session.rows(query, [[role.name for role in ROLES]])}
+
+
+@dataclass(frozen=True)
+class Administrator:
+    """Who makes the roles. Without a superuser's rights: they have to be members of the roles to act for them, and
+    ``password_works`` says whether the role's password is the declared one, None where nobody has tried."""
+
+    name: str = ""
+    superuser: bool = True
+    password_works: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +102,11 @@ def holdings(session: Session) -> tuple[Holding, ...]:
 
 
 def plan(
-    current: Mapping[str, Mapping[str, Any]], password: str | None, verifier: Callable[[str, str], str], major: int
+    current: Mapping[str, Mapping[str, Any]],
+    password: str | None,
+    verifier: Callable[[str, str], str],
+    major: int,
+    by: Administrator = Administrator(),
 ) -> tuple[Change, ...]:
     """What makes the roles what they are to be; steps are statements.
 
@@ -88,7 +114,7 @@ def plan(
     is not ours to change. ``verifier`` makes the SCRAM verifier of a role's password.
     """
     made: list[Change] = []
-    for role in ROLES:
+    for role in ROLES if by.superuser else map(_modest, ROLES, map(current.get, NAMES)):
         found = current.get(role.name)
         if found is not None and found["comment"] != MARK:
             raise Conflict(
@@ -101,19 +127,33 @@ def plan(
             _wanted(role),
             _statements(role, found, major),
         )
+        if not by.superuser:
+            made += _membership(role.name, found, by.name, major)
     if password is not None:
-        made += _password(current.get(AGENT), password, verifier)
+        made += _password(current.get(AGENT), password, verifier, by.password_works)
     return tuple(made)
 
 
+def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:
+    """A role without the settings that only a superuser can give it, but for those that it has already."""
+    return replace(role, settings=tuple(one for one in role.settings if found and one in found["settings"]))
+
+
+def _membership(name: str, found: Mapping[str, Any] | None, member: str, major: int) -> tuple[Change, ...]:
+    # Since PostgreSQL 16 who makes a role may change it, but not act for it.
+    options = " WITH INHERIT TRUE, SET TRUE" if major >= 16 else ""
+    step = statement("GRANT {} TO {}" + options, identifier(name), identifier(member))
+    acts = bool(found and found["held"])
+    return difference(f"role {member}", {f"acts for {name}": acts}, {f"acts for {name}": True}, step)
+
+
 def _attributes(found: Mapping[str, Any]) -> dict[str, Any]:
-    powers = ("superuser", "createdb", "createrole", "replication", "bypassrls")
     return {
         "login": found["login"],
         "connection limit": found["connection_limit"],
         "member of": sorted(found["member_of"]),
         "settings": sorted(found["settings"]),
-        "powers": [power for power in powers if found[power]],
+        "powers": [power for power in POWERS if found[power]],
     }
 
 
@@ -131,9 +171,10 @@ def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> list
     name = identifier(role.name)
     verb = "ALTER" if found else "CREATE"
     login = "LOGIN" if role.login else "NOLOGIN"
-    plain = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
+    # Of a role that is there, only what is to change may be named: the rest takes a superuser.
+    plain = " ".join(f"NO{power.upper()}" for power in POWERS if not found or found[power])
     made = [
-        statement(f"{verb} ROLE {{}} {plain} {login} CONNECTION LIMIT {{}}", name, role.connection_limit),
+        statement(f"{verb} ROLE {{}} {plain} INHERIT {login} CONNECTION LIMIT {{}}", name, role.connection_limit),
         statement("COMMENT ON ROLE {} IS {}", name, MARK),
         statement("ALTER ROLE {} RESET ALL", name),
     ]
@@ -153,15 +194,15 @@ def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> list
 
 
 def _password(
-    found: Mapping[str, Any] | None, password: str, verifier: Callable[[str, str], str]
+    found: Mapping[str, Any] | None, password: str, verifier: Callable[[str, str], str], works: bool | None
 ) -> tuple[Change, ...]:
     present = found["verifier"] if found else None
-    if present and scram_matches(present, password):
+    if works or (present and scram_matches(present, password)):
         return ()
     return (
         Change(
             f"password of role {AGENT}",
-            "another (hidden)" if present else None,
+            "another (hidden)" if present or works is False else None,
             "as declared (hidden)",
             [statement("ALTER ROLE {} PASSWORD {}", identifier(AGENT), verifier(AGENT, password))],
         ),

@@ -18,6 +18,7 @@ from . import (
     migrations,
     neighbours,
     objects,
+    remote,
     roles,
     rules,
     thresholds,
@@ -30,7 +31,7 @@ from .errors import Conflict, InvalidInput
 from .installation import execute, install, unhurried
 from .locking import locked
 from .plan import Change, Plan, changes, difference
-from .roles import Holding
+from .roles import Administrator, Holding
 from .server import Session, connect, statement
 from .sources import Sources, below, unpack
 from .target import Target
@@ -84,6 +85,8 @@ class Current:
     contents: Contents = field(default_factory=Contents)
     access: AccessFiles | None = None
     hba_rules: tuple[rules.Rule, ...] = ()
+    administrator: Administrator = field(default_factory=Administrator)
+    left_out: str = ""
 
     @property
     def patroni(self) -> bool:
@@ -107,9 +110,10 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
         database=found,
         access=access.read(session) if with_access and session.target.local else None,
         hba_rules=rules.read(session) if with_access else (),
+        administrator=Administrator(session.user, session.superuser),
     )
     # Somebody else's database is not looked into: what a superuser reads there may run its owner's functions.
-    if not database.ours(found) or session.in_recovery or not with_contents:
+    if not database.ours(found) or session.in_recovery or not with_contents or not current.roles[roles.OWNER]["held"]:
         return current
     with connect(replace(session.target, database=name)) as inside:
         return replace(current, contents=contents.read(inside, node))
@@ -170,7 +174,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     if stray:
         warnings += (f"Changed or added by hand, and left as they are: {', '.join(stray)}.",)
     return SchemaPlan(
-        roles=roles.plan(current.roles, desired.password, verifier, current.major),
+        roles=roles.plan(current.roles, desired.password, verifier, current.major, current.administrator),
         database=database.plan(current.database, desired.database, current.major),
         migrations=contents.schema(found)
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
@@ -184,6 +188,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         + _recorded(found.recorded_by, current.major),
         access=blocks,
         warnings=warnings,
+        skipped_reason=current.left_out,
     )
 
 
@@ -315,7 +320,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),
-        access=Access(params["os_user"], tuple(params["peers"])),
+        access=None if params["remote"] else Access(params["os_user"], tuple(params["peers"])),
     )
 
 
@@ -333,23 +338,52 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     if params["state"] == "absent":
         return _removed(target, params, check_mode)
     wanted = desired(params)
+    if params["remote"]:
+        return _converge_remote(target, wanted, params["rehearse"], check_mode)
     networks = access.resolve(params["peers"])
     with locked(target, NEEDED) as session:
         current = read(session, wanted.database, wanted.node, with_access=True)
         made = plan(current, wanted, session.scram, networks)
         validation.validate(session, wanted.database, wanted.extra_collectors)
-        if not check_mode:
-            apply(session, current, wanted, made)
-        elif params["rehearse"] and current.contents.exists:
-            with connect(replace(target, database=wanted.database, lock_timeout=5.0)) as inside:
-                install(inside, made.migrations, made.objects, made.contents, rehearse=True)
+        _carry_out(session, current, wanted, made, params["rehearse"], check_mode)
         return made.plan.result()
+
+
+def _carry_out(
+    session: Session, current: Current, wanted: Desired, made: SchemaPlan, rehearse: bool, check_mode: bool
+) -> None:
+    if not check_mode:
+        apply(session, current, wanted, made)
+    elif rehearse and current.contents.exists:
+        with connect(replace(session.target, database=wanted.database, lock_timeout=5.0)) as inside:
+            install(inside, made.migrations, made.objects, made.contents, rehearse=True)
+
+
+def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode: bool) -> dict[str, Any]:
+    """The same of an instance whose agent is on this host, and comes over the network with a password."""
+    if target.local:
+        raise InvalidInput("A remote instance is reached over the network.", "Set login_host to its host.")
+    wanted = replace(wanted, password=remote.drawn(wanted.password, check_mode))
+    with locked(target, NEEDED, superuser=False) as session:
+        current = read(session, wanted.database, wanted.node, with_access=False)
+        remote.check_rights(session, current.roles, current.database)
+        works = remote.password_works(session, current.roles, wanted.password)
+        by = replace(current.administrator, password_works=works)
+        current = replace(current, administrator=by, left_out=remote.left_out(session))
+        made = plan(current, wanted, session.scram)
+        validation.validate(session, wanted.database, wanted.extra_collectors)
+        _carry_out(session, current, wanted, made, rehearse, check_mode)
+        if made.plan and check_mode:
+            return made.plan.result()
+        warnings = made.warnings + remote.warnings(session, wanted.database, str(wanted.password))
+        return replace(made, warnings=warnings).plan.result()
 
 
 def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     name = database.checked(params["database"])
-    with locked(target, NEEDED) as session:
-        current = read(session, name, "", with_access=True, with_contents=False)
+    far = bool(params["remote"])
+    with locked(target, NEEDED, superuser=not far) as session:
+        current = read(session, name, "", with_access=not far, with_contents=False)
         current = replace(current, holdings=roles.holdings(session))
         made = removal(current, params["purge"])
         if not check_mode:

@@ -42,6 +42,10 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('TimeZone', 'UTC', false),
        pg_catalog.set_config('jit', 'off', false),
        pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+       pg_catalog.set_config('tcp_keepalives_idle', '30', false),
+       pg_catalog.set_config('tcp_keepalives_interval', '10', false),
+       pg_catalog.set_config('tcp_keepalives_count', '3', false),
+       pg_catalog.set_config('tcp_user_timeout', '60000', false),
        CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
             THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
        CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
@@ -55,7 +59,8 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.current_database() AS database
 """
 """Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
-database may have chosen."""
+database may have chosen. What begins with tcp, of no effect on a local socket, ends sessions within a minute whose
+client was cut off: each would take one of the role's few connections for two hours."""
 
 
 @dataclass(frozen=True)
@@ -286,16 +291,17 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
             "Promote a node, or see in its log why it refuses the role.",
         )
     connection = getattr(error, "pgconn", None)
+    used = bool(connection is not None and connection.used_password)
     if connection is not None and connection.needs_password:
         hint = "The server asks for a password and none was given: set login_password."
-    elif connection is not None and connection.used_password:
+    elif used:
         hint = f"A password was used: check that it is the one of role {user}, and that the database exists."
     else:
         hint = (
             f"Check that database {target.database} and role {user} exist, that the role may CONNECT, "
             "and that a line of pg_hba.conf admits it."
         )
-    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint)
+    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
 
 
 def each(target: Target) -> list[Target]:

@@ -30,7 +30,7 @@ LABEL_TYPES = ("char", "uuid", "regclass", "regnamespace", "regproc", "regproced
 """More types whose values are names: as JSON, those of objects are written with their schema."""
 
 TYPES = "SELECT oid, typname AS name, typcategory::text AS category FROM pg_type WHERE oid = ANY (%s)"
-USABLE_ROLE = "SELECT rolname FROM pg_roles WHERE rolname = %s AND pg_has_role(oid, 'MEMBER')"
+USABLE_ROLE = "SELECT rolname FROM pg_roles WHERE rolname = %s AND pg_has_role(oid, %s)"
 
 LACKING = (
     f"It runs as role {AGENT}, which is a member of {MONITOR} and nothing else: grant what it lacks to {AGENT} "
@@ -107,7 +107,7 @@ def wrongs(session: Session, collector: Collector) -> list[str]:
 
 
 def _as_agent(session: Session) -> None:
-    role = session.value(USABLE_ROLE, [AGENT]) or MONITOR
+    role = session.value(USABLE_ROLE, [AGENT, "SET" if session.major >= 16 else "MEMBER"]) or MONITOR
     session.execute(statement("SET LOCAL ROLE {}", identifier(role)))
 
 

@@ -34,6 +34,13 @@ options:
   node:
     description: Name of this instance within the fleet. Required with O(state=present).
     type: str
+  host:
+    description:
+      - Host name or address of a remote instance, one on a host without an agent. Empty means one of this host.
+      - The agent of this host reaches it over TCP as its role, with O(password). If that is not given and none is
+        kept yet, one is drawn; M(pgops.fleet.pg_ops_schema) gives it to the role.
+    type: str
+    default: ""
   port:
     description: Port of the instance's server.
     type: int
@@ -61,16 +68,18 @@ options:
         type: int
         default: 5432
   ssl_mode:
-    description: How TLS is used towards O(peers), as in libpq's C(sslmode). Channel binding is demanded as well.
+    description:
+      - How TLS is used towards O(host) and O(peers), as in libpq's C(sslmode). Channel binding is demanded as well.
+      - V(disable) sends everything but the password in the clear, and is for a remote instance only.
     type: str
     default: require
-    choices: [require, verify-ca, verify-full]
+    choices: [disable, require, verify-ca, verify-full]
   ca_cert:
     description: File of the certificate authority's certificate on the host, for V(verify-ca) and V(verify-full).
     type: path
   password:
     description:
-      - Password of the agents' role towards O(peers). It is kept in a file that only the agent can read.
+      - Password of the agents' role towards O(host) and O(peers). It is kept in a file that only the agent can read.
       - Not given, the file is left as it is.
     type: str
   user:
@@ -194,18 +203,19 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pgops.fleet.plugins.module_utils import agent, reporting
 
 PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
-
+SSL_MODES = ["disable", "require", "verify-ca", "verify-full"]
 
 SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "instance": {"type": "str", "required": True},
     "cluster": {"type": "str"},
     "node": {"type": "str"},
+    "host": {"type": "str", "default": ""},
     "port": {"type": "int", "default": 5432},
     "socket_directory": {"type": "str", "default": ""},
     "database": {"type": "str", "default": "pgops"},
     "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER},
-    "ssl_mode": {"type": "str", "default": "require", "choices": ["require", "verify-ca", "verify-full"]},
+    "ssl_mode": {"type": "str", "default": "require", "choices": SSL_MODES},
     "ca_cert": {"type": "path"},
     "password": {"type": "str", "no_log": True},
     "user": {"type": "str", "default": "pgops"},

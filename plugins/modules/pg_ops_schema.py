@@ -57,6 +57,14 @@ options:
   passfile:
     description: File on the host that M(pgops.fleet.pg_ops_agent) keeps the password in, read without O(password).
     type: path
+  remote:
+    description:
+      - The agent is on this host, and reaches the server as this module does, by O(login_host) and O(login_port),
+        with O(password) or that in O(passfile). Access rules are left to you; whether they let the agent in is tried.
+      - O(login_user) need not be a superuser, but have CREATEROLE, CREATEDB and C(pg_monitor WITH ADMIN OPTION). It
+        becomes a member of the roles that it makes.
+    type: bool
+    default: false
   max_size_mb:
     description:
       - How much samples and what statements did may take on disk, in MB of 1048576 bytes.
@@ -129,6 +137,19 @@ EXAMPLES = r"""
         warning: 50000
         critical: 80000
   become: true
+
+- name: Keep the ops database of an instance on a host without an agent
+  pgops.fleet.pg_ops_schema:
+    cluster: orders
+    node: orders.example.org/orders
+    remote: true
+    login_host: orders.example.org
+    login_user: admin
+    login_password: "{{ orders_admin_password }}"
+    ssl_mode: require
+    channel_binding: require
+    passfile: /etc/pgops/orders/pgpass
+  become: true
 """
 
 RETURN = r"""
@@ -145,7 +166,7 @@ predictable:
   sample: true
 skipped_reason:
   description: Why less was done than declared.
-  returned: on a standby
+  returned: on a standby, and with O(remote=true)
   type: str
   sample: "standby: the schema is its primary's"
 code:
@@ -170,6 +191,7 @@ SPEC = {
     "peers": {"type": "list", "elements": "str", "default": []},
     "password": {"type": "str", "no_log": True},
     "passfile": {"type": "path"},
+    "remote": {"type": "bool", "default": False},
     "retention_days": {"type": "int", "default": 30},
     "rollup_days": {"type": "int", "default": 400},
     "metric_retention": {"type": "dict", "default": {}},

@@ -16,7 +16,7 @@ from servers import Server
 
 from pgops import neighbours, schema, server, sources
 from pgops import settings as server_settings
-from pgops.errors import LoginRefused, Managed, PermissionMissing
+from pgops.errors import LoginRefused, Managed, PermissionMissing, QueryFailed
 from pgops.facts import gathering
 from pgops.target import Target
 
@@ -50,6 +50,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "os_user": running.os_user,
         "peers": [],
         "rehearse": False,
+        "remote": False,
         "purge": True,
         **changed,
     }
@@ -282,6 +283,10 @@ def test_managed_services(new_server, bootstrap, expected):
     with pytest.raises(Managed, match=f"{expected} gives nobody a superuser") as caught:
         deploy(made, target=customer)
     assert "pg_ops_facts" in caught.value.hint
+    with pytest.raises(QueryFailed, match='permission denied to grant role "pg_monitor"'):
+        deploy(made, target=customer, remote=True, password="long enough")
+    made.psql("GRANT pg_monitor TO customer WITH ADMIN OPTION")
+    assert deploy(made, target=customer, remote=True, password="long enough")["changed"]
     with pytest.raises(Managed, match=f"{expected} keeps this server's settings"):
         neighbours.refuse_settings(expected, {"work_mem": "8MB"})
 

@@ -17,7 +17,7 @@ from pgops import agent, archiving, jobs, settings, sources, statements
 ANSIBLES = {"changed", "diff", "warnings"}
 ONLY_SOMETIMES = {"code", "skipped_reason"}
 AGENT = {
-    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python"), ""),
+    **dict.fromkeys(("host", "socket_directory", "ca_cert", "password", "python"), ""),
     "state": "present",
     "instance": "main",
     "cluster": "c",

@@ -40,6 +40,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         **words,
         **none,
         **place,
+        "host": "",
         "ssl_mode": "require",
         "user": "pgops",
         "keeper": "postgres",

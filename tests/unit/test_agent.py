@@ -46,6 +46,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "instance": "main",
         "cluster": "shop",
         "node": "db1/main",
+        "host": "",
         "port": 5432,
         "socket_directory": "",
         "database": "pgops",

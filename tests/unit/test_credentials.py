@@ -19,4 +19,6 @@ def test_what_was_written_is_read(database: str, role: str, password: str) -> No
 
 def test_the_format_is_libpqs() -> None:
     assert credentials.passfile("d", "r", "a:b\\c") == "*:*:d:r:a\\:b\\\\c\n"
+    assert credentials.passfile("", "r", "p") == "*:*:*:r:p\n"
+    assert credentials.password("*:*:*:r:p\n") == "p"
     assert credentials.password("nonsense") is None

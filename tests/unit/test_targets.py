@@ -12,7 +12,7 @@ pytest.importorskip("ansible.errors", reason="filters run on the controller only
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.pgops.fleet.plugins.filter.targets import credential_source, targets
+from ansible_collections.pgops.fleet.plugins.filter.targets import administrator_password, credential_source, targets
 
 PEER = {"host": "db2", "port": 5432}
 
@@ -30,6 +30,7 @@ def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
     (one,) = targets(facts(("17-main", 5432), agents={"17-main": True}), [], "db1", "orders", [PEER])
     assert one == {
         "name": "17-main",
+        "host": "",
         "port": 5432,
         "socket_directory": "/run/postgresql",
         "cluster": "orders",
@@ -97,3 +98,70 @@ def test_where_none_is_kept_all_take_the_one_that_the_first_drew():
 def test_a_node_that_was_not_looked_at_may_keep_one():
     with pytest.raises(AnsibleFilterError, match=r"of the cluster's 2 nodes, .* this run sees 1"):
         credential_source({"db1": node("17-main", False), "db2": {}}, ["db1", "db2"], NEW)
+
+
+# --- remote instances
+
+ORDERS = {"name": "orders", "host": "orders.example.org", "login_user": "admin", "login_password": "secret"}
+
+
+def test_remote_instances_come_after_those_of_the_host_which_stay_as_they_are():
+    alone = targets(facts(("17-main", 5432)), [], "db1", "shop", [PEER])
+    *own, orders = targets(facts(("17-main", 5432), agents={"orders": True}), [ORDERS], "db1", "shop", [PEER])
+    assert own == alone
+    assert (orders["node"], orders["cluster"], orders["peers"]) == ("orders.example.org/orders", "orders", [])
+    assert (orders["host"], orders["port"], orders["credential"]) == ("orders.example.org", 5432, True)
+    assert "secret" not in repr(orders)
+    assert administrator_password([{"name": "x"}, ORDERS], "orders") == "secret"
+    assert administrator_password([{"name": "x"}, ORDERS], "x") == ""
+
+
+def test_a_host_may_have_remote_instances_alone():
+    (one,) = targets(facts(), [ORDERS], "watcher", "watcher", [])
+    assert one["name"] == "orders"
+    assert targets(facts(("17-main", 5432)), [ORDERS], "watcher", "watcher", [], discover=False) == [one]
+
+
+def test_what_was_asked_of_a_remote_instance_is_none_of_the_host():
+    known = facts(("17-main", 5432))
+    known["instances"].append({"name": "orders", "host": "orders.example.org", "port": 5432, "role": "standby"})
+    assert [one["name"] for one in targets(known, [], "db1", "shop", [])] == ["17-main"]
+    assert targets(known, [ORDERS], "db1", "shop", [])[1]["role"] == "standby"
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "binding"),
+    [
+        ({}, "require", "require"),
+        ({"ca_cert": "/ca.pem"}, "verify-full", "prefer"),
+        ({"ca_cert": "/ca.pem", "ssl_mode": "verify-ca"}, "verify-ca", "require"),
+        ({"ssl_mode": "disable"}, "disable", "disable"),
+    ],
+)
+def test_what_proves_the_server_is_as_safe_as_can_be(given, mode, binding):
+    (one,) = targets(facts(), [{**ORDERS, **given}], "watcher", "watcher", [])
+    assert (one["ssl_mode"], one["channel_binding"]) == (mode, binding)
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ([ORDERS, {**ORDERS, "name": "again"}], "has orders.example.org:5432 twice"),
+        ([ORDERS, {**ORDERS, "port": 5433}], "has orders twice"),
+        ([{**ORDERS, "name": "17-main"}], "has 17-main twice"),
+        ([{**ORDERS, "host": "DB1"}], "orders at DB1:5432 is an instance of this host itself"),
+        ([{**ORDERS, "host": "127.0.0.1"}], "an instance of this host itself"),
+        ([{**ORDERS, "host": "own.name"}], "an instance of this host itself"),
+        ([{**ORDERS, "socket_directory": "/run"}], "unknown keys socket_directory"),
+        ([{**ORDERS, "ssl_mode": "prefer"}], "no ssl_mode prefer"),
+        ([{**ORDERS, "ssl_mode": "verify-full"}], "ssl_mode verify-full without ca_cert"),
+        ([{"name": "17-main", "login_user": "x"}], "17-main has login_user, and no host"),
+        ([{**ORDERS, "nme": 1}], r"unknown keys nme"),
+    ],
+)
+def test_a_remote_instance_that_cannot_be_meant_is_refused(declared, words):
+    known = facts(("17-main", 5432))
+    known["host"]["hostname"] = "own.name"
+    with pytest.raises(AnsibleFilterError, match=words) as refused:
+        targets(known, declared, "db1", "db1", [])
+    assert "secret" not in str(refused.value)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -37,6 +38,15 @@ def installed(prefix: str) -> list[dict[str, Any]] | None:
     except OSError:
         return None
     return [{"name": name, "credential": exists(Layout(name, prefix).passfile)} for name in names]
+
+
+def remote(prefix: str) -> list[configuration.Configuration]:
+    """The configurations of remote instances, as far as they can be read."""
+    found = []
+    for one in installed(prefix) or ():
+        with contextlib.suppress(PgOpsError):
+            found.append(configuration.load(Layout(one["name"], prefix)))
+    return [one for one in found if one.host]
 
 
 def configured(instance: str, prefix: str) -> bool | None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from .. import discovery
+from ..collection import source_target
+from ..configuration import Configuration
 from ..errors import InvalidInput
 from ..target import Target
 from ..version import VERSION
@@ -37,7 +39,7 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
         "gathered_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "sections": list(sections),
         "host": {**host.read(), "agents": agent.installed(params["prefix"])},
-        "instances": [instance.read(found, at, wanted) for found, at in places(target)],
+        "instances": [instance.read(found, at, wanted) for found, at in places(target, params["prefix"])],
     }
     return {"changed": False, "ansible_facts": {"pg_ops": size.limit(facts, params["max_bytes"])}}
 
@@ -63,12 +65,26 @@ def subset(words: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def places(target: Target) -> list[tuple[discovery.Instance, Target]]:
-    """The instances to look at, each with how to reach it."""
+def places(target: Target, prefix: str) -> list[tuple[discovery.Instance, Target]]:
+    """The instances to look at, each with how to reach it. An agent's remote ones are asked as the agent does."""
     known = discovery.instances() if target.local or target.host in LOOPBACK else []
     if not target.host and target.port == "0":
-        return [(found, replace(target, host=found.socket_directory, port=str(found.port))) for found in known]
+        here = [(found, replace(target, host=found.socket_directory, port=str(found.port))) for found in known]
+        return here + [_afar(one, target) for one in agent.remote(prefix)]
     at = replace(target, port=str(discovery.DEFAULT_PORT)) if target.port == "0" else target
     same = [found for found in known if str(found.port) == at.port]
-    unknown = discovery.Instance(f"port-{at.port}", int(at.port), at.host if at.local else "", socket=False)
+    names = [one.instance for one in agent.remote(prefix) if (one.host, str(one.port)) == (at.host, at.port)]
+    name = names[0] if names else f"port-{at.port}"
+    unknown = discovery.Instance(name, int(at.port), at.host if at.local else "", socket=False)
     return [(replace(same[0] if same else unknown, asked=True), at)]
+
+
+def _afar(settings: Configuration, target: Target) -> tuple[discovery.Instance, Target]:
+    at = replace(
+        source_target(settings),
+        application_name=target.application_name,
+        connect_timeout=target.connect_timeout,
+        statement_timeout=target.statement_timeout,
+        lock_timeout=target.lock_timeout,
+    )
+    return discovery.Instance(settings.instance, settings.port, "", socket=False, asked=True), at

@@ -74,7 +74,7 @@ def _running(target: Target, error: PgOpsError) -> bool:
 
 def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Session:
     """A session that can answer as much as possible: where the agent is configured, the ops database is there."""
-    if wanted.some(OPS) and target.local and agent.configured(found.name, wanted.prefix):
+    if wanted.some(OPS) and agent.configured(found.name, wanted.prefix):
         with contextlib.suppress(LoginRefused):
             return connect(replace(target, database=wanted.database))
     return connect(target)
