@@ -28,8 +28,10 @@ from .server import Session, connect
 MINUTE = 60
 """Seconds between two runs of the job: what has a shorter interval is repeated."""
 STAY = 56.0
-"""Seconds from its start in which a run may begin to collect: the next one comes after a minute, or a second less,
-since systemd places a timer within its AccuracySec."""
+"""Seconds from its start in which a pass may begin: the next run comes after a minute, or a second less, since
+systemd places a timer within its AccuracySec."""
+GRACE = 1.0
+"""Seconds that the last pass has at the least."""
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Sessions:
     def close(self) -> None:
         """End the sessions."""
         self._close_sink()
+        self._away = None
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -100,7 +103,7 @@ def _awake(session: Session) -> Session:
 
 @dataclass
 class Repetition:
-    """One run of the job. ``until`` is when it takes up nothing any more, in seconds of the monotonic clock;
+    """One run of the job. ``until`` is when it begins no pass any more, in seconds of the monotonic clock;
     ``coming`` the Unix times at which collectors are due again, by their names."""
 
     configuration: Configuration
@@ -154,7 +157,7 @@ class Repetition:
             visit = self._visit()
             chosen = self._due(runs)
             if chosen:
-                self._begin(min(self.configuration.time_budget, self.until - time.monotonic()))
+                self._begin(min(self.configuration.time_budget, self.until + GRACE - time.monotonic()))
                 self.results.append(again(visit, runs, self.budget, chosen))
         except PgOpsError as error:
             runs.note({}, {one.name: 1 for one in self._due(runs)})
