@@ -33,6 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "password": None,
     "passfile": None,
     "retention_days": 30,
+    "rollup_days": 400,
+    "metric_retention": {},
     "max_size_mb": 10240,
     "thresholds": {},
     "collectors": [],

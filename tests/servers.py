@@ -77,6 +77,7 @@ class Server:
     superuser: str = "postgres"
     os_user: str = field(default_factory=_own_user)
     arguments: tuple[str, ...] = ()  # of postgres, on its command line
+    environment: Mapping[str, str] = field(default_factory=dict)  # of postgres, besides this process's own
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -216,7 +217,7 @@ class Server:
             self._process = subprocess.Popen(  # type: ignore[call-overload]
                 [str(self.bin_dir / "postgres"), "-D", str(self.data_dir), *self.arguments],
                 cwd=self.directory,
-                env={**os.environ, "LC_ALL": "C"},
+                env={**os.environ, "LC_ALL": "C", **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -383,6 +383,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             collectors=collectors.checked_settings(params["collector_settings"]),
             repository=params["repository"] or "",
             superuser=params["superuser"],
+            retention=collectors.checked_retention(params["metric_retention"]),
             query_texts=params["query_texts"],
             textfile_directory=_absolute(params["textfile_directory"] or ""),
             host=params["host"],

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging.handlers
 import os
@@ -14,7 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import catalogue, collection, collectors, configuration, exposition, latest, retention, runs, usage
+from . import (
+    catalogue,
+    collection,
+    collectors,
+    configuration,
+    exposition,
+    latest,
+    repetition,
+    retention,
+    runs,
+    usage,
+)
 from .errors import Busy, InvalidInput, PgOpsError
 from .files import File, apply, exclusive, failure
 from .layout import Layout
@@ -25,6 +37,9 @@ BUSY = 75
 """Exit code where the former run of the same job is still going (EX_TEMPFAIL of sysexits.h)."""
 
 LOG_BYTES = 1024 * 1024
+
+PATIENCE = 5
+"""Seconds that a job which collects again and again waits for a collection that somebody else runs."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,15 +80,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
     parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
     parser.add_argument("--rebuild", action="store_true", help="catalogue: forget what is known, look at every file")
+    repeat = "collect: stay for the minute, and collect again what has a shorter interval, as the timer has it"
+    parser.add_argument("--repeat", action="store_true", help=repeat)
     writes = "export: replace a file instead of printing: the one that the role's link leads to, or FILE"
     parser.add_argument("--output", help=writes, metavar="FILE", nargs="?", const="")
     parser.add_argument("job", choices=[*JOBS, "version"], help="what to do")
     return parser
 
 
-def collect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
-    """Run the collectors that are due."""
-    return _collected(layout, os.path.join(layout.state, "collect"), collection.collect)
+def collect(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Run the collectors that are due, once or for a minute."""
+    path = os.path.join(layout.state, "collect")
+    if not options.repeat:
+        return _collected(layout, path, collection.collect)
+    settings = configuration.load(layout)
+    memory = functools.partial(runs.remembered, path, PATIENCE)
+    with exclusive(f"{path}.repeat.lock", seconds=0):
+        return repetition.collect(settings, layout, installed(layout), memory)
 
 
 def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
@@ -85,11 +108,8 @@ def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
 
 def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     settings = configuration.load(layout)
-    with exclusive(f"{path}.lock", seconds=0):
-        remembered = runs.load(f"{path}.json")
-        result = run(settings, layout, installed(layout), remembered)
-        runs.save(f"{path}.json", remembered)
-        return result
+    with runs.remembered(path) as remembered:
+        return run(settings, layout, installed(layout), remembered)
 
 
 def count_queries(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:

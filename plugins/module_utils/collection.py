@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
 from .layout import Layout
 from .rounds import Round, Sample, packed, place, samples
-from .runs import Runs
+from .runs import Cost, Runs
 from .server import Session, connect
 from .spool import Spool
 from .target import Target
@@ -79,22 +79,29 @@ class Budget:
 class Tally:
     """What happens in one collection, and what is remembered of those before.
 
-    ``started`` is Unix time, ``seconds`` what each collector took; ``measured`` holds samples by their place, with
-    the time when the first was taken.
+    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took; ``measured`` holds
+    samples by their place, with the time when the first was taken.
     """
 
     started: float
     origin: str
     runs: Runs
+    retention: Mapping[str, int] = field(default_factory=dict)
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
     newest: list[latest.Run] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def add(self, collector: Collector, database: str, at: float, found: Sequence[Sample]) -> None:
-        """Add what a collector measured in a database, '' for the instance."""
-        self.measured.setdefault(place(collector.interval, database), (at, []))[1].extend(found)
+    def add(self, collector: Collector, database: str, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows that a collector measured in a database, '' for the instance.
+
+        Raises InvalidInput, ValueError, TypeError or ArithmeticError for what is no sample, and adds nothing.
+        """
+        found = samples(collector, rows, self.retention)
+        for sample in found:
+            where = place(collector.interval, database, sample.keep_days)
+            self.measured.setdefault(where, (at, []))[1].append(sample)
         pairs = [(sample.series, sample.value) for sample in found]
         self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
@@ -139,6 +146,37 @@ def inspector_target(configuration: Configuration) -> Target:
     )
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What a collection has at hand: ``found`` are all collectors, of which it runs those of its ``rights``; ``sink``
+    opens the way to the sink of what comes from the source, delivery.sink() unless it is to stay open for the next
+    collection, too."""
+
+    configuration: Configuration
+    layout: Layout
+    found: Sequence[Collector]
+    source: Session
+    rights: str = "monitor"
+    sink: Callable[[Configuration, Layout, Session], contextlib.AbstractContextManager[Session]] = delivery.sink
+
+    @property
+    def spool(self) -> Spool:
+        """Where rounds wait that cannot be delivered."""
+        folder = self.layout.state if self.rights == "monitor" else self.layout.keeping
+        return Spool(f"{folder}/spool.jsonl", self.configuration.spool_bytes)
+
+    def collectors(self) -> list[Collector]:
+        """Those that are for this server, at the intervals of the configuration.
+
+        Raises InvalidInput for a configuration that cannot be meant.
+        """
+        return [
+            one
+            for one in adjusted(self.found, self.configuration.collectors)
+            if one.rights == self.rights and one.applies(self.source.major, self.source.in_recovery)
+        ]
+
+
 def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
     """What collect does, with the collectors that need to read all data; on a standby there is nothing to do.
 
@@ -148,7 +186,8 @@ def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collec
         database.refuse_foreign(source)
         if source.in_recovery:
             return {"skipped": "standby: its primary is inspected", "errors": []}
-        return _collect(configuration, layout, found, runs, source, "all_data")
+        visit = Visit(configuration, layout, found, source, "all_data")
+        return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
 
 
 def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
@@ -158,42 +197,42 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
     Raises PgOpsError where the source cannot be reached.
     """
     with connect(source_target(configuration)) as source:
-        return _collect(configuration, layout, found, runs, source, "monitor")
+        visit = Visit(configuration, layout, found, source)
+        return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
 
 
-def _collect(
-    configuration: Configuration,
-    layout: Layout,
-    found: Sequence[Collector],
-    runs: Runs,
-    source: Session,
-    rights: str,
-) -> dict[str, Any]:
-    budget = Budget(time.monotonic() + configuration.time_budget)
-    monitors = rights == "monitor"
-    waiting = Spool(f"{layout.state if monitors else layout.keeping}/spool.jsonl", configuration.spool_bytes)
+def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
+    """Run all that is due, and deliver it with what it cost, and what waits from before; the result of collect()."""
+    waiting = visit.spool
     waiting.prepare()
-    tally = Tally(time.time(), source.value(ORIGIN), runs)
-    identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
-    own = [
-        one
-        for one in adjusted(found, configuration.collectors)
-        if one.rights == rights and one.applies(source.major, source.in_recovery)
-    ]
+    tally = Tally(time.time(), visit.source.value(ORIGIN), runs, visit.configuration.retention)
+    own = visit.collectors()
     paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
     chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
-    run(source, chosen, tally, budget)
-    runs.note(tally.seconds)
+    run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
-    lost = waiting.dropped() if monitors else None
-    tally.add(OWN, "", time.time(), own_samples(tally, later, lost))
-    if monitors:
-        _remember(layout, tally)
+    lost = waiting.dropped() if visit.rights == "monitor" else None
+    runs.note(tally.seconds, tally.failures)
+    tally.add(OWN, "", time.time(), own_rows(runs.reported(), later, lost))
+    return {**_concluded(visit, tally, budget, _waiting(waiting, tally)), "collectors": len(chosen), "slowed": later}
+
+
+def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
+    """Run some collectors once more, and deliver what they measure; what they cost is reported with the next
+    everything(). The same result, without what is slowed down."""
+    tally = Tally(time.time(), visit.source.value(ORIGIN), runs, visit.configuration.retention)
+    run(visit.source, chosen, tally, budget)
+    runs.note(tally.seconds, tally.failures)
+    return {**_concluded(visit, tally, budget, []), "collectors": len(chosen)}
+
+
+def _concluded(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
+    """Keep and deliver what was measured, and what waits; what came of it."""
+    if visit.rights == "monitor":
+        _remember(visit.layout, tally)
     new = tally.rounds()
-    parcel = delivery.Parcel(configuration, identity, metrics(found))
-    result = deliver(parcel, layout, source, tally, new, waiting, budget)
-    counted = sum(one.samples for one in new)
-    return {**result, "samples": counted, "collectors": len(chosen), "errors": tally.errors, "slowed": later}
+    result = deliver(visit, tally, new, older, budget)
+    return {**result, "samples": sum(one.samples for one in new), "errors": tally.errors}
 
 
 def _remember(layout: Layout, tally: Tally) -> None:
@@ -205,24 +244,20 @@ def _remember(layout: Layout, tally: Tally) -> None:
 
 
 def deliver(
-    parcel: delivery.Parcel,
-    layout: Layout,
-    source: Session,
-    tally: Tally,
-    new: Sequence[Round],
-    waiting: Spool,
-    budget: Budget,
+    visit: Visit, tally: Tally, new: Sequence[Round], older: Sequence[Round], budget: Budget
 ) -> dict[str, Any]:
     """Deliver what is new and what waited, or keep it for later.
 
     What is new goes first, so that samples are fresh however long the backlog is; that goes on until the time is up,
     for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
     """
-    older = _waiting(waiting, tally)
+    source, waiting = visit.source, visit.spool
     done, sink = 0, "spool"
     try:
-        with budget.heeded(), delivery.sink(parcel.configuration, layout, source) as session:
-            delivery.check_cluster(session, parcel.source.system_identifier)
+        identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
+        parcel = delivery.Parcel(visit.configuration, identity, metrics(visit.found))
+        with budget.heeded(), visit.sink(visit.configuration, visit.layout, source) as session:
+            delivery.check_cluster(session, identity.system_identifier)
             for batch in [*_batches(new), *_batches(older)]:
                 if budget.ended or (done > len(new) and not budget.left()):
                     break
@@ -309,24 +344,24 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
         where = session.database if collector.scope == "database" else ""
-        tally.add(collector, where, started, samples(collector, rows))
+        tally.add(collector, where, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         tally.fail([collector], f"{collector.name} in {session.database}: {error}")
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
 
 
-def own_samples(tally: Tally, slowed_down: Mapping[str, int], dropped: int | None) -> list[Sample]:
-    """The collection's own cost and errors."""
+def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
+    """What collecting costs, and its errors."""
     rows: list[dict[str, Any]] = [
         {
             "collector": name,
-            "collector_duration_ms": tally.seconds.get(name, 0.0) * 1000,
-            "collector_errors": tally.failures.get(name, 0),
+            "collector_duration_ms": costs[name].mean * 1000,
+            "collector_errors": costs[name].errors,
             "collector_interval_seconds": slowed_down.get(name),
         }
-        for name in sorted({*tally.seconds, *tally.failures})
+        for name in sorted(costs)
     ]
-    return samples(OWN, [*rows, {"samples_dropped": dropped}])
+    return [*rows, {"samples_dropped": dropped}]
 
 
 def iso(moment: float) -> str:

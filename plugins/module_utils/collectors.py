@@ -24,9 +24,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import inf
+from math import inf, isfinite, nan
 from typing import Any
 
+from . import spelling, thresholds
 from .errors import InvalidInput
 
 RIGHTS = ("monitor", "all_data")
@@ -42,6 +43,8 @@ SHARE = 0.002
 """The part of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
 LONGEST_INTERVAL = 3600
 """Seconds: no collector is slowed down beyond this, or its own interval if that is longer."""
+LONGEST_RETENTION = 3660
+"""Days: each has a partition, which costs every query something."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,16 @@ OWN = Collector(
     name="agent",
     query="",
     metrics=(
-        Metric("collector_duration_ms", "ms", help="Time that a collector took, over all databases."),
-        Metric("collector_errors", "count", category="availability", help="Databases where a collector failed."),
+        Metric(
+            "collector_duration_ms",
+            "ms",
+            help="Time that a collector took, over all databases; the mean of its runs within a minute.",
+        ),
+        Metric(
+            "collector_errors",
+            category="availability",
+            help="Databases where a collector failed, of all its runs within a minute.",
+        ),
         Metric("collector_interval_seconds", "s", help="Interval of a collector that is slowed down."),
         Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
     ),
@@ -142,8 +153,10 @@ def _metric(words: Sequence[str], source: str) -> Metric:
     _one_of(options.get("kind", "gauge"), KINDS, f"{source}: metric {words[0]}: kind")
     _one_of(options.get("category", "performance"), CATEGORIES, f"{source}: metric {words[0]}: category")
     _one_of(options.get("direction", "above"), ("above", "below"), f"{source}: metric {words[0]}: direction")
-    thresholds = {name: _number(options.pop(name, None), f"{source}: {name}") for name in ("warning", "critical")}
-    return Metric(words[0], **options, **thresholds)  # type: ignore[arg-type]
+    levels = {name: _number(options.pop(name, None), f"{source}: {name}") for name in thresholds.LEVELS}
+    if thresholds.disordered(options.get("direction"), levels["warning"], levels["critical"]):
+        raise InvalidInput(f"{source}: metric {words[0]} would be critical before it is a warning.")
+    return Metric(words[0], **options, **levels)  # type: ignore[arg-type]
 
 
 def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str, source: str) -> Collector:
@@ -161,8 +174,8 @@ def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str,
     oldest, newest = _versions(fields.get("versions", ""), source)
     interval = _number(fields.get("interval", "60"), f"{source}: interval")
     timeout = _number(fields.get("timeout", "10"), f"{source}: timeout")
-    if not interval or not timeout or interval < 1 or timeout <= 0:
-        raise InvalidInput(f"{source}: interval must be 1 second or more, and timeout above 0.")
+    if not interval or not timeout or interval < 1 or interval != int(interval) or timeout <= 0:
+        raise InvalidInput(f"{source}: interval must be whole seconds, 1 or more, and timeout above 0.")
     return Collector(
         name=name,
         query=query,
@@ -195,9 +208,12 @@ def _number(text: str | None, what: str) -> float | None:
     if text is None:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise InvalidInput(f"{what} '{text}' is not a number.") from None
+        number = nan
+    if not isfinite(number):
+        raise InvalidInput(f"{what} '{text}' is not a number.")
+    return number
 
 
 def wrapped(query: str) -> str:
@@ -283,6 +299,8 @@ def _checked(what: str, settings: Any) -> dict[str, Any]:
     if not isinstance(settings, Mapping) or set(settings) - {"interval", "timeout", "enabled"}:
         raise InvalidInput(f"{what} must be a mapping with interval, timeout, enabled: {settings}.")
     typed = dict(settings)
+    if any(isinstance(typed.get(key), bool) for key in ("interval", "timeout")):
+        raise InvalidInput(f"{what} are not numbers: {settings}.")
     if "enabled" in typed:
         typed["enabled"] = BOOLEANS.get(str(typed["enabled"]).lower())
     try:
@@ -297,15 +315,28 @@ def _checked(what: str, settings: Any) -> dict[str, Any]:
     return {**typed, "interval": int(whole)} if "interval" in typed else typed
 
 
+def checked_retention(given: Mapping[str, Any]) -> dict[str, int]:
+    """Days by metric.
+
+    Raises InvalidInput.
+    """
+    checked: dict[str, int] = {}
+    for name, days in given.items():
+        if isinstance(days, bool) or not str(days).isdecimal() or not 1 <= int(days) <= LONGEST_RETENTION:
+            raise InvalidInput(f"The retention of {name} must be whole days, 1 to {LONGEST_RETENTION}: {days}.")
+        checked[str(name)] = int(days)
+    return checked
+
+
 def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
     """The collectors that are enabled, with the intervals and timeouts of the configuration.
 
     Raises InvalidInput for settings that cannot be meant, or of a collector that is not there.
     """
     checked = checked_settings(settings)
-    unknown = sorted(set(checked) - {collector.name for collector in found})
+    unknown = spelling.unknown(checked, {collector.name for collector in found})
     if unknown:
-        raise InvalidInput(f"Collectors are configured that do not exist: {', '.join(unknown)}.")
+        raise InvalidInput(f"Collectors are configured that do not exist: {unknown}.")
     differing = {name: {key: own[key] for key in own if key != "enabled"} for name, own in checked.items()}
     return [
         replace(collector, **differing.get(collector.name, {}))

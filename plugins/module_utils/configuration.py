@@ -32,6 +32,7 @@ class Configuration:
     ``collectors`` maps a collector's name to what differs from its file: interval and timeout in seconds, enabled.
     ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
+    ``retention`` maps a metric's name to the days that its samples are kept, where these are not the usual ones.
     ``query_texts`` says whether the texts of statements are stored.
     ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
     ``host`` is where a remote instance is reached over TCP with the password in ``passfile``; both are '' for one of
@@ -49,6 +50,7 @@ class Configuration:
     ssl_mode: str = "require"
     ca_cert: str = ""
     collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    retention: Mapping[str, int] = field(default_factory=dict)
     time_budget: float = 45.0
     spool_bytes: int = 32 * 1024 * 1024
     repository: str = ""

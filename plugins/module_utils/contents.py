@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import migrations, roles
+from . import migrations, roles, spelling
 from .collectors import LABELS, Collector, metrics
 from .errors import InvalidInput
 from .fingerprints import CATALOGUE
 from .plan import Change, difference
 from .server import Session, identifier, statement
+from .thresholds import check as check_thresholds
 
 SCHEMA_RIGHTS = """
 SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
@@ -42,8 +43,20 @@ class Contents:
     settings: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    retention: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the rows of the configuration are to be: ``settings`` by their names; by metric, ``thresholds`` with
+    warning and critical, and ``retention`` in days."""
+
+    settings: Mapping[str, str]
+    collectors: Sequence[Collector]
+    thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    retention: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(session: Session, node: str) -> Contents:
@@ -75,6 +88,7 @@ def read(session: Session, node: str) -> Contents:
             "SELECT metric_name, category, unit, kind, direction, warning, critical, help FROM pgops.metric",
         ),
         thresholds=_keyed(session, "SELECT metric_name, warning, critical FROM pgops.threshold"),
+        retention=_keyed(session, "SELECT metric_name, days FROM pgops.retention"),
         collectors=_keyed(session, "SELECT collector, scope, labels, metrics FROM pgops.collector"),
         node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
     )
@@ -112,47 +126,50 @@ def schema(contents: Contents) -> tuple[Change, ...]:
     )
 
 
-def plan(
-    contents: Contents,
-    settings: Mapping[str, str],
-    wanted: Sequence[Collector],
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    major: int,
-) -> tuple[Change, ...]:
-    """What brings the rows of the configuration to the settings, collectors and thresholds.
+def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
+    """What brings the rows of the configuration to what is wanted.
 
     ``major`` is the server's version. Metrics that no collector yields any more stay, for their samples do.
 
-    Raises InvalidInput for thresholds of an unknown metric.
+    Raises InvalidInput for thresholds or a retention of an unknown metric, or that cannot be meant.
     """
     made: tuple[Change, ...] = ()
-    for name, value in settings.items():
+    for name, value in wanted.settings.items():
         step = upsert("setting", ["name"], {"name": name, "value": value})
         made += difference(f"setting {name}", contents.settings.get(name), value, step)
-    measured = metrics(wanted)
+    measured = metrics(wanted.collectors)
     for metric in measured.values():
         row = metric.definition()
         step = upsert("metric", ["metric_name"], row)
         made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
-    known = set(measured) | set(contents.metrics)
-    made += _thresholds(contents.thresholds, thresholds, known)
-    return made + _collectors(contents.collectors, wanted, major)
+    known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
+    made += _thresholds(contents.thresholds, wanted.thresholds, known)
+    made += _retention(contents.retention, wanted.retention, known)
+    return made + _collectors(contents.collectors, wanted.collectors, major)
 
 
 def _thresholds(
-    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, float | None]], known: set[str]
+    current: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, float | None]],
+    known: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Change, ...]:
-    unknown = sorted(set(wanted) - known)
-    if unknown:
-        raise InvalidInput(
-            f"Thresholds are given for metrics that do not exist: {', '.join(unknown)}.",
-            "The metrics are listed in docs/monitoring.md.",
-        )
+    check_thresholds(wanted, known)
     rows = {
         name: {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
         for name, values in sorted(wanted.items())
     }
     return _rows("threshold", "metric_name", current, rows)
+
+
+def _retention(
+    current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, int], known: Collection[str]
+) -> tuple[Change, ...]:
+    unknown = spelling.unknown(wanted, known)
+    if unknown:
+        hint = "docs/metrics.md lists the metrics; your own have to be in pgops_collectors."
+        raise InvalidInput(f"A retention is given for metrics that do not exist: {unknown}.", hint)
+    rows = {name: {"metric_name": name, "days": days} for name, days in sorted(wanted.items())}
+    return _rows("retention", "metric_name", current, rows, [statement("SELECT pgops.renew_shapes()")])
 
 
 def _collectors(
@@ -172,15 +189,19 @@ def _collectors(
 
 
 def _rows(
-    table: str, key: str, current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]
+    table: str,
+    key: str,
+    current: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, Any]],
+    then: Sequence[Any] = (),
 ) -> tuple[Change, ...]:
-    """What makes a table hold the wanted rows and no others."""
+    """What makes a table hold the wanted rows and no others; ``then`` are the statements that follow a change."""
     made: tuple[Change, ...] = ()
     for name, row in wanted.items():
-        made += difference(f"{table} {name}", current.get(name), row, upsert(table, [key], row))
+        made += difference(f"{table} {name}", current.get(name), row, [upsert(table, [key], row), *then])
     for name in sorted(set(current) - set(wanted)):
         step = statement("DELETE FROM pgops.{} WHERE {} = {}", identifier(table), identifier(key), name)
-        made += difference(f"{table} {name}", current[name], None, step)
+        made += difference(f"{table} {name}", current[name], None, [step, *then])
     return made
 
 
@@ -199,19 +220,3 @@ def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
         *[identifier(column) for column in key],
         *pairs,
     )
-
-
-def checked_thresholds(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Thresholds as numbers.
-
-    Raises InvalidInput.
-    """
-    checked: dict[str, dict[str, float | None]] = {}
-    for name, values in given.items():
-        if not isinstance(values, dict) or set(values) - {"warning", "critical"}:
-            raise InvalidInput(f"The thresholds of {name} must be a mapping with 'warning' and 'critical'.")
-        try:
-            checked[name] = {key: None if value is None else float(value) for key, value in values.items()}
-        except (TypeError, ValueError):
-            raise InvalidInput(f"The thresholds of {name} must be numbers.") from None
-    return checked

@@ -15,7 +15,7 @@ FORMAT = 1
 INTERVALS = 3
 """So many intervals a run counts as the present: two may fail before its values vanish."""
 SHORTEST = 60
-"""In seconds: the agent runs once a minute, so a shorter interval cannot be kept."""
+"""In seconds: what a run of the job `collect` could not do, the next one tries a minute later."""
 
 
 @dataclass(frozen=True)

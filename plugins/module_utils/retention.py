@@ -1,20 +1,24 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Partitions of the days to come are made, those older than the retention, or without room, dropped one by one."""
+"""Hours are rolled up, partitions of the days to come made, those too old, or without room, dropped one by one."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from .collection import source_target
 from .configuration import Configuration
 from .errors import PgOpsError
-from .server import connect
+from .server import Session, connect
 
-EXPIRED = "SELECT e.expired FROM pgops.expired_partitions() AS e (expired)"
-OVERSIZED = "SELECT o.day FROM pgops.oversized_partitions() AS o (day)"
+ROLLING = 120.0
+"""Seconds for hours to be rolled up: after an outage there may be many, and the rest of the job needs time, too."""
+
+HOURS = "SELECT h.node_id, h.started_at FROM pgops.hours_to_roll_up() AS h"
+EXPIRED = "SELECT e.partition_name, e.first_day, e.early FROM pgops.expired_partitions() AS e"
 
 
 def maintain(configuration: Configuration) -> dict[str, Any]:
@@ -29,27 +33,55 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
         errors: list[str] = []
         with _noted(errors, "partitions cannot be made"):
             result["created"] = session.value("SELECT pgops.maintain_partitions(7)")
-        # Dropping a day locks the parent for a moment: rather an hour later than behind a long query.
-        session.execute("SET lock_timeout = '2s'")
-        early: set[Any] = set()
-        with _noted(errors, "the store's size cannot be looked at"):
-            early = {row["day"] for row in session.rows(OVERSIZED)}
-        expired = []
-        with _noted(errors, "expired days cannot be listed"):
-            expired = [row["expired"] for row in session.rows(EXPIRED)]
-        dropped = []
-        for partition in expired:
-            with _noted(errors, f"{partition} cannot be dropped"):
-                session.value("SELECT pgops.drop_partition(%s)", [partition])
-                dropped.append(str(partition))
-        lost = [str(day) for day in sorted(early) if str(day) in dropped]
-        if lost:
-            errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {', '.join(lost)}")
+        # Before anything is dropped, since it is made of what is to be.
+        result["rolled_up"] = _roll_up(session, errors)
+        result["dropped"] = _drop(session, errors)
         with _noted(errors, "unused shapes cannot be forgotten"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
         with _noted(errors, "unused statements cannot be forgotten"):
             result["statements"] = session.value("SELECT pgops.forget_unused_statements()")
-        return {**result, "dropped": dropped, "errors": errors}
+        return {**result, "errors": errors}
+
+
+def _roll_up(session: Session, errors: list[str]) -> int:
+    """How many hours of nodes were rolled up, each in a transaction of its own. What is left is due the next time."""
+    until = time.monotonic() + ROLLING
+    hours: list[dict[str, Any]] = []
+    with _noted(errors, "hours to roll up cannot be listed"):
+        hours = session.rows(HOURS)
+    done = 0
+    for hour in hours:
+        if time.monotonic() > until:
+            errors.append(f"{len(hours) - done} hours are left to be rolled up the next time")
+            break
+        try:
+            session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
+        except PgOpsError as error:
+            # Most likely it is the same with all others: a full disk, a missing right.
+            errors.append(f"the hour of {hour['started_at']} cannot be rolled up: {error}")
+            break
+        done += 1
+    return done
+
+
+def _drop(session: Session, errors: list[str]) -> list[str]:
+    """The partitions that were dropped, oldest first."""
+    # Dropping one locks its parent for a moment: rather an hour later than behind a long query.
+    session.execute("SET lock_timeout = '2s'")
+    expired: list[dict[str, Any]] = []
+    with _noted(errors, "expired partitions cannot be listed"):
+        expired = session.rows(EXPIRED)
+    dropped = []
+    lost: set[str] = set()
+    for partition in expired:
+        name = partition["partition_name"]
+        with _noted(errors, f"{name} cannot be dropped"):
+            if session.value("SELECT pgops.drop_partition(%s)", [name]):
+                dropped.append(name)
+                lost |= {str(partition["first_day"])} if partition["early"] else set()
+    if lost:
+        errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {', '.join(sorted(lost))}")
+    return dropped
 
 
 @contextlib.contextmanager

@@ -29,12 +29,14 @@ SLACK = 20
 class Sample:
     """One value of one series, which is its metric's name and its labels as JSON.
 
-    ``counted_since`` is ISO 8601, '-' for a gauge and where it is not known.
+    ``counted_since`` is ISO 8601, '-' for a gauge and where it is not known. ``keep_days`` is 0 where it is kept for
+    as long as is usual.
     """
 
     series: str
     value: float
     counted_since: str = "-"
+    keep_days: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ Shapes = dict[str, dict[str, list[list[str]]]]
 """The series of each place's last rounds, by what their values count since."""
 
 
-def place(interval: int, database: str = "") -> str:
-    """The name of what is measured together: every so many seconds, in the instance or one of its databases."""
-    return f"{interval} {database}"
+def place(interval: int, database: str = "", keep_days: int = 0) -> str:
+    """The name of what is measured together, every so many seconds, in the instance or one of its databases, and kept
+    for the same time."""
+    return f"{interval}/{keep_days} {database}"
 
 
 def database_of(name: str) -> str:
@@ -84,8 +87,10 @@ def database_of(name: str) -> str:
     return name.partition(" ")[2]
 
 
-def samples(collector: Collector, rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """The samples of a run's rows.
+def samples(
+    collector: Collector, rows: Iterable[Mapping[str, Any]], retention: Mapping[str, int] | None = None
+) -> list[Sample]:
+    """The samples of a run's rows. ``retention`` is in days, by metric, where it is not the usual one.
 
     Raises InvalidInput where two rows have the same labels, and ValueError, TypeError or ArithmeticError for what is
     no number.
@@ -101,7 +106,9 @@ def samples(collector: Collector, rows: Iterable[Mapping[str, Any]]) -> list[Sam
             series = json.dumps({"metric": metric.name, **labels}, sort_keys=True)
             if series in found:
                 raise InvalidInput(f"{collector.name} gives two rows with the labels {labels}.")
-            found[series] = Sample(series, float(row[metric.name]), since if metric.name in counters else "-")
+            counted_since = since if metric.name in counters else "-"
+            keep_days = (retention or {}).get(metric.name, 0)
+            found[series] = Sample(series, float(row[metric.name]), counted_since, keep_days)
     return list(found.values())
 
 

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .files import File, write
+from .files import File, exclusive, write
 from .rounds import Shapes, database_of
 
 FORMAT = 2
@@ -16,24 +17,62 @@ REMEMBERED = 3
 """How many durations of each collector are kept."""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What some runs of a collector took, in seconds, and in how many databases it failed, of all those runs."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    errors: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Seconds that a run took."""
+        return self.seconds / self.runs if self.runs else 0.0
+
+
 @dataclass
 class Runs:
     """``last`` is when each collector ran last, in Unix time; ``seconds`` what its last runs took, over all
-    databases, the newest last; ``shapes`` the series of each place."""
+    databases, the newest last; ``shapes`` the series of each place; ``costs`` what runs cost that was not yet
+    reported."""
 
     last: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
 
-    def note(self, spent: Mapping[str, float]) -> None:
-        """Remember what collectors took in one run, in seconds."""
+    def note(self, spent: Mapping[str, float], failed: Mapping[str, int]) -> None:
+        """Remember what collectors took in one run, in seconds, and in how many databases they failed."""
         for name, seconds in spent.items():
             self.seconds[name] = [*self.seconds.get(name, []), round(seconds, 4)][-REMEMBERED:]
+        for name in {*spent, *failed}:
+            cost = self.costs.get(name, Cost())
+            took, errors = cost.seconds + spent.get(name, 0.0), cost.errors + failed.get(name, 0)
+            self.costs[name] = Cost(cost.runs + (name in spent), took, errors)
+
+    def reported(self) -> dict[str, Cost]:
+        """What runs cost since this was last asked for."""
+        costs, self.costs = self.costs, {}
+        return costs
 
     def forget(self, databases: Iterable[str]) -> None:
         """Forget the shapes of all databases but these."""
         kept = {*databases, ""}
         self.shapes = {name: found for name, found in self.shapes.items() if database_of(name) in kept}
+
+
+@contextlib.contextmanager
+def remembered(path: str, seconds: float = 0) -> Iterator[Runs]:
+    """What collections before this one have left in ``path``.json, and what this one leaves unless it fails; no other
+    one runs meanwhile.
+
+    Raises Busy where another one does for longer than ``seconds``, and HostFailed.
+    """
+    with exclusive(f"{path}.lock", seconds):
+        found = load(f"{path}.json")
+        yield found
+        save(f"{path}.json", found)
 
 
 def load(path: str) -> Runs:
@@ -49,7 +88,11 @@ def load(path: str) -> Runs:
             str(name): {str(since): [[str(one) for one in part] for part in parts] for since, parts in found.items()}
             for name, found in data["shapes"].items()
         }
-        return Runs(last, seconds, shapes)
+        costs = {
+            str(name): Cost(int(count), float(took), int(errors))
+            for name, (count, took, errors) in data.get("costs", {}).items()
+        }
+        return Runs(last, seconds, shapes, costs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Runs()
 
@@ -59,5 +102,7 @@ def save(path: str, found: Runs) -> None:
 
     Raises HostFailed.
     """
-    data = {"format": FORMAT, "last": found.last, "seconds": found.seconds, "shapes": found.shapes}
+    costs = {name: [cost.runs, cost.seconds, cost.errors] for name, cost in found.costs.items()}
+    parts = {"last": found.last, "seconds": found.seconds, "shapes": found.shapes, "costs": costs}
+    data = {"format": FORMAT, **parts}
     write(File(path, json.dumps(data).encode(), 0o640))

@@ -21,6 +21,7 @@ from . import (
     remote,
     roles,
     rules,
+    thresholds,
     validation,
 )
 from .access import Access, AccessFiles
@@ -40,8 +41,8 @@ NEEDED = "roles, a database and access rules cannot be made"
 
 @dataclass(frozen=True)
 class Desired:
-    """What the ops database is to be. ``thresholds`` maps a metric's name to its warning and critical value;
-    metrics that are not named have those of their collectors."""
+    """What the ops database is to be. By a metric's name, ``retention`` is in days, where it is not the usual one,
+    and ``thresholds`` are its warning and critical value, where they are not those of its collector."""
 
     cluster: str
     node: str
@@ -49,10 +50,18 @@ class Desired:
     database: str = "pgops"
     password: str | None = field(default=None, repr=False)
     retention_days: int = 30
+    rollup_days: int = 400
     max_size_mb: int = 10240
+    retention: Mapping[str, int] = field(default_factory=dict)
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As pgops.setting holds them."""
+        names = ("retention_days", "rollup_days", "max_size_mb")
+        return {name: str(getattr(self, name)) for name in names}
 
     @property
     def collectors(self) -> list[Collector]:
@@ -171,9 +180,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
         contents=contents.plan(
             found,
-            {"retention_days": str(desired.retention_days), "max_size_mb": str(desired.max_size_mb)},
-            wanted,
-            desired.thresholds,
+            contents.Wanted(desired.settings, wanted, desired.thresholds, desired.retention),
             current.major,
         )
         + _node(found.node, desired, current.system_identifier)
@@ -294,10 +301,9 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
     Raises InvalidInput.
     """
-    if params["retention_days"] < 1:
-        raise InvalidInput("retention_days must be 1 or more.")
-    if params["max_size_mb"] < 1:
-        raise InvalidInput("max_size_mb must be 1 or more.")
+    for name in ("retention_days", "rollup_days", "max_size_mb"):
+        if params[name] < 1:
+            raise InvalidInput(f"{name} must be 1 or more.")
     return Desired(
         cluster=params["cluster"],
         node=params["node"],
@@ -305,8 +311,10 @@ def desired(params: Mapping[str, Any]) -> Desired:
         database=database.checked(params["database"]),
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
+        rollup_days=params["rollup_days"],
         max_size_mb=params["max_size_mb"],
-        thresholds=contents.checked_thresholds(params["thresholds"]),
+        retention=collectors.checked_retention(params["metric_retention"]),
+        thresholds=thresholds.checked(params["thresholds"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),

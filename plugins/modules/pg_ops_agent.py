@@ -101,6 +101,7 @@ options:
     description:
       - What differs from the collectors' files, as a mapping of a collector's name to any of C(interval) and
         C(timeout) in seconds, and C(enabled).
+      - An interval below 60 needs a job C(collect) with the argument C(--repeat), as of the role pgops_monitoring.
     type: dict
     default: {}
   repository:
@@ -116,6 +117,10 @@ options:
         the server's user.
     type: str
     default: ""
+  metric_retention:
+    description: The same as of M(pgops.fleet.pg_ops_schema), so that what is kept for as long is stored together.
+    type: dict
+    default: {}
   query_texts:
     description:
       - Whether the texts of statements are stored, with their constants replaced and secrets taken out; else their
@@ -214,6 +219,7 @@ SPEC = {
     "repository": {"type": "path"},
     "keeper": {"type": "str", "default": "postgres"},
     "superuser": {"type": "str", "default": ""},
+    "metric_retention": {"type": "dict", "default": {}},
     "query_texts": {"type": "bool", "default": True},
     "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},

@@ -110,7 +110,7 @@ EXAMPLES = r"""
     instance: 17-main
     jobs:
       - name: collect
-        arguments: [collect]
+        arguments: [collect, --repeat]
         calendar: minutely
         jitter: 20
         time_limit: 50
@@ -126,7 +126,7 @@ EXAMPLES = r"""
     backend: cron
     jobs:
       - name: collect
-        arguments: [collect]
+        arguments: [collect, --repeat]
         calendar: minutely
         jitter: 5
         time_limit: 50
@@ -165,7 +165,7 @@ jobs:
       description: What is executed.
       type: list
       elements: str
-      sample: [/usr/local/lib/pgops/current/bin/pgops, --instance, 17-main, collect]
+      sample: [/usr/local/lib/pgops/current/bin/pgops, --instance, 17-main, collect, --repeat]
     user:
       description: The operating system's user that it runs as.
       type: str

@@ -76,9 +76,20 @@ options:
     description: For how many days samples are kept.
     type: int
     default: 30
+  rollup_days:
+    description: For how many days the minimum, average, maximum and last value of every hour are kept.
+    type: int
+    default: 400
+  metric_retention:
+    description:
+      - Metrics whose samples are kept for other than O(retention_days), as a mapping of a metric's name to days.
+      - A change holds for what is collected from then on. Give M(pgops.fleet.pg_ops_agent) the same.
+    type: dict
+    default: {}
   thresholds:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
+      - A level that is left out is as the metric has it. Both together must fit the metric's direction.
       - They colour views and pages; alert rules have their own.
     type: dict
     default: {}
@@ -178,6 +189,8 @@ SPEC = {
     "passfile": {"type": "path"},
     "remote": {"type": "bool", "default": False},
     "retention_days": {"type": "int", "default": 30},
+    "rollup_days": {"type": "int", "default": 400},
+    "metric_retention": {"type": "dict", "default": {}},
     "max_size_mb": {"type": "int", "default": 10240},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},

@@ -51,25 +51,29 @@ FACTS = {
 def measure_facts(venv: Path) -> Figures:
     """Seconds of a whole task that gathers facts, ad hoc, on a host that site.yml was run on."""
     figures = Figures("task", "seconds of a whole call of ansible that gathers all facts of one host over SSH")
-    _run(venv, ["ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, "pgops.fleet.site"])
+    run(venv, ["ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, "pgops.fleet.site"])
     for repeat in range(2 * PAIRS):
         for name in sorted(FACTS, reverse=bool(repeat % 2)):
             began = time.perf_counter()
-            _run(venv, ["ansible", HOST, "-i", str(INVENTORY), *FACTS[name]])
+            run(venv, ["ansible", HOST, "-i", str(INVENTORY), *FACTS[name]])
             figures.add("all facts", name, time.perf_counter() - began)
     return figures
 
 
 def _seconds(venv: Path, playbook: list[str], second: bool) -> float:
     began = time.perf_counter()
-    said = _run(venv, ["ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, *playbook])
+    said = run(venv, ["ansible-playbook", "-i", str(INVENTORY), "--limit", HOST, *playbook])
     spent = time.perf_counter() - began
     if second and "changed=0" not in said:
         raise RuntimeError(f"{playbook[0]} changed something in its second run:\n{said}")
     return spent
 
 
-def _run(venv: Path, command: list[str]) -> str:
+def run(venv: Path, command: list[str]) -> str:
+    """The output of a command of Ansible.
+
+    Raises RuntimeError.
+    """
     done = subprocess.run(
         [str(venv / "bin" / command[0]), *command[1:]],
         env={

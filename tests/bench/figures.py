@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Measured figures, and how they are told: medians with their spread, and ratios."""
+"""Measured figures, and how they are told: medians with their quartiles and spread, and ratios."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Figures:
     name: str
     what: str
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+    """What does not hold that has to."""
 
     def add(self, case: str, contestant: str, value: float) -> None:
         """One more value."""
@@ -23,20 +25,26 @@ class Figures:
 
     def data(self) -> dict[str, Any]:
         """All of it, for a file."""
-        return {"name": self.name, "what": self.what, "values": self.values}
+        return {"name": self.name, "what": self.what, "values": self.values, "missed": self.missed}
 
     def table(self) -> str:
         """As a table of Markdown; the ratio is the peer's median over ours."""
         lines = [
             f"### {self.name}: {self.what}",
             "",
-            "| case | who | median | least to most | peer / ours |",
-            "|---|---|---|---|---|",
+            "| case | who | median | quartiles | least to most | peer / ours |",
+            "|---|---|---|---|---|---|",
         ]
         for case, found in self.values.items():
             medians = {name: statistics.median(values) for name, values in found.items()}
             for name, values in found.items():
                 ratio = f"{medians['peer'] / medians['ours']:.2f}" if name == "ours" and "peer" in medians else ""
                 spread = f"{min(values):.3g} to {max(values):.3g}"
-                lines.append(f"| {case} | {name} | {medians[name]:.3g} | {spread} | {ratio} |")
+                first, _median, third = statistics.quantiles(
+                    values * 2 if len(values) < 2 else values, method="inclusive"
+                )
+                lines.append(
+                    f"| {case} | {name} | {medians[name]:.3g} | {first:.3g}, {third:.3g} | {spread} | {ratio} |"
+                )
+        lines += ["", *(f"**Missed**: {missed}" for missed in self.missed)]
         return "\n".join([*lines, ""])

@@ -44,6 +44,13 @@ def measure() -> Figures:
             figures.add("disk", who, size / count)
             figures.add("WAL", who, wal / count)
             figures.add("samples a minute", who, count / MINUTES)
+        with connect(target(server, database="pgops")) as session:
+            for hour in session.rows("SELECT * FROM pgops.hours_to_roll_up()"):
+                session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
+            rolled = session.value("SELECT sum(size_bytes) FROM pgops.partitions WHERE kind = 'rollup'")
+        figures.add(
+            "disk of hourly rollups", "ours", float(rolled) / figures.values["samples a minute"]["ours"][0] / MINUTES
+        )
     return figures
 
 
@@ -62,7 +69,7 @@ def _moved(rows: Rows, names: dict[str, set[str]]) -> None:
 
 def _moments(rows: Rows, chosen: list[Collector]) -> Any:
     names = {one.name: {metric.name for metric in one.metrics} for one in chosen}
-    start = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     for minute in range(MINUTES):
         _moved(rows, names)
         yield start + timedelta(minutes=minute)

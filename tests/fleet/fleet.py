@@ -76,6 +76,7 @@ HOST_PACKAGES = (
     "postgresql",
     "postgresql-client",
     "postgresql-contrib",
+    "prometheus-postgres-exporter",  # what metrics are compared with; never a service of the hosts
     "ssl-cert",
     "cron",
     "iproute2",

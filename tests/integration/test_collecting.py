@@ -169,7 +169,7 @@ def test_a_table_whose_index_or_toast_is_locked_is_not_waited_for(
     deployed.value("CREATE TABLE public.held (a text PRIMARY KEY); CREATE TABLE public.free ()", database)
     toast = deployed.value("SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'held'", database)
     for locking in ("REINDEX INDEX public.held_pkey", f"REINDEX TABLE {toast}"):
-        deployed.value("SELECT pgops.drop_partition(current_date)", "pgops")
+        deployed.value("SELECT pgops.drop_partition('round_0_20000101')", "pgops")
         with deployed.connect(database) as holder, holder.transaction(force_rollback=True):
             holder.execute(locking.encode())
             assert collect(deployed, tmp_path)["errors"] == []
@@ -266,12 +266,12 @@ def test_old_days_are_dropped_even_where_no_new_ones_can_be_made(deployed: Serve
 
 def test_where_the_store_is_too_large_the_oldest_days_go_and_it_is_said(deployed: Server, tmp_path: Path) -> None:
     insert = (
-        "INSERT INTO pgops.round SELECT s, 1, current_date - {0} + interval '1 second' * s, "
+        "INSERT INTO pgops.round SELECT s, 1, current_date - {0} + interval '1 second' * s, 0, "
         "array_fill(random(), ARRAY[200]) FROM generate_series(1, 1000) AS s"
     )
     assert collect(deployed, tmp_path)["errors"] == []
     for day in (3, 2, 1, 0):
-        deployed.value(f"SELECT pgops.create_partition(current_date - {day})", "pgops")
+        deployed.value(f"SELECT pgops.create_partition('round_0', current_date - {day})", "pgops")
         deployed.value(insert.format(day), "pgops")  # two megabytes each
     configuration, _layout = configured(deployed, tmp_path)
     kept = retention.maintain(configuration)
@@ -279,7 +279,7 @@ def test_where_the_store_is_too_large_the_oldest_days_go_and_it_is_said(deployed
     deploy(deployed, max_size_mb=5)
     outcome = retention.maintain(configuration)
     days = [str(deployed.value(f"SELECT current_date - {day}")) for day in (3, 2)]
-    assert outcome["dropped"] == days
+    assert outcome["dropped"] == [f"round_0_{day.replace('-', '')}" for day in days]
     (error,) = outcome["errors"]
     assert f"larger than pgops_max_size_mb: {', '.join(days)}" in error
     deploy(deployed, max_size_mb=1)

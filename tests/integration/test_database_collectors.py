@@ -11,12 +11,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from deploying import SHIPPED, deploy, target, withdraw
+from deploying import deploy, withdraw
+from measuring import BY_NAME, Rows, counted, measure, row_of, session_of, values_of
 from servers import Server, until
 
-from pgops.collectors import Collector, wrapped
+from pgops.collectors import wrapped
 from pgops.rounds import samples
-from pgops.server import connect
 
 INSIDE = [
     "table_size",
@@ -25,10 +25,19 @@ INSIDE = [
     "vacuum_progress",
     "index_health",
     "vacuum_need",
+    "freeze_need",
+    "table_bloat",
+    "index_bloat",
     "sequences",
 ]
-BY_NAME = {collector.name: collector for collector in SHIPPED}
-Rows = list[dict[str, Any]]
+BY_INDEX = {
+    "scans": "idx_scan",
+    "tuples_read": "idx_tup_read",
+    "tuples_fetched": "idx_tup_fetch",
+    "blocks_hit": "idx_blks_hit",
+    "blocks_read": "idx_blks_read",
+    "size_mb": "mb",
+}
 
 
 @pytest.fixture(name="deployed", scope="module")
@@ -36,38 +45,6 @@ def _deployed(server: Server) -> Iterator[Server]:
     deploy(server)
     yield server
     withdraw(server)
-
-
-def _session(server: Server, collector: Collector, database: str) -> Any:
-    """As a collection opens it: the role `pgops`, or the server's owner who has become pg_read_all_data."""
-    who = {"role": "pg_read_all_data"} if collector.rights == "all_data" else {"user": "pgops"}
-    return connect(target(server, database=database, lock_timeout=0.1, statement_timeout=collector.timeout, **who))
-
-
-def _measure(server: Server, name: str, database: str) -> Rows:
-    """The rows of a collector, which are series of their own, each."""
-    collector = BY_NAME[name]
-    with _session(server, collector, database) as session, session.transaction():
-        session.execute("SET TRANSACTION READ ONLY")
-        rows: Rows = session.documents(wrapped(collector.query))
-    assert samples(collector, rows)
-    return rows
-
-
-def _row(rows: Rows, **labels: str | None) -> dict[str, Any]:
-    """The only row with these labels."""
-    (found,) = [row for row in rows if all(row[key] == value for key, value in labels.items())]
-    return found
-
-
-def _values(rows: Rows, metric: str, label: str) -> dict[str, Any]:
-    """All values of a metric, by a label."""
-    return {row[label]: row[metric] for row in rows if row[metric] is not None}
-
-
-def _counted(server: Server, database: str, condition: str) -> None:
-    """Wait until the statistics say so: sessions hand in what they have counted when they end."""
-    until(lambda: bool(server.value(f"SELECT {condition}", database)), f"counted: {condition}", 10)
 
 
 def test_sizes_are_exact_for_the_largest_and_estimated_for_others(deployed: Server, database: str) -> None:
@@ -84,13 +61,13 @@ def test_sizes_are_exact_for_the_largest_and_estimated_for_others(deployed: Serv
         database,
     )
     deployed.value("VACUUM", database)
-    rows = _measure(deployed, "table_size", database)
+    rows = measure(deployed, "table_size", database)
     assert len(rows) == 11
     exact = """SELECT pg_total_relation_size('"we""ird S"."Ta""b le, é"') / 1048576.0"""
-    row = _row(rows, database=database, schema='we"ird S', table='Ta"b le, é', part=None)
+    row = row_of(rows, database=database, schema='we"ird S', table='Ta"b le, é', part=None)
     assert row["table_size_mb"] == pytest.approx(float(str(deployed.value(exact, database))))
     least = deployed.value("""SELECT pg_relation_size('"we""ird S".t9') / 1048576.0""", database)
-    assert _row(rows, part="remainder")["table_size_mb"] == pytest.approx(float(str(least)))
+    assert row_of(rows, part="remainder")["table_size_mb"] == pytest.approx(float(str(least)))
 
 
 def test_what_happens_to_tables_and_indexes_is_counted(deployed: Server, database: str) -> None:
@@ -110,41 +87,50 @@ def test_what_happens_to_tables_and_indexes_is_counted(deployed: Server, databas
         'SET enable_indexscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM "Ta""b le"',
     ):
         deployed.psql(statement, database)
-    _counted(deployed, database, "n_tup_del = 5 AND seq_scan > 0 AND idx_scan > 0 FROM pg_stat_user_tables")
-    row = _row(_measure(deployed, "table_activity", database), schema="public", table='Ta"b le', part=None)
+    counted(deployed, database, "n_tup_del = 5 AND seq_scan > 0 AND idx_scan > 0 FROM pg_stat_user_tables")
+    row = row_of(measure(deployed, "table_activity", database), schema="public", table='Ta"b le', part=None)
     expected = {"inserted": 100, "updated": 10, "deleted": 5}
     assert {key: row[f"table_tuples_{key}"] for key in expected} == expected
     assert (row["table_live_tuples"], row["table_dead_tuples"]) == (95, 15)
     assert (row["table_last_vacuum"], row["table_last_analyze"]) == (None, None)
-    seen = "SELECT to_jsonb(s) FROM pg_stat_user_tables AS s"
+    joined = "pg_stat_user_tables AS s JOIN pg_statio_user_tables AS i USING (relid)"
+    seen = f"SELECT to_jsonb(s) || to_jsonb(i) FROM {joined}"
     theirs: Any = deployed.value(seen, database)
+    assert row["table_tuples_hot_updated"] == theirs["n_tup_hot_upd"]
+    assert row["table_tuples_since_analyze"] == theirs["n_mod_since_analyze"] == 115
+    assert (row["table_vacuums"], row["table_analyzes"]) == (0, 0)
+    for key in ("hit", "read"):
+        blocks = sum(theirs[f"{part}_blks_{key}"] or 0 for part in ("heap", "idx", "toast", "tidx"))
+        assert row[f"table_blocks_{key}"] == blocks
     assert row["table_seq_scans"] == theirs["seq_scan"]
     assert row["table_seq_tuples_read"] == theirs["seq_tup_read"]
     assert row["table_index_scans"] == theirs["idx_scan"]
     assert row["table_index_tuples_fetched"] == theirs["idx_tup_fetch"]
     deployed.value('VACUUM "Ta""b le"', database)
     deployed.value('ANALYZE "Ta""b le"', database)
-    _counted(deployed, database, "last_vacuum IS NOT NULL AND last_analyze IS NOT NULL FROM pg_stat_user_tables")
-    row = _row(_measure(deployed, "table_activity", database), table='Ta"b le')
+    counted(deployed, database, "last_vacuum IS NOT NULL AND last_analyze IS NOT NULL FROM pg_stat_user_tables")
+    row = row_of(measure(deployed, "table_activity", database), table='Ta"b le')
     for key in ("table_last_vacuum", "table_last_analyze"):
         assert began - 1 < row[key] <= time.time() + 1
-    assert row["table_dead_tuples"] == 0
+    assert (row["table_dead_tuples"], row["table_tuples_since_analyze"]) == (0, 0)
+    assert (row["table_vacuums"], row["table_analyzes"]) == (1, 1)
     _check_indexes(deployed, database)
 
 
 def _check_indexes(server: Server, database: str) -> None:
-    rows = _measure(server, "index_activity", database)
+    rows = measure(server, "index_activity", database)
     assert {row["index"]: row["uniqueness"] for row in rows} == {'Ta"b le_pkey': "unique", 'In"dex': None}
     for row in rows:
         theirs: Any = server.value(
             "SELECT to_jsonb(s) || jsonb_build_object('mb', pg_relation_size(s.indexrelid) / 1048576.0) "
-            f"FROM pg_stat_user_indexes AS s WHERE indexrelname = '{row['index']}'",
+            "|| to_jsonb(i) FROM pg_stat_user_indexes AS s JOIN pg_statio_user_indexes AS i USING (indexrelid) "
+            f"WHERE s.indexrelname = '{row['index']}'",
             database,
         )
-        ours = [row[f"index_{key}"] for key in ("scans", "tuples_read", "tuples_fetched", "size_mb")]
-        assert ours == [theirs[key] for key in ("idx_scan", "idx_tup_read", "idx_tup_fetch", "mb")]
+        ours = [row[f"index_{key}"] for key in BY_INDEX]
+        assert ours == [theirs[key] for key in BY_INDEX.values()]
         assert (row["database"], row["schema"], row["table"]) == (database, "public", 'Ta"b le')
-    assert _row(rows, index='Ta"b le_pkey')["index_scans"] > 0
+    assert row_of(rows, index='Ta"b le_pkey')["index_scans"] > 0
 
 
 def test_counters_count_since_a_reset_and_the_remainder_has_none(deployed: Server, database: str) -> None:
@@ -156,11 +142,11 @@ def test_counters_count_since_a_reset_and_the_remainder_has_none(deployed: Serve
         """,
         database,
     )
-    _counted(deployed, database, "n_tup_del = 1 FROM pg_stat_user_tables WHERE relname = 't53'")
+    counted(deployed, database, "n_tup_del = 1 FROM pg_stat_user_tables WHERE relname = 't53'")
     deployed.value("SELECT pg_stat_reset()", database)
     deployed.psql("INSERT INTO t52 SELECT generate_series(1, 4)", database)
-    _counted(deployed, database, "n_tup_ins = 4 FROM pg_stat_user_tables WHERE relname = 't52'")
-    rows = _measure(deployed, "table_activity", database)
+    counted(deployed, database, "n_tup_ins = 4 FROM pg_stat_user_tables WHERE relname = 't52'")
+    rows = measure(deployed, "table_activity", database)
     remainder = rows.pop()
     assert len(rows) == 50
     gauges = {key: value for key, value in remainder.items() if value is not None}
@@ -173,14 +159,14 @@ def test_counters_count_since_a_reset_and_the_remainder_has_none(deployed: Serve
     assert {row["counted_since"] for row in rows} == {rows[0]["counted_since"]}
     same = f"SELECT stats_reset = '{rows[0]['counted_since']}' FROM pg_stat_database WHERE datname = '{database}'"
     assert deployed.value(same) is True
-    rows = _measure(deployed, "index_activity", database)
+    rows = measure(deployed, "index_activity", database)
     assert (len(rows), rows[-1]["part"], rows[-1]["index_scans"]) == (51, "remainder", None)
     assert rows[-1]["index_size_mb"] is not None
 
 
 def test_an_invalid_index_is_told_from_one_being_built(deployed: Server, database: str) -> None:
     deployed.psql('CREATE TABLE "Twice" AS SELECT 1 AS a FROM generate_series(1, 2)', database)
-    assert _row(_measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
+    assert row_of(measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
     with deployed.connect(database) as builder, pytest.raises(psycopg.errors.UniqueViolation):
         builder.execute('CREATE UNIQUE INDEX CONCURRENTLY "Fail""ed" ON "Twice" (a)')
     with ThreadPoolExecutor() as threads, deployed.connect(database) as holder:
@@ -188,11 +174,11 @@ def test_an_invalid_index_is_told_from_one_being_built(deployed: Server, databas
         building = threads.submit(deployed.value, 'CREATE INDEX CONCURRENTLY built ON "Twice" (a)', database)
         present = "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass('built') AND NOT indisvalid"
         until(lambda: deployed.value(present, database) == 1, "being built")
-        rows = _measure(deployed, "index_health", database)
+        rows = measure(deployed, "index_health", database)
         holder.execute("ROLLBACK")
         building.result(10)
-    assert _row(rows, index=None)["invalid_indexes"] == 1
-    named = _row(rows, invalid_index=1)
+    assert row_of(rows, index=None)["invalid_indexes"] == 1
+    named = row_of(rows, invalid_index=1)
     assert (named["database"], named["schema"], named["table"], named["index"]) == (
         database,
         "public",
@@ -200,7 +186,7 @@ def test_an_invalid_index_is_told_from_one_being_built(deployed: Server, databas
         'Fail"ed',
     )
     deployed.value('DROP INDEX "Fail""ed"', database)
-    assert _row(_measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
+    assert row_of(measure(deployed, "index_health", database), index=None)["invalid_indexes"] == 0
 
 
 DUPLICATES = """
@@ -224,14 +210,14 @@ CREATE INDEX lower ON "Orders" (lower(c));
 
 def test_duplicate_indexes_are_all_but_one_of_each_set(deployed: Server, database: str) -> None:
     deployed.psql(DUPLICATES, database)
-    rows = _measure(deployed, "index_health", database)
+    rows = measure(deployed, "index_health", database)
     size = "SELECT pg_relation_size('{}')"
     expected = {
         name: deployed.value(size.format(f'"{name}"'.replace('Se"', 'Se""')), database)
         for name in ("same_as_key", 'Se"cond', "upper_again")
     }
-    assert _values(rows, "duplicate_index_bytes", "index") == expected
-    whole = _row(rows, index=None)
+    assert values_of(rows, "duplicate_index_bytes", "index") == expected
+    whole = row_of(rows, index=None)
     assert (whole["duplicate_indexes"], whole["duplicate_indexes_bytes"]) == (
         3,
         sum(map(int, map(str, expected.values()))),
@@ -243,7 +229,7 @@ def _impatient(server: Server, database: str) -> Rows:
     """The rows of index_health without the wait of a week: nothing can set back the clock of the statistics."""
     collector = BY_NAME["index_health"]
     assert collector.query.count("'7 days'") == 1
-    with _session(server, collector, database) as session:
+    with session_of(server, collector, database) as session:
         rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", "'0 days'")))
     return rows
 
@@ -258,16 +244,16 @@ def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Serve
         """,
         database,
     )
-    assert _row(_impatient(deployed, database), index=None)["unused_indexes"] == 2
+    assert row_of(_impatient(deployed, database), index=None)["unused_indexes"] == 2
     deployed.value("SELECT pg_stat_reset()", database)
     deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM t WHERE c = 7", database)
-    _counted(deployed, database, "idx_scan = 1 FROM pg_stat_user_indexes WHERE indexrelname = 'used'")
-    whole = _row(_measure(deployed, "index_health", database), index=None)
+    counted(deployed, database, "idx_scan = 1 FROM pg_stat_user_indexes WHERE indexrelname = 'used'")
+    whole = row_of(measure(deployed, "index_health", database), index=None)
     assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
     rows = _impatient(deployed, database)
     size = deployed.value("""SELECT pg_relation_size('"Un""used"')""", database)
-    assert _values(rows, "unused_index_bytes", "index") == {'Un"used': size}
-    whole = _row(rows, index=None)
+    assert values_of(rows, "unused_index_bytes", "index") == {'Un"used': size}
+    whole = row_of(rows, index=None)
     assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (1, size)
 
 
@@ -283,17 +269,148 @@ def test_dead_rows_are_rated_by_what_autovacuum_goes_by(deployed: Server, databa
             f"ANALYZE {name}; DELETE FROM {name} WHERE a <= 600",
             database,
         )
-    _counted(deployed, database, f"count(*) = {len(options)} FROM pg_stat_user_tables WHERE n_dead_tup = 600")
-    rows = _measure(deployed, "vacuum_need", database)
+    counted(deployed, database, f"count(*) = {len(options)} FROM pg_stat_user_tables WHERE n_dead_tup = 600")
+    rows = measure(deployed, "vacuum_need", database)
     ours = {row["table"]: row["table_vacuum_due_ratio"] for row in rows if row["schema"] == "public"}
     assert ours == pytest.approx(expected)
     # A catalogue of the server's may be due as well, now and then.
     due = [row for row in rows if row["table"] and row["table_vacuum_due_ratio"] > 1]
-    assert _row(rows, table=None)["tables_vacuum_due"] == len(due) >= len(expected)
+    assert row_of(rows, table=None, part=None)["tables_vacuum_due"] == len(due) >= len(expected)
     deployed.psql("VACUUM", database)
-    _counted(deployed, database, "sum(n_dead_tup) = 0 FROM pg_stat_user_tables")
-    rows = _measure(deployed, "vacuum_need", database)
+    counted(deployed, database, "sum(n_dead_tup) = 0 FROM pg_stat_user_tables")
+    rows = measure(deployed, "vacuum_need", database)
     assert [row for row in rows if row["schema"] == "public" and row["table_vacuum_due_ratio"] > 0] == []
+
+
+def test_inserts_and_changes_are_rated_by_what_autovacuum_goes_by(deployed: Server, database: str) -> None:
+    options = {
+        "plain": "",
+        "own": ", autovacuum_vacuum_insert_threshold = 100, autovacuum_vacuum_insert_scale_factor = 0.5, "
+        "autovacuum_analyze_threshold = 10, autovacuum_analyze_scale_factor = 0.01",
+        "never": ", autovacuum_vacuum_insert_threshold = -1",
+    }
+    for name, own in options.items():
+        deployed.psql(
+            f"CREATE TABLE {name} WITH (autovacuum_enabled = off{own}) AS SELECT generate_series(1, 1000) AS a",
+            database,
+        )
+        deployed.value(f"VACUUM (FREEZE, ANALYZE) {name}", database)
+        deployed.psql(f"INSERT INTO {name} SELECT generate_series(1, 3000)", database)
+    counted(deployed, database, "count(*) = 3 FROM pg_stat_user_tables WHERE n_ins_since_vacuum = 3000")
+    rows = measure(deployed, "vacuum_need", database)
+    # PostgreSQL 18 counts the share of the table that is not frozen: nothing of these.
+    part = 0 if deployed.major >= 18 else 1
+    assert {row["table"]: row["table_insert_vacuum_due_ratio"] for row in rows if row["schema"] == "public"} == {
+        "plain": pytest.approx(3000 / (1000 + 0.2 * 1000 * part)),
+        "own": pytest.approx(3000 / (100 + 0.5 * 1000 * part)),
+        "never": None,
+    }
+    assert {row["table"]: row["table_analyze_due_ratio"] for row in rows if row["schema"] == "public"} == {
+        "plain": pytest.approx(3000 / (50 + 0.1 * 1000)),
+        "own": pytest.approx(3000 / (10 + 0.01 * 1000)),
+        "never": pytest.approx(3000 / (50 + 0.1 * 1000)),
+    }
+    whole = row_of(rows, table=None, part=None)
+    due = [
+        row for row in rows if row["table"] and row["table_analyze_due_ratio"] and row["table_analyze_due_ratio"] > 2
+    ]
+    assert whole["tables_analyze_due"] == len(due) >= 3
+    assert whole["tables_insert_vacuum_due"] >= 2
+    deployed.value("SELECT pg_stat_reset()", database)
+    rows = measure(deployed, "vacuum_need", database)
+    assert [row for row in rows if row["schema"] == "public"] == []
+
+
+def test_the_worst_of_all_other_tables_is_the_remainder(deployed: Server, database: str) -> None:
+    deployed.psql(
+        """
+        DO $$BEGIN FOR n IN 1..21 LOOP
+            EXECUTE format(
+                'CREATE TABLE t%s WITH (autovacuum_enabled = off, autovacuum_vacuum_threshold = 1,'
+                ' autovacuum_vacuum_scale_factor = 0) AS SELECT generate_series(1, 5000) AS a', n
+            );
+            EXECUTE format('DELETE FROM t%s', n);
+        END LOOP; END$$;
+        """,
+        database,
+    )
+    counted(deployed, database, "count(*) = 21 FROM pg_stat_user_tables WHERE n_dead_tup = 5000")
+    rows = measure(deployed, "vacuum_need", database)
+    assert {row["table_vacuum_due_ratio"] for row in rows if row["schema"] == "public"} == {5000}
+    assert len(rows) == 22
+    assert row_of(rows, part="remainder")["table_vacuum_due_ratio"] == 5000
+    assert row_of(rows, table=None, part=None)["tables_vacuum_due"] == 21
+
+
+FREEZING = """
+CREATE TABLE early (a integer, b text) WITH (autovacuum_freeze_max_age = 100000,
+    autovacuum_multixact_freeze_max_age = 10000);
+CREATE TABLE late (a text) WITH (autovacuum_freeze_max_age = 2000000000);
+CREATE TABLE toasted (a text) WITH (toast.autovacuum_freeze_max_age = 150000);
+CREATE TABLE passed_on (a text) WITH (autovacuum_freeze_max_age = 150000);
+INSERT INTO early SELECT g, repeat('x', 1000) FROM generate_series(1, 2000) AS g;
+INSERT INTO late SELECT repeat('x', 1000) FROM generate_series(1, 2000);
+INSERT INTO toasted SELECT repeat('x', 1000) FROM generate_series(1, 2000);
+INSERT INTO passed_on SELECT repeat('x', 1000) FROM generate_series(1, 2000);
+"""
+AGEING = """
+DO $$BEGIN
+    FOR n IN 1..300 LOOP
+        PERFORM FROM early WHERE a = n FOR KEY SHARE;
+        BEGIN
+            -- A row that is locked by one transaction and updated by another takes a multixact.
+            UPDATE early SET b = '' WHERE a = n;
+        EXCEPTION WHEN division_by_zero THEN END;
+    END LOOP;
+    FOR n IN 1..101000 LOOP
+        BEGIN
+            INSERT INTO burnt VALUES (n);
+        EXCEPTION WHEN division_by_zero THEN END;
+    END LOOP;
+END$$
+"""
+
+
+def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Server, database: str) -> None:
+    deployed.psql(FREEZING + "CREATE TABLE burnt (a integer)", database)
+    deployed.value("VACUUM late", database)
+    before = row_of(measure(deployed, "freeze_need", database), table=None, part=None)
+    assert before["tables_freeze_due"] == 0
+    with deployed.connect(database) as holder:
+        # Autovacuum, which comes for that table even where it is off, has to wait.
+        holder.execute("BEGIN; LOCK TABLE early IN SHARE UPDATE EXCLUSIVE MODE")
+        deployed.psql(AGEING, database)
+        deployed.value("VACUUM (FREEZE, PROCESS_TOAST FALSE) passed_on", database)
+        rows = measure(deployed, "freeze_need", database)
+        ages: Any = deployed.value(
+            """
+            SELECT jsonb_object_agg(c.relname, jsonb_build_array(
+                age(c.relfrozenxid), mxid_age(c.relminmxid), age(t.relfrozenxid)
+            )) FROM pg_class AS c INNER JOIN pg_class AS t ON c.reltoastrelid = t.oid
+            """,
+            database,
+        )
+        holder.execute("ROLLBACK")
+    xid = values_of(rows, "table_xid_freeze_lag_percent", "table")
+    ours = {name: xid[name] for name in ("early", "late", "toasted", "passed_on")}
+    assert ours == pytest.approx(
+        {
+            "early": 100 * ages["early"][0] / 100_000,
+            "late": 100 * ages["late"][0] / 200_000_000,
+            "toasted": 100 * ages["toasted"][2] / 150_000,
+            "passed_on": 100 * ages["passed_on"][2] / 150_000,
+        }
+    )
+    assert 101 < ours["early"] < 103
+    assert 67 < ours["toasted"] < 69
+    assert ages["passed_on"][0] < 1000
+    assert 67 < ours["passed_on"] < 69
+    multixact = values_of(rows, "table_multixact_freeze_lag_percent", "table")["early"]
+    assert multixact == pytest.approx(100 * ages["early"][1] / 10_000)
+    assert 3 <= multixact < 4
+    assert row_of(rows, table=None, part=None)["tables_freeze_due"] == 1
+    assert len(rows) == 22
+    assert row_of(rows, part="remainder")["table_xid_freeze_lag_percent"] < 1
 
 
 SEQUENCES = """
@@ -323,8 +440,8 @@ def test_sequences_are_measured_up_to_their_own_limit_or_that_of_their_column(
     deployed: Server, database: str
 ) -> None:
     deployed.psql(SEQUENCES, database)
-    rows = _measure(deployed, "sequences", database)
-    assert _values(rows, "sequence_used_percent", "sequence") == pytest.approx(
+    rows = measure(deployed, "sequences", database)
+    assert values_of(rows, "sequence_used_percent", "sequence") == pytest.approx(
         {
             "Small_I d_seq": 95,
             "identity_a_seq": 50,
@@ -338,14 +455,14 @@ def test_sequences_are_measured_up_to_their_own_limit_or_that_of_their_column(
         },
         abs=0.01,
     )
-    whole = _row(rows, sequence=None)
+    whole = row_of(rows, sequence=None)
     assert (whole["sequences_used_percent_max"], whole["sequences_unread"]) == (pytest.approx(100), 0)
     with deployed.connect(database) as holder:
         holder.execute("BEGIN; ALTER SEQUENCE unused MAXVALUE 11")
-        rows = _measure(deployed, "sequences", database)
+        rows = measure(deployed, "sequences", database)
         holder.execute("ROLLBACK")
-    assert "unused" not in _values(rows, "sequence_used_percent", "sequence")
-    assert _row(rows, sequence=None)["sequences_unread"] == 1
+    assert "unused" not in values_of(rows, "sequence_used_percent", "sequence")
+    assert row_of(rows, sequence=None)["sequences_unread"] == 1
 
 
 def test_nobody_is_waited_for_and_nobody_waits(deployed: Server, database: str) -> None:
@@ -359,8 +476,8 @@ def test_nobody_is_waited_for_and_nobody_waits(deployed: Server, database: str) 
         ThreadPoolExecutor() as threads,
         deployed.connect(database) as holder,
         deployed.connect(database) as reader,
-        _session(deployed, BY_NAME["table_size"], database) as ours,
-        _session(deployed, BY_NAME["sequences"], database) as owners,
+        session_of(deployed, BY_NAME["table_size"], database) as ours,
+        session_of(deployed, BY_NAME["sequences"], database) as owners,
     ):
         holder.execute("BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE; REINDEX INDEX built_pkey")
         reader.execute("BEGIN; SELECT FROM read")
@@ -390,7 +507,7 @@ CREATE TABLE many AS SELECT g AS a FROM generate_series(1, 20000) AS g;
 )
 def test_maintenance_is_seen_while_it_runs(deployed: Server, database: str, operation: str, statement: str) -> None:
     deployed.psql(SLOW, database)
-    idle = _row(_measure(deployed, "vacuum_progress", "postgres"), operation=operation)
+    idle = row_of(measure(deployed, "vacuum_progress", "postgres"), operation=operation)
     assert (idle["maintenance_running"], idle["maintenance_percent"], idle["maintenance_seconds"]) == (0, None, None)
     # An index build on the table's first block says that all blocks are done.
     partly = "heap_blks_total > 0" if operation == "VACUUM" else "blocks_done < blocks_total"
@@ -400,7 +517,7 @@ def test_maintenance_is_seen_while_it_runs(deployed: Server, database: str, oper
         began = time.time()
         running = threads.submit(worker.execute, statement.encode())
         until(lambda: bool(deployed.value(f"SELECT {partly} FROM {view}")), "running")
-        row = _row(_measure(deployed, "vacuum_progress", "postgres"), operation=operation)
+        row = row_of(measure(deployed, "vacuum_progress", "postgres"), operation=operation)
         took = time.time() - began
         deployed.value(f"SELECT pg_cancel_backend({worker.info.backend_pid})")
         with pytest.raises(psycopg.errors.QueryCanceled):

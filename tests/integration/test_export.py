@@ -39,6 +39,7 @@ AGENT: dict[str, Any] = {
     "collector_settings": {},
     "keeper": "postgres",
     "validate": False,
+    "metric_retention": {},
     "query_texts": True,
     "user": "nobody",
 }

@@ -12,7 +12,7 @@ from typing import Any
 import binaries
 import facts_contract
 import pytest
-from servers import Server
+from servers import Server, until
 
 from pgops import locking, schema, server, sources
 from pgops.errors import InvalidInput
@@ -163,6 +163,32 @@ def test_role_that_may_monitor(installed):
     assert errors(found) == {}
     assert found["server"]["data_directory"] == str(installed.data_dir)
     assert found["connections"]["active"] is not None
+
+
+def settled(value: Any) -> Any:
+    """The same without what changes from one moment to the next."""
+    if isinstance(value, dict):
+        return {key: settled(part) for key, part in value.items() if not key.endswith("age_s")}
+    return [settled(part) for part in value] if isinstance(value, list) else value
+
+
+def test_a_reader_sees_of_the_ops_database_what_a_superuser_sees(installed, keep):
+    standby = streaming(keep(installed.standby()).start())
+    installed.psql("ALTER FUNCTION pgops.server_epoch() VOLATILE", "pgops")
+    installed.psql("GRANT pgops_reader TO watcher")
+    try:
+        lsn = installed.value("SELECT pg_current_wal_lsn()")
+        until(lambda: bool(standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'")), "replayed")
+        for one in (installed, standby):
+            reader, superuser = (only(gather(at, gather_subset=OPS)) for at in (remote(one, "watcher"), local(one)))
+            assert errors(reader) == errors(superuser) == {}
+            assert reader["schema"]["drifted"] == ["function pgops.server_epoch()"]
+            assert len(reader["monitoring"]["newest"]) > 5
+            for name in OPS:
+                assert settled(reader[name]) == settled(superuser[name])
+    finally:
+        installed.psql("REVOKE pgops_reader FROM watcher")
+        installed.psql("ALTER FUNCTION pgops.server_epoch() STABLE", "pgops")
 
 
 def test_wrong_password(installed):

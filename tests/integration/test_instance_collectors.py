@@ -46,6 +46,12 @@ COUNTED = {
     "tuples_updated": "tup_updated",
     "tuples_deleted": "tup_deleted",
     "conflicts": "conflicts",
+    "sessions_established": "sessions",
+    "sessions_abandoned": "sessions_abandoned",
+    "sessions_fatal": "sessions_fatal",
+    "sessions_killed": "sessions_killed",
+    "active_time_ms": "active_time",
+    "idle_in_transaction_time_ms": "idle_in_transaction_time",
 }
 
 
@@ -164,6 +170,23 @@ def test_one_that_waits_is_a_waiting_lock(primary: Server, shop: str) -> None:
         with busy(primary, "LOCK TABLE public.one", shop, "BEGIN"):
             until(lambda: row(primary, "locks", database=shop)["waiting_locks"] == 1, "waiting")
     assert row(primary, "locks", database=shop)["waiting_locks"] == 0
+
+
+def test_locks_that_are_held_are_counted_by_mode(primary: Server, shop: str) -> None:
+    def held() -> dict[str, int]:
+        return {one["mode"]: one["granted_locks"] for one in rows(primary, "locks") if one["mode"]}
+
+    before = held()
+    with primary.connect(shop) as one, primary.connect(shop) as other:
+        one.execute("CREATE TABLE public.one ()")
+        for session in (one, other):
+            session.execute("BEGIN; LOCK TABLE public.one IN SHARE MODE")
+        with busy(primary, "LOCK TABLE public.one IN ROW EXCLUSIVE MODE", shop, "BEGIN"):
+            until(lambda: row(primary, "locks", database=shop)["waiting_locks"] == 1, "waiting")
+            after = held()
+    changed = {mode: after[mode] - count for mode, count in before.items() if after[mode] != count}
+    assert changed == {"ShareLock": 2}
+    assert len(before) == 9
 
 
 def test_prepared_transactions_age(primary: Server, shop: str) -> None:
@@ -298,13 +321,16 @@ def test_a_slow_vacuum_is_seen_on_its_way(primary: Server, shop: str) -> None:
 
 
 def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> None:
+    with busy(primary, "SELECT pg_sleep(60)", shop):
+        pass  # ends killed
     with primary.connect(shop) as session, contextlib.suppress(psycopg.errors.DivisionByZero):
         session.execute("SET work_mem = '64kB'")
+        session.execute("SET track_io_timing = on")
         session.execute(FILL.format("public.one").encode())
         session.execute("CREATE INDEX ON public.one (filler)")
         session.execute("SELECT 1 / 0")
     own = f"SELECT * FROM pg_stat_database WHERE datname = '{shop}'"
-    until(lambda: own_row(primary, own)["xact_rollback"] == 1, "counted")
+    until(lambda: own_row(primary, own)["xact_rollback"] == 2, "counted")
     found, seen = row(primary, "database_activity", database=shop), own_row(primary, own)
     assert found["deadlocks"] == seen["deadlocks"] == 0
     assert found["cache_hit_ratio"] == pytest.approx(100 * seen["blks_hit"] / (seen["blks_hit"] + seen["blks_read"]))
@@ -313,7 +339,17 @@ def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> Non
     assert 20000 <= found["tuples_inserted"] < 20100  # a few in the catalogs
     assert found["temp_files"] > 0
     assert found["temp_bytes"] > 100_000
-    assert (found["transactions_committed"] > 1, found["transactions_rolled_back"]) == (True, 1)
+    assert (found["transactions_committed"] > 1, found["transactions_rolled_back"]) == (True, 2)
+    assert (found["sessions_established"], found["sessions_killed"], found["sessions_fatal"]) == (2, 1, 0)
+    assert found["active_time_ms"] > 0
+    assert (found["block_read_time_ms"], found["block_write_time_ms"]) == (None, None)
+    primary.value("ALTER ROLE pgops SET track_io_timing = on")
+    timed = row(primary, "database_activity", database=shop)
+    primary.value("ALTER ROLE pgops RESET track_io_timing")
+    assert [timed["block_read_time_ms"], timed["block_write_time_ms"]] == [
+        seen["blk_read_time"],
+        seen["blk_write_time"],
+    ]
     primary.value("SELECT pg_stat_reset()", shop)
     until(lambda: row(primary, "database_activity", database=shop)["tuples_inserted"] == 0, "reset")
     again = row(primary, "database_activity", database=shop)["counted_since"]
@@ -419,6 +455,32 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
     caught = row(pair.standby, "standby")
     assert (caught["replay_lag_bytes"], caught["replay_paused"]) == (0, 0)
+
+
+def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> None:
+    def counted() -> dict[str, int]:
+        return {
+            one["reason"]: one["recovery_conflicts"]
+            for one in rows(pair.standby, "recovery_conflicts")
+            if one["database"] == shop
+        }
+
+    pair.primary.psql("CREATE TABLE public.one ()", shop)
+    pair.standby.value("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    pair.standby.value("SELECT pg_reload_conf()")
+    until(lambda: pair.standby.value("SHOW max_standby_streaming_delay") == "0", "reloaded")
+    written = pair.primary.value("SELECT pg_current_wal_lsn()::text")
+    until(lambda: pair.standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") is True, "replayed")
+    with contextlib.suppress(psycopg.OperationalError), pair.standby.connect(shop) as reader:
+        reader.execute("BEGIN; SELECT count(*) FROM public.one")
+        pair.primary.psql("DROP TABLE public.one", shop)
+        until(lambda: counted()["lock"] == 1, "cancelled")
+    pair.standby.value("ALTER SYSTEM RESET max_standby_streaming_delay")
+    pair.standby.value("SELECT pg_reload_conf()")
+    found = counted()
+    since_16 = {"active_logicalslot": 0 if pair.standby.major >= 16 else None}
+    assert found == {"tablespace": 0, "lock": 1, "snapshot": 0, "bufferpin": 0, "deadlock": 0, **since_16}
+    assert row(pair.standby, "database_activity", database=shop)["conflicts"] == 1
 
 
 def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:

@@ -40,6 +40,8 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "password": None,
         "passfile": None,
         "retention_days": 30,
+        "rollup_days": 400,
+        "metric_retention": {},
         "max_size_mb": 10240,
         "thresholds": {},
         "collectors": [],

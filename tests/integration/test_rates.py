@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import clusters
 import psycopg
 import pytest
 from deploying import collect, deploy, withdraw
@@ -146,6 +148,63 @@ def test_statistics_of_the_whole_server_that_are_reset_are_no_leap_of_all_others
     counted.scan(1)
     counted.collect()
     assert counted.increase() == 1
+
+
+def _scans(server: Server, node: str) -> list[float]:
+    """By how much the counter of the table a has grown on a node, over all and at least in a step."""
+    select = (
+        "SELECT ARRAY[sum(c.increase), min(c.increase)] "
+        "FROM pgops.counter_steps('scans', now() - interval '1 hour', now()) AS c "
+        "INNER JOIN pgops.series AS s USING (series_id) INNER JOIN pgops.node AS n USING (node_id) "
+        f"WHERE s.table_name = 'a' AND n.node = '{node}'"
+    )
+    return list(server.value(select, "pgops"))  # type: ignore[call-overload]
+
+
+def test_a_failover_and_a_return_are_no_leap(counted: Counted, keep: Any, tmp_path: Path) -> None:
+    """The promoted standby counts on, the old primary's series end, and begin anew without what others counted."""
+    own = [SCANS, COMMITS, ARCHIVED]
+    first = clusters.primary(counted.server, "db1/main", tmp_path)
+    second = first.standby("db2/main", tmp_path / "second")
+    follower = Counted(keep(second.server).start(), tmp_path)
+    clusters.streaming(first.server)
+    counted.scan(50)
+    follower.scan(200)
+    for node in (first, second):
+        node.collect(own)
+    counted.scan(2)
+    follower.scan(3)
+    for node in (first, second):
+        assert node.collect(own)["errors"] == []
+    until(lambda: second.server.value("SELECT count(*) FROM pgops.nodes", "pgops") == 2, "replayed")
+    first.server.stop()
+    promoted_at = second.server.value("SELECT now()")
+    second.server.promote()
+    follower.scan(4)
+    assert second.collect(own)["sink"] == "local"
+    roles = "SELECT array_agg(node ORDER BY node) FILTER (WHERE is_primary) FROM pgops.nodes"
+    assert second.server.value(roles, "pgops") == ["db2/main"]
+    assert (_scans(second.server, "db1/main"), _scans(second.server, "db2/main")) == ([2, 2], [7, 3])
+    ends = "SELECT max(ended_at) < '{}' FROM pgops.recent_rates WHERE node = 'db1/main'"
+    assert second.server.value(ends.format(promoted_at), "pgops") is True
+    assert second.server.value("SELECT count(*) FROM pgops.recent_rates WHERE NOT rate >= 0", "pgops") == 0
+    # The old primary returns as a copy of the new one, made while that was stopped: its statistics are copied, too.
+    second.server.stop()
+    shutil.rmtree(first.server.data_dir)
+    second.server.run("cp", "-a", second.server.data_dir, first.server.data_dir)
+    first.server.write(first.server.data_dir / "standby.signal", "")
+    place = {"port": str(first.server.port), "unix_socket_directories": str(first.server.socket_dir)}
+    first.server.configure({**place, "primary_conninfo": second.server.dsn("")})
+    second.server.start()
+    first.server.start()
+    clusters.streaming(second.server)
+    assert first.collect(own)["errors"] == []
+    counted.scan(5)
+    assert first.collect(own)["errors"] == []
+    total, least = _scans(second.server, "db1/main")
+    assert total == 7
+    assert least >= 0
+    assert second.server.value(roles, "pgops") == ["db2/main"]
 
 
 def test_rates_and_values_come_in_steps(counted: Counted) -> None:

@@ -31,6 +31,7 @@ AGENT = {
     "validate": True,
     "collector_settings": {},
     "repository": None,
+    "metric_retention": {},
     "query_texts": True,
     "keeper": "postgres",
     "superuser": "",

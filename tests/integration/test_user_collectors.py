@@ -48,6 +48,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         "collectors": list(texts),
         "collector_settings": {},
         "validate": True,
+        "metric_retention": {},
         "query_texts": True,
         "prefix": str(prefix),
         "sources": BUNDLE,

@@ -59,6 +59,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "validate": False,
         "collector_settings": {},
         "repository": None,
+        "metric_retention": {},
         "query_texts": True,
         "keeper": "postgres",
         "superuser": "",

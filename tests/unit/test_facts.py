@@ -180,7 +180,27 @@ def test_systemd_is_read(tmp_path, monkeypatch):
     states = agent._states(["pgops-a-collect.timer", "pgops-a-collect.service"])
     job = agent._state({"unit": "pgops-a-collect", "name": "collect", "calendar": "*:0"}, states)
     assert (job["active"], job["last_result"], job["last_exit_code"]) == (True, "exit-code", 3)
+    assert job["running"] is False
     assert job["last_run_age_s"] > 0
+
+
+def test_of_a_job_that_runs_only_the_end_of_the_run_before_is_known():
+    service = {
+        "ActiveState": "activating",
+        "Result": "success",
+        "ExecMainStatus": "0",
+        "ExecMainExitTimestampMonotonic": "0",
+        "InactiveEnterTimestampMonotonic": "1000000",
+    }
+    states = {"pgops-a-collect.timer": {"ActiveState": "active"}, "pgops-a-collect.service": service}
+    job = agent._state({"unit": "pgops-a-collect", "name": "collect", "calendar": "minutely"}, states)
+    assert (job["running"], job["last_result"], job["last_exit_code"]) == (True, None, None)
+    assert job["last_run_age_s"] > 0
+    service["InactiveEnterTimestampMonotonic"] = "0"  # its first run since the host has started
+    assert (
+        agent._state({"unit": "pgops-a-collect", "name": "collect", "calendar": "minutely"}, states)["last_run_age_s"]
+        is None
+    )
 
 
 def test_a_name_that_no_file_can_have_is_an_error_of_its_sections():

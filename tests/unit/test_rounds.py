@@ -113,7 +113,7 @@ def test_what_is_remembered_comes_back_but_for_databases_that_are_gone(
     remembered = runs.Runs(last={"queue": 12.5})
     pack(values, remembered.shapes)
     for seconds in spent:
-        remembered.note({"queue": seconds})
+        remembered.note({"queue": seconds}, {"queue": 1})
     with tempfile.TemporaryDirectory() as folder:
         runs.save(f"{folder}/collect.json", remembered)
         assert runs.load(f"{folder}/collect.json") == remembered

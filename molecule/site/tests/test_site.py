@@ -34,7 +34,7 @@ FORBIDDEN = [
     "ALTER SYSTEM SET work_mem = '1GB'",
     "SELECT pg_read_file('/etc/passwd')",
     "SELECT pg_reload_conf()",
-    "SELECT pgops.create_partition('2000-01-01')",
+    "SELECT pgops.create_partition('round_0', '2000-01-01')",
     "COPY (SELECT 1) TO PROGRAM 'id'",
 ]
 
@@ -70,7 +70,7 @@ def test_timers_are_enabled_and_have_fired(host: Any) -> None:
     unit = f"pgops-{instance(host)}-collect"
     assert host.service(f"{unit}.timer").is_enabled
     assert host.service(f"{unit}.timer").is_running
-    line = wait_for(lambda: host.check_output(f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"), 120)
+    line = wait_for(lambda: host.check_output(f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"), 200)
     outcome = json.loads(line)
     assert outcome["errors"] == []
     assert outcome["samples"] > 0

@@ -159,7 +159,8 @@ def _states(units: Iterable[str]) -> dict[str, dict[str, str]]:
 
     Raises HostFailed.
     """
-    properties = "--property=Id,ActiveState,Result,ExecMainStatus,ExecMainExitTimestampMonotonic"
+    times = "ExecMainExitTimestampMonotonic,InactiveEnterTimestampMonotonic"
+    properties = f"--property=Id,ActiveState,Result,ExecMainStatus,{times}"
     shown = commands.run(["systemctl", "show", properties, "--", *units], timeout=SYSTEMCTL_TIMEOUT)
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
     return {block["Id"]: block for block in blocks if "Id" in block}
@@ -167,13 +168,17 @@ def _states(units: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def _state(job: dict[str, Any], states: dict[str, dict[str, str]]) -> dict[str, Any]:
     timer, service = (states.get(f"{job['unit']}.{suffix}", {}) for suffix in ("timer", "service"))
+    # While it runs, systemd has forgotten what the run before has come to, but not when it ended.
+    running = service.get("ActiveState") in {"activating", "active", "deactivating"}
     ended = int(service.get("ExecMainExitTimestampMonotonic") or 0)
+    idle_since = ended or int(service.get("InactiveEnterTimestampMonotonic") or 0)
     return {
         "name": job["name"],
         "backend": "systemd",
         "calendar": job["calendar"],
         "active": timer["ActiveState"] == "active" if timer else None,
-        "last_run_age_s": max(0, round(time.monotonic() - ended / 1e6)) if ended else None,
+        "running": running if service else None,
+        "last_run_age_s": max(0, round(time.monotonic() - idle_since / 1e6)) if idle_since else None,
         "last_result": service.get("Result") if ended else None,
         "last_exit_code": int(service.get("ExecMainStatus") or 0) if ended else None,
     }
@@ -186,7 +191,7 @@ def _cron(layout: Layout) -> list[dict[str, Any]]:
             lines = CRON_LINE.finditer(file.read())
     except OSError:
         return []
-    unknown = dict.fromkeys(("last_run_age_s", "last_result", "last_exit_code"))
+    unknown = dict.fromkeys(("running", "last_run_age_s", "last_result", "last_exit_code"))
     return [
         {"name": line["job"], "backend": "cron", "calendar": line["calendar"], "active": None, **unknown}
         for line in lines

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..errors import QueryFailed
@@ -19,7 +18,7 @@ MISSING = ("42P01", "3F000")
 # Another major version of the server writes definitions differently: then nothing can be said about drift.
 SCHEMA = f"""
 WITH installed AS MATERIALIZED (
-    SELECT f.object, f.sha256, f.server_major FROM pgops.fingerprint AS f
+    SELECT f.object, f.sha256, f.server_major FROM pgops.installed_objects AS f
 ),
 
 comparison AS (
@@ -31,53 +30,21 @@ comparison AS (
 SELECT
     current_database() AS database,
     true AS installed,
-    (SELECT max(m.number) FROM pgops.migration AS m) AS migration,
-    (SELECT m.collection_version FROM pgops.migration AS m ORDER BY m.number DESC LIMIT 1) AS collection_version,
-    (SELECT max(m.applied_at) FROM pgops.migration AS m) AS migrated_at,
-    (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days') AS retention_days,
+    s.migration,
+    s.collection_version,
+    s.migrated_at,
+    s.retention_days,
     CASE WHEN c.possible THEN (
         SELECT coalesce(json_agg(coalesce(i.object, o.object) ORDER BY coalesce(i.object, o.object)), '[]')
         FROM installed AS i FULL JOIN ({CATALOGUE}) AS o ON i.object = o.object
         WHERE i.sha256 IS DISTINCT FROM o.sha256
     ) END AS drifted
-FROM comparison AS c
+FROM comparison AS c LEFT JOIN pgops.schema_status AS s ON true
 """
 
-# One index look-up a shape: the newest round of each, under the collector of the shape's first series.
-# A shape belongs to one collector, so its first series stands for all. The bounds are parameters, for with them all
-# other days' partitions are out before the server plans: it would open each.
 MONITORING = """
 WITH newest AS MATERIALIZED (
-    SELECT n.node, coalesce(c.collector, m.metric_name) AS collector, max(r.collected_at) AS collected_at
-    FROM pgops.shape AS h
-    INNER JOIN pgops.node AS n ON h.node_id = n.node_id
-    INNER JOIN pgops.shape_series AS p ON h.shape_id = p.shape_id AND p.place = 1
-    INNER JOIN pgops.series AS s ON p.series_id = s.series_id
-    INNER JOIN pgops.metric AS m ON s.metric_id = m.metric_id
-    LEFT JOIN pgops.collector AS c ON m.metric_name = ANY (c.metrics)
-    CROSS JOIN LATERAL (
-        SELECT o.collected_at FROM pgops.round AS o
-        WHERE o.shape_id = h.shape_id AND o.collected_at >= %(since)s AND o.collected_at < %(until)s
-        ORDER BY o.collected_at DESC LIMIT 1
-    ) AS r
-    WHERE h.last_used_on >= %(since)s::date
-    GROUP BY 1, 2
-),
-
--- Partitions and their indexes. Each file that is measured costs as much as all of this, so only those are that
--- change, or that no VACUUM has counted yet.
-stored AS MATERIALIZED (
-    SELECT
-        count(*) FILTER (WHERE c.relkind = 'r') AS partitions,
-        min(right(c.relname, 8)) FILTER (WHERE c.relkind = 'r') AS oldest_day,
-        max(right(c.relname, 8)) FILTER (WHERE c.relkind = 'r') AS newest_day,
-        coalesce(sum(CASE
-            WHEN c.relpages = 0 OR c.relname >= to_char(now() - interval '1 day', '"round_"YYYYMMDD')
-                THEN pg_relation_size(c.oid)
-            ELSE c.relpages * current_setting('block_size')::bigint
-        END), 0)::bigint AS bytes
-    FROM pg_inherits AS i INNER JOIN pg_class AS c ON i.inhrelid = c.oid
-    WHERE i.inhparent IN (to_regclass('pgops.round'), to_regclass('pgops.round_pkey'))
+    SELECT w.node, w.collector, w.collected_at FROM pgops.collector_status AS w
 )
 
 SELECT
@@ -89,18 +56,18 @@ SELECT
         'seen_age_s', extract(epoch FROM now() - n.last_seen_at)::bigint,
         'newest_age_s', (SELECT extract(epoch FROM now() - max(w.collected_at))::bigint
                          FROM newest AS w WHERE w.node = n.node)
-    ) ORDER BY n.last_seen_at, n.node), '[]') FROM pgops.node AS n) AS nodes,
+    ) ORDER BY n.last_seen_at, n.node), '[]') FROM pgops.nodes AS n) AS nodes,
     (SELECT coalesce(json_agg(json_build_object(
         'node', w.node,
         'collector', w.collector,
         'age_s', extract(epoch FROM now() - w.collected_at)::bigint
     ) ORDER BY w.collected_at, w.node, w.collector), '[]') FROM newest AS w) AS newest,
-    (SELECT count(*) FROM (SELECT FROM pgops.series LIMIT 100000) AS s) AS series,
+    d.series,
     d.partitions,
-    to_date(d.oldest_day, 'YYYYMMDD') AS oldest_day,
-    to_date(d.newest_day, 'YYYYMMDD') AS newest_day,
-    d.bytes AS store_bytes
-FROM stored AS d
+    d.oldest_day,
+    d.newest_day,
+    d.store_bytes
+FROM pgops.store_status AS d
 """
 
 
@@ -114,7 +81,7 @@ WITH own AS MATERIALIZED (
          CROSS JOIN LATERAL (SELECT ('x' || substr(a.last_archived_wal, 9, 8))::bit(32)::bigint AS high,
                                     ('x' || substr(a.last_archived_wal, 17, 8))::bit(32)::bigint AS low) AS n
          WHERE NOT pg_is_in_recovery() AND a.last_archived_wal ~ '^[0-9A-F]{24}$'
-           AND a.last_archived_wal LIKE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '%%') AS sent_to
+           AND a.last_archived_wal LIKE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '%') AS sent_to
     FROM pgops.wal_archive_generations AS g
     WHERE g.generation = (SELECT s.system_identifier FROM pg_control_system() AS s)::text || '-'
                          || current_setting('server_version_num')::integer / 10000
@@ -151,7 +118,7 @@ def read(session: Session, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     queries = {name: QUERIES[name] for name in names}
     columns = [f"(SELECT to_json(s) FROM ({query}) AS s) AS {name}" for name, query in queries.items()]
     try:
-        found = ask(session, f"SELECT {', '.join(columns)}", _bounds())
+        found = ask(session, f"SELECT {', '.join(columns)}")
     except QueryFailed:
         return {name: _section(session, name) for name in names}
     return {name: _finished(name, found[name]) for name in names}
@@ -159,7 +126,7 @@ def read(session: Session, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _section(session: Session, name: str) -> dict[str, Any]:
     try:
-        return _finished(name, ask(session, QUERIES[name], _bounds()))
+        return _finished(name, ask(session, QUERIES[name]))
     except QueryFailed as error:
         return absent(session.database)[name] if error.sqlstate in MISSING else failed(error)
 
@@ -169,12 +136,6 @@ def _finished(name: str, answer: dict[str, Any]) -> dict[str, Any]:
     if name == "schema" and found["drifted"] is None:
         found["hidden"]["drifted"] = "installed on another major version of PostgreSQL; pg_ops_schema records it anew"
     return found
-
-
-def _bounds() -> dict[str, datetime]:
-    """Whose samples count as new: a day's back, and ahead what store_round() takes from a clock that is fast."""
-    now = datetime.now(timezone.utc)
-    return {"since": now - timedelta(days=1), "until": now + timedelta(days=1)}
 
 
 def absent(database: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 -- collector: activity
 -- scope: instance
--- interval: 60
+-- interval: 10
 -- metric: active_connections unit=count kind=gauge category=availability direction=above warning=80 critical=95
 --   Client sessions that run a query now, by database; the collector's own is left out.
 SELECT

@@ -1,6 +1,6 @@
 -- collector: blocking
 -- scope: instance
--- interval: 60
+-- interval: 10
 -- metric: blocked_sessions unit=count category=availability direction=above critical=5
 --   Sessions that wait for a lock that another one holds, by database; a parallel query counts once. See
 --   pg_blocking_pids() for who holds it.

@@ -29,6 +29,22 @@
 --   Rows deleted.
 -- metric: conflicts unit=count kind=counter category=availability
 --   Queries that recovery cancelled on a standby: see max_standby_streaming_delay and hot_standby_feedback.
+-- metric: block_read_time_ms unit=ms kind=counter category=performance
+--   Time that sessions spent reading blocks; none where track_io_timing is off.
+-- metric: block_write_time_ms unit=ms kind=counter category=performance
+--   Time that sessions spent writing blocks; none where track_io_timing is off.
+-- metric: sessions_established unit=count kind=counter category=performance
+--   Sessions begun: where many begin each second, clients connect for each query and want a pool.
+-- metric: sessions_abandoned unit=count kind=counter category=availability
+--   Sessions whose client was lost without a goodbye: clients that crash, networks and firewalls that cut.
+-- metric: sessions_fatal unit=count kind=counter category=availability
+--   Sessions ended by a fatal error.
+-- metric: sessions_killed unit=count kind=counter category=availability
+--   Sessions ended by an operator, as with pg_terminate_backend().
+-- metric: active_time_ms unit=ms kind=counter category=performance
+--   Time that sessions spent running statements: its rate is how many ran on average. Counted as a statement ends.
+-- metric: idle_in_transaction_time_ms unit=ms kind=counter category=performance
+--   Time that sessions spent idle inside a transaction.
 SELECT
     d.datname AS database,
     s.deadlocks,
@@ -45,7 +61,16 @@ SELECT
     s.tup_updated AS tuples_updated,
     s.tup_deleted AS tuples_deleted,
     s.conflicts,
+    CASE WHEN t.measured THEN s.blk_read_time END AS block_read_time_ms,
+    CASE WHEN t.measured THEN s.blk_write_time END AS block_write_time_ms,
+    s.sessions AS sessions_established,
+    s.sessions_abandoned,
+    s.sessions_fatal,
+    s.sessions_killed,
+    s.active_time AS active_time_ms,
+    s.idle_in_transaction_time AS idle_in_transaction_time_ms,
     s.stats_reset AS counted_since
 FROM pg_database AS d
 INNER JOIN pg_stat_database AS s ON d.oid = s.datid
+CROSS JOIN (SELECT current_setting('track_io_timing')::boolean AS measured) AS t
 WHERE d.datallowconn

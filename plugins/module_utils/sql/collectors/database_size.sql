@@ -1,6 +1,6 @@
 -- collector: database_size
 -- scope: instance
--- interval: 300
+-- interval: 600
 -- timeout: 30
 -- metric: database_size_mb unit=MB kind=gauge category=capacity direction=above warning=1000 critical=5000
 --   Disk space of a database (1 MB is 1048576 bytes).

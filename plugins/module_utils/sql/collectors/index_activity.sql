@@ -8,28 +8,35 @@
 --   Entries that scans of the index gave back.
 -- metric: index_tuples_fetched kind=counter
 --   Live rows fetched by plain scans of the index.
+-- metric: index_blocks_hit kind=counter
+--   Blocks of the index that were found in shared_buffers.
+-- metric: index_blocks_read kind=counter
+--   Blocks of the index that had to be asked of the operating system.
 -- metric: index_size_mb unit=MB kind=gauge category=capacity
 --   Disk space of the index (1 MB is 1048576 bytes); all others together with part "remainder", estimated. An index
 --   that is locked exclusively is estimated as well, by its size at the last VACUUM or ANALYZE.
-WITH candidate AS (
+WITH candidate AS MATERIALIZED (
     SELECT
         n.nspname,
-        c.relname AS table_name,
-        x.relname AS index_name,
-        x.oid,
-        x.relpages,
-        i.indisunique OR i.indisprimary OR i.indisexclusion AS is_unique,
-        -- By powers of two: indexes of about one size must not change places with every VACUUM.
-        row_number() OVER (ORDER BY floor(ln(1 + x.relpages) / ln(2)) DESC, x.oid ASC) <= 50 AS chosen
-    FROM pg_index AS i
-    INNER JOIN pg_class AS x ON i.indexrelid = x.oid
-    INNER JOIN pg_class AS c ON i.indrelid = c.oid
+        c.relname,
+        c.oid,
+        c.relpages
+    FROM pg_class AS c
+    -- An index is in its table's schema.
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
     WHERE
-        x.relkind = 'i'
-        AND x.relpersistence <> 't'
+        c.relkind = 'i'
+        AND c.relpersistence <> 't'
         AND n.nspname <> 'information_schema'
         AND n.nspname !~ '^pg_'
+),
+
+largest AS MATERIALIZED (
+    SELECT c.*
+    FROM candidate AS c
+    -- By powers of two: indexes of about one size must not change places with every VACUUM.
+    ORDER BY floor(ln(1 + c.relpages) / ln(2)) DESC, c.oid ASC
+    LIMIT 50
 ),
 
 -- To measure an index takes a lock on it, which would queue behind an exclusive one, held or asked for.
@@ -47,15 +54,20 @@ held AS (
 
 chosen AS (
     SELECT
-        c.*,
+        c.nspname,
+        t.relname AS table_name,
+        c.relname AS index_name,
+        c.oid,
+        i.indisunique OR i.indisprimary OR i.indisexclusion AS is_unique,
         current_setting('track_counts')::boolean AS counts,
         CASE
             WHEN c.oid IN (SELECT h.relation FROM held AS h)
                 THEN c.relpages * current_setting('block_size')::bigint
             ELSE pg_relation_size(c.oid)
         END AS bytes
-    FROM candidate AS c
-    WHERE c.chosen
+    FROM largest AS c
+    INNER JOIN pg_index AS i ON c.oid = i.indexrelid
+    INNER JOIN pg_class AS t ON i.indrelid = t.oid
 )
 
 SELECT
@@ -69,6 +81,10 @@ SELECT
     CASE WHEN c.counts THEN pg_stat_get_numscans(c.oid) END AS index_scans,
     CASE WHEN c.counts THEN pg_stat_get_tuples_returned(c.oid) END AS index_tuples_read,
     CASE WHEN c.counts THEN pg_stat_get_tuples_fetched(c.oid) END AS index_tuples_fetched,
+    CASE WHEN c.counts THEN pg_stat_get_blocks_hit(c.oid) END AS index_blocks_hit,
+    CASE
+        WHEN c.counts THEN pg_stat_get_blocks_fetched(c.oid) - pg_stat_get_blocks_hit(c.oid)
+    END AS index_blocks_read,
     c.bytes / 1048576.0 AS index_size_mb
 FROM chosen AS c
 INNER JOIN pg_database AS d ON current_database() = d.datname
@@ -84,7 +100,9 @@ SELECT
     NULL AS index_scans,
     NULL AS index_tuples_read,
     NULL AS index_tuples_fetched,
+    NULL AS index_blocks_hit,
+    NULL AS index_blocks_read,
     sum(c.relpages) * current_setting('block_size')::bigint / 1048576.0 AS index_size_mb
 FROM candidate AS c
-WHERE NOT c.chosen
+WHERE c.oid NOT IN (SELECT l.oid FROM largest AS l)
 HAVING count(*) > 0

@@ -17,7 +17,8 @@ WITH filled AS (
         d.objid AS seqrelid,
         d.refobjid AS relid,
         d.refobjsubid::integer AS attnum
-    FROM pg_depend AS d
+    FROM pg_sequence AS s
+    INNER JOIN pg_depend AS d ON s.seqrelid = d.objid
     WHERE
         d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
         AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
@@ -26,7 +27,8 @@ WITH filled AS (
         d.refobjid AS seqrelid,
         f.adrelid AS relid,
         f.adnum::integer AS attnum
-    FROM pg_depend AS d
+    FROM pg_sequence AS s
+    INNER JOIN pg_depend AS d ON s.seqrelid = d.refobjid
     INNER JOIN pg_attrdef AS f ON d.objid = f.oid
     WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
 ),

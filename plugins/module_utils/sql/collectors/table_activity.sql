@@ -16,12 +16,25 @@
 --   Rows inserted. A standby has no writes of its own, and no value.
 -- metric: table_tuples_updated kind=counter
 --   Rows updated, HOT updates included.
+-- metric: table_tuples_hot_updated kind=counter
+--   Rows updated without a new entry in any index: where they are few of those updated, an index on a column that
+--   changes, or a fillfactor of 100, makes each update dearer.
 -- metric: table_tuples_deleted kind=counter
 --   Rows deleted.
 -- metric: table_live_tuples
 --   Rows, as the statistics count them; no value on a standby, or where a crash has lost them until the next ANALYZE.
 -- metric: table_dead_tuples
 --   Dead rows, as the statistics count them, which wait for a VACUUM.
+-- metric: table_tuples_since_analyze
+--   Rows changed since the last ANALYZE: where they are many, plans are made for what the table once was.
+-- metric: table_vacuums kind=counter category=availability
+--   Times that the table was vacuumed, by hand or by autovacuum.
+-- metric: table_analyzes kind=counter category=availability
+--   Times that it was analyzed, by hand or by autovacuum.
+-- metric: table_blocks_hit kind=counter
+--   Blocks of the table, its TOAST and the indexes of both that were found in shared_buffers.
+-- metric: table_blocks_read kind=counter
+--   Blocks of them that had to be asked of the operating system: which tables the disk works for.
 -- metric: table_last_vacuum unit=s kind=gauge category=availability
 --   When VACUUM was last run by hand, as Unix time; none where never, or where statistics were lost.
 -- metric: table_last_autovacuum unit=s kind=gauge category=availability
@@ -30,17 +43,16 @@
 --   When ANALYZE was last run by hand, as Unix time.
 -- metric: table_last_autoanalyze unit=s kind=gauge category=availability
 --   When autovacuum last analyzed it, as Unix time.
-WITH candidate AS (
+WITH candidate AS MATERIALIZED (
     SELECT
         n.nspname,
         c.relname,
         c.oid,
+        c.reltoastrelid,
         c.reltuples,
         -- By powers of two: tables of about one size must not change places with every VACUUM, since each new set of
         -- series is stored as a new one.
-        row_number() OVER (
-            ORDER BY floor(ln(1 + c.relpages + coalesce(t.relpages, 0)) / ln(2)) DESC, c.oid ASC
-        ) <= 50 AS chosen
+        floor(ln(1 + c.relpages + coalesce(t.relpages, 0)) / ln(2)) AS size
     FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
     LEFT JOIN pg_class AS t ON c.reltoastrelid = t.oid
@@ -49,46 +61,99 @@ WITH candidate AS (
         AND c.relpersistence <> 't'
         AND n.nspname <> 'information_schema'
         AND n.nspname !~ '^pg_'
+        AND current_setting('track_counts')::boolean
 ),
 
-by_index AS (
+chosen AS MATERIALIZED (
+    SELECT c.*
+    FROM candidate AS c
+    ORDER BY c.size DESC, c.oid ASC
+    LIMIT 50
+),
+
+-- Of each table itself and its TOAST, and then of the indexes of both.
+heap AS (
     SELECT
-        i.indrelid,
-        sum(pg_stat_get_numscans(i.indexrelid)) AS scans,
-        sum(pg_stat_get_tuples_fetched(i.indexrelid)) AS fetched
-    FROM pg_index AS i
-    GROUP BY i.indrelid
+        c.oid,
+        h.relation
+    FROM chosen AS c
+    CROSS JOIN LATERAL (VALUES (c.oid), (c.reltoastrelid)) AS h (relation)
+),
+
+blocks AS (
+    SELECT
+        p.oid,
+        sum(pg_stat_get_blocks_hit(p.relation)) AS hit,
+        sum(pg_stat_get_blocks_fetched(p.relation)) AS fetched
+    FROM (
+        SELECT
+            h.oid,
+            h.relation
+        FROM heap AS h
+        UNION ALL
+        SELECT
+            h.oid,
+            i.indexrelid
+        FROM heap AS h
+        INNER JOIN pg_index AS i ON h.relation = i.indrelid
+    ) AS p
+    GROUP BY p.oid
 ),
 
 counted AS (
     SELECT
-        c.nspname,
-        c.relname,
-        c.oid,
-        c.chosen,
-        c.reltuples,
-        pg_stat_get_numscans(c.oid) AS seq_scans,
-        pg_stat_get_tuples_returned(c.oid) AS seq_tuples_read,
+        c.*,
         coalesce(i.scans, 0) AS index_scans,
         coalesce(i.fetched, 0) + pg_stat_get_tuples_fetched(c.oid) AS index_tuples_fetched,
         pg_stat_get_tuples_inserted(c.oid) AS inserted,
-        pg_stat_get_tuples_updated(c.oid) AS updated,
         pg_stat_get_tuples_deleted(c.oid) AS deleted,
         pg_stat_get_live_tuples(c.oid) AS live,
-        pg_stat_get_dead_tuples(c.oid) AS dead
-    FROM candidate AS c
-    LEFT JOIN by_index AS i ON c.oid = i.indrelid
-    WHERE current_setting('track_counts')::boolean
+        pg_stat_get_dead_tuples(c.oid) AS dead,
+        b.hit,
+        b.fetched - b.hit AS read,
+        NOT pg_is_in_recovery() AS writes
+    FROM chosen AS c
+    CROSS JOIN
+        LATERAL (
+            SELECT
+                sum(pg_stat_get_numscans(x.indexrelid)) AS scans,
+                sum(pg_stat_get_tuples_fetched(x.indexrelid)) AS fetched
+            FROM pg_index AS x
+            WHERE x.indrelid = c.oid
+        ) AS i
+    LEFT JOIN blocks AS b ON c.oid = b.oid
 ),
 
 known AS (
     SELECT
         c.*,
-        NOT pg_is_in_recovery() AS writes,
         -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
-        NOT pg_is_in_recovery()
+        c.writes
         AND NOT (c.reltuples > 0 AND c.live = 0 AND c.dead = 0 AND c.inserted = 0 AND c.deleted = 0) AS counts_rows
     FROM counted AS c
+),
+
+-- Two functions for each of thousands of tables, the others only where these have nothing to say.
+other AS MATERIALIZED (
+    SELECT
+        c.oid,
+        c.reltuples,
+        pg_stat_get_live_tuples(c.oid) AS live,
+        pg_stat_get_dead_tuples(c.oid) AS dead
+    FROM candidate AS c
+    WHERE c.oid NOT IN (SELECT l.oid FROM chosen AS l)
+),
+
+other_known AS (
+    SELECT
+        o.live,
+        o.dead,
+        NOT pg_is_in_recovery() AND CASE
+            WHEN o.reltuples > 0 AND o.live = 0 AND o.dead = 0
+                THEN pg_stat_get_tuples_inserted(o.oid) <> 0 OR pg_stat_get_tuples_deleted(o.oid) <> 0
+            ELSE TRUE
+        END AS counts_rows
+    FROM other AS o
 ),
 
 origin AS (
@@ -103,22 +168,31 @@ SELECT
     k.relname AS table,
     NULL AS part,
     o.counted_since,
-    k.seq_scans AS table_seq_scans,
-    k.seq_tuples_read AS table_seq_tuples_read,
+    pg_stat_get_numscans(k.oid) AS table_seq_scans,
+    pg_stat_get_tuples_returned(k.oid) AS table_seq_tuples_read,
     k.index_scans AS table_index_scans,
     k.index_tuples_fetched AS table_index_tuples_fetched,
     CASE WHEN k.writes THEN k.inserted END AS table_tuples_inserted,
-    CASE WHEN k.writes THEN k.updated END AS table_tuples_updated,
+    CASE WHEN k.writes THEN pg_stat_get_tuples_updated(k.oid) END AS table_tuples_updated,
+    CASE WHEN k.writes THEN pg_stat_get_tuples_hot_updated(k.oid) END AS table_tuples_hot_updated,
     CASE WHEN k.writes THEN k.deleted END AS table_tuples_deleted,
     CASE WHEN k.counts_rows THEN k.live END AS table_live_tuples,
     CASE WHEN k.counts_rows THEN k.dead END AS table_dead_tuples,
+    CASE WHEN k.writes THEN pg_stat_get_mod_since_analyze(k.oid) END AS table_tuples_since_analyze,
+    CASE
+        WHEN k.writes THEN pg_stat_get_vacuum_count(k.oid) + pg_stat_get_autovacuum_count(k.oid)
+    END AS table_vacuums,
+    CASE
+        WHEN k.writes THEN pg_stat_get_analyze_count(k.oid) + pg_stat_get_autoanalyze_count(k.oid)
+    END AS table_analyzes,
+    k.hit AS table_blocks_hit,
+    k.read AS table_blocks_read,
     extract(EPOCH FROM pg_stat_get_last_vacuum_time(k.oid)) AS table_last_vacuum,
     extract(EPOCH FROM pg_stat_get_last_autovacuum_time(k.oid)) AS table_last_autovacuum,
     extract(EPOCH FROM pg_stat_get_last_analyze_time(k.oid)) AS table_last_analyze,
     extract(EPOCH FROM pg_stat_get_last_autoanalyze_time(k.oid)) AS table_last_autoanalyze
 FROM known AS k
 CROSS JOIN origin AS o
-WHERE k.chosen
 -- No counters of all others: their sum would fall with a table that is dropped or becomes one of the chosen.
 UNION ALL
 SELECT
@@ -133,13 +207,18 @@ SELECT
     NULL AS table_index_tuples_fetched,
     NULL AS table_tuples_inserted,
     NULL AS table_tuples_updated,
+    NULL AS table_tuples_hot_updated,
     NULL AS table_tuples_deleted,
     sum(k.live) FILTER (WHERE k.counts_rows) AS table_live_tuples,
     sum(k.dead) FILTER (WHERE k.counts_rows) AS table_dead_tuples,
+    NULL AS table_tuples_since_analyze,
+    NULL AS table_vacuums,
+    NULL AS table_analyzes,
+    NULL AS table_blocks_hit,
+    NULL AS table_blocks_read,
     NULL AS table_last_vacuum,
     NULL AS table_last_autovacuum,
     NULL AS table_last_analyze,
     NULL AS table_last_autoanalyze
-FROM known AS k
-WHERE NOT k.chosen
+FROM other_known AS k
 HAVING count(*) > 0

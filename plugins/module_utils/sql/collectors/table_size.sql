@@ -1,6 +1,6 @@
 -- collector: table_size
 -- scope: database
--- interval: 60
+-- interval: 300
 -- timeout: 10
 -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
 --   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each

@@ -5,75 +5,142 @@
 -- role: primary
 -- metric: table_vacuum_due_ratio direction=above warning=2
 --   Dead rows by the number that makes autovacuum start (the table's own settings win); above 2 it does not keep up.
---   Of the 20 worst tables.
+--   Metrics table_*_due_ratio are of the 20 worst tables, and the highest of all others, with part "remainder".
+--   No value where the server has lost its counters and nothing was counted since.
 -- metric: tables_vacuum_due direction=above warning=0
 --   Tables with more than twice the dead rows that make autovacuum start.
-WITH counted AS (
+-- metric: table_insert_vacuum_due_ratio direction=above warning=2
+--   Rows inserted since the last vacuum, by the number that makes autovacuum start for inserts alone, which freezes
+--   them in time and keeps index-only scans fast. None where that is switched off.
+-- metric: tables_insert_vacuum_due direction=above warning=0
+--   Tables with more than twice the inserts that make autovacuum start.
+-- metric: table_analyze_due_ratio direction=above warning=2
+--   Rows changed since the last ANALYZE, by the number that makes autovacuum analyze the table; above 2 plans are
+--   made from old statistics.
+-- metric: tables_analyze_due direction=above warning=0
+--   Tables with more than twice the changes that make autovacuum analyze them.
+WITH setting AS MATERIALIZED (
     SELECT
-        n.nspname,
-        c.relname,
-        c.oid,
-        c.relpages,
-        pg_stat_get_dead_tuples(c.oid) AS dead,
-        coalesce(o.threshold, current_setting('autovacuum_vacuum_threshold')::float8)
-        + coalesce(o.scale, current_setting('autovacuum_vacuum_scale_factor')::float8)
-        * greatest(c.reltuples, 0) AS wanted,
+        current_setting('autovacuum_vacuum_threshold')::float8 AS vacuum_base,
+        current_setting('autovacuum_vacuum_scale_factor')::float8 AS vacuum_scale,
         -- Since PostgreSQL 18; -1 is no limit.
-        nullif(
-            coalesce(o.most, current_setting('autovacuum_vacuum_max_threshold', TRUE)::float8), -1
-        ) AS most
-    FROM pg_class AS c
-    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
-    LEFT JOIN LATERAL (
+        current_setting('autovacuum_vacuum_max_threshold', TRUE)::float8 AS vacuum_most,
+        -- -1 is never.
+        current_setting('autovacuum_vacuum_insert_threshold')::float8 AS insert_base,
+        current_setting('autovacuum_vacuum_insert_scale_factor')::float8 AS insert_scale,
+        current_setting('autovacuum_analyze_threshold')::float8 AS analyze_base,
+        current_setting('autovacuum_analyze_scale_factor')::float8 AS analyze_scale
+),
+
+counted AS MATERIALIZED (
+    SELECT
+        c.*,
+        pg_stat_get_dead_tuples(c.oid) AS dead,
+        pg_stat_get_ins_since_vacuum(c.oid) AS inserted,
+        pg_stat_get_mod_since_analyze(c.oid) AS changed
+    -- PostgreSQL 18 alone has this column, and goes by it; before, the name below finds none but this.
+    FROM (SELECT 0 AS relallfrozen) AS older
+    CROSS JOIN LATERAL (
         SELECT
-            max(p.option_value) FILTER (WHERE p.option_name = 'autovacuum_vacuum_threshold')::float8 AS threshold,
-            max(p.option_value) FILTER (WHERE p.option_name = 'autovacuum_vacuum_scale_factor')::float8 AS scale,
-            max(p.option_value) FILTER (WHERE p.option_name = 'autovacuum_vacuum_max_threshold')::float8 AS most
-        FROM pg_options_to_table(c.reloptions) AS p
-    ) AS o ON c.reloptions IS NOT NULL
-    WHERE
-        c.relkind IN ('r', 'm')
-        AND c.relpersistence <> 't'
-        AND current_setting('track_counts')::boolean
+            c.oid,
+            c.relname,
+            c.relnamespace,
+            c.relpages,
+            greatest(c.reltuples, 0) AS live,
+            1 - least(relallfrozen, c.relpages)::float8 / greatest(c.relpages, 1) AS unfrozen, -- noqa: RF03
+            CASE
+                WHEN c.reloptions IS NOT NULL THEN (
+                    SELECT jsonb_object_agg(p.option_name, p.option_value) FROM pg_options_to_table(c.reloptions) AS p
+                )
+            END AS own
+        FROM pg_class AS c
+        WHERE
+            c.relkind IN ('r', 'm')
+            AND c.relpersistence <> 't'
+            AND current_setting('track_counts')::boolean
+    ) AS c
 ),
 
-rated AS (
+known AS (
     SELECT
-        c.nspname,
-        c.relname,
-        c.oid,
-        c.relpages,
-        -- least() leaves out a limit that is not there.
-        c.dead / greatest(least(c.wanted, c.most), 1) AS ratio
+        c.*,
+        coalesce((c.own ->> 'autovacuum_vacuum_threshold')::float8, s.vacuum_base)
+        + coalesce((c.own ->> 'autovacuum_vacuum_scale_factor')::float8, s.vacuum_scale) * c.live AS vacuum_at,
+        nullif(coalesce((c.own ->> 'autovacuum_vacuum_max_threshold')::float8, s.vacuum_most), -1) AS vacuum_most,
+        nullif(coalesce((c.own ->> 'autovacuum_vacuum_insert_threshold')::float8, s.insert_base), -1)
+        + coalesce((c.own ->> 'autovacuum_vacuum_insert_scale_factor')::float8, s.insert_scale)
+        * c.live * c.unfrozen AS insert_at,
+        coalesce((c.own ->> 'autovacuum_analyze_threshold')::float8, s.analyze_base)
+        + coalesce((c.own ->> 'autovacuum_analyze_scale_factor')::float8, s.analyze_scale) * c.live AS analyze_at
     FROM counted AS c
+    CROSS JOIN setting AS s
+    -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
+    WHERE
+        c.live = 0 OR c.dead > 0 OR c.inserted > 0 OR c.changed > 0 OR pg_stat_get_live_tuples(c.oid) > 0
 ),
 
-placed AS (
+rated AS MATERIALIZED (
     SELECT
-        r.nspname,
-        r.relname,
-        r.ratio,
-        -- In steps, so that the tables named stay the same as long as nothing is due.
-        row_number() OVER (
-            ORDER BY floor(ln(greatest(r.ratio, 1)) / ln(2)) DESC, r.relpages DESC, r.oid ASC
-        ) AS place
+        k.oid,
+        k.relname,
+        k.relnamespace,
+        k.relpages,
+        -- least() leaves out a limit that is not there.
+        k.dead / greatest(least(k.vacuum_at, k.vacuum_most), 1) AS vacuum,
+        -- greatest() would make 1 of NULL.
+        CASE WHEN k.insert_at IS NOT NULL THEN k.inserted / greatest(k.insert_at, 1) END AS inserts,
+        -- The server analyzes all but the statistics themselves.
+        CASE WHEN k.oid <> 'pg_statistic'::regclass THEN k.changed / greatest(k.analyze_at, 1) END AS changes
+    FROM known AS k
+),
+
+worst AS MATERIALIZED (
+    SELECT r.*
     FROM rated AS r
+    -- In steps, so that the tables named stay the same as long as nothing is due.
+    ORDER BY floor(ln(greatest(r.vacuum, r.inserts, r.changes, 1)) / ln(2)) DESC, r.relpages DESC, r.oid ASC
+    LIMIT 20
 )
 
 SELECT
     current_database() AS database,
-    p.nspname AS schema,
-    p.relname AS table,
-    p.ratio AS table_vacuum_due_ratio,
-    NULL::bigint AS tables_vacuum_due
-FROM placed AS p
-WHERE p.place <= 20
+    n.nspname AS schema,
+    w.relname AS table,
+    NULL AS part,
+    w.vacuum AS table_vacuum_due_ratio,
+    w.inserts AS table_insert_vacuum_due_ratio,
+    w.changes AS table_analyze_due_ratio,
+    NULL::bigint AS tables_vacuum_due,
+    NULL::bigint AS tables_insert_vacuum_due,
+    NULL::bigint AS tables_analyze_due
+FROM worst AS w
+INNER JOIN pg_namespace AS n ON w.relnamespace = n.oid
 UNION ALL
 SELECT
     current_database() AS database,
     NULL AS schema,
     NULL AS table,
+    'remainder' AS part,
+    max(r.vacuum) AS table_vacuum_due_ratio,
+    max(r.inserts) AS table_insert_vacuum_due_ratio,
+    max(r.changes) AS table_analyze_due_ratio,
+    NULL AS tables_vacuum_due,
+    NULL AS tables_insert_vacuum_due,
+    NULL AS tables_analyze_due
+FROM rated AS r
+WHERE r.oid NOT IN (SELECT w.oid FROM worst AS w)
+HAVING count(*) > 0
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    NULL AS part,
     NULL AS table_vacuum_due_ratio,
-    count(*) FILTER (WHERE p.ratio > 2) AS tables_vacuum_due
-FROM placed AS p
+    NULL AS table_insert_vacuum_due_ratio,
+    NULL AS table_analyze_due_ratio,
+    count(*) FILTER (WHERE r.vacuum > 2) AS tables_vacuum_due,
+    count(*) FILTER (WHERE r.inserts > 2) AS tables_insert_vacuum_due,
+    count(*) FILTER (WHERE r.changes > 2) AS tables_analyze_due
+FROM rated AS r
 HAVING count(*) > 0

@@ -1,6 +1,6 @@
 -- collector: wait_events
 -- scope: instance
--- interval: 60
+-- interval: 10
 -- metric: waiting_sessions unit=count category=performance
 --   Client sessions, and workers of their parallel queries, that run a statement now, by the type of what they wait
 --   for in this moment: 'none' uses the CPU, Lock waits for another session, LWLock for the server's own structures,

@@ -57,6 +57,12 @@ CREATE TABLE pgops.threshold (
     critical double precision
 );
 
+-- Metrics whose samples are kept for so many days, whatever those of the others.
+CREATE TABLE pgops.retention (
+    metric_name text PRIMARY KEY,
+    days smallint NOT NULL CHECK (days > 0)
+);
+
 CREATE TABLE pgops.series (
     series_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     metric_id integer NOT NULL REFERENCES pgops.metric,
@@ -74,6 +80,8 @@ CREATE TABLE pgops.shape (
     node_id integer NOT NULL REFERENCES pgops.node,
     fingerprint bytea NOT NULL,
     size integer NOT NULL,
+    -- For how many days its rounds are kept; 0 for as many as is usual.
+    keep_days smallint NOT NULL DEFAULT 0,
     last_used_on date NOT NULL,
     UNIQUE (node_id, fingerprint)
 );
@@ -95,13 +103,42 @@ CREATE TABLE pgops.epoch (
     UNIQUE (node_id, origin)
 );
 
+-- keep_days is the shape's: what is kept for as long stands together, in partitions of a day each.
 CREATE TABLE pgops.round (
     shape_id integer NOT NULL,
     epoch_id integer NOT NULL,
     collected_at timestamptz NOT NULL,
+    keep_days smallint NOT NULL,
     sample_values double precision[] NOT NULL,
-    PRIMARY KEY (shape_id, collected_at)
-) PARTITION BY RANGE (collected_at);
+    PRIMARY KEY (shape_id, collected_at, keep_days)
+) PARTITION BY LIST (keep_days);
+
+CREATE TABLE pgops.round_0 PARTITION OF pgops.round FOR VALUES IN (0) PARTITION BY RANGE (collected_at);
+
+-- The partitions of round by what they keep for how long, and before which day in UTC their rounds are gone.
+CREATE TABLE pgops.round_class (
+    keep_days smallint PRIMARY KEY,
+    gone_before date NOT NULL DEFAULT '-infinity'
+);
+
+INSERT INTO pgops.round_class (keep_days) VALUES (0);
+
+-- What became of a shape's series in an hour. Of a counter, minimum, average and maximum are rates by a second, and
+-- weight is the seconds they are of; else weight is the number of samples.
+CREATE TABLE pgops.rollup (
+    shape_id integer NOT NULL,
+    started_at timestamptz NOT NULL,
+    statistic text NOT NULL CHECK (statistic IN ('minimum', 'average', 'maximum', 'last', 'weight')),
+    sample_values double precision[] NOT NULL,
+    PRIMARY KEY (shape_id, started_at, statistic)
+) PARTITION BY RANGE (started_at);
+
+-- Hours of nodes that are to be rolled up once they are over, some of them again.
+CREATE TABLE pgops.rollup_due (
+    node_id integer NOT NULL REFERENCES pgops.node,
+    started_at timestamptz NOT NULL,
+    PRIMARY KEY (node_id, started_at)
+);
 
 -- What collect_database_metrics() runs; filled from the collectors' files.
 CREATE TABLE pgops.collector (

@@ -1,34 +1,32 @@
--- object: function pgops.create_partition(date)
-CREATE OR REPLACE FUNCTION pgops.create_partition(p_day date)
+-- object: function pgops.create_partition(text, date)
+CREATE OR REPLACE FUNCTION pgops.create_partition(p_parent text, p_day date)
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Makes the partitions of one day in UTC; says whether it had to.
+-- Makes the partition of a table that a day in UTC belongs to, which is that day's, or the month's where hours are
+-- kept; says whether it had to.
 DECLARE
-    parent text;
-    partition_name text;
-    made boolean := false;
+    monthly constant boolean := p_parent = 'rollup';
+    first_day constant date := date_trunc(CASE WHEN monthly THEN 'month' ELSE 'day' END, p_day);
+    end_day constant date := first_day + CASE WHEN monthly THEN interval '1 month' ELSE interval '1 day' END;
+    partition_name constant text := p_parent || to_char(first_day, CASE WHEN monthly THEN '_YYYYMM' ELSE '_YYYYMMDD' END);
 BEGIN
-    FOR parent IN
-        SELECT c.relname FROM pg_class AS c
-        WHERE c.relnamespace = 'pgops'::regnamespace AND c.relname IN ('round', 'query_usage')
-        ORDER BY c.relname
-    LOOP
-        partition_name := parent || '_' || to_char(p_day, 'YYYYMMDD');
-        CONTINUE WHEN to_regclass(format('pgops.%I', partition_name)) IS NOT NULL;
-        PERFORM pg_advisory_xact_lock(hashtext('pgops.' || parent), to_char(p_day, 'YYYYMMDD')::integer);
-        CONTINUE WHEN to_regclass(format('pgops.%I', partition_name)) IS NOT NULL;
-        -- Attached, not created in place: ATTACH does not lock readers and writers of the other days out.
-        EXECUTE format('CREATE TABLE pgops.%I (LIKE pgops.%I INCLUDING ALL)', partition_name, parent);
-        EXECUTE format('ALTER TABLE pgops.%I ATTACH PARTITION pgops.%I FOR VALUES FROM (%L) TO (%L)',
-                       parent, partition_name, p_day, p_day + 1);
-        made := true;
-    END LOOP;
-    RETURN made;
+    IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('pgops.' || p_parent), to_char(first_day, 'YYYYMMDD')::integer);
+    IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    -- Attached, not created in place: ATTACH does not lock readers and writers of the other days out.
+    EXECUTE format('CREATE TABLE pgops.%I (LIKE pgops.%I INCLUDING ALL)', partition_name, p_parent);
+    EXECUTE format('ALTER TABLE pgops.%I ATTACH PARTITION pgops.%I FOR VALUES FROM (%L) TO (%L)',
+                   p_parent, partition_name, first_day, end_day);
+    RETURN true;
 END
 $$;
 
-REVOKE ALL ON FUNCTION pgops.create_partition(date) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgops.create_partition(text, date) FROM PUBLIC;

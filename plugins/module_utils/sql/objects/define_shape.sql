@@ -1,4 +1,5 @@
 -- object: function pgops.define_shape(integer, bytea, jsonb, jsonb)
+-- requires: shape_retention
 CREATE OR REPLACE FUNCTION pgops.define_shape(
     p_node_id integer, p_fingerprint bytea, p_metrics jsonb, p_series jsonb
 )
@@ -62,6 +63,7 @@ BEGIN
         RAISE EXCEPTION 'a shape names metrics that nobody described, or one series twice'
             USING ERRCODE = 'data_exception';
     END IF;
+    UPDATE pgops.shape AS h SET keep_days = pgops.shape_retention(new_shape_id) WHERE h.shape_id = new_shape_id;
     RETURN new_shape_id;
 END
 $$;

@@ -1,25 +1,28 @@
--- object: function pgops.drop_partition(date)
+-- object: function pgops.drop_partition(text)
 -- requires: expired_partitions
-CREATE OR REPLACE FUNCTION pgops.drop_partition(p_day date)
+CREATE OR REPLACE FUNCTION pgops.drop_partition(p_partition_name text)
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Drops the partitions of one expired day. One day a call, so that the caller commits after each.
+-- Drops an expired partition. One a call, so that the caller commits after each.
 DECLARE
-    parent text;
+    doomed pgops.partitions;
 BEGIN
-    IF p_day NOT IN (SELECT e.expired FROM pgops.expired_partitions() AS e (expired)) THEN
+    SELECT p.* INTO doomed FROM pgops.partitions AS p
+    INNER JOIN pgops.expired_partitions() AS e ON e.partition_name = p.partition_name
+    WHERE p.partition_name = p_partition_name;
+    IF NOT FOUND THEN
         RETURN false;
     END IF;
-    FOREACH parent IN ARRAY ARRAY['round', 'query_usage'] LOOP
-        EXECUTE format('DROP TABLE IF EXISTS pgops.%I', parent || '_' || to_char(p_day, 'YYYYMMDD'));
-    END LOOP;
+    EXECUTE format('DROP TABLE IF EXISTS pgops.%I', doomed.partition_name);
+    UPDATE pgops.round_class AS c SET gone_before = greatest(c.gone_before, doomed.end_day)
+    WHERE doomed.kind = 'round' AND c.keep_days = doomed.keep_days;
     RETURN true;
 END
 $$;
 
-REVOKE ALL ON FUNCTION pgops.drop_partition(date) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgops.drop_partition(date) TO pgops;
+REVOKE ALL ON FUNCTION pgops.drop_partition(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgops.drop_partition(text) TO pgops;

@@ -6,11 +6,13 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Deletes shapes and series that no round within the retention can refer to; returns how many shapes.
+-- Deletes shapes and series that no round and no rollup can refer to any more; returns how many shapes.
 DECLARE
     forgotten integer;
-    keep_from date := current_date - 2
-    - (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days');
+    keep_from constant date := current_date - 32 - greatest(
+        (SELECT max(s.value::integer) FROM pgops.setting AS s WHERE s.name IN ('retention_days', 'rollup_days')),
+        (SELECT max(c.keep_days) FROM pgops.round_class AS c)
+    );
 BEGIN
     DELETE FROM pgops.shape AS s WHERE s.last_used_on < keep_from;
     GET DIAGNOSTICS forgotten = ROW_COUNT;

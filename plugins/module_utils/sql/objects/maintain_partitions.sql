@@ -10,8 +10,13 @@ AS $$
 -- Makes the partitions of today and the days ahead; returns how many were missing.
 BEGIN
     RETURN (
-        SELECT count(*) FILTER (WHERE pgops.create_partition(current_date + ahead))
+        SELECT count(*) FILTER (WHERE pgops.create_partition(parents.parent, current_date + days.ahead))
         FROM generate_series(0, least(greatest(p_days_ahead, 1), 30)) AS days (ahead)
+        CROSS JOIN (
+            SELECT unnest(ARRAY['query_usage', 'rollup'])
+            UNION ALL
+            SELECT 'round_' || c.keep_days FROM pgops.round_class AS c
+        ) AS parents (parent)
     );
 END
 $$;

@@ -1,4 +1,5 @@
 -- object: function pgops.metric_values(text, timestamp with time zone, timestamp with time zone, interval)
+-- requires: hours_gone
 CREATE OR REPLACE FUNCTION pgops.metric_values(
     p_metric text,
     p_from timestamptz DEFAULT now() - interval '1 hour',
@@ -27,7 +28,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 -- What a metric was, as it was collected: over the whole time, or in steps of it. started_at and ended_at are those of
--- the first and the last sample.
+-- the first and the last sample. Where the samples are gone, whole hours take their place; of a counter, what it was
+-- at their ends.
 BEGIN
     IF NOT EXISTS (SELECT FROM pgops.metric AS m WHERE m.metric_name = p_metric) THEN
         RAISE EXCEPTION '% is no metric that was ever collected', p_metric
@@ -38,24 +40,41 @@ BEGIN
         RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY
+    WITH sampled AS (
+        SELECT
+            p.series_id, r.collected_at AS first_at, r.collected_at AS last_at, 1::double precision AS weight,
+            r.sample_values[p.place] AS low, r.sample_values[p.place] AS middle, r.sample_values[p.place] AS high,
+            r.sample_values[p.place] AS newest
+        FROM pgops.metric AS m
+        INNER JOIN pgops.series AS s ON s.metric_id = m.metric_id
+        INNER JOIN pgops.shape_series AS p ON p.series_id = s.series_id
+        INNER JOIN pgops.round AS r ON r.shape_id = p.shape_id
+        WHERE
+            m.metric_name = p_metric
+            AND r.collected_at > p_from
+            AND r.collected_at <= p_to
+            AND r.sample_values[p.place] IS NOT NULL
+        UNION ALL
+        SELECT
+            g.series_id, g.started_at, g.ended_at, CASE g.kind WHEN 'counter' THEN 1 ELSE g.weight END,
+            CASE g.kind WHEN 'counter' THEN g.last ELSE g.minimum END,
+            CASE g.kind WHEN 'counter' THEN g.last ELSE g.average END,
+            CASE g.kind WHEN 'counter' THEN g.last ELSE g.maximum END,
+            g.last
+        FROM pgops.hours_gone(p_metric, p_from, p_to) AS g
+    )
+
     SELECT
         n.cluster, n.node, nullif(s.database_name, ''), nullif(s.schema_name, ''), nullif(s.table_name, ''),
-        nullif(s.index_name, ''), s.other, min(r.collected_at), max(r.collected_at), count(*),
-        min(r.sample_values[p.place]), avg(r.sample_values[p.place]), max(r.sample_values[p.place]),
-        (array_agg(r.sample_values[p.place] ORDER BY r.collected_at DESC))[1]
-    FROM pgops.metric AS m
-    INNER JOIN pgops.series AS s ON s.metric_id = m.metric_id
+        nullif(s.index_name, ''), s.other, min(v.first_at), max(v.last_at), sum(v.weight)::bigint,
+        min(v.low), sum(v.middle * v.weight) / sum(v.weight), max(v.high),
+        (array_agg(v.newest ORDER BY v.last_at DESC))[1]
+    FROM sampled AS v
+    INNER JOIN pgops.series AS s ON s.series_id = v.series_id
     INNER JOIN pgops.node AS n ON n.node_id = s.node_id
-    INNER JOIN pgops.shape_series AS p ON p.series_id = s.series_id
-    INNER JOIN pgops.round AS r ON r.shape_id = p.shape_id
-    WHERE
-        m.metric_name = p_metric
-        AND r.collected_at > p_from
-        AND r.collected_at <= p_to
-        AND r.sample_values[p.place] IS NOT NULL
     GROUP BY
         n.node_id, s.series_id,
-        CASE WHEN p_step IS NOT NULL THEN date_bin(p_step, r.collected_at - interval '1 microsecond', p_from) END
+        CASE WHEN p_step IS NOT NULL THEN date_bin(p_step, v.last_at - interval '1 microsecond', p_from) END
     ORDER BY 1, 2, 3, 4, 5, 6, 7, 8;
 END
 $$;

@@ -30,6 +30,10 @@ BEGIN
             last_seen_at = now()
         WHERE n.node_id = known.node_id;
     END IF;
+    -- This database has one primary: one that failed before does not come by to say that it is none.
+    IF p_is_primary AND EXISTS (SELECT FROM pgops.node AS n WHERE n.is_primary AND n.node_id <> known.node_id) THEN
+        UPDATE pgops.node AS n SET is_primary = false WHERE n.is_primary AND n.node_id <> known.node_id;
+    END IF;
     RETURN known.node_id;
 END
 $$;

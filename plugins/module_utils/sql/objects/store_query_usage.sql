@@ -38,7 +38,7 @@ BEGIN
     SET last_used_on = excluded.last_used_on
     WHERE k.last_used_on < excluded.last_used_on;
 
-    PERFORM pgops.create_partition(p_to::date);
+    PERFORM pgops.create_partition('query_usage', p_to::date);
     INSERT INTO pgops.query_usage
     SELECT
         p_to, new_interval_id, k.statement_id, s.calls, s.exec_ms, s.plan_ms, s.max_exec_ms, s.row_count,

@@ -1,5 +1,5 @@
 -- object: function pgops.store_round(integer, bytea, text, timestamp with time zone, double precision[])
--- requires: create_partition
+-- requires: create_partition, create_round_class
 CREATE OR REPLACE FUNCTION pgops.store_round(
     p_node_id integer, p_fingerprint bytea, p_origin text, p_collected_at timestamptz,
     p_values double precision[]
@@ -15,6 +15,7 @@ AS $$
 DECLARE
     known pgops.shape;
     known_epoch_id integer;
+    hour constant timestamptz := date_trunc('hour', p_collected_at);
 BEGIN
     SELECT s.* INTO known FROM pgops.shape AS s
     WHERE s.node_id = p_node_id AND s.fingerprint = p_fingerprint;
@@ -30,6 +31,10 @@ BEGIN
         RAISE EXCEPTION 'a round of % lies in the future', p_collected_at
             USING ERRCODE = 'data_exception', HINT = 'Set the clock of the host that sent it.';
     END IF;
+    -- What is older than its days are kept would be dropped with the next, and spoil what was made of them.
+    IF p_collected_at < (SELECT c.gone_before FROM pgops.round_class AS c WHERE c.keep_days = known.keep_days) THEN
+        RETURN true;
+    END IF;
     IF known.last_used_on < current_date THEN
         UPDATE pgops.shape AS s SET last_used_on = current_date WHERE s.shape_id = known.shape_id;
     END IF;
@@ -40,10 +45,17 @@ BEGIN
         ON CONFLICT (node_id, origin) DO UPDATE SET origin = excluded.origin
         RETURNING epoch_id INTO known_epoch_id;
     END IF;
-    PERFORM pgops.create_partition(p_collected_at::date);
-    INSERT INTO pgops.round (shape_id, epoch_id, collected_at, sample_values)
-    VALUES (known.shape_id, known_epoch_id, p_collected_at, p_values)
-    ON CONFLICT (shape_id, collected_at) DO NOTHING;
+    -- Of a late round, the hour after its own is rolled up again as well: its first increase began before.
+    INSERT INTO pgops.rollup_due (node_id, started_at)
+    SELECT p_node_id, hour
+    UNION ALL
+    SELECT p_node_id, hour + interval '1 hour' WHERE hour + interval '1 hour' < date_trunc('hour', now())
+    ON CONFLICT DO NOTHING;
+    PERFORM pgops.create_round_class(known.keep_days);
+    PERFORM pgops.create_partition('round_' || known.keep_days, p_collected_at::date);
+    INSERT INTO pgops.round (shape_id, epoch_id, collected_at, keep_days, sample_values)
+    VALUES (known.shape_id, known_epoch_id, p_collected_at, known.keep_days, p_values)
+    ON CONFLICT (shape_id, collected_at, keep_days) DO NOTHING;
     RETURN true;
 END
 $$;

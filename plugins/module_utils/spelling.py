@@ -1,0 +1,21 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Names that somebody has given, and those that there are. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+MOST = 3
+"""So many names are suggested."""
+
+
+def unknown(given: Iterable[str], known: Collection[str]) -> str:
+    """The names that are not known, each with those that are spelled nearly like it; '' where all are known."""
+    return "; ".join(_suggested(name, known) for name in sorted(set(given) - set(known)))
+
+
+def _suggested(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), sorted(known), MOST)
+    return f"{name} (did you mean {' or '.join(near)}?)" if near else name

@@ -1,0 +1,119 @@
+-- collector: freeze_need
+-- scope: database
+-- interval: 900
+-- timeout: 20
+-- role: primary
+-- metric: table_xid_freeze_lag_percent unit=% category=availability direction=above warning=110 critical=125
+--   Age of a table's oldest transaction ID that is not frozen, its TOAST included, by the age at which autovacuum
+--   freezes the table, even where it is switched off (the table's own settings win where they are lower). Well above
+--   100 autovacuum does not keep up, or is held back. Of the 20 worst tables, in steps of ten, and the highest of all
+--   others, with part "remainder".
+-- metric: table_multixact_freeze_lag_percent unit=% category=availability direction=above warning=110
+--   The same for multixacts. The server freezes earlier where their members take much space.
+-- metric: tables_freeze_due category=availability
+--   Tables above 100 in one of both: autovacuum has to freeze them. They keep their database's ages up.
+WITH setting AS MATERIALIZED (
+    SELECT
+        current_setting('autovacuum_freeze_max_age')::float8 AS freeze_at,
+        current_setting('autovacuum_multixact_freeze_max_age')::float8 AS multixact_freeze_at
+),
+
+aged AS MATERIALIZED (
+    SELECT
+        c.oid,
+        c.relname,
+        c.relnamespace,
+        c.relpages,
+        -- None in tables of a kind of storage that needs no freezing.
+        age(nullif(c.relfrozenxid, '0'::xid)) AS xid_age,
+        mxid_age(nullif(c.relminmxid, '0'::xid)) AS multixact_age,
+        age(t.relfrozenxid) AS toast_xid_age,
+        mxid_age(t.relminmxid) AS toast_multixact_age,
+        CASE
+            WHEN c.reloptions IS NOT NULL THEN (
+                SELECT jsonb_object_agg(p.option_name, p.option_value) FROM pg_options_to_table(c.reloptions) AS p
+            )
+        END AS own,
+        CASE
+            WHEN coalesce(t.reloptions, c.reloptions) IS NOT NULL THEN (
+                SELECT jsonb_object_agg(p.option_name, p.option_value)
+                -- What is set for a table counts for its TOAST as well, where nothing is set for that.
+                FROM pg_options_to_table(coalesce(t.reloptions, c.reloptions)) AS p
+            )
+        END AS toast_own
+    FROM pg_class AS c
+    LEFT JOIN pg_class AS t ON c.reltoastrelid = t.oid
+    -- Nobody but its own session can vacuum a temporary table.
+    WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+),
+
+limited AS (
+    SELECT
+        a.*,
+        least((a.own ->> 'autovacuum_freeze_max_age')::float8, s.freeze_at) AS freeze_at,
+        least((a.toast_own ->> 'autovacuum_freeze_max_age')::float8, s.freeze_at) AS toast_freeze_at,
+        least(
+            (a.own ->> 'autovacuum_multixact_freeze_max_age')::float8, s.multixact_freeze_at
+        ) AS multixact_freeze_at,
+        least(
+            (a.toast_own ->> 'autovacuum_multixact_freeze_max_age')::float8, s.multixact_freeze_at
+        ) AS toast_multixact_freeze_at
+    FROM aged AS a
+    CROSS JOIN setting AS s
+),
+
+rated AS MATERIALIZED (
+    SELECT
+        l.oid,
+        l.relname,
+        l.relnamespace,
+        l.relpages,
+        -- A table's own limit may be 0.
+        100 * greatest(
+            l.xid_age / greatest(l.freeze_at, 1), l.toast_xid_age / greatest(l.toast_freeze_at, 1)
+        ) AS xid,
+        100 * greatest(
+            l.multixact_age / greatest(l.multixact_freeze_at, 1),
+            l.toast_multixact_age / greatest(l.toast_multixact_freeze_at, 1)
+        ) AS multixact
+    FROM limited AS l
+),
+
+worst AS MATERIALIZED (
+    SELECT r.*
+    FROM rated AS r
+    ORDER BY floor(greatest(r.xid, r.multixact) / 10) DESC NULLS LAST, r.relpages DESC, r.oid ASC
+    LIMIT 20
+)
+
+SELECT
+    current_database() AS database,
+    n.nspname AS schema,
+    w.relname AS table,
+    NULL AS part,
+    w.xid AS table_xid_freeze_lag_percent,
+    w.multixact AS table_multixact_freeze_lag_percent,
+    NULL::bigint AS tables_freeze_due
+FROM worst AS w
+INNER JOIN pg_namespace AS n ON w.relnamespace = n.oid
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    'remainder' AS part,
+    max(r.xid) AS table_xid_freeze_lag_percent,
+    max(r.multixact) AS table_multixact_freeze_lag_percent,
+    NULL AS tables_freeze_due
+FROM rated AS r
+WHERE r.oid NOT IN (SELECT w.oid FROM worst AS w)
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    NULL AS part,
+    NULL AS table_xid_freeze_lag_percent,
+    NULL AS table_multixact_freeze_lag_percent,
+    count(*) FILTER (WHERE r.xid > 100 OR r.multixact > 100) AS tables_freeze_due
+FROM rated AS r

@@ -1,0 +1,333 @@
+-- collector: index_bloat
+-- scope: database
+-- interval: 3600
+-- timeout: 30
+-- role: primary
+-- rights: all_data
+-- metric: index_bloat_mb unit=MB category=capacity
+--   Space that a B-tree index would not take if it were built anew (REINDEX CONCURRENTLY), estimated from statistics;
+--   of the 20 with most, and of all others together with part "remainder". Of indexes of 1 MB or more, as of the last
+--   VACUUM or ANALYZE. Random inserts leave about a third of an index free: act where it is more, and grows.
+-- metric: index_bloat_percent unit=% category=capacity direction=above warning=60
+--   The same by the size of the index.
+-- metric: bloat_unknown_indexes category=capacity
+--   Indexes of 1 MB or more without an estimate, by reason: method (no B-tree), duplicates (equal keys share an
+--   entry, and their number is not known well enough), partial (with NULLs: how many it holds is not known),
+--   wide_keys (which may be compressed), never_analyzed, not_counted (the server has lost when it analyzed the
+--   table), stale (changed too much since), no_statistics (of a column or expression), beyond (the 500 largest are
+--   looked at). pgstatindex measures them.
+WITH setting AS MATERIALIZED (
+    SELECT
+        current_setting('block_size')::integer AS page,
+        1048576 / current_setting('block_size')::integer AS least
+),
+
+candidate AS MATERIALIZED (
+    SELECT
+        x.oid,
+        x.relname,
+        x.relnamespace,
+        x.relpages,
+        x.reltuples,
+        x.relam,
+        x.reloptions,
+        c.relname AS table_name,
+        greatest(c.reltuples, 1) AS table_rows,
+        i.indrelid,
+        i.indkey,
+        i.indclass,
+        i.indisunique,
+        i.indnatts > i.indnkeyatts AS includes,
+        i.indpred IS NOT NULL AS is_partial,
+        row_number() OVER (ORDER BY x.relpages DESC, x.oid ASC) AS place
+    FROM pg_class AS x
+    CROSS JOIN setting AS s
+    INNER JOIN pg_index AS i ON x.oid = i.indexrelid
+    INNER JOIN pg_class AS c ON i.indrelid = c.oid
+    WHERE
+        x.relkind = 'i'
+        AND x.relpersistence <> 't'
+        AND x.relpages >= s.least
+        -- There is no ANALYZE of TOAST, nor of the statistics themselves.
+        AND c.relkind IN ('r', 'm')
+        AND c.oid <> 'pg_statistic'::regclass
+),
+
+described AS MATERIALIZED (
+    SELECT
+        c.*,
+        h.*,
+        o.fill,
+        coalesce(
+            pg_stat_get_last_analyze_time(c.indrelid), pg_stat_get_last_autoanalyze_time(c.indrelid)
+        ) AS analyzed,
+        -- What PostgreSQL goes by when it gives equal keys one entry.
+        o.may_merge AND h.may_merge AND NOT c.indisunique AND NOT c.includes AS is_merging
+    FROM candidate AS c
+    CROSS JOIN
+        LATERAL (
+            SELECT
+                coalesce(max(p.option_value) FILTER (WHERE p.option_name = 'fillfactor')::integer, 90) AS fill,
+                coalesce(
+                    bool_and(p.option_value::boolean) FILTER (WHERE p.option_name = 'deduplicate_items'), TRUE
+                ) AS may_merge
+            FROM pg_options_to_table(c.reloptions) AS p
+            WHERE p.option_name IN ('fillfactor', 'deduplicate_items')
+        ) AS o
+    CROSS JOIN LATERAL (
+        -- The columns as they follow each other, and the end of the entry.
+        SELECT
+            count(t.starelid) AS known,
+            -- The only type that is stored as another one, name, counts as not known.
+            count(*) FILTER (WHERE t.starelid IS NULL OR a.attlen < -1) AS unknown,
+            bool_and(a.attlen > 0 AND t.stanullfrac = 0) AS fixed,
+            bool_or(t.stanullfrac > 0) AS with_nulls,
+            bool_or(a.attlen = -1 AND t.stawidth > 256) AS is_wide,
+            -- As if columns were NULL independently of each other.
+            1 - exp(sum(ln(greatest(1 - t.stanullfrac, 1e-9)))) AS null_share,
+            -- Different keys of the whole table: at least, and at most.
+            max(d.keys) AS least_keys,
+            CASE WHEN bool_and(d.keys > 0) THEN exp(least(sum(ln(d.keys + 1)), 100)) END AS most_keys,
+            bool_and(
+                EXISTS (
+                    SELECT 1
+                    FROM pg_opclass AS k
+                    INNER JOIN pg_amproc AS f ON k.opcfamily = f.amprocfamily
+                    WHERE
+                        k.oid = c.indclass[a.attnum - 1]
+                        AND f.amproclefttype = k.opcintype
+                        AND f.amprocrighttype = k.opcintype
+                        AND f.amprocnum = 4
+                )
+                AND NOT EXISTS (
+                    SELECT 1 FROM pg_collation AS l
+                    WHERE l.oid = a.attcollation AND NOT l.collisdeterministic
+                )
+            ) AS may_merge,
+            array_agg(1 - t.stanullfrac::float8 ORDER BY a.attnum) || 1.0::float8 AS shares,
+            array_agg(greatest(a.attlen::integer, 0) ORDER BY a.attnum) || 8 AS lengths,
+            array_agg(CASE WHEN a.attlen > 0 THEN a.attlen ELSE t.stawidth END ORDER BY a.attnum) || 0 AS widths,
+            array_agg(
+                CASE
+                    -- Values of up to 126 bytes have a short header, and stand anywhere.
+                    WHEN a.attlen = -1 AND a.attstorage <> 'p' AND t.stawidth <= 127 THEN 1
+                    WHEN a.attalign = 'd' THEN 8
+                    WHEN a.attalign = 'i' THEN 4
+                    WHEN a.attalign = 's' THEN 2
+                    ELSE 1
+                END ORDER BY a.attnum
+            ) || 8 AS aligns
+        FROM pg_attribute AS a
+        -- The statistics of an expression are those of the index.
+        LEFT JOIN pg_statistic AS t
+            ON
+                t.starelid = CASE WHEN c.indkey[a.attnum - 1] = 0 THEN c.oid ELSE c.indrelid END
+                AND t.staattnum = CASE WHEN c.indkey[a.attnum - 1] = 0 THEN a.attnum ELSE c.indkey[a.attnum - 1] END
+                AND NOT t.stainherit
+        CROSS JOIN
+            LATERAL (
+                SELECT CASE WHEN t.stadistinct < 0 THEN -t.stadistinct * c.table_rows ELSE t.stadistinct END AS keys
+            ) AS d
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND c.place <= 500
+    ) AS h
+),
+
+judged AS MATERIALIZED (
+    SELECT
+        d.*,
+        CASE
+            WHEN d.relam <> (
+                SELECT m.oid FROM pg_am AS m
+                WHERE m.amname = 'btree'
+            ) THEN 'method'
+            WHEN d.place > 500 THEN 'beyond'
+            WHEN d.known = 0 AND d.analyzed IS NULL THEN 'never_analyzed'
+            WHEN d.analyzed IS NULL OR NOT current_setting('track_counts')::boolean THEN 'not_counted'
+            -- Twice of what makes autovacuum analyze a table by default.
+            WHEN pg_stat_get_mod_since_analyze(d.indrelid) > 100 + 0.2 * d.table_rows THEN 'stale'
+            WHEN d.unknown > 0 THEN 'no_statistics'
+            WHEN d.is_wide THEN 'wide_keys'
+            WHEN d.is_partial AND d.with_nulls THEN 'partial'
+            -- Even a unique one may hold NULLs many times. Where keys differ nearly always, or are very few, an error
+            -- in their number hardly matters.
+            WHEN d.indisunique AND d.with_nulls THEN 'duplicates'
+            WHEN
+                d.is_merging
+                AND (d.with_nulls OR d.least_keys < 0.9 * d.table_rows)
+                AND coalesce(d.reltuples / d.most_keys < 500, TRUE)
+                THEN 'duplicates'
+        END AS reason
+    FROM described AS d
+),
+
+-- The mean width of an entry's columns, one after the other, up to the next multiple of 8: what precedes a
+-- column ends at a multiple of `grain` plus `phase`, which is exact as long as all have one length;
+-- after others it is anywhere.
+measured AS (
+    SELECT
+        j.oid,
+        w.size
+    FROM judged AS j
+    CROSS JOIN
+        LATERAL (
+            WITH RECURSIVE walk AS (
+                SELECT
+                    0 AS done,
+                    0::float8 AS size,
+                    8 AS grain,
+                    0 AS phase
+                UNION ALL
+                SELECT
+                    e.done,
+                    e.size,
+                    e.grain,
+                    mod(e.phase, e.grain) AS phase
+                FROM walk AS w
+                CROSS JOIN
+                    LATERAL (
+                        SELECT
+                            j.shares[w.done + 1] AS share,
+                            j.lengths[w.done + 1] AS length,
+                            j.widths[w.done + 1] AS width,
+                            j.aligns[w.done + 1] AS align
+                    ) AS n
+                CROSS JOIN
+                    LATERAL (
+                        SELECT
+                            mod(
+                                least(n.align, w.grain) - mod(w.phase, least(n.align, w.grain)),
+                                least(n.align, w.grain)
+                            )
+                                AS certain,
+                            greatest(n.align - w.grain, 0) / 2.0::float8 AS likely
+                    ) AS p
+                CROSS JOIN
+                    LATERAL (
+                        SELECT
+                            CASE WHEN n.length = 0 THEN 1 ELSE greatest(w.grain, n.align) END AS grain,
+                            CASE WHEN n.align > w.grain THEN 0 ELSE w.phase + p.certain END + n.length AS phase
+                    ) AS b
+                CROSS JOIN
+                    LATERAL (
+                        SELECT
+                            w.done + 1 AS done,
+                            w.size + n.share * (p.certain + p.likely + n.width) AS size,
+                            CASE
+                                WHEN n.share = 0 THEN w.grain
+                                WHEN n.share = 1 THEN b.grain
+                                ELSE gcd(gcd(w.grain, b.grain), b.phase - w.phase)
+                            END AS grain,
+                            CASE WHEN n.share = 0 THEN w.phase ELSE b.phase END AS phase
+                    ) AS e
+                WHERE w.done < cardinality(j.aligns)
+            )
+
+            SELECT x.size
+            FROM walk AS x
+            WHERE x.done = cardinality(j.aligns)
+        ) AS w
+    WHERE j.reason IS NULL
+),
+
+estimated AS MATERIALIZED (
+    SELECT
+        j.relname,
+        j.relnamespace,
+        j.table_name,
+        j.oid,
+        j.relpages,
+        s.page,
+        greatest(j.relpages - (1 + l.leaves + CASE WHEN l.leaves > 1 THEN ceil(l.leaves / f.fanout) ELSE 0 END), 0)
+            AS spare
+    FROM judged AS j
+    INNER JOIN measured AS m ON j.oid = m.oid
+    CROSS JOIN setting AS s
+    CROSS JOIN
+        LATERAL (
+            SELECT
+            -- An entry has a header of 8 bytes, or 16 with NULLs, and a pointer of 4. A page has a header of 24
+            -- and an end of 16; a leaf is left at its fillfactor, an inner page at 70 %.
+                8 + 8 * j.null_share + m.size AS entry,
+                s.page - 40 - s.page * (100 - j.fill) / 100 AS leaf,
+                s.page / 10 / 8 * 8 - 4 AS largest,
+                j.is_merging AND j.reltuples / j.most_keys >= 500 AS is_merged
+        ) AS e
+    CROSS JOIN
+        LATERAL (
+            -- An entry of equal keys holds the key, and 6 bytes for each row, up to a tenth of a page.
+            SELECT
+                floor((s.page - 40) * 0.7 / (e.entry + 4)) - 1 AS fanout,
+                CASE WHEN e.is_merged THEN floor((e.largest - e.entry) / 6) ELSE 1 END AS rows_an_entry,
+                4 + CASE WHEN e.is_merged THEN ceil(e.largest / 8.0) * 8 ELSE e.entry END AS bytes
+        ) AS f
+    CROSS JOIN LATERAL (
+        SELECT
+            ceil(
+                j.reltuples / f.rows_an_entry
+                / greatest(
+                    CASE
+                        -- The first key of the next leaf takes little room without its rows.
+                        WHEN e.is_merged THEN ceil(e.leaf / f.bytes)
+                        WHEN j.fixed THEN floor(e.leaf / f.bytes)
+                        -- What is left over at the end is half an entry on average.
+                        ELSE e.leaf / f.bytes - 0.5
+                    END, 1
+                )
+            ) AS leaves
+    ) AS l
+),
+
+worst AS MATERIALIZED (
+    SELECT e.*
+    FROM estimated AS e
+    -- By powers of two: indexes with about the same must not change places each time.
+    ORDER BY floor(ln(1 + e.spare) / ln(2)) DESC, e.oid ASC
+    LIMIT 20
+)
+
+SELECT
+    current_database() AS database,
+    n.nspname AS schema,
+    w.table_name AS table,
+    w.relname AS index,
+    NULL AS part,
+    NULL AS reason,
+    w.spare * w.page / 1048576 AS index_bloat_mb,
+    100 * w.spare / w.relpages AS index_bloat_percent,
+    NULL::bigint AS bloat_unknown_indexes
+FROM worst AS w
+INNER JOIN pg_namespace AS n ON w.relnamespace = n.oid
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    NULL AS index,
+    'remainder' AS part,
+    NULL AS reason,
+    sum(e.spare) * max(e.page) / 1048576 AS index_bloat_mb,
+    100 * sum(e.spare) / sum(e.relpages) AS index_bloat_percent,
+    NULL AS bloat_unknown_indexes
+FROM estimated AS e
+WHERE e.oid NOT IN (SELECT w.oid FROM worst AS w)
+HAVING count(*) > 0
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    NULL AS index,
+    NULL AS part,
+    r.reason,
+    NULL AS index_bloat_mb,
+    NULL AS index_bloat_percent,
+    count(j.reason) AS bloat_unknown_indexes
+FROM
+    unnest(
+        ARRAY[
+            'method', 'duplicates', 'partial', 'wide_keys', 'never_analyzed', 'not_counted', 'stale', 'no_statistics',
+            'beyond'
+        ]
+    ) AS r (reason)
+LEFT JOIN judged AS j ON r.reason = j.reason
+GROUP BY r.reason

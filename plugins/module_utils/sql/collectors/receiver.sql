@@ -1,0 +1,21 @@
+-- collector: receiver
+-- scope: instance
+-- interval: 60
+-- role: standby
+-- metric: receiver_message_age_seconds unit=s category=availability direction=above warning=60 critical=300
+--   Time since this standby heard from the server that it streams from; no value while the link is cut. Labels say
+--   which server that is, and by which slot and application_name it knows this standby.
+SELECT
+    -- Values are not quoted in there: one ends where the next option begins.
+    regexp_replace(
+        coalesce(
+            substring(' ' || r.conninfo FROM ' application_name=(.*)'),
+            substring(r.conninfo FROM ' fallback_application_name=(.*)')
+        ),
+        ' [a-z_]+=.*', ''
+    ) AS application_name,
+    r.slot_name AS slot,
+    concat(r.sender_host, ':', r.sender_port) AS sender,
+    greatest(extract(EPOCH FROM clock_timestamp() - r.last_msg_receipt_time), 0) AS receiver_message_age_seconds
+FROM pg_stat_wal_receiver AS r
+WHERE r.status = 'streaming'

@@ -1,0 +1,22 @@
+-- collector: recovery_conflicts
+-- scope: instance
+-- interval: 60
+-- role: standby
+-- metric: recovery_conflicts unit=count kind=counter category=availability
+--   Queries that recovery cancelled here, by reason. snapshot: rows they still saw were vacuumed, which
+--   hot_standby_feedback prevents; lock: DDL, or the truncation at the end of a VACUUM; both grant them
+--   max_standby_streaming_delay. tablespace: it was dropped; bufferpin, deadlock: with what recovery waits for;
+--   active_logicalslot (16 and newer): the slot it read from is of no use any more.
+WITH kind (reason) AS (
+    VALUES ('tablespace'), ('lock'), ('snapshot'), ('bufferpin'), ('deadlock'), ('active_logicalslot')
+)
+
+SELECT
+    c.datname AS database,
+    k.reason,
+    (to_jsonb(c) ->> concat('confl_', k.reason))::bigint AS recovery_conflicts,
+    pg_stat_get_db_stat_reset_time(c.datid) AS counted_since
+FROM pg_stat_database_conflicts AS c
+INNER JOIN pg_database AS d ON c.datid = d.oid
+CROSS JOIN kind AS k
+WHERE d.datallowconn

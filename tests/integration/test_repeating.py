@@ -1,0 +1,238 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The job that collects again within its minute, and what comes in between."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import artifact
+import pytest
+from deploying import configured, deploy, withdraw
+from servers import Server, until
+
+from pgops import cli, collectors, delivery, latest, repetition, runs
+from pgops.collectors import Collector
+from pgops.configuration import Peer
+from pgops.target import Target
+
+
+def _collector(name: str, interval: int, expression: str = "1") -> Collector:
+    text = f"-- collector: {name}\n-- interval: {interval}\n-- timeout: 60\n-- metric: {name}\n"
+    return collectors.parse(f"{text}SELECT {expression} AS {name}", name)
+
+
+# A role is a flag that every session sees at once.
+FLAGGED = "EXISTS (SELECT FROM pg_roles WHERE rolname = 'flag')"
+QUICK = _collector("quick", 1)
+SLOW = _collector("slow", 60)
+FAILS = _collector("fails", 1, f"1 / CASE WHEN {FLAGGED} THEN 0 ELSE 1 END")
+HANGS = _collector("hangs", 1, f"pg_sleep(CASE WHEN {FLAGGED} THEN 30 ELSE 0 END) IS NULL AS nothing, 1")
+COUNT = "SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{}'"
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    server.value("DROP ROLE IF EXISTS flag")
+    withdraw(server)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is slowed down because this machine is busy: 250 ms of a second are few enough."""
+    monkeypatch.setattr(collectors, "SHARE", 0.25)
+
+
+def repeat(
+    server: Server, state: Path, found: Sequence[Collector], seconds: float, **settings: Any
+) -> dict[str, Any]:
+    """What the job does in so many seconds; ``state`` is the agent's prefix."""
+    configuration, layout = configured(server, state, **settings)
+    memory = functools.partial(runs.remembered, f"{layout.state}/collect", 5)
+    return repetition.collect(configuration, layout, found, memory, seconds)
+
+
+def count(server: Server, metric: str) -> int:
+    return int(str(server.value(COUNT.format(metric), "pgops")))
+
+
+@contextlib.contextmanager
+def meanwhile(*steps: Callable[[], object]) -> Iterator[None]:
+    """Other steps at the same time, in their order; what goes wrong there goes wrong here."""
+    with ThreadPoolExecutor() as threads:
+        beside = threads.submit(lambda: [step() for step in steps])
+        yield
+        beside.result(30)
+
+
+def terminate() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def test_what_is_due_more_often_is_collected_again_in_the_same_session(deployed: Server, tmp_path: Path) -> None:
+    own = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgops collect'"
+    seen: list[object] = []
+    with meanwhile(*watched(deployed, lambda: seen.append(deployed.value(own)))):
+        outcome = repeat(deployed, tmp_path, [QUICK, SLOW], 2.6)
+    assert (outcome["errors"], outcome["passes"], outcome["collectors"]) == ([], 3, 4)
+    assert (outcome["sink"], outcome["spooled"]) == ("local", 0)
+    assert (count(deployed, "quick"), count(deployed, "slow")) == (3, 1)
+    assert outcome["samples"] == deployed.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
+    spread = (
+        "SELECT extract(epoch FROM max(collected_at) - min(collected_at)) FROM pgops.system_metrics "
+        "WHERE metric_name = 'quick'"
+    )
+    assert float(str(deployed.value(spread, "pgops"))) == pytest.approx(2, abs=0.4)
+    assert (len(seen), len(set(seen))) == (2, 1)
+    assert None not in seen
+    kept = latest.load(str(Path(configured(deployed, tmp_path)[1].latest)))
+    assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5}
+
+
+def watched(server: Server, look: Callable[[], object]) -> list[Callable[[], object]]:
+    """Steps that look once after each of two passes."""
+    return [
+        lambda: until(lambda: count(server, "quick") == 1, "collected"),
+        look,
+        lambda: until(lambda: count(server, "quick") == 2, "collected again"),
+        look,
+    ]
+
+
+def test_where_nothing_is_due_more_often_one_pass_is_all(deployed: Server, tmp_path: Path) -> None:
+    began = time.monotonic()
+    outcome = repeat(deployed, tmp_path, [SLOW], 30)
+    assert (outcome["errors"], outcome["passes"]) == ([], 1)
+    assert time.monotonic() - began < 10
+
+
+def test_what_takes_too_much_of_its_interval_is_not_repeated(deployed: Server, tmp_path: Path) -> None:
+    heavy = _collector("heavy", 1, "pg_sleep(0.3) IS NULL AS nothing, 1")
+    outcome = repeat(deployed, tmp_path, [QUICK, heavy], 2.6)
+    # Slowed down to two seconds, of which 300 ms are few enough.
+    assert (count(deployed, "quick"), count(deployed, "heavy")) == (3, 2)
+    assert outcome["errors"] == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_sigterm_ends_it_and_keeps_what_was_measured(deployed: Server, tmp_path: Path, hangs: bool) -> None:
+    def slept() -> object:
+        return deployed.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+
+    steps: list[Callable[[], object]] = [lambda: until(lambda: count(deployed, "quick") == 1, "collected")]
+    if hangs:
+        steps += [lambda: deployed.value("CREATE ROLE flag"), lambda: until(lambda: slept() == 1, "asleep")]
+    began = time.monotonic()
+    with meanwhile(*steps, terminate):
+        outcome = repeat(deployed, tmp_path, [QUICK, HANGS], 60)
+    assert time.monotonic() - began < 10
+    if hangs:
+        assert "ended by SIGTERM" in " ".join(outcome["errors"])
+        # Not delivered any more: what was measured in the second pass waits.
+        assert (outcome["passes"], outcome["spooled"], count(deployed, "quick")) == (2, 1, 1)
+        deployed.value("DROP ROLE flag")
+        time.sleep(1)
+        assert repeat(deployed, tmp_path, [QUICK], 0)["errors"] == []
+        assert count(deployed, "quick") == 3
+    else:
+        assert (outcome["errors"], outcome["passes"], outcome["spooled"]) == ([], 1, 0)
+
+
+def test_a_lost_session_is_no_error_and_a_lost_server_one_of_the_passes_that_miss_it(
+    major: int, new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = new_server(major).start()
+    deploy(server)
+    # A server ends with the thread that has started it, hence one for all of the test.
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        beside = threads.submit(_interrupt, server)
+        outcome = repeat(server, tmp_path, [QUICK, FAILS], 60)
+        beside.result(30)
+        (error,) = outcome["errors"]
+        assert f"port {server.port}" in error
+        missed = outcome["passes"] - count(server, "quick")
+        assert 1 <= missed <= 4
+        # What those passes missed is told with the next collection of all.
+        time.sleep(1)
+        assert repeat(server, tmp_path, [QUICK, FAILS], 0)["errors"] == []
+        newest = (
+            "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = 'collector_errors' "
+            "AND additional_info ->> 'collector' = 'fails' ORDER BY collected_at DESC LIMIT 1"
+        )
+        assert server.value(newest, "pgops") == missed
+
+
+def _interrupt(server: Server) -> None:
+    """End the session after the first pass, and the server after the second; at last the job."""
+    until(lambda: count(server, "quick") == 1, "collected")
+    server.value("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgops collect'")
+    until(lambda: count(server, "quick") == 2, "collected again")
+    server.stop()
+    time.sleep(1.2)
+    server.start()
+    until(lambda: count(server, "quick") == 3, "collected at last")
+    terminate()
+
+
+def test_errors_of_later_passes_are_said_once_and_counted(deployed: Server, tmp_path: Path) -> None:
+    with meanwhile(
+        lambda: until(lambda: count(deployed, "quick") == 1, "collected"), lambda: deployed.value("CREATE ROLE flag")
+    ):
+        outcome = repeat(deployed, tmp_path, [QUICK, FAILS], 2.6)
+    (error,) = outcome["errors"]
+    assert error.startswith("fails in pgops: division by zero")
+    assert error.endswith("(2 times)")
+    assert count(deployed, "quick") == 3
+
+
+def test_a_standby_keeps_one_session_with_its_primary(
+    deployed: Server, tmp_path: Path, keep: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standby = keep(deployed.standby()).start()  # type: ignore[operator]
+    place = {"host": str(deployed.socket_dir), "port": str(deployed.port), "user": "pgops", "database": "pgops"}
+    there = Target(**place, application_name="sink")  # type: ignore[arg-type]
+    monkeypatch.setattr(delivery, "sink_target", lambda _configuration, _layout: there)
+    seen: list[object] = []
+    watching = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sink'"
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sink'"
+    steps = watched(deployed, lambda: seen.append(deployed.value(watching)))
+    with meanwhile(*steps, lambda: deployed.value(ended)):
+        outcome = repeat(standby, tmp_path, [QUICK, SLOW], 2.6, node="db2/main", peers=(Peer("127.0.0.1"),))
+    assert (outcome["errors"], outcome["sink"], outcome["passes"]) == ([], "primary", 3)
+    assert (len(seen), len(set(seen))) == (2, 1)
+    assert None not in seen
+    assert count(deployed, "quick") == 3
+
+
+def test_a_person_collects_between_the_passes_of_the_job(deployed: Server, tmp_path: Path) -> None:
+    configuration, layout = configured(deployed, tmp_path)
+    Path(layout.agent_file).parent.mkdir(parents=True)
+    Path(layout.agent_file).write_text(configuration.text())
+    arguments = ["--prefix", str(tmp_path), "--instance", "main"]
+    program = f"import sys; sys.path.insert(0, {str(artifact.BUILD / 'lib')!r}); from pgops import cli; "
+    command = [sys.executable, "-c", f"{program}sys.exit(cli.main(sys.argv[1:]))", *arguments, "--repeat", "collect"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "JOURNAL_STREAM": "1:1"}) as job:
+        until(lambda: count(deployed, "waiting_sessions") > 0, "collected")
+        before = count(deployed, "waiting_sessions")
+        # Its first pass may not be over yet, which is told by 75.
+        until(lambda: cli.main([*arguments, "collect"]) == 0, "collected by hand")
+        assert cli.main([*arguments, "--repeat", "collect"]) == cli.BUSY
+        assert job.poll() is None
+        job.terminate()
+        said = json.loads(job.communicate(timeout=30)[0])
+    assert (job.returncode, said["ok"], said["passes"]) == (0, True, 1)
+    assert count(deployed, "waiting_sessions") >= before

@@ -1,0 +1,390 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What becomes of samples over days: partitions, rollups, retention, and what all that takes."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import binaries
+import libfaketime
+import pytest
+from deploying import SHIPPED, collect, configured, deploy, withdraw
+from servers import Server, until
+
+from pgops import delivery, retention
+from pgops.errors import InvalidInput
+from pgops.rounds import Sample, Shapes, packed, place
+from pgops.server import Session, connect
+from pgops.target import Target
+
+MINUTES = 60
+DAYS = 7
+START = datetime(2026, 1, 28, tzinfo=timezone.utc)
+"""The days of the simulation span the end of a month."""
+SERIES = 80
+"""Of a gauge, and as many of a counter."""
+RESET = 4 * 24 * 60 + 17
+"""The minute in which the counters begin again."""
+GAUGE, COUNTER = "table_live_tuples", "table_seq_scans"
+BRIEF, LONG = "active_connections", "waiting_locks"
+METRICS = {metric.name: metric for found in SHIPPED for metric in found.metrics}
+
+
+class Clocked:
+    """A server whose clock the test sets."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.file = server.write(server.directory / "clock", "", 0o644)
+        library = next(Path(libfaketime.__file__).parent.rglob("libfaketime.so.1"))
+        preloaded = shutil.copy(library, server.directory / library.name)
+        server.environment = {
+            "LD_PRELOAD": str(preloaded),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            "TZ": "UTC",
+        }
+        self.set(START)
+        server.start()
+
+    def set(self, moment: datetime) -> None:
+        self.file.write_text(f"{moment:@%Y-%m-%d %H:%M:%S}")
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        with connect(self.target()) as session:
+            return session.rows(query)
+
+    def target(self) -> Target:
+        server = self.server
+        return Target(host=str(server.socket_dir), port=str(server.port), user=server.superuser, database="pgops")
+
+
+def gauge(series: int, minute: int) -> float:
+    return round(100 * math.sin(minute / 30 + series), 3)
+
+
+def counter(series: int, minute: int) -> float:
+    """It grows by 7 and up to 4 more a minute, and began again once."""
+    counted = minute - RESET if minute >= RESET else minute
+    return float(7 * counted + series + counted % 5)
+
+
+def growth(series: int, minute: int) -> float:
+    now = counter(series, minute)
+    return now if minute == RESET else now - counter(series, minute - 1)
+
+
+def labelled(metric: str, series: int) -> str:
+    return f'{{"database": "shop", "metric": "{metric}", "schema": "public", "table": "t{series}"}}'
+
+
+def measured(minute: int) -> list[Sample]:
+    since = "b" if minute >= RESET else "a"
+    found = [Sample(labelled(GAUGE, one), gauge(one, minute)) for one in range(SERIES)]
+    found += [Sample(labelled(COUNTER, one), counter(one, minute), since) for one in range(SERIES)]
+    return found
+
+
+def store_hour(session: Session, node: int, hour: int, shapes: Shapes) -> int:
+    """Store what is measured in an hour, each minute at its thirtieth second; how many samples."""
+    kept = {BRIEF: 1, LONG: 5}
+    stored = 0
+    with session.transaction():
+        for minute in range(hour * MINUTES, (hour + 1) * MINUTES):
+            at = (START + timedelta(minutes=minute, seconds=30)).isoformat()
+            found = {place(60, "shop"): measured(minute)}
+            for name, days in kept.items():
+                found[place(60, "shop", days)] = [Sample(labelled(name, 0), float(minute), keep_days=days)]
+            for where, samples in found.items():
+                marker = "start first" if minute < RESET else "start second"
+                for one in packed(where, samples, at, marker, shapes):
+                    delivery.store(session, node, one, METRICS)
+                    stored += one.samples
+    return stored
+
+
+@pytest.fixture(name="clocked")
+def _clocked(new_server: Callable[..., Server]) -> Clocked:
+    """Of one major alone: a week takes its time, and the other tests show that all work alike."""
+    return Clocked(new_server(max(binaries.majors())))
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    yield server
+    withdraw(server)
+
+
+def hourly(rows: list[dict[str, Any]], table: int) -> list[dict[str, Any]]:
+    return [row for row in rows if row["table_name"] == f"t{table}"]
+
+
+def test_seven_days_at_one_minute(clocked: Clocked, tmp_path: Path) -> None:
+    deploy(clocked.server, retention_days=3, metric_retention={BRIEF: 1, LONG: 5})
+    configuration, _layout = configured(clocked.server, tmp_path)
+    shapes: Shapes = {}
+    stored = 0
+    with connect(clocked.target()) as session:
+        node = session.value("SELECT pgops.register_node('shop', 'db1/main', '1', true, '')")
+        for hour in range(DAYS * 24):
+            clocked.set(START + timedelta(hours=hour + 1, minutes=3))
+            stored += store_hour(session, node, hour, shapes)
+            outcome = retention.maintain(configuration)
+            assert outcome["errors"] == []
+            assert outcome["rolled_up"] == 1
+    days_are_there_as_long_as_they_are_kept(clocked)
+    every_hour_is_what_its_samples_were(clocked)
+    no_increase_is_lost_with_the_samples(clocked)
+    what_is_kept_is_small(clocked, stored)
+
+
+def days_are_there_as_long_as_they_are_kept(clocked: Clocked) -> None:
+    today = START.date() + timedelta(days=DAYS)
+    found: dict[Any, list[Any]] = {}
+    for row in clocked.rows("SELECT kind, keep_days, first_day FROM pgops.partitions ORDER BY first_day"):
+        found.setdefault((row["kind"], row["keep_days"]), []).append((row["first_day"] - today).days)
+    ahead = list(range(8))
+    assert found[("round", 0)] == [-3, -2, -1, *ahead]
+    assert found[("round", 1)] == [-1, *ahead]
+    assert found[("round", 5)] == [-5, -4, -3, -2, -1, *ahead]
+    assert found[("query_usage", None)] == [-3, -2, -1, *ahead]
+    months = clocked.rows("SELECT partition_name FROM pgops.partitions WHERE kind = 'rollup' ORDER BY 1")
+    assert [row["partition_name"] for row in months] == ["rollup_202601", "rollup_202602"]
+
+
+WHOLE = f"'{START.isoformat()}', now()"
+
+
+def every_hour_is_what_its_samples_were(clocked: Clocked) -> None:
+    """Read alike from the rollups of days whose samples are gone, and from the samples of the others."""
+    values = clocked.rows(f"SELECT * FROM pgops.metric_values('{GAUGE}', {WHOLE}, '1 hour') ORDER BY started_at")
+    rates = clocked.rows(f"SELECT * FROM pgops.metric_rates('{COUNTER}', {WHOLE}, '1 hour') ORDER BY ended_at")
+    for series in (0, 5, SERIES - 1):
+        for hour, row in enumerate(hourly(values, series)):
+            expected = [gauge(series, minute) for minute in range(hour * MINUTES, (hour + 1) * MINUTES)]
+            assert row["samples"] == MINUTES
+            assert [row["minimum"], row["maximum"], row["last"]] == [min(expected), max(expected), expected[-1]]
+            assert row["average"] == pytest.approx(sum(expected) / MINUTES)
+        assert len(hourly(values, series)) == DAYS * 24
+        for hour, row in enumerate(hourly(rates, series)):
+            minutes = range(max(1, hour * MINUTES), (hour + 1) * MINUTES)
+            assert row["increase"] == pytest.approx(sum(growth(series, minute) for minute in minutes))
+        assert len(hourly(rates, series)) == DAYS * 24
+    kept = "SELECT u.statistic, u.sample_values[1] AS value FROM pgops.rollup AS u WHERE u.shape_id = ({}) AND {}"
+    shape = "SELECT shape_id FROM pgops.shape_series NATURAL JOIN pgops.series NATURAL JOIN pgops.metric "
+    shape += f"WHERE metric_name = '{COUNTER}' AND place = 1 AND table_name = 't0' ORDER BY 1 LIMIT 1"
+    second = f"u.started_at = '{(START + timedelta(hours=1)).isoformat()}'"
+    found = {row["statistic"]: row["value"] for row in clocked.rows(kept.format(shape, second))}
+    grown = [growth(0, minute) / 60 for minute in range(MINUTES, 2 * MINUTES)]
+    assert found == pytest.approx(
+        {
+            "minimum": min(grown),
+            "average": sum(grown) / MINUTES,
+            "maximum": max(grown),
+            "last": counter(0, 2 * MINUTES - 1),
+            "weight": 3600,
+        }
+    )
+
+
+def no_increase_is_lost_with_the_samples(clocked: Clocked) -> None:
+    for series in (0, SERIES - 1):
+        query = f"SELECT increase FROM pgops.metric_rates('{COUNTER}', {WHOLE}) WHERE table_name = 't{series}'"
+        (row,) = clocked.rows(query)
+        assert row["increase"] == pytest.approx(sum(growth(series, one) for one in range(1, DAYS * 24 * MINUTES)))
+
+
+def what_is_kept_is_small(clocked: Clocked, stored: int) -> None:
+    (row,) = clocked.rows(
+        "SELECT sum(size_bytes) FILTER (WHERE kind = 'round') AS samples,"
+        "       sum(size_bytes) FILTER (WHERE kind = 'rollup') AS rollups FROM pgops.partitions"
+    )
+    (there,) = clocked.rows("SELECT count(*) AS samples FROM pgops.system_metrics")
+    print(f"\n{row['samples'] / there['samples']:.1f} bytes a sample, its rollups {row['rollups'] / stored:.2f}")
+    assert row["samples"] / there["samples"] < 14
+    assert row["rollups"] / stored < 2
+
+
+HOUR = timedelta(hours=1)
+
+
+class Past:
+    """Rounds of one node that were measured some hours ago."""
+
+    def __init__(self, server: Server, state: Path) -> None:
+        self.server = server
+        self.configuration, _layout = configured(server, state)
+        self.shapes: Shapes = {}
+        self.now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+        with connect(self.target()) as session:
+            call = "SELECT pgops.register_node('shop', 'db1/main', %s, true, '')"
+            self.node = session.value(call, [session.value(delivery.SYSTEM_IDENTIFIER)])
+
+    def target(self) -> Target:
+        return Target(
+            host=str(self.server.socket_dir), port=str(self.server.port), user=self.server.superuser, database="pgops"
+        )
+
+    def store(self, hours_ago: int, minute: int, value: float, metric: str = GAUGE, keep_days: int = 0) -> None:
+        at = self.now - hours_ago * HOUR + timedelta(minutes=minute)
+        samples = [Sample(labelled(metric, 0), value, keep_days=keep_days)]
+        with connect(self.target()) as session, session.transaction():
+            for one in packed(place(60, "shop", keep_days), samples, at.isoformat(), "start first", self.shapes):
+                delivery.store(session, self.node, one, METRICS)
+
+    def maintain(self) -> dict[str, Any]:
+        outcome = retention.maintain(self.configuration)
+        assert outcome["errors"] == []
+        return outcome
+
+    def rollup(self, hours_ago: int, metric: str = GAUGE) -> dict[str, float]:
+        query = (
+            "SELECT u.statistic, u.sample_values[p.place] AS value FROM pgops.rollup AS u "
+            "JOIN pgops.shape_series AS p USING (shape_id) JOIN pgops.series AS s USING (series_id) "
+            "JOIN pgops.metric AS m USING (metric_id) WHERE m.metric_name = %s AND u.started_at = %s"
+        )
+        with connect(self.target()) as session:
+            rows = session.rows(query, [metric, self.now - hours_ago * HOUR])
+        return {row["statistic"]: row["value"] for row in rows}
+
+
+@pytest.fixture(name="past")
+def _past(deployed: Server, tmp_path: Path) -> Past:
+    return Past(deployed, tmp_path)
+
+
+def test_an_hour_is_rolled_up_once_it_is_over_and_again_for_what_comes_late(past: Past) -> None:
+    past.store(5, 10, 4)
+    past.store(5, 20, 8)
+    past.store(0, 0, 1)
+    assert past.maintain()["rolled_up"] == 2  # the hour itself, and the one after it, which has nothing
+    expected = {"minimum": 4, "average": 6, "maximum": 8, "last": 8, "weight": 2}
+    assert past.rollup(5) == expected
+    assert past.rollup(0) == {}
+    assert past.maintain()["rolled_up"] == 0
+    past.store(5, 15, 9)
+    past.store(5, 15, 9)
+    assert past.maintain()["rolled_up"] == 2
+    assert past.rollup(5) == {**expected, "maximum": 9, "average": 7, "weight": 3}
+    with pytest.raises(Exception, match="none that is over"):
+        past.server.value("SELECT pgops.roll_up(1, date_trunc('hour', now()))", "pgops")
+
+
+def test_a_late_sample_mends_the_rate_of_the_hour_after_it(past: Past) -> None:
+    for hours_ago, minute, value in ((6, 30, 100), (4, 30, 820)):
+        past.store(hours_ago, minute, value, COUNTER)
+    past.maintain()
+    assert past.rollup(4, COUNTER)["weight"] == 2 * 3600
+    past.store(5, 30, 820, COUNTER)
+    past.maintain()
+    assert past.rollup(5, COUNTER) == {"minimum": 0.2, "average": 0.2, "maximum": 0.2, "last": 820, "weight": 3600}
+    assert past.rollup(4, COUNTER) == {"minimum": 0, "average": 0, "maximum": 0, "last": 820, "weight": 3600}
+
+
+def test_what_is_stored_while_its_hour_is_rolled_up_is_rolled_up_again(past: Past) -> None:
+    past.store(5, 10, 4)
+    with connect(past.target()) as session:
+        hour = past.now - 5 * HOUR
+        with session.transaction():
+            session.value("SELECT pgops.roll_up(%s, %s)", [past.node, hour])
+            storing = threading.Thread(target=past.store, args=(5, 20, 8))
+            storing.start()
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"
+            until(lambda: past.server.value(waits) == 1, "waiting")
+        storing.join()
+    past.maintain()
+    assert past.rollup(5)["weight"] == 2
+
+
+def test_what_is_left_of_an_hour_does_not_replace_what_was_made_of_all_of_it(past: Past) -> None:
+    past.store(100, 10, 4)
+    past.maintain()
+    deploy(past.server, retention_days=2)
+    assert len(past.maintain()["dropped"]) >= 1
+    before = past.rollup(100)
+    assert before["weight"] == 1
+    past.store(100, 20, 8)
+    past.maintain()
+    assert past.rollup(100) == before
+    count = f"SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{GAUGE}'"
+    assert past.server.value(count, "pgops") == 0
+    query = f"SELECT last FROM pgops.metric_values('{GAUGE}', now() - interval '10 days')"
+    assert past.server.value(query, "pgops") == 4
+
+
+def test_the_retention_of_a_metric_holds_for_what_is_collected_from_then_on(past: Past, tmp_path: Path) -> None:
+    count = f"SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{BRIEF}'"
+    past.store(60, 0, 1, BRIEF)
+    for other in (50, 0):
+        past.store(other, 0, 1)
+    outcome = deploy(past.server, metric_retention={BRIEF: 1})
+    assert outcome["changes"] == [f"create retention {BRIEF}"]
+    assert deploy(past.server, metric_retention={BRIEF: 1})["changes"] == []
+    assert past.maintain()["dropped"] == []  # what was there is kept as it was to be
+    past.shapes.clear()
+    past.store(50, 0, 1, BRIEF, keep_days=1)
+    past.store(0, 0, 1, BRIEF, keep_days=1)
+    (dropped,) = past.maintain()["dropped"]
+    assert dropped.startswith("round_1_")
+    assert past.server.value(count, "pgops") == 2
+    deploy(past.server, metric_retention={})
+    past.store(50, 0, 1, BRIEF)
+    assert past.maintain()["dropped"] == []
+    assert past.server.value(count, "pgops") == 3
+    assert collect(past.server, tmp_path, retention={BRIEF: 1})["errors"] == []
+
+
+def test_a_metric_that_a_shape_shares_with_others_is_kept_as_long_as_the_longest(past: Past) -> None:
+    deploy(past.server, metric_retention={BRIEF: 1, LONG: 90})
+    keep = "SELECT keep_days FROM pgops.shape ORDER BY shape_id DESC LIMIT 1"
+    for names, days in (([BRIEF], 1), ([BRIEF, GAUGE], 0), ([GAUGE, LONG], 90), ([BRIEF, LONG], 90), ([GAUGE], 0)):
+        samples = [Sample(labelled(name, 0), 1.0) for name in names]
+        with connect(past.target()) as session:
+            (one,) = packed(place(60), samples, past.now.isoformat(), "start first", {})
+            delivery.store(session, past.node, one, METRICS)
+        assert past.server.value(keep, "pgops") == days
+
+
+@pytest.mark.parametrize("days", [0, -1, "a week", True, None, 1.5, 5000])
+def test_a_retention_is_some_days(server: Server, days: object) -> None:
+    with pytest.raises(InvalidInput, match="retention of active_connections must be whole days, 1 to 3660"):
+        deploy(server, metric_retention={BRIEF: days})
+
+
+def test_a_retention_of_an_unknown_metric_is_refused(server: Server) -> None:
+    with pytest.raises(InvalidInput, match="metrics that do not exist: nothing"):
+        deploy(server, metric_retention={"nothing": 1})
+
+
+def test_where_there_is_no_room_samples_go_before_hours(past: Past) -> None:
+    insert = (
+        "INSERT INTO pgops.round SELECT s, 1, current_date - {0} + interval '1 second' * s, 0, "
+        "array_fill(random(), ARRAY[200]) FROM generate_series(1, 1000) AS s"
+    )
+    past.store(24 * 70, 0, 1)
+    past.maintain()
+    for day in (3, 2):
+        past.server.value(f"SELECT pgops.create_partition('round_0', current_date - {day})", "pgops")
+        past.server.value(insert.format(day), "pgops")
+    filled = (
+        "INSERT INTO pgops.rollup SELECT s, started_at, 'last', array_fill(random(), ARRAY[200]) "
+        "FROM pgops.rollup, generate_series(1000, 2000) AS s WHERE statistic = 'last'"
+    )
+    past.server.value(filled, "pgops")
+    deploy(past.server, max_size_mb=3)
+    (error,) = retention.maintain(past.configuration)["errors"]
+    assert "dropped early" in error
+    kinds = "SELECT string_agg(kind, ' ') FROM pgops.partitions WHERE first_day < current_date - 40 OR {}"
+    assert past.server.value(kinds.format("(first_day < current_date AND kind = 'round')"), "pgops") == "rollup"
+    deploy(past.server, max_size_mb=1)
+    retention.maintain(past.configuration)
+    assert past.server.value(kinds.format("false"), "pgops") is None
