@@ -36,11 +36,33 @@ DEFAULTS: dict[str, Any] = {
     "rollup_days": 400,
     "metric_retention": {},
     "max_size_mb": 10240,
+    "query_texts": True,
+    "slow_query_ms": 1000.0,
     "thresholds": {},
     "collectors": [],
     "rehearse": False,
     "remote": False,
     "sources": SOURCES,
+}
+AGENT: dict[str, Any] = {
+    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
+    "host": "",
+    "state": "present",
+    "instance": "main",
+    "cluster": "shop",
+    "node": "db1/main",
+    "port": 5432,
+    "database": "pgops",
+    "peers": [],
+    "ssl_mode": "require",
+    "collectors": [],
+    "collector_settings": {},
+    "keeper": "postgres",
+    "validate": False,
+    "metric_retention": {},
+    "query_texts": True,
+    "slow_query_ms": 1000.0,
+    "user": "nobody",
 }
 
 
@@ -81,5 +103,6 @@ def collect(
 def inspect(server: Server, state: Path, found: Sequence[Collector] = (), **settings: Any) -> dict[str, Any]:
     """What the job of the server's own user does."""
     configuration, layout = configured(server, state, superuser=server.superuser, **settings)
-    Path(layout.keeping).mkdir(exist_ok=True)
+    for folder in (layout.keeping, layout.inspection):
+        Path(folder).mkdir(exist_ok=True)
     return collection.inspect(configuration, layout, found or SHIPPED, Runs())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import collectors, commands, credentials, files, target, versions
+from . import collectors, commands, credentials, disks, files, target, versions
 from .configuration import Configuration, Peer, parse
 from .errors import Conflict, DriverMissing, HostFailed, InvalidInput, LoginRefused
 from .files import Directory, Entry, File, Found, Link
@@ -94,14 +94,19 @@ def linked(layout: Layout) -> str:
 
     Raises HostFailed.
     """
-    present = files.read(layout.agent_file)
-    try:
-        folder = parse(present.content.decode(), layout.agent_file).textfile_directory if present else ""
-    except (InvalidInput, ValueError):
-        return ""
-    path = layout.textfile(folder) if folder else ""
+    present = _configured(layout)
+    path = layout.textfile(present.textfile_directory) if present and present.textfile_directory else ""
     link = files.read(path) if path else None
     return path if link and link.to == layout.exported else ""
+
+
+def _configured(layout: Layout) -> Configuration | None:
+    """The installed configuration; None where there is none that can be understood."""
+    present = files.read(layout.agent_file)
+    try:
+        return parse(present.content.decode(), layout.agent_file) if present else None
+    except (InvalidInput, ValueError):
+        return None
 
 
 def listed(folder: str) -> list[str]:
@@ -170,6 +175,7 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
     if desired.keeper:
         keeper = desired.keeper if root else None
         entries.append(Directory(layout.keeping, 0o750, keeper, primary_group(desired.keeper) if root else None))
+        entries.append(Directory(layout.inspection, 0o750, keeper, group))
     if layout.prefix != "/":
         entries.append(Directory(os.path.dirname(layout.command), 0o755, root, root))
     entries += [
@@ -385,6 +391,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             superuser=params["superuser"],
             retention=collectors.checked_retention(params["metric_retention"]),
             query_texts=params["query_texts"],
+            slow_query_ms=_milliseconds(params["slow_query_ms"]),
             textfile_directory=_absolute(params["textfile_directory"] or ""),
             host=params["host"],
             passfile=Layout(params["instance"], params["prefix"]).passfile if params["host"] else "",
@@ -416,6 +423,12 @@ def _absolute(folder: str) -> str:
     return os.path.normpath(folder) if folder else ""
 
 
+def _milliseconds(threshold: float) -> float:
+    if not abs(threshold) <= 1e12:  # no number, too
+        raise InvalidInput(f"slow_query_ms {threshold} is no number of milliseconds.")
+    return threshold
+
+
 def _interpreter(path: str) -> str:
     if not os.path.isabs(path) or any(character.isspace() for character in path):
         raise InvalidInput(f"The agent's Python {path!r} must be an absolute path without spaces.")
@@ -430,13 +443,25 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             _refuse_to_forget(layout)
         gone = _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode)
         return gone.result()
-    wish = desired(params)
+    wish = _placed(layout, desired(params))
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
     warnings = _validated(layout, wish) if params["validate"] else ()
     made = _settle(layout, lambda: _planned(layout, wish), apply, check_mode)
     return {**changes(made, warnings=warnings).result(), "version": wish.program.version}
+
+
+def _placed(layout: Layout, wish: Desired) -> Desired:
+    """With where the server's directories really are, if they are on this host; where it is down, as they were."""
+    settings = wish.configuration
+    if settings.host:
+        return wish
+    found = disks.real_paths(target.Target(settings.socket_directory, str(settings.port)))
+    if found is None:
+        present = _configured(layout)
+        found = dict(present.real_paths) if present else {}
+    return replace(wish, configuration=replace(settings, real_paths=found))
 
 
 def _validated(layout: Layout, wish: Desired) -> tuple[str, ...]:

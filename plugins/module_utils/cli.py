@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import logging.handlers
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ from . import (
     runs,
     usage,
 )
-from .errors import Busy, InvalidInput, PgOpsError
+from .errors import Busy, HostFailed, InvalidInput, PgOpsError
 from .files import File, apply, exclusive, failure
 from .layout import Layout
 from .sources import gather
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     outcome, code = attempt(options)
     if options.job == "export" and options.output is None:
         # What it prints is for Prometheus.
-        sys.stderr.write(f"{outcome['error']}\n" if code else "")
+        sys.stderr.writelines(f"{said}\n" for said in ([outcome["error"]] if code else outcome["warnings"]))
         return code
     outcome["duration_ms"] = round((time.time() - started) * 1000)
     log(options, {"job": options.job, **outcome})
@@ -94,7 +93,7 @@ def collect(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     if not options.repeat:
         return _collected(layout, path, collection.collect)
     settings = configuration.load(layout)
-    memory = functools.partial(runs.remembered, path, PATIENCE)
+    memory = runs.Memory(path, PATIENCE)
     with exclusive(f"{path}.repeat.lock", seconds=0):
         return repetition.collect(settings, layout, installed(layout), memory)
 
@@ -108,7 +107,7 @@ def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
 
 def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     settings = configuration.load(layout)
-    with runs.remembered(path) as remembered:
+    with runs.Memory(path).held() as remembered:
         return run(settings, layout, installed(layout), remembered)
 
 
@@ -142,16 +141,28 @@ def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     if path is not None and not os.path.isabs(path):
         raise InvalidInput(f"--output {path} is no absolute path.")
     settings = configuration.load(layout)
-    now = time.time()
-    present = [run for run in latest.load(layout.latest) if run.present(now)]
-    known = collectors.metrics(installed(layout)).values()
+    found, now = installed(layout), time.time()
+    inspected, warnings = _inspected(layout, found)
+    own = latest.present([layout.latest, layout.latest_repeated], now)
+    present = [*own, *(run for run in inspected if run.present(now))]
+    known = collectors.metrics(found).values()
     text = exposition.exposition(known, present, settings.cluster, settings.node).encode()
     if path is not None:
         apply([File(path, text, 0o644)])
     else:
         sys.stdout.buffer.write(text)
         sys.stdout.flush()
-    return {"samples": sum(len(run.samples) for run in present)}
+    return {"samples": sum(len(run.samples) for run in present), "warnings": warnings}
+
+
+def _inspected(layout: Layout, found: Sequence[collectors.Collector]) -> tuple[list[latest.Run], list[str]]:
+    """What the server's user has measured, and what is in the way; all else is exported all the same."""
+    given = [collectors.INSPECTION, *(one for one in found if one.rights == "all_data")]
+    metrics = {one.name: [metric.name for metric in one.metrics] for one in given}
+    try:
+        return latest.received(layout.inspected, metrics), []
+    except HostFailed as error:
+        return [], [str(error)]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import database, delivery, latest
-from .collectors import OWN, Collector, adjusted, due, metrics, slowed, wrapped
+from . import database, delivery, disks, latest
+from .collectors import INSPECTION, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
 from .layout import Layout
@@ -86,6 +86,7 @@ class Tally:
     started: float
     origin: str
     runs: Runs
+    host: disks.Host
     retention: Mapping[str, int] = field(default_factory=dict)
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
     newest: list[latest.Run] = field(default_factory=list)
@@ -148,7 +149,7 @@ def inspector_target(configuration: Configuration) -> Target:
 
 @dataclass(frozen=True)
 class Visit:
-    """What a collection has at hand: ``found`` are all collectors, of which it runs those of its ``rights``; ``sink``
+    """What a collection has at hand: ``found`` are all collectors, of which it runs those of its rights; ``sink``
     opens the way to the sink of what comes from the source, delivery.sink() unless it is to stay open for the next
     collection, too."""
 
@@ -156,14 +157,27 @@ class Visit:
     layout: Layout
     found: Sequence[Collector]
     source: Session
-    rights: str = "monitor"
+    inspects: bool = False
     sink: Callable[[Configuration, Layout, Session], contextlib.AbstractContextManager[Session]] = delivery.sink
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """Those that there are: whoever comes over the network sees nothing of the server's host."""
+        if self.inspects:
+            return ("all_data",)
+        return ("monitor",) if self.configuration.host else ("monitor", "host")
 
     @property
     def spool(self) -> Spool:
         """Where rounds wait that cannot be delivered."""
-        folder = self.layout.state if self.rights == "monitor" else self.layout.keeping
+        folder = self.layout.keeping if self.inspects else self.layout.state
         return Spool(f"{folder}/spool.jsonl", self.configuration.spool_bytes)
+
+    def tally(self, runs: Runs) -> Tally:
+        """Where what happens now is noted."""
+        known = self.configuration
+        host = disks.Host(f"{self.layout.state}/disks.lock", known.repository, known.real_paths)
+        return Tally(time.time(), self.source.value(ORIGIN), runs, host, known.retention)
 
     def collectors(self) -> list[Collector]:
         """Those that are for this server, at the intervals of the configuration.
@@ -173,7 +187,7 @@ class Visit:
         return [
             one
             for one in adjusted(self.found, self.configuration.collectors)
-            if one.rights == self.rights and one.applies(self.source.major, self.source.in_recovery)
+            if one.rights in self.rights and one.applies(self.source.major, self.source.in_recovery)
         ]
 
 
@@ -186,7 +200,7 @@ def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collec
         database.refuse_foreign(source)
         if source.in_recovery:
             return {"skipped": "standby: its primary is inspected", "errors": []}
-        visit = Visit(configuration, layout, found, source, "all_data")
+        visit = Visit(configuration, layout, found, source, inspects=True)
         return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
 
 
@@ -205,40 +219,42 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     """Run all that is due, and deliver it with what it cost, and what waits from before; the result of collect()."""
     waiting = visit.spool
     waiting.prepare()
-    tally = Tally(time.time(), visit.source.value(ORIGIN), runs, visit.configuration.retention)
+    tally = visit.tally(runs)
     own = visit.collectors()
     paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
     chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
-    lost = waiting.dropped() if visit.rights == "monitor" else None
+    lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
-    tally.add(OWN, "", time.time(), own_rows(runs.reported(), later, lost))
-    return {**_concluded(visit, tally, budget, _waiting(waiting, tally)), "collectors": len(chosen), "slowed": later}
+    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
+    # The agent reads what the server's user has found, in a directory that is closed to others.
+    _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
+    result = _delivered(visit, tally, budget, _waiting(waiting, tally))
+    return {**result, "collectors": len(chosen), "slowed": later}
 
 
 def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
     """Run some collectors once more, and deliver what they measure; what they cost is reported with the next
     everything(). The same result, without what is slowed down."""
-    tally = Tally(time.time(), visit.source.value(ORIGIN), runs, visit.configuration.retention)
+    tally = visit.tally(runs)
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
-    return {**_concluded(visit, tally, budget, []), "collectors": len(chosen)}
+    _remember(tally, visit.layout.latest_repeated)
+    return {**_delivered(visit, tally, budget, []), "collectors": len(chosen)}
 
 
-def _concluded(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
-    """Keep and deliver what was measured, and what waits; what came of it."""
-    if visit.rights == "monitor":
-        _remember(visit.layout, tally)
+def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
+    """Deliver what was measured, and what waits; what came of it."""
     new = tally.rounds()
     result = deliver(visit, tally, new, older, budget)
     return {**result, "samples": sum(one.samples for one in new), "errors": tally.errors}
 
 
-def _remember(layout: Layout, tally: Tally) -> None:
+def _remember(tally: Tally, path: str, mode: int = 0o640) -> None:
     """Keep the newest values for whoever exports them; a full disk costs no more than that."""
     try:
-        latest.remember(layout.latest, tally.newest, tally.started)
+        latest.remember(path, tally.newest, tally.started, mode)
     except (PgOpsError, OSError) as error:
         tally.errors.append(f"the newest values cannot be kept for an export: {error}")
 
@@ -343,6 +359,10 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
+        if collector.rights == "host":
+            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, budget.left()))
+            for message in wrong:
+                tally.fail([collector], message)
         where = session.database if collector.scope == "database" else ""
         tally.add(collector, where, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:

@@ -30,8 +30,9 @@ from typing import Any
 from . import spelling, thresholds
 from .errors import InvalidInput
 
-RIGHTS = ("monitor", "all_data")
-"""Of whoever runs a collector: those of pg_monitor, or those of pg_read_all_data."""
+RIGHTS = ("monitor", "host", "all_data")
+"""Of whoever runs a collector: those of pg_monitor; the same, and those of the agent on its host, which looks at the
+disks whose paths the rows name; or those of pg_read_all_data."""
 CATEGORIES = ("performance", "capacity", "availability", "security")
 KINDS = ("gauge", "counter")
 LABELS = ("database", "schema", "table", "index")
@@ -104,13 +105,15 @@ OWN = Collector(
         Metric(
             "collector_errors",
             category="availability",
-            help="Databases where a collector failed, of all its runs within a minute.",
+            help="Databases or disks where a collector failed, of all its runs within a minute.",
         ),
         Metric("collector_interval_seconds", "s", help="Interval of a collector that is slowed down."),
         Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
     ),
 )
 """What a collection says of itself."""
+INSPECTION = replace(OWN, name="inspect", interval=600)
+"""What an inspection does, which comes to pass more rarely."""
 
 
 def parse(text: str, source: str) -> Collector:
@@ -237,9 +240,12 @@ def slowed(collector: Collector, seconds: Sequence[float]) -> Collector:
     """The collector with an interval that what it takes is a small SHARE of: its own, doubled as often as needed.
 
     ``seconds`` are what its last runs took, over all databases; the quickest counts, since the others may have been
-    held up by something else.
+    held up by something else. One that looks at disks keeps its own: what takes long
+    there is no work of the server's.
     """
     interval = collector.interval
+    if collector.rights == "host":
+        return collector
     longest = max(LONGEST_INTERVAL, interval)
     while seconds and min(seconds) > SHARE * interval and interval * 2 <= longest:
         interval *= 2
@@ -259,7 +265,7 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
         raise InvalidInput(f"Your own collectors {', '.join(greedy)} ask for more rights than pg_monitor's.", hint)
     both = [*shipped, *extra]
     named = [OWN, *both]
-    names = [found.name for found in named]
+    names = [INSPECTION.name, *(found.name for found in named)]
     _refuse("collector", {name for name in names if names.count(name) > 1})
     _refuse(
         "metric", {metric.name for place, found in enumerate(named) for metric in _clashing(found, named[:place])}

@@ -33,8 +33,10 @@ class Configuration:
     ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
     ``retention`` maps a metric's name to the days that its samples are kept, where these are not the usual ones.
-    ``query_texts`` says whether the texts of statements are stored.
-    ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to.
+    ``query_texts`` says whether the texts of statements are stored; ``slow_query_ms`` is how many milliseconds an
+    execution takes that is noted one by one, negative: none is.
+    ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to. ``real_paths`` are
+    the server's directories without links, by its own names for them: the agent may not be able to look.
     ``host`` is where a remote instance is reached over TCP with the password in ``passfile``; both are '' for one of
     this host, which is reached by its socket.
     """
@@ -56,7 +58,9 @@ class Configuration:
     repository: str = ""
     superuser: str = ""
     query_texts: bool = True
+    slow_query_ms: float = 1000.0
     textfile_directory: str = ""
+    real_paths: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     passfile: str = ""
 

@@ -20,6 +20,8 @@ DEBIAN = "/etc/postgresql"
 DEFAULT_PORT = 5432
 ASSIGNMENT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*(?:=|\s)\s*('(?:[^']|'')*'|[^\s#']+)")
 SOCKET = re.compile(r"\.s\.PGSQL\.(\d{1,5})\Z")
+DATA_DIRECTORY = 1
+"""The line of a lock file that names it, counted from 0; PostgreSQL, src/include/utils/pidfile.h."""
 DEEPEST_INCLUDE = 10
 """As in PostgreSQL (guc-file.l): deeper nesting is an error there, too."""
 

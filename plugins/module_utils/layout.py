@@ -99,6 +99,11 @@ class Layout:
         return os.path.join(self.state, "latest.json")
 
     @property
+    def latest_repeated(self) -> str:
+        """The same of what was collected again within the minute: a small file, since it is often written."""
+        return os.path.join(self.state, "latest.repeated.json")
+
+    @property
     def export(self) -> str:
         """The agent's directory of what others may read."""
         return os.path.join(self.data, "export")
@@ -116,6 +121,16 @@ class Layout:
     def keeping(self) -> str:
         """The directory of the jobs that run as the server's user: locks, logs, what they remember."""
         return os.path.join(self.data, "keeping")
+
+    @property
+    def inspection(self) -> str:
+        """The directory of what the server's user measures, which the agent may read and not write."""
+        return os.path.join(self.data, "inspection")
+
+    @property
+    def inspected(self) -> str:
+        """The newest value of each series that the server's user measures."""
+        return os.path.join(self.inspection, "latest.json")
 
     @property
     def before(self) -> str:

@@ -37,6 +37,12 @@ ORDERS: tuple[tuple[str, ...], ...] = (
     ("plan_ms",),
 )
 
+OF_ONE = (
+    *("row_count", "shared_blks_hit", "shared_blks_read", "shared_blks_written"),
+    *("temp_blks_read", "temp_blks_written"),
+)
+"""What is told of a single execution, besides its times."""
+
 INCOMPLETE = 99.9
 """The most coverage, in %, of an interval in which something is known to be missing."""
 
@@ -109,6 +115,27 @@ class Usage:
         database, user = names
         place = {"queryid": self.key[2] if self.key else 0, "database_name": database, "user_name": user}
         return {**place, "toplevel": self.toplevel, "max_exec_ms": self.max_ms, **counted}
+
+
+def execution(usage: Usage, threshold_ms: float) -> dict[str, Any] | None:
+    """The longest execution that is known of a statement in an interval, where it took ``threshold_ms`` or more.
+
+    Where it was the only one, all is known of it; else its time, if it was the longest since the server began to
+    count (``exact``), or that one at least took as long as they did on average.
+    """
+    calls, total = usage.amount(("calls",)), usage.amount(("exec_ms",))
+    if usage.key is None or not calls:
+        return None
+    exact = calls == 1 or usage.max_ms is not None
+    took = total if calls == 1 else total / calls if usage.max_ms is None else usage.max_ms
+    if took < threshold_ms:
+        return None
+    found = {"calls": calls, "took_ms": took, "exact": exact}
+    if calls > 1:
+        return found
+    counted = dict(zip(SUMS, usage.sums))
+    # It is 0 where the server does not measure it.
+    return {**found, "plan_ms": counted["plan_ms"] or None, **{name: counted[name] for name in OF_ONE}}
 
 
 @dataclass(frozen=True)

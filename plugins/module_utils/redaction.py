@@ -4,6 +4,8 @@
 
 pg_stat_statements replaces the constants of queries, and those of utility statements not at all, or only of some.
 What mentions a secret anywhere loses all its literals, numbers and comments: rather too many than one too few.
+
+The function pgops.redacted (sql/objects/redacted.sql) has the same rules, for what never leaves the server.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ SECRETIVE = re.compile(
     r"passw|passphrase|pwd|secret|token|credential|private|bearer|authorization|api.?key|access.?key|auth.?key"
     r"|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\bserver\b|\bprogram\b|://[^/\s]*@"
     r"|\b(role|user|group)\b[^;]*\bencrypted\b|u&[\"']",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII | re.DOTALL,
 )
 """Words of statements that may hold secrets, wherever they are. Comments may stand between the words of a statement,
 so that only single words are looked for, or two where the text without comments has them; escapes of Unicode can
 spell any word."""
 
-KEYED = re.compile(r"\b(set|set_config|reset)\b[^;]*key", re.IGNORECASE)
+KEYED = re.compile(r"\b(set|set_config|reset)\b[^;]*key", re.IGNORECASE | re.ASCII)
 
 QUERIES = {"select", "insert", "update", "delete", "merge", "with", "values", "table"}
 """The first words of statements in which SET assigns to columns: no value of theirs is a bare word."""
@@ -35,14 +37,19 @@ TOKEN = re.compile(
     | (?P<literal> [eE]'(?: [^'\\] | '' | \\(?: . | \Z ) )*(?: ' | \Z ) )
     | (?P<plain> (?: [uU]& | [bBxXnN] )?'(?: [^'] | '' )*(?: ' | \Z ) )
     | (?P<name> (?: [uU]& )?"(?: [^"] | "" )*(?: " | \Z ) )
-    | (?P<dollar> \$(?P<tag> (?: [^\W\d] \w* )? )\$ .*? (?: \$(?P=tag)\$ | \Z ) )
+    | (?P<dollar>
+        \$(?P<tag> (?: (?: [^\W\d] | [^\x00-\x7f] ) (?: \w | [^\x00-\x7f] )* )? )\$
+        .*? (?: \$(?P=tag)\$ | \Z )
+      )
     | (?P<parameter> \$\d+ )
-    | (?P<word> [^\W\d] [\w$]* )
-    | (?P<number> \.?\d[\w.]* )
+    | (?P<word> (?: [^\W\d] | [^\x00-\x7f] ) (?: [\w$] | [^\x00-\x7f] )* )
+    | (?P<number> \.?\d (?: [\w.] | [^\x00-\x7f] )* )
     | (?P<other> . )
     """,
-    re.DOTALL | re.VERBOSE,
+    re.DOTALL | re.VERBOSE | re.ASCII,
 )
+"""As the server's lexer sees them: to it, all that is not ASCII is a letter."""
+
 BLOCK_EDGE = re.compile(r"/\*|\*/")
 
 

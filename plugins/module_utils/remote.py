@@ -14,7 +14,7 @@ from .errors import InvalidInput, LoginRefused, PermissionMissing
 from .roles import AGENT, OWNER
 from .server import Session, connect
 
-LEFT_OUT = "remote: access rules, server settings, archiving and the job inspect need the instance's own host"
+LEFT_OUT = "remote: access rules, server settings, archiving, disks and the job inspect need the instance's own host"
 WITHOUT_SUPERUSER = (
     "; lc_messages of the agent's role, and before PostgreSQL 15 rights on the schema public, a superuser"
 )

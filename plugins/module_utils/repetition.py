@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,17 +22,16 @@ from .collectors import Collector, due, slowed
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
 from .layout import Layout
-from .runs import Runs
+from .runs import Memory, Runs
 from .server import Session, connect
 
 MINUTE = 60
 """Seconds between two runs of the job: what has a shorter interval is repeated."""
 STAY = 56.0
-"""Seconds from its start in which a run may begin to collect: the next one comes after a minute, or a second less,
-since systemd places a timer within its AccuracySec."""
-
-Memory = Callable[[], "contextlib.AbstractContextManager[Runs]"]
-"""Locks out other collections, and keeps what is to be remembered for the next one."""
+"""Seconds from its start in which a pass may begin: the next run comes after a minute, or a second less, since
+systemd places a timer within its AccuracySec."""
+GRACE = 1.0
+"""Seconds that the last pass has at the least."""
 
 
 @dataclass
@@ -83,6 +82,7 @@ class Sessions:
     def close(self) -> None:
         """End the sessions."""
         self._close_sink()
+        self._away = None
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -103,7 +103,7 @@ def _awake(session: Session) -> Session:
 
 @dataclass
 class Repetition:
-    """One run of the job. ``until`` is when it takes up nothing any more, in seconds of the monotonic clock;
+    """One run of the job. ``until`` is when it begins no pass any more, in seconds of the monotonic clock;
     ``coming`` the Unix times at which collectors are due again, by their names."""
 
     configuration: Configuration
@@ -127,7 +127,7 @@ class Repetition:
 
         Raises PgOpsError where the source cannot be reached.
         """
-        with self.memory() as runs:
+        with self.memory.held() as runs:
             visit = self._visit()
             self._begin(self.configuration.time_budget)
             self.results.append(everything(visit, runs, self.budget))
@@ -136,19 +136,28 @@ class Repetition:
     def next(self) -> None:
         """Collect what is due again; what is in the way is an error of this pass alone."""
         try:
-            with self.memory() as runs:
+            with self.memory.held(writes=False) as runs:
                 self._repeat(runs)
                 self._look_ahead(runs)
         except PgOpsError as error:
             self._fail(error)
             self.coming = {name: max(moment, time.time() + 1) for name, moment in self.coming.items()}
 
+    def last(self) -> None:
+        """Keep what the next run has to know of all passes: it may be too much to be written in each of them."""
+        if len(self.results) > 1:
+            try:
+                with self.memory.held():
+                    pass
+            except (PgOpsError, OSError) as error:
+                self._fail(error)
+
     def _repeat(self, runs: Runs) -> None:
         try:
             visit = self._visit()
             chosen = self._due(runs)
             if chosen:
-                self._begin(min(self.configuration.time_budget, self.until - time.monotonic()))
+                self._begin(min(self.configuration.time_budget, self.until + GRACE - time.monotonic()))
                 self.results.append(again(visit, runs, self.budget, chosen))
         except PgOpsError as error:
             runs.note({}, {one.name: 1 for one in self._due(runs)})
@@ -177,7 +186,7 @@ class Repetition:
         self.ended = self.ended or self.budget.ended
         self.coming = {one.name: coming(one, now, runs.last.get(one.name)) for one in self._often(runs)}
 
-    def _fail(self, error: PgOpsError) -> None:
+    def _fail(self, error: Exception) -> None:
         nothing = dict.fromkeys(COUNTED, 0)
         self.results.append({**nothing, "errors": [str(error)]})
 
@@ -218,6 +227,7 @@ def collect(
         made.first()
         while made.wait():
             made.next()
+        made.last()
     finally:
         signal.signal(signal.SIGTERM, before)
         sessions.close()

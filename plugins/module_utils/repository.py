@@ -16,8 +16,8 @@ from . import files
 from .archiver import IDENTITY as GENERATION_FILE
 from .errors import Conflict, HostFailed, InvalidInput
 from .files import Directory, File, Found
+from .identity import acting_as
 from .plan import Change
-from .server import acting_as
 
 FORMAT = 1
 IDENTITY = "repository.json"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -62,17 +63,42 @@ class Runs:
         self.shapes = {name: found for name, found in self.shapes.items() if database_of(name) in kept}
 
 
-@contextlib.contextmanager
-def remembered(path: str, seconds: float = 0) -> Iterator[Runs]:
-    """What collections before this one have left in ``path``.json, and what this one leaves unless it fails; no other
-    one runs meanwhile.
+@dataclass
+class Memory:
+    """``path``.json, where collections of one kind leave what the next one has to know, and ``path``.lock, which only
+    one of them holds at a time; ``patience`` is for how many seconds another one waits for that.
 
-    Raises Busy where another one does for longer than ``seconds``, and HostFailed.
+    Who collects several times need not write each time: until then it goes on with what it has left here, unless
+    another one wrote meanwhile.
     """
-    with exclusive(f"{path}.lock", seconds):
-        found = load(f"{path}.json")
-        yield found
-        save(f"{path}.json", found)
+
+    path: str
+    patience: float = 0
+    _found: Runs | None = None
+    _seen: tuple[int, int] | None = None
+
+    @contextlib.contextmanager
+    def held(self, writes: bool = True) -> Iterator[Runs]:
+        """What is remembered, and written where nothing fails meanwhile.
+
+        Raises Busy where another collection goes on for too long, and HostFailed.
+        """
+        with exclusive(f"{self.path}.lock", self.patience):
+            if self._found is None or self._seen != self._identity():
+                self._found = load(f"{self.path}.json")
+                self._seen = self._identity()
+            yield self._found
+            if writes:
+                save(f"{self.path}.json", self._found)
+                self._seen = self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What changes with each file that is written; None where there is none."""
+        try:
+            found = os.stat(f"{self.path}.json")
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
 
 def load(path: str) -> Runs:

@@ -53,6 +53,7 @@ class Desired:
     rollup_days: int = 400
     max_size_mb: int = 10240
     retention: Mapping[str, int] = field(default_factory=dict)
+    query_texts: bool = True
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
@@ -61,7 +62,7 @@ class Desired:
     def settings(self) -> dict[str, str]:
         """As pgops.setting holds them."""
         names = ("retention_days", "rollup_days", "max_size_mb")
-        return {name: str(getattr(self, name)) for name in names}
+        return {**{name: str(getattr(self, name)) for name in names}, "query_texts": str(self.query_texts).lower()}
 
     @property
     def collectors(self) -> list[Collector]:
@@ -315,6 +316,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         max_size_mb=params["max_size_mb"],
         retention=collectors.checked_retention(params["metric_retention"]),
         thresholds=thresholds.checked(params["thresholds"]),
+        query_texts=params["query_texts"],
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),

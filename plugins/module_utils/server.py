@@ -20,6 +20,7 @@ from typing import Any
 
 from . import discovery
 from .errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
+from .identity import acting_as
 from .target import DRIVER_HINT, Target
 
 try:
@@ -332,23 +333,6 @@ def place(target: Target) -> str:
     if target.local:
         return f"the local socket of port {target.port}"
     return ", ".join(f"{at.host}:{at.port}" for at in each(target))
-
-
-@contextlib.contextmanager
-def acting_as(uid: int | None, gid: int | None = None) -> Iterator[None]:
-    """Run as another effective user, and group if one is named, and back; None changes nothing."""
-    if uid is None or uid == os.geteuid():
-        yield
-        return
-    before = os.geteuid(), os.getegid()
-    if gid is not None:
-        os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(before[0])
-        os.setegid(before[1])
 
 
 @contextlib.contextmanager

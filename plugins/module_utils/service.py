@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from . import commands, discovery, units
 from .errors import HostFailed, Unsupported
-from .server import acting_as
+from .identity import acting_as
 
 UNIT = re.compile(r"^(?:0::|\d+:name=systemd:)/.*?([^/]+\.service)$", re.MULTILINE)
 LONGEST_START = 600

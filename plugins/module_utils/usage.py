@@ -1,11 +1,12 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The job that stores what statements did since it ran last, and their texts."""
+"""The job that stores what statements did since it ran last, their texts, and the executions that took long."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from .collection import source_target
 from .configuration import Configuration
 from .files import File, write
 from .layout import Layout
-from .queries import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, foremost, snapshot
+from .queries import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 from .redaction import redacted
 from .server import Session, connect
 from .version import VERSION
@@ -28,12 +29,26 @@ FROM pgops.statement_statistics() AS s
 """
 COUNTERS = f"SELECT {', '.join((*KEY, *SUMS))}, max_exec_ms, stats_since FROM pgops.statement_counters()"
 
+SESSIONS = "SELECT pgops.slow_sessions(%s::numeric, %s)::text"
+
+STORE_SESSIONS = "SELECT pgops.store_slow_sessions(%s, %s::jsonb)"
+
+STORE_EXECUTIONS = "SELECT pgops.store_slow_statements(%s, %s::timestamptz, %s::timestamptz, %s::jsonb)"
+
+FORGET = "SELECT pgops.forget_slow_queries()"
+
+FULL = "slow_query_log is full, and lost its {} oldest executions: raise pgops_slow_query_ms"
+
+PLACE = ("queryid", "database_name", "user_name", "toplevel")
+"""What names a statement."""
+
 STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb)"
 
 
 def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
     """Store the difference to the reading of the run before; say how many statements did anything and were stored,
-    the coverage in %, and how many texts are new. The first run only reads.
+    the coverage in %, how many texts are new, and how many executions were noted as slow. The first run has no
+    difference yet.
 
     The reading is kept only after delivery: what a run could not deliver is in the next one's difference.
 
@@ -45,11 +60,12 @@ def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
             return {"skipped": MISSING.format(source.database), "errors": []}
         now, before = read(source), load(path)
         found = difference(before, now) if before else None
-        result: dict[str, Any] = {"first": True, "statements": len(now.entries)}
-        if before and found:
-            result = deliver(configuration, layout, source, (before, now), found)
-        write(File(path, json.dumps(now.document()).encode(), 0o640))
-        return {**result, "errors": []}
+        reading = File(path, json.dumps(now.document()).encode(), 0o640)
+        if not found:  # then no failure can lose one
+            write(reading)
+        result = deliver(configuration, layout, source, (before, now), found)
+        write(reading)
+        return result
 
 
 def read(source: Session) -> Snapshot:
@@ -89,16 +105,18 @@ def deliver(
     configuration: Configuration,
     layout: Layout,
     source: Session,
-    between: tuple[Snapshot, Snapshot],
-    found: Difference,
+    between: tuple[Snapshot | None, Snapshot],
+    found: Difference | None,
 ) -> dict[str, Any]:
-    """Store a difference, and the texts that the sink does not know yet, all in one transaction.
+    """Store a difference, where there is one, the texts that the sink does not know yet, and the executions that took
+    long, all in one transaction.
 
     Raises PgOpsError.
     """
-    stored = foremost(found.usage)
-    document = json.dumps(named(source, stored))
     before, now = between
+    threshold = configuration.slow_query_ms
+    sessions = None if threshold < 0 else source.value(SESSIONS, [threshold, configuration.query_texts])
+    counted: dict[str, Any] = {"first": True, "statements": len(now.entries)}
     with delivery.sink(configuration, layout, source) as sink:
         delivery.check_cluster(sink, now.origin)
         with sink.transaction():
@@ -108,11 +126,47 @@ def deliver(
                 "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
                 [configuration.cluster, configuration.node, now.origin, not source.in_recovery, VERSION],
             )
-            unknown = sink.value(STORE, [node_id, before.taken_at, now.taken_at, found.coverage, document])
-            texts = store_texts(source, sink, node_id, unknown) if configuration.query_texts and unknown else 0
+            slow = sink.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
+            if before and found:
+                interval = (node_id, before.taken_at, now.taken_at)
+                counted, executions = store(configuration, source, sink, interval, found)
+                slow += executions
+            lost = sink.value(FORGET)
     where = "local" if sink is source else "primary"
-    counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage}
-    return {**counted, "texts": texts, "sink": where}
+    return {**counted, "slow": slow, "sink": where, "errors": [FULL.format(lost)] if lost else []}
+
+
+def store(
+    configuration: Configuration, source: Session, sink: Session, interval: tuple[int, str, str], found: Difference
+) -> tuple[dict[str, Any], int]:
+    """Store the difference of an interval (node, begin, end); returns what happened, and how many executions were
+    slow.
+
+    Raises QueryFailed.
+    """
+    stored = foremost(found.usage)
+    documents = named(source, stored)
+    slow = slowest(stored, documents, configuration.slow_query_ms, configuration.role)
+    unknown = sink.value(STORE, [*interval, found.coverage, json.dumps(documents)])
+    texts = store_texts(source, sink, interval[0], unknown) if configuration.query_texts and unknown else 0
+    executions = sink.value(STORE_EXECUTIONS, [*interval, json.dumps(slow)])
+    counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage, "texts": texts}
+    return counted, executions
+
+
+def slowest(
+    usage: Sequence[Usage], documents: Sequence[Mapping[str, Any]], threshold_ms: float, role: str
+) -> list[dict[str, Any]]:
+    """What is known of executions that took long, where the threshold is not negative; ``documents`` are of the same
+    statements, and those of ``role``, which is the agent's, are left out."""
+    if threshold_ms < 0:
+        return []
+    found = [(execution(one, threshold_ms), document) for one, document in zip(usage, documents)]
+    return [
+        {**{name: document[name] for name in PLACE}, **known}
+        for known, document in found
+        if known and document["user_name"] != role
+    ]
 
 
 def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:

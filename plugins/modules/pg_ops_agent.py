@@ -101,7 +101,7 @@ options:
     description:
       - What differs from the collectors' files, as a mapping of a collector's name to any of C(interval) and
         C(timeout) in seconds, and C(enabled).
-      - An interval below 60 needs a job C(collect) with the argument C(--repeat), as of the role pgops_monitoring.
+      - An interval below 60 needs a job C(collect) that has the argument C(--repeat).
     type: dict
     default: {}
   repository:
@@ -127,6 +127,12 @@ options:
         identifiers only.
     type: bool
     default: true
+  slow_query_ms:
+    description:
+      - How many milliseconds an execution takes to be noted in C(slow_query_log).
+      - V(0) means that all are, a negative number that none is.
+    type: float
+    default: 1000.0
   textfile_directory:
     description:
       - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
@@ -221,6 +227,7 @@ SPEC = {
     "superuser": {"type": "str", "default": ""},
     "metric_retention": {"type": "dict", "default": {}},
     "query_texts": {"type": "bool", "default": True},
+    "slow_query_ms": {"type": "float", "default": 1000.0},
     "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},

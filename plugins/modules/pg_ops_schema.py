@@ -86,6 +86,10 @@ options:
       - A change holds for what is collected from then on. Give M(pgops.fleet.pg_ops_agent) the same.
     type: dict
     default: {}
+  query_texts:
+    description: Whether C(slow_query_log) has the texts of statements, secrets taken out.
+    type: bool
+    default: true
   thresholds:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
@@ -192,6 +196,7 @@ SPEC = {
     "rollup_days": {"type": "int", "default": 400},
     "metric_retention": {"type": "dict", "default": {}},
     "max_size_mb": {"type": "int", "default": 10240},
+    "query_texts": {"type": "bool", "default": True},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "rehearse": {"type": "bool", "default": False},

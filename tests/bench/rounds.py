@@ -62,8 +62,10 @@ def _judge(case: str, taken: dict[int, list[float]], figures: Figures) -> None:
 def _rounds(server: Server, case: str, figures: Figures) -> list[float]:
     """Measure one number of tables; % of a core for all collectors, each time."""
     found = [one for one in SHIPPED if one.applies(server.major, in_recovery=False)]
+    agents = connect(target(server, user="pgops"))
     sessions = {
-        "monitor": connect(target(server, user="pgops")),
+        "monitor": agents,
+        "host": agents,
         "all_data": connect(target(server, role="pg_read_all_data")),
     }
     try:

@@ -129,7 +129,8 @@ def test_the_bloat_of_tables_is_what_writing_them_anew_gives_back(deployed: Serv
     after = _sizes(deployed, quiet, list(forms))
     for name, estimate in estimates.items():
         assert estimate == pytest.approx(100 - 100 * after[name] / before[name], abs=2), name
-        assert estimate == pytest.approx(BLOATED.get(name, 0), abs=3), name
+        # Since PostgreSQL 16 a table that grows has empty pages at its end.
+        assert estimate == pytest.approx(BLOATED[name], abs=3) if name in BLOATED else estimate < 8, name
         # Pages that are as full as they get have something left as well, and more by their fillfactor; pointers to
         # rows that are gone are not free in its eyes.
         assert -12 <= loose[name] - estimate <= (32 if name == "loose" else 9), name
@@ -203,6 +204,7 @@ def test_what_cannot_be_estimated_is_counted_by_why(deployed: Server, quiet: str
     }
     # As after a crash: nobody knows what has changed since.
     deployed.value("SELECT pg_stat_reset()", quiet)
+    counted(deployed, quiet, "bool_and(last_analyze IS NULL) FROM pg_stat_user_tables")
     tables = measure(deployed, "table_bloat", quiet)
     assert values_of(tables, "bloat_unknown_tables", "reason")["not_counted"] == 3
     assert values_of(tables, "table_bloat_mb", "table") == {}

@@ -178,6 +178,39 @@ def test_a_table_whose_index_or_toast_is_locked_is_not_waited_for(
         assert deployed.value(select.format(name), "pgops") == 2
 
 
+def test_nobody_waits_for_us_in_a_queue_before_a_table(deployed: Server, tmp_path: Path, database: str) -> None:
+    deployed.value("CREATE TABLE public.busy (a serial PRIMARY KEY, b text)", database)
+    careless = collectors.parse(
+        "-- collector: careless\n-- scope: database\n-- metric: careless\n-- timeout: 60\n"
+        "SELECT pg_relation_size(oid) AS careless FROM pg_class WHERE relname = 'busy'",
+        "careless",
+    )
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as reader:
+        reader.execute("BEGIN; SELECT count(*) FROM public.busy")
+        queue = [threads.submit(deployed.value, "ALTER TABLE public.busy ADD c integer", database)]
+        until(lambda: deployed.value(waiting) == 1, "waiting")
+        queue.append(threads.submit(deployed.value, "SELECT count(*) FROM public.busy", database))
+        until(lambda: deployed.value(waiting) == 2, "waiting")
+        try:
+            outcome = collect(deployed, tmp_path, found=[*SHIPPED, careless])
+            inspected = inspect(deployed, tmp_path)
+            still = deployed.value(waiting)
+        finally:
+            reader.execute("ROLLBACK")
+            for one in queue:
+                one.result(10)
+    assert (still, inspected["errors"]) == (2, [])
+    (error,) = outcome["errors"]
+    assert error.startswith(f"careless in {database}: canceling statement due to lock timeout")
+    took = (
+        "SELECT metric_value FROM pgops.system_metrics "
+        "WHERE metric_name = 'collector_duration_ms' AND additional_info ->> 'collector' = 'careless'"
+    )
+    # The lock is given up after 100 ms; the rest is left to a machine that is busy.
+    assert 100 <= float(str(deployed.value(took, "pgops"))) < 2000
+
+
 def _collector(name: str, query: str) -> collectors.Collector:
     return collectors.parse(f"-- collector: {name}\n-- metric: {name}\n-- timeout: 60\n{query} AS {name}", name)
 

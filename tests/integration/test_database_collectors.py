@@ -317,6 +317,7 @@ def test_inserts_and_changes_are_rated_by_what_autovacuum_goes_by(deployed: Serv
     assert whole["tables_analyze_due"] == len(due) >= 3
     assert whole["tables_insert_vacuum_due"] >= 2
     deployed.value("SELECT pg_stat_reset()", database)
+    counted(deployed, database, "sum(n_mod_since_analyze) = 0 FROM pg_stat_user_tables")
     rows = measure(deployed, "vacuum_need", database)
     assert [row for row in rows if row["schema"] == "public"] == []
 

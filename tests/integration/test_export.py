@@ -15,34 +15,18 @@ from typing import Any
 
 import promtool
 import pytest
-from deploying import LIBRARY, SHIPPED
+from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, inspect, withdraw
+from servers import Server
 
-from pgops import agent, latest, server, sources
+from pgops import agent, collectors, latest, server, sources
 from pgops.collectors import OWN, Collector
 from pgops.configuration import Configuration
+from pgops.identity import acting_as
 from pgops.latest import Run
 from pgops.layout import Layout
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
-AGENT: dict[str, Any] = {
-    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
-    "host": "",
-    "state": "present",
-    "instance": "main",
-    "cluster": "shop",
-    "node": "db1/main",
-    "port": 5432,
-    "database": "pgops",
-    "peers": [],
-    "ssl_mode": "require",
-    "collectors": [],
-    "collector_settings": {},
-    "keeper": "postgres",
-    "validate": False,
-    "metric_retention": {},
-    "query_texts": True,
-    "user": "nobody",
-}
+SEQUENCES = next(found for found in SHIPPED if found.name == "sequences")
 ODD = 'with "quotes", a \\ and\na line'
 
 
@@ -50,10 +34,12 @@ ODD = 'with "quotes", a \\ and\na line'
 def _layout(tmp_path: Path) -> Layout:
     """An agent's files, as after a collection with all shipped collectors."""
     layout = Layout("main", str(tmp_path))
-    for folder in (layout.state, layout.collectors):
+    for folder in (layout.state, layout.collectors, layout.inspection):
         Path(folder).mkdir(parents=True)
     Path(layout.agent_file).write_text(Configuration("main", "shop", "db1/main").text())
-    latest.remember(layout.latest, [measured(found) for found in [*SHIPPED, OWN]], time.time())
+    for rights, path in ((("monitor", "host"), layout.latest), (("all_data",), layout.inspected)):
+        runs = [measured(found) for found in [*SHIPPED, OWN] if found.rights in rights]
+        latest.remember(path, runs, time.time())
     return layout
 
 
@@ -133,7 +119,8 @@ def test_a_file_is_replaced_for_all_to_read(layout: Layout, tmp_path: Path) -> N
 
 def samples(layout: Layout) -> int:
     """Values of all runs that are kept."""
-    return sum(len(run.samples) for run in latest.load(layout.latest))
+    runs = [*latest.load(layout.latest), *latest.load(layout.inspected)]
+    return sum(len(run.samples) for run in runs)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +140,79 @@ def test_what_goes_wrong_is_said_and_fails(layout: Layout, arguments: Sequence[s
 
 def test_before_the_first_collection_and_long_after_the_last_there_is_nothing(layout: Layout) -> None:
     Path(layout.latest).unlink()
+    Path(layout.inspected).unlink()
     assert (pgops(layout, "export").stdout, pgops(layout, "export").returncode) == (b"", 0)
     past = time.time() - 10_000
     latest.remember(layout.latest, [Run("locks", "", 60, past, [('{"metric": "waiting_locks"}', 1.0)])], past)
     assert (pgops(layout, "export").stdout, pgops(layout, "export").returncode) == (b"", 0)
+
+
+def test_what_the_servers_user_measures_is_among_it(server: Server, tmp_path: Path) -> None:
+    deploy(server)
+    try:
+        with server.database() as name:
+            server.value("CREATE SEQUENCE public.short MAXVALUE 200; SELECT setval('public.short', 150)", name)
+            assert collect(server, tmp_path)["errors"] == []
+            assert inspect(server, tmp_path)["errors"] == []
+    finally:
+        withdraw(server)
+    layout = Layout("main", str(tmp_path))
+    Path(layout.configuration).mkdir(parents=True)
+    Path(layout.agent_file).write_text(Configuration("main", "shop", "db1/main").text())
+    shown = pgops(layout, "export").stdout.decode().splitlines()
+    of = f'cluster="shop",database="{name}",node="db1/main"'
+    assert f'pgops_sequence_used_ratio{{{of},schema="public",sequence="short"}} 0.75' in shown
+    durations = [line for line in shown if line.startswith("pgops_collector_duration_seconds")]
+    ran = {line.partition('collector="')[2].partition('"')[0] for line in durations}
+    assert {"sequences", "table_size"} <= ran
+    assert Path(layout.inspected).stat().st_mode & 0o777 == 0o644
+    moments = [line for line in shown if line.startswith("pgops_collected_timestamp_seconds")]
+    assert {collectors.OWN.name, collectors.INSPECTION.name} <= {line.split('"')[3] for line in moments}
+
+
+def _named(metric: str, **labels: Any) -> str:
+    """What the server's user could write, as a run of the collector that it does run."""
+    samples = [(json.dumps({"metric": metric, **labels}), 1.0)]
+    return latest.text([Run("sequences", "", 600, time.time(), samples)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "no JSON",
+        "[" * 100_000,
+        '{"format": 1, "runs": [["sequences", "", 600, "now", [["[]", 1]]]]}',
+        _named("disk_free_mb", other={"disk": "data"}),
+        _named("sequence_used_percent", other=[]),
+        _named("sequence_used_percent").replace("sequences", "disks", 1),
+        _named("sequence_used_percent").replace('{\\"', "[" * 100_000),
+    ],
+)
+def test_what_the_servers_user_may_not_say_is_left_out(layout: Layout, content: str) -> None:
+    Path(layout.inspected).unlink()
+    without = pgops(layout, "export")
+    Path(layout.inspected).write_text(content)
+    done = pgops(layout, "export")
+    assert (done.returncode, done.stdout, done.stderr) == (0, without.stdout, b"")
+    assert "pgops_sequence_used_ratio" not in metrics_of(done.stdout)
+    assert "pgops_table_size_bytes" in metrics_of(done.stdout)
+
+
+def test_what_the_servers_user_puts_in_the_way_is_not_followed(layout: Layout) -> None:
+    """Else it could have the agent read what only the agent may, or wait for ever."""
+    path = Path(layout.inspected)
+    secret = path.rename(path.parent / "other")
+    for put in (lambda: path.symlink_to(secret), lambda: os.mkfifo(path), path.mkdir):
+        put()
+        done = pgops(layout, "export")
+        assert done.returncode == 0
+        assert "pgops_sequence_used_ratio" not in metrics_of(done.stdout)
+        assert "pgops_table_size_bytes" in metrics_of(done.stdout)
+        assert path.is_fifo() or f"{path} cannot be read".encode() in done.stderr
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    with_output = pgops(layout, "export", "--output", str(path.parent / "out.prom"))
+    assert json.loads(with_output.stdout)["warnings"] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or bool(server.IMPORT_ERROR), reason="needs root, and psycopg for the agent")
@@ -169,12 +225,19 @@ def test_the_agent_writes_what_node_exporter_reads_by_a_link_of_roots(
     monkeypatch.setattr(agent, "_owners", lambda _layout, desired: ("root", desired.user, desired.group))
     bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
     wish = {**AGENT, "prefix": layout.prefix, "sources": bundle, "textfile_directory": str(folder)}
+    wish["keeper"] = "daemon"
     agent.converge(wish, False)
-    latest.remember(layout.latest, [measured(found) for found in SHIPPED], time.time())
+    latest.remember(layout.latest, [measured(found) for found in SHIPPED if found != SEQUENCES], time.time())
     os.chown(layout.latest, *(os.stat(layout.state).st_uid, os.stat(layout.state).st_gid))
+    # The server's user writes, the agent reads, and nobody else may enter.
+    inspection = Path(layout.inspection)
+    assert (inspection.owner(), inspection.stat().st_mode & 0o777) == ("daemon", 0o750)
+    assert inspection.stat().st_gid == os.stat(layout.state).st_gid
+    with acting_as(inspection.stat().st_uid):
+        latest.remember(layout.inspected, [measured(SEQUENCES)], time.time(), 0o644)
     command = [layout.command, "--prefix", layout.prefix, "export", "--output"]
     subprocess.run(command, check=True, umask=0o077)
     link = folder / "pgops_main.prom"
     assert (link.is_symlink(), link.owner(), link.stat().st_mode & 0o777) == (True, "nobody", 0o644)
-    assert "pgops_table_size_bytes" in metrics_of(link.read_bytes())
+    assert {"pgops_table_size_bytes", "pgops_sequence_used_ratio"} <= metrics_of(link.read_bytes())
     assert not agent.converge(wish, False)["changed"]

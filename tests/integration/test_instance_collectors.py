@@ -221,6 +221,14 @@ def test_ages_count_transactions(primary: Server) -> None:
     assert {"template0", "template1", "pgops"} <= {found["database"] for found in rows(primary, "wraparound")}
 
 
+def test_both_roles_name_the_paths_of_their_own_disks(pair: Pair) -> None:
+    (found,) = [one for one in SHIPPED if one.name == "disks"]
+    for server in (pair.primary, pair.standby):
+        with connect(target(server, user="pgops")) as session:
+            paths = {row["disk"]: row["path"] for row in session.documents(wrapped(found.query))}
+        assert paths == {"data": str(server.data_dir), "wal": f"{server.data_dir}/pg_wal"}
+
+
 def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
     primary = pair.primary
     assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
@@ -481,6 +489,20 @@ def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> No
     since_16 = {"active_logicalslot": 0 if pair.standby.major >= 16 else None}
     assert found == {"tablespace": 0, "lock": 1, "snapshot": 0, "bufferpin": 0, "deadlock": 0, **since_16}
     assert row(pair.standby, "database_activity", database=shop)["conflicts"] == 1
+
+
+def test_a_standby_says_whom_it_hears(pair: Pair) -> None:
+    standby, name = pair.standby, pair.standby.directory.name
+    (found,) = rows(standby, "receiver")
+    age = "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver"
+    assert found.pop("receiver_message_age_seconds") == pytest.approx(float(str(standby.value(age))), abs=10)
+    sender = f"{pair.primary.socket_dir}:{pair.primary.port}"
+    assert found == {"application_name": name, "slot": None, "sender": sender}
+    other = pair.primary.dsn("") + " application_name=''the second''"
+    for change, known_as in ((f"SET primary_conninfo = '{other}'", "the second"), ("RESET primary_conninfo", name)):
+        standby.value(f"ALTER SYSTEM {change}")
+        standby.value("SELECT pg_reload_conf()")
+        until(lambda who=known_as: [one["application_name"] for one in rows(standby, "receiver")] == [who], "known")
 
 
 def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:

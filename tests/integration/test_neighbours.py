@@ -43,6 +43,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "rollup_days": 400,
         "metric_retention": {},
         "max_size_mb": 10240,
+        "query_texts": True,
         "thresholds": {},
         "collectors": [],
         "sources": sources.pack(sources.gather(str(LIBRARY), (".sql",))),

@@ -88,7 +88,7 @@ def _counted(major: int, new_server: Callable[..., Server], tmp_path: Path) -> C
     return Counted(server, tmp_path)
 
 
-@pytest.fixture(name="deployed")
+@pytest.fixture(name="deployed", scope="module")
 def _deployed(server: Server) -> Iterator[Server]:
     deploy(server)
     yield server
@@ -233,13 +233,66 @@ def test_rates_and_values_come_in_steps(counted: Counted) -> None:
         ("metric_rates('level')", "a gauge, which has no rate"),
         ("metric_rates('nothing')", "no metric that was ever collected"),
         ("metric_values('nothing')", "no metric that was ever collected"),
+        ("metric_values(NULL)", "NULL is no metric that was ever collected"),
+        ("metric_values('lo''t \"\"s')", "'lo''t \"\"s' is no metric that was ever collected"),
         ("metric_values('level', p_step => '0')", "leads nowhere"),
+        ("metric_values('level', p_step => '-1 h')", "leads nowhere"),
+        ("metric_values('level', p_step => '1 month')", "not always as long"),
+        ("metric_values('level', '-infinity', p_step => '1 h')", "cannot begin at -infinity"),
+        ("metric_values('level', now(), now())", "there is no time"),
+        ("metric_values('level', now(), now() - interval '1 h')", "there is no time"),
+        ("metric_values('level', NULL)", "from NULL to .* there is no time"),
+        ("metric_rates('done', now(), now() - interval '1 h')", "there is no time"),
+        ("metric_rates('done', p_step => '1 year')", "not always as long"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(deployed: Server, call: str, said: str) -> None:
-    deployed.value("INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES ('level', 1)", "pgops")
+    insert = "INSERT INTO pgops.system_metrics (metric_name, metric_kind, metric_value) VALUES ('{}', '{}', 1)"
+    for name, kind in (("level", "gauge"), ("done", "counter")):
+        deployed.value(insert.format(name, kind), "pgops")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
         deployed.value(f"SELECT count(*) FROM pgops.{call}", "pgops")
+
+
+def test_an_unknown_metric_is_answered_by_those_of_like_names(deployed: Server) -> None:
+    for typo, meant in (("activ_connections", "active_connections"), ("Cache_Hit_Ration", "cache_hit_ratio")):
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
+            deployed.value(f"SELECT count(*) FROM pgops.metric_values('{typo}')", "pgops")
+        assert str(raised.value.diag.message_hint).startswith(f"Near by its name: {meant}")
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
+        deployed.value("SELECT count(*) FROM pgops.metric_rates('qqqqqq')", "pgops")
+    assert str(raised.value.diag.message_hint).startswith("SELECT metric_name")
+
+
+def test_any_time_and_any_name_may_be_asked_for(deployed: Server) -> None:
+    odd = "it''s \"odd\" % {}"
+    insert = (
+        "INSERT INTO pgops.system_metrics (metric_name, metric_kind, metric_value, collected_at) "
+        "VALUES ('{}', 'counter', {}, now() - interval '{} min')"
+    )
+    for value, minutes in ((1, 2), (5, 1)):
+        deployed.value(insert.format(odd, value, minutes), "pgops")
+    for ask in ("metric_values", "metric_rates"):
+        for window, seen in (
+            ("'-infinity', 'infinity'", 1),
+            ("'4713-01-01 BC', '294276-01-01', '1 day'", 1),
+            ("'1900-01-01', '1901-01-01'", 0),
+            ("'2900-01-01', '2901-01-01'", 0),
+        ):
+            found = deployed.value(f"SELECT count(*) FROM pgops.{ask}('{odd}', {window})", "pgops")
+            assert found == seen, (ask, window)
+
+
+def test_a_series_that_came_twice_at_one_instant_has_no_rate_in_between(deployed: Server) -> None:
+    sample = "INSERT INTO pgops.system_metrics (metric_name, metric_kind, metric_value, collected_at) VALUES "
+    deployed.value(sample + "('done', 'counter', 1, '2026-01-01 00:00Z')", "pgops")
+    shape = '[{"metric": "other"}, {"metric": "done"}]'
+    metric = '[{"metric_name": "other", "category": "performance", "unit": "count", "kind": "gauge"}]'
+    deployed.value(f"SELECT pgops.define_shape(pgops.primary_node_id(), '\\x01', '{metric}', '{shape}')", "pgops")
+    stored = "SELECT pgops.store_round(pgops.primary_node_id(), '\\x01', 'o', '2026-01-01 00:00Z', '{0, 3}')"
+    assert deployed.value(stored, "pgops") is True
+    window = "'2025-12-31', '2026-01-02'"
+    assert deployed.value(f"SELECT count(rate) FROM pgops.metric_rates('done', {window})", "pgops") == 0
 
 
 def test_readers_may_ask(deployed: Server) -> None:

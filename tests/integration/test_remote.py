@@ -48,6 +48,7 @@ AGENT: dict[str, Any] = {
     "collector_settings": {},
     "metric_retention": {},
     "query_texts": True,
+    "slow_query_ms": 1000.0,
     "sources": BUNDLE,
 }
 
@@ -110,7 +111,8 @@ def _watcher(remote: Remote, tmp_path: Path) -> Iterator[Watcher]:
 
 
 @newest
-def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
+def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgops.target.SOCKET_DIRECTORIES", (str(watcher.remote.server.socket_dir),))
     predicted = watcher.keep(check=True)
     done = watcher.keep()
     assert done["changes"] == predicted["changes"]
@@ -122,7 +124,9 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
     before = passfile.read_text()
     assert not watcher.keep()["changed"]
     assert passfile.read_text() == before
-    assert json.loads(Path(watcher.layout.agent_file).read_text())["format"] == 2
+    kept = json.loads(Path(watcher.layout.agent_file).read_text())
+    # A server of the watcher's own at the same port is another one.
+    assert (kept["format"], kept["real_paths"]) == (2, {})
 
 
 @newest

@@ -225,6 +225,29 @@ def test_standbys_with_the_default_name_are_not_guessed(
     assert one(first.server, node="db3/main")["state"] == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("host=a application_name=plain user=b", "plain"),
+        ("application_name = 'two words' host=a fallback_application_name=no", "two words"),
+        ("postgresql://b@a/?application_name=uri&sslmode=prefer", "uri"),
+        ("host=a", "walreceiver"),
+    ],
+)
+def test_a_cut_standby_knows_its_name_from_its_settings(pair: tuple[Node, Node], written: str, name: str) -> None:
+    server = pair[1].server
+    quoted = written.replace("'", "''")
+    server.value(f"ALTER SYSTEM SET primary_conninfo = '{quoted}'")
+    server.value("SELECT pg_reload_conf()")
+    try:
+        own = "SELECT application_name FROM pgops.replication_self"
+        until(lambda: server.value(own, "pgops") == name, name, 10)
+    finally:
+        server.value("ALTER SYSTEM RESET primary_conninfo")
+        server.value("SELECT pg_reload_conf()")
+    clusters.streaming(pair[0].server)
+
+
 def test_a_cascade_is_told_by_what_agents_report(major: int, new_server: Any, keep: Any, tmp_path: Path) -> None:
     whole = new_server(major, settings={"full_page_writes": "on"})  # a standby is to be copied
     first = clusters.primary(whole.start(), "db1/main", tmp_path / "1")

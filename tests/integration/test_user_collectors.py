@@ -50,6 +50,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         "validate": True,
         "metric_retention": {},
         "query_texts": True,
+        "slow_query_ms": 1000.0,
         "prefix": str(prefix),
         "sources": BUNDLE,
     }
@@ -158,7 +159,7 @@ def test_it_is_installed_runs_and_is_configured_like_shipped_ones(bare: Server, 
     arguments["collector_settings"] = {"own": {"interval": 300, "timeout": 2}}
     agent.converge(arguments, False)
     assert (Path(Layout("main", str(tmp_path)).collectors) / "own.sql").read_text() == GOOD
-    thresholds = {"own_things": {"warning": 5, "critical": None}}
+    thresholds = {"own_things": {"warning": 1.5, "critical": None}}
     deploy(bare, collectors=[GOOD], thresholds=thresholds)
     assert not deploy(bare, collectors=[GOOD], thresholds=thresholds)["changed"]
     found = collectors.parse(GOOD, "own.sql")
@@ -168,7 +169,7 @@ def test_it_is_installed_runs_and_is_configured_like_shipped_ones(bare: Server, 
             "SELECT DISTINCT metric_value, warning_threshold, critical_threshold FROM pgops.system_metrics "
             "WHERE metric_name = 'own_things'"
         ).fetchall()
-    assert row == [(7, 5, 2)]
+    assert row == [(7, 1.5, 2)]
     off = {"own": {"enabled": False}}
     assert collect(bare, tmp_path, found=[found], collectors=off)["collectors"] == 0
 

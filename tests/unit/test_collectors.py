@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import collectors
+from pgops import collectors, repetition
 from pgops.collectors import Collector, Metric
 from pgops.errors import InvalidInput
 
@@ -149,3 +149,51 @@ def test_a_collector_is_slowed_down_until_it_is_a_small_part_of_its_interval(
     if slowed > interval:
         assert min(seconds) > collectors.SHARE * slowed / 2
     assert collectors.slowed(found, [*seconds, 0.0]) == found
+
+
+@pytest.mark.parametrize(("seconds", "interval"), [(0.019, 10), (0.02, 10), (0.021, 20), (0.05, 40), (0.13, 80)])
+def test_only_what_takes_20_ms_at_most_runs_every_ten_seconds(seconds: float, interval: int) -> None:
+    found = Collector("x", "SELECT 1", (), interval=10)
+    assert collectors.slowed(found, [seconds, seconds + 1, 60]).interval == interval
+
+
+@given(st.integers(1, 90), st.floats(0, 2e9), st.floats(-100, 200))
+def test_the_next_turn_is_soon_in_another_slot_and_an_interval_after_the_last(
+    interval: int, now: float, ago: float
+) -> None:
+    found = Collector("x", "SELECT 1", (), interval=interval)
+    last = now - ago
+    then = repetition.coming(found, now, last)
+    assert now < then <= now + interval
+    if now < last + interval and last <= now:
+        assert then == last + interval
+        assert collectors.due(found, then + 1e-3, last)
+    assert repetition.coming(found, now, None) == now + interval
+
+
+def test_turns_keep_their_distance_from_one_minute_to_the_next() -> None:
+    """Runs of the job begin 7 seconds after each minute; what is not due then has its turn later."""
+    for interval in (5, 10, 15, 45):
+        found = Collector("x", "SELECT 1", (), interval=interval)
+        last, ran = None, []
+        for begin in (7.0, 67.0, 127.0, 187.0):
+            now = begin
+            while now < begin + repetition.STAY:
+                if collectors.due(found, now, last):
+                    last = now
+                    ran.append(now)
+                now = repetition.coming(found, now, last)
+        assert {later - earlier for earlier, later in zip(ran, ran[1:])} == {interval}
+
+
+def test_passes_are_one_result_that_says_each_error_once() -> None:
+    counted = dict.fromkeys(repetition.COUNTED, 2)
+    first = {**counted, "sink": "local", "slowed": {"locks": 120}, "errors": ["a", "b"]}
+    passes = [first, {**counted, "sink": "spool", "errors": ["b"]}, {**counted, "errors": ["c", "b"]}]
+    assert repetition.together(passes) == {
+        **dict.fromkeys(repetition.COUNTED, 6),
+        "sink": "spool",
+        "slowed": {"locks": 120},
+        "errors": ["a", "b (3 times)", "c"],
+        "passes": 3,
+    }

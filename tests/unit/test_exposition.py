@@ -75,6 +75,14 @@ def test_a_newer_run_replaces_the_older_of_its_collector_and_database(tmp_path: 
     assert Path(path).stat().st_mode & 0o777 == 0o640
 
 
+def test_of_several_files_the_newest_run_counts(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("latest.json", "again.json", "none.json")]
+    latest.remember(paths[0], [run(("a", 1.0), at=NOW - 30), run(collector="d", at=NOW - 30)], NOW)
+    latest.remember(paths[1], [run(("a", 2.0), at=NOW - 10)], NOW)
+    for order in (paths, paths[::-1]):
+        assert latest.present(order, NOW) == [run(("a", 2.0), at=NOW - 10), run(collector="d", at=NOW - 30)]
+
+
 @pytest.mark.parametrize(("interval", "seconds"), [(300, 900), (60, 180), (1, 180)])
 def test_values_vanish_after_three_intervals_or_runs_of_the_agent(interval: float, seconds: float) -> None:
     old = Run("c", "", interval, NOW, (("a", 1.0),))

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.queries import ORDERS, SUMS, Entry, Key, Snapshot, Usage, difference, foremost, snapshot
+from pgops.queries import ORDERS, SUMS, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 
 KEYS = st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 6), st.booleans())
 COUNTS = st.tuples(*[st.integers(0, 50)] * len(SUMS))
 ENTRIES = st.dictionaries(KEYS, st.builds(Entry, COUNTS, st.floats(0, 9), st.sampled_from([None, "a", "b"])))
 FIRST = Snapshot("2026-01-01T00:00:00+00:00", "x", "r", 0, 1000.0, "s")
 SECOND = replace(FIRST, taken_at="2026-01-01T00:05:00+00:00", active_ms=3000.0)
+BLOCKS = ("shared_blks_hit", "shared_blks_read", "shared_blks_written")
 ONE: Key = (1, 1, 7, True)
 
 
@@ -138,3 +139,26 @@ def test_what_a_server_does_not_measure_stays_unknown() -> None:
     assert found is not None
     assert found.usage[0].sums[:3] == (1, 1.0, None)
     assert foremost([Usage(ONE, True, unknown.sums, None)], most=0, by_others=0)[0].sums == unknown.sums
+
+
+@pytest.mark.parametrize(
+    ("calls", "total", "max_ms", "found"),
+    [
+        (1, 1500.0, 1500.0, {"calls": 1, "took_ms": 1500.0, "exact": True}),
+        # The only one, and not the longest ever.
+        (1, 1500.0, None, {"calls": 1, "took_ms": 1500.0, "exact": True}),
+        (3, 1500.0, 1200.0, {"calls": 3, "took_ms": 1200.0, "exact": True}),
+        (3, 3600.0, None, {"calls": 3, "took_ms": 1200.0, "exact": False}),
+        (3, 2900.0, None, None),
+        (3, 2900.0, 999.0, None),
+        (1, 999.0, 999.0, None),
+        (0, 0.0, None, None),
+    ],
+)
+def test_an_execution_is_slow_where_it_is_known_to_be(calls: int, total: float, max_ms: float | None, found) -> None:
+    sums = {"calls": calls, "exec_ms": total, "row_count": 7, "temp_blks_read": 8, "plan_ms": 0.0}
+    counters = tuple(sums.get(name, 0) for name in SUMS)
+    only = {"plan_ms": None, "row_count": 7, "temp_blks_read": 8, **dict.fromkeys(BLOCKS, 0), "temp_blks_written": 0}
+    expected = {**found, **only} if found and calls == 1 else found
+    assert execution(Usage(ONE, True, counters, max_ms), 1000.0) == expected
+    assert execution(Usage(None, True, counters, max_ms), 1000.0) is None

@@ -9,57 +9,9 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from secretive import COMMENTS, HARMLESS, HOSTILE, MARK, ODD, QUOTINGS, SECRETS, STATEMENTS
 
 from pgops.redaction import redacted
-
-MARK = "hunter2"
-AROUND = st.text(alphabet="ab1 '\"\\$-/*;\n=é", max_size=6)
-SECRETS = st.tuples(AROUND, AROUND).map(lambda around: around[0] + MARK + around[1])
-COMMENTS = st.sampled_from([" ", "\n", " /* it's */ ", " -- don't\n", " /* a /* nested ' */ $$ */ ", "/**/"])
-
-STATEMENTS = [
-    "CREATE ROLE bob LOGIN PASSWORD {}",
-    "ALTER USER \"o'hara\" WITH ENCRYPTED PASSWORD {} VALID UNTIL 'infinity'",
-    "CREATE GROUP g PASSWORD {}",
-    "CREATE USER MAPPING FOR bob SERVER there OPTIONS (user 'bob', password {})",
-    "ALTER USER MAPPING FOR bob SERVER there OPTIONS (SET password {})",
-    "CREATE SERVER there FOREIGN DATA WRAPPER w OPTIONS (host 'h', pass {})",
-    "CREATE SUBSCRIPTION s CONNECTION {} PUBLICATION p",
-    "SELECT dblink_connect({})",
-    "SET app.secret = {}",
-    "SET LOCAL app.api_key TO {}",
-    "ALTER ROLE bob SET app.token = {}",
-    "ALTER SYSTEM SET app.key = {}",
-    "SELECT set_config('app.key', {}, false)",
-    "SELECT pgp_sym_encrypt('text', {})",
-    "UPDATE people SET hash = crypt({}, gen_salt('bf')) WHERE id = $1",
-    "INSERT INTO people (name, password) VALUES ('it''s', {})",
-    "COPY t FROM PROGRAM {}",
-]
-
-
-def plain(secret: str) -> str:
-    return "'" + secret.replace("'", "''") + "'"
-
-
-def escaped(secret: str) -> str:
-    return "E'" + secret.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def backslashed(secret: str) -> str:
-    """As of a session with standard_conforming_strings off."""
-    return escaped(secret)[1:]
-
-
-def unicode(secret: str) -> str:
-    return "U&'" + secret.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def dollar(secret: str) -> str:
-    return f"$tag${secret}$tag$"
-
-
-QUOTINGS = [plain, escaped, backslashed, unicode, dollar]
 
 
 @given(
@@ -76,22 +28,7 @@ def test_no_secret_survives(statement: str, quote, secret: str, gap: str, cut: i
     assert MARK not in redacted(f"SELECT 'a'; {text}")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "SET app.token = hunter2",
-        'SET app.token = "hunter2"',
-        "SET app.pin_token TO 4711, hunter2",
-        "ALTER DATABASE d SET app.secret TO hunter2",
-        "CREATE ROLE bob PASSWORD 'a'\n'hunter2'",
-        "ALTER ROLE bob PASSWORD 'x' -- was hunter2",
-        "/* hunter2 */ ALTER ROLE bob PASSWORD 'x'",
-        "DO $$BEGIN EXECUTE 'ALTER ROLE bob PASSWORD ''hunter2'''; END$$",
-        "SELECT 1 FROM t WHERE url = 'postgresql://bob:hunter2@host/db'",
-        "SET /* ; */ app.key = 'hunter2'",
-        "CREATE/**/USER/**/MAPPING FOR bob SERVER s OPTIONS (p 'hunter2')",
-    ],
-)
+@pytest.mark.parametrize("text", ODD)
 def test_no_secret_survives_in_odd_places(text: str) -> None:
     assert "hunter2" not in redacted(text)
 
@@ -105,32 +42,12 @@ def test_what_is_left_says_what_it_was() -> None:
     assert redacted('SELECT "a b", $2 FROM dblink($1)') == 'SELECT "a b", $2 FROM dblink($1)'
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                "SELECT",
-                "a",
-                "'it''s'",
-                "$1",
-                "FROM t",
-                '"Q"',
-                "E'\\''",
-                "$$x$$",
-                "-- c\n",
-                "/* c */",
-                "12.5",
-                "=",
-                ";",
-            ]
-        )
-    ).map(" ".join)
-)
+@given(st.lists(st.sampled_from(HARMLESS)).map(" ".join))
 def test_statements_without_secrets_stay_as_they_are(text: str) -> None:
     assert redacted(text) == text
 
 
-@pytest.mark.parametrize("piece", ["'", '"', "/*", "$$", "$a$b", "E'\\", "password '", "''", "--\n", "u&'\\"])
+@pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_texts_take_no_time(piece: str) -> None:
     started = time.monotonic()
     redacted("password " + piece * (10240 // len(piece)))

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgops import collectors, rounds, runs
-from pgops.errors import InvalidInput
+from pgops.errors import Busy, InvalidInput
 from pgops.rounds import LONGEST, SLACK, Sample, Shapes
 
 QUEUE = collectors.parse(
@@ -122,6 +123,28 @@ def test_what_is_remembered_comes_back_but_for_databases_that_are_gone(
     assert HERE in remembered.shapes
     remembered.forget(["other"])
     assert remembered.shapes == {}
+
+
+def test_what_is_remembered_is_written_when_asked_for_and_what_others_wrote_is_heeded(tmp_path: Path) -> None:
+    path = str(tmp_path / "collect")
+    one, other = runs.Memory(path), runs.Memory(path)
+    with one.held() as first, pytest.raises(Busy), other.held():
+        pass
+    first.last["queue"] = 1.0
+    with one.held(writes=False) as again:
+        assert again is first
+        again.note({"queue": 0.5}, {"queue": 2, "broken": 1})
+    assert runs.load(f"{path}.json").costs == {}
+    with one.held():
+        pass
+    with other.held() as found:
+        assert found == first
+        assert found.costs == {"queue": runs.Cost(1, 0.5, 2), "broken": runs.Cost(0, 0.0, 1)}
+        found.note({"queue": 1.5}, {})
+        costs = found.reported()
+    assert (costs["queue"].mean, costs["queue"].errors, costs["broken"].mean) == (1.0, 2, 0.0)
+    with one.held(writes=False) as found:
+        assert found.costs == {}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "last": {}}', '{"format": 2, "last": 3}'])

@@ -67,7 +67,8 @@ judged AS MATERIALIZED (
             count(*) FILTER (WHERE a.stored AND t.starelid IS NULL) AS unknown,
             coalesce(bool_and(a.stored AND a.attlen > 0 AND t.stanullfrac = 0), TRUE) AS fixed,
             -- As if columns were NULL independently of each other.
-            1 - min(a.stored::integer) * exp(sum(ln(greatest(1 - coalesce(t.stanullfrac, 0), 1e-9)))) AS null_share,
+            1 - coalesce(min(a.stored::integer) * exp(sum(ln(greatest(1 - coalesce(t.stanullfrac, 0), 1e-9)))), 1)
+                AS null_share,
             array_agg(CASE WHEN a.stored THEN 1 - t.stanullfrac::float8 ELSE 0 END ORDER BY a.attnum)
             || 1.0::float8 AS shares,
             array_agg(greatest(a.attlen::integer, 0) ORDER BY a.attnum) || 8 AS lengths,

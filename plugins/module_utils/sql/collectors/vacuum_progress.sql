@@ -56,7 +56,9 @@ SELECT
     o.operation,
     count(p.pid) AS maintenance_running,
     -- Not least(), which takes an unknown for the other value.
-    max(CASE WHEN p.done > p.total THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END) AS maintenance_percent,
+    max(
+        CASE WHEN p.done > nullif(p.total, 0) THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END
+    ) AS maintenance_percent,
     max(extract(EPOCH FROM clock_timestamp() - coalesce(a.query_start, a.backend_start))) AS maintenance_seconds
 FROM (
     VALUES ('VACUUM'), ('ANALYZE'), ('CREATE INDEX'), ('CLUSTER'), ('COPY'), ('BASE BACKUP')

@@ -36,6 +36,48 @@ CREATE TABLE pgops.query_interval (
 
 CREATE INDEX query_interval_by_end ON pgops.query_interval (ended_at);
 
+-- One execution that took long, as far as it is known: the view slow_query_log shows them.
+CREATE TABLE pgops.slow_query (
+    log_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    node_id integer NOT NULL REFERENCES pgops.node,
+    -- sessions: a session had it; statistics: pg_stat_statements counted it; both: it is the same execution.
+    source text NOT NULL CHECK (source IN ('sessions', 'statistics', 'both')),
+    state text NOT NULL CHECK (state IN ('running', 'ended')),
+    executed_at timestamptz NOT NULL,
+    first_seen_at timestamptz NOT NULL,
+    last_seen_at timestamptz NOT NULL,
+    -- Which execution of which session; with executed_at, its beginning, it names one.
+    pid integer,
+    backend_start timestamptz,
+    queryid bigint,
+    -- Redacted; NULL where texts are off, and where query_text has it.
+    query text,
+    toplevel boolean NOT NULL,
+    execution_time_ms double precision NOT NULL CHECK (execution_time_ms >= 0),
+    -- false: it took at least that long.
+    time_is_exact boolean NOT NULL,
+    executions bigint NOT NULL CHECK (executions > 0),
+    planning_time_ms double precision,
+    rows_returned bigint,
+    shared_blks_hit bigint,
+    shared_blks_read bigint,
+    shared_blks_written bigint,
+    temp_blks_read bigint,
+    temp_blks_written bigint,
+    database_name text,
+    user_name text,
+    application_name text,
+    client_addr inet,
+    execution_plan jsonb,
+    UNIQUE (node_id, pid, backend_start, executed_at)
+);
+
+CREATE INDEX slow_query_by_time ON pgops.slow_query (executed_at);
+
+CREATE INDEX slow_query_by_last_seen ON pgops.slow_query (last_seen_at);
+
+CREATE INDEX slow_query_running ON pgops.slow_query (node_id) WHERE state = 'running';
+
 -- What a statement did in an interval. NULL: the server does not measure it.
 CREATE TABLE pgops.query_usage (
     ended_at timestamptz NOT NULL,

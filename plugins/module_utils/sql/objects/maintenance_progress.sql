@@ -27,7 +27,8 @@ WITH progress AS (
         a.datname,
         a.relid,
         a.phase,
-        a.sample_blks_scanned AS done,
+        -- The counters stay as they are in the phases that follow.
+        CASE WHEN a.phase LIKE 'acquiring%' THEN a.sample_blks_scanned END AS done,
         a.sample_blks_total AS total,
         'blocks' AS unit
     FROM pg_catalog.pg_stat_progress_analyze AS a
@@ -49,7 +50,7 @@ WITH progress AS (
         c.datname,
         c.relid,
         c.phase,
-        c.heap_blks_scanned AS done,
+        CASE WHEN c.phase = 'seq scanning heap' THEN c.heap_blks_scanned END AS done,
         c.heap_blks_total AS total,
         'blocks' AS unit
     FROM pg_catalog.pg_stat_progress_cluster AS c
@@ -88,7 +89,7 @@ SELECT
     END AS relation,
     p.phase,
     -- Of the phase; relations grow meanwhile.
-    CASE WHEN p.done > p.total THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END AS percent,
+    CASE WHEN p.done > nullif(p.total, 0) THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END AS percent,
     p.done,
     p.total,
     CASE WHEN p.total > 0 THEN p.unit END AS unit,

@@ -1,5 +1,5 @@
 -- object: function pgops.metric_rates(text, timestamp with time zone, timestamp with time zone, interval)
--- requires: counter_steps
+-- requires: check_request, counter_steps
 CREATE OR REPLACE FUNCTION pgops.metric_rates(
     p_metric text,
     p_from timestamptz DEFAULT now() - interval '1 hour',
@@ -26,23 +26,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 -- How fast a counter grew, by a second: over the whole time, or in steps of it. Resets, restarts and failovers are
 -- taken into account; what was counted between the last sample before one and the event itself is not known.
-DECLARE
-    found_kind text := (SELECT m.kind FROM pgops.metric AS m WHERE m.metric_name = p_metric);
 BEGIN
-    IF found_kind IS DISTINCT FROM 'counter' THEN
-        RAISE EXCEPTION '% is %', p_metric,
-            CASE WHEN found_kind IS NULL THEN 'no metric that was ever collected' ELSE 'a gauge, which has no rate' END
-            USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'SELECT metric_name, kind FROM pgops.metrics lists them; metric_values() reads gauges.';
-    END IF;
-    IF p_step <= interval '0' THEN
-        RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
+    IF pgops.check_request(p_metric, p_from, p_to, p_step) <> 'counter' THEN
+        RAISE EXCEPTION '% is a gauge, which has no rate', p_metric
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'metric_values() reads gauges.';
     END IF;
     RETURN QUERY
     SELECT
         n.cluster, n.node, nullif(s.database_name, ''), nullif(s.schema_name, ''), nullif(s.table_name, ''),
         nullif(s.index_name, ''), s.other, g.first_at, g.last_at, g.total,
-        g.total / extract(epoch FROM g.last_at - g.first_at)::double precision
+        g.total / nullif(extract(epoch FROM g.last_at - g.first_at), 0)::double precision
     FROM (
         SELECT c.series_id, min(c.started_at) AS first_at, max(c.ended_at) AS last_at, sum(c.increase) AS total
         FROM pgops.counter_steps(p_metric, p_from, p_to) AS c

@@ -1,5 +1,5 @@
 -- object: function pgops.metric_values(text, timestamp with time zone, timestamp with time zone, interval)
--- requires: hours_gone
+-- requires: hours_gone, check_request
 CREATE OR REPLACE FUNCTION pgops.metric_values(
     p_metric text,
     p_from timestamptz DEFAULT now() - interval '1 hour',
@@ -31,14 +31,7 @@ AS $$
 -- the first and the last sample. Where the samples are gone, whole hours take their place; of a counter, what it was
 -- at their ends.
 BEGIN
-    IF NOT EXISTS (SELECT FROM pgops.metric AS m WHERE m.metric_name = p_metric) THEN
-        RAISE EXCEPTION '% is no metric that was ever collected', p_metric
-            USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'SELECT metric_name, kind FROM pgops.metrics lists them.';
-    END IF;
-    IF p_step <= interval '0' THEN
-        RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    PERFORM pgops.check_request(p_metric, p_from, p_to, p_step);
     RETURN QUERY
     WITH sampled AS (
         SELECT

@@ -14,17 +14,33 @@ SELECT
     CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
         SELECT pg_catalog.sum(pg_catalog.pg_database_size(b.oid)) / 1073741824.0 FROM pg_catalog.pg_database AS b
     ) END AS database_size_gb,
-    CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
-        SELECT
-            pg_catalog.max(1000 * pg_catalog.date_part(
-                'epoch',
-                CASE WHEN a.state = 'active' THEN pg_catalog.clock_timestamp() ELSE a.state_change END - a.query_start
-            ))
-        FROM pg_catalog.pg_stat_activity AS a
-        WHERE
-            a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
-            AND (a.state = 'active' OR a.state_change > pg_catalog.clock_timestamp() - interval '5 minutes')
-    ) END AS slowest_query_5min,
+    -- Those that run or were a session's last one, and others as far as slow_query_log has them.
+    greatest(
+        CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
+            SELECT
+                pg_catalog.max(1000 * pg_catalog.date_part(
+                    'epoch',
+                    CASE WHEN a.state = 'active' THEN pg_catalog.clock_timestamp() ELSE a.state_change END
+                    - a.query_start
+                ))
+            FROM pg_catalog.pg_stat_activity AS a
+            WHERE
+                a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+                AND (a.state = 'active' OR a.state_change > pg_catalog.clock_timestamp() - interval '5 minutes')
+        ) END,
+        (
+            SELECT pg_catalog.max(q.execution_time_ms) FROM pgops.slow_query AS q
+            WHERE
+                q.last_seen_at > pg_catalog.statement_timestamp() - interval '5 minutes'
+                AND NOT pg_catalog.pg_is_in_recovery()
+                AND q.node_id = (
+                    SELECT n.node_id FROM pgops.node AS n
+                    WHERE n.is_primary
+                    ORDER BY n.last_seen_at DESC
+                    LIMIT 1
+                )
+        )
+    ) AS slowest_query_5min,
     d.deadlocks AS total_deadlocks,
     d.temp_bytes / 1048576.0 AS temp_files_mb,
     pg_catalog.clock_timestamp() AS last_updated

@@ -22,7 +22,8 @@ WITH own AS (
         (
             SELECT
                 coalesce(
-                    substring(c.setting FROM $$(?:^| )application_name *= *'?([^ ']*)$$),
+                    substring(c.setting FROM $$(?:^|[ ?&])application_name *= *'([^']*)'$$),
+                    substring(c.setting FROM $$(?:^|[ ?&])application_name *= *([^ '&]+)$$),
                     nullif(pg_catalog.current_setting('cluster_name'), ''),
                     'walreceiver'
                 )

@@ -1,0 +1,274 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The space of the server's disks, as df shows it, and file systems that are full, gone or hang."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import disks
+import pytest
+from conftest import EVERY_MAJOR, _make
+from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, target
+from servers import Server, until
+
+from pgops import agent, configuration, mounts, sources
+from pgops.disks import Host, measured, real_paths
+from pgops.identity import acting_as
+from pgops.layout import Layout
+from pgops.mounts import HANGS
+
+DISKS = [one for one in SHIPPED if one.name == "disks"]
+MB = 1024 * 1024
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+
+
+@dataclass
+class Place:
+    """A server with its WAL and a tablespace on disks of their own, where these can be mounted."""
+
+    server: Server
+    folder: Path
+    mounted: bool
+
+    @property
+    def wal(self) -> Path:
+        return self.folder / "wal"
+
+    @property
+    def space(self) -> Path:
+        return self.folder / 'a "sp\\ace'
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def needs_mounts(self) -> None:
+        if not self.mounted:
+            pytest.skip("a small file system cannot be mounted here")
+
+    def collect(self, **settings: Any) -> list[str]:
+        """The errors of a collection of disks."""
+        errors: list[str] = collect(self.server, self.folder / "prefix", found=DISKS, **settings)["errors"]
+        return errors
+
+    def newest(self, disk: str) -> dict[str, Any]:
+        """The newest values of a disk, by their metrics' names, and its labels."""
+        found = self.server.value(
+            "SELECT jsonb_object_agg(metric_name, metric_value) || (array_agg(additional_info))[1] "
+            f"FROM pgops.system_metrics WHERE additional_info ->> 'disk' = '{disk}' AND "
+            "collected_at = (SELECT max(collected_at) FROM pgops.system_metrics WHERE metric_name LIKE 'disk%')",
+            "pgops",
+        )
+        return dict(found or {})  # type: ignore[call-overload]
+
+
+@pytest.fixture(name="place", scope="module", params=EVERY_MAJOR)
+def _place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pgops-disks-XXXXXX"], text=True).strip())
+    folder.chmod(0o755)
+    place = Place(Server(request.param, folder, 0), folder, False)
+    try:
+        place.log.mkdir()
+        with disks.small(place.wal, "80m") as one, disks.small(place.space) as other:
+            place.mounted = one and other
+            if os.geteuid() == 0:
+                for path in (place.wal, place.space, place.log):
+                    shutil.chown(path, place.server.os_user)
+            settings = {"logging_collector": "on", "log_directory": str(place.log)}
+            place.server = _make(request.param, initdb=("--waldir", str(place.wal / "pg_wal")), settings=settings)
+            with place.server as server:
+                server.value(f"CREATE TABLESPACE roomy LOCATION '{place.space}'")
+                deploy(server)
+                yield place
+    finally:
+        shutil.rmtree(folder)
+
+
+def df(path: Path) -> dict[str, Any]:
+    """What df shows of a path."""
+    fields = "size,used,avail,itotal,iused,iavail,target"
+    shown = subprocess.check_output(["df", f"--output={fields}", "-B1", str(path)], text=True).splitlines()[1]
+    *numbers, mount = shown.split(maxsplit=6)
+    size, used, free, inodes, used_inodes, free_inodes = map(int, numbers)
+    return {
+        "disk_size_mb": pytest.approx(size / MB),
+        "disk_free_mb": pytest.approx(free / MB, abs=1000),
+        "disk_used_percent": pytest.approx(100 * used / (used + free), abs=1),
+        "disk_inodes_used_percent": pytest.approx(100 * used_inodes / (used_inodes + free_inodes), abs=1)
+        if inodes
+        else None,
+        "mount": mount,
+    }
+
+
+def test_each_disk_is_as_df_shows_it(place: Place) -> None:
+    if place.server.major >= 15:
+        with place.server.connect() as session:
+            session.execute("SET allow_in_place_tablespaces = on")
+            session.execute("CREATE TABLESPACE inside LOCATION ''")
+    assert place.collect(repository="/dev/shm") == []
+    paths = {
+        "data": place.server.data_dir,
+        "wal": place.wal,
+        "tablespace": place.space,
+        "repository": Path("/dev/shm"),
+        "log": place.log,
+    }
+    for disk, path in paths.items():
+        found = place.newest(disk)
+        assert {key: found.get(key) for key in df(path)} == df(path), disk
+    assert place.newest("tablespace")["tablespace"] == "roomy"
+    count = "SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'disk_free_mb'"
+    assert place.server.value(count, "pgops") == len(paths)
+
+
+def test_a_log_in_the_data_directory_is_on_no_disk_of_its_own(place: Place) -> None:
+    place.server.value("ALTER SYSTEM SET log_directory = 'log'")
+    place.server.reload()
+    assert place.collect() == []
+    assert place.newest("data")
+    assert place.newest("log") == {}
+
+
+def test_a_full_disk_is_full(place: Place) -> None:
+    place.needs_mounts()
+    assert place.collect() == []
+    assert place.newest("tablespace")["disk_used_percent"] < 80
+    disks.fill(place.space)
+    try:
+        assert place.collect() == []
+        found = place.newest("tablespace")
+        assert (found["disk_free_mb"], found["disk_used_percent"]) == (0, 100)
+        assert found["mount"] == str(place.space)
+    finally:
+        (place.space / "filler").unlink()
+
+
+@needs_root
+def test_an_agent_that_may_not_enter_finds_what_is_mounted_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the agent's own user, to whom the data directory is closed, and with it where pg_wal leads to."""
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    if python is None:
+        pytest.skip("there is no Python here that others may use")
+    monkeypatch.setattr("sys.executable", python)
+    monkeypatch.setattr(mounts, "__file__", shutil.copy(mounts.__file__, place.folder))
+    known = real_paths(target(place.server))
+    data = str(place.server.data_dir)
+    assert known == {data: data, f"{data}/pg_wal": str(place.wal / "pg_wal"), str(place.space): str(place.space)}
+    assert place.collect() == []
+    seen = place.newest("wal")
+    (place.folder / "other").mkdir()
+    shutil.chown(place.folder / "other", "daemon")
+    place = replace(place, folder=place.folder / "other")
+    deploy(place.server, os_user="daemon")
+    try:
+        with acting_as(pwd.getpwnam("daemon").pw_uid):
+            assert place.collect(real_paths=known) == []
+            found = place.newest("wal")
+            assert found["mount"] == seen["mount"]
+            assert found["disk_size_mb"] == seen["disk_size_mb"]
+            # Where pg_wal leads to is not known: not a guess, but none.
+            (error,) = place.collect()
+            assert place.newest("wal") == {}
+            assert place.newest("data")["mount"] == df(place.server.data_dir)["mount"]
+        assert error == f"the disk of {data}/pg_wal is not known: Permission denied"
+    finally:
+        deploy(place.server)
+
+
+def test_a_place_that_is_gone_is_an_error_that_names_it_and_no_value(place: Place) -> None:
+    assert place.collect(repository="/nowhere/shop") == [
+        "the disk of /nowhere/shop is not known: No such file or directory"
+    ]
+    assert place.newest("repository") == {}
+    assert place.newest("data")
+    errors = (
+        "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = 'collector_errors' "
+        "AND additional_info ->> 'collector' = 'disks' ORDER BY collected_at DESC LIMIT 1"
+    )
+    assert place.server.value(errors, "pgops") == 1
+
+
+def test_where_no_process_can_be_started_all_else_is_collected(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python3")
+    outcome = collect(place.server, place.folder / "prefix")
+    assert outcome["errors"] == [
+        "disks in pgops: No process can be started that looks at the disks: No such file or directory."
+    ]
+    assert outcome["samples"] > 100
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    assert f"the disk of {place.server.data_dir} is not known: exit code 1 of {mounts.__file__}" in place.collect()
+
+
+def test_disks_can_be_left_out(place: Place) -> None:
+    before = place.newest("data")
+    assert place.collect(collectors={"disks": {"enabled": False}}) == []
+    assert place.newest("data") == before
+
+
+@needs_root
+def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp_path: Path) -> None:
+    gone, host = tmp_path / "gone", Host(str(tmp_path / "lock"), str(tmp_path / "gone"))
+    data = [{"disk": "data", "path": "/"}]
+    with disks.hanging(gone) as mounted:
+        if not mounted:
+            pytest.skip("FUSE is not to be had here")
+        began = time.monotonic()
+        rows, wrong = measured(host, data, 0.5)
+        assert wrong == [f"the disk of {gone} is not known: no answer for 0.5 seconds"]
+        left = children()
+        for _minute in range(3):
+            rows, wrong = measured(host, data, 10)
+            assert ([row["disk"] for row in rows], wrong) == (["data"], [f"the disk of {gone} is not known: {HANGS}"])
+        assert time.monotonic() - began < 9
+        assert children() == left
+    # Whoever waited is let go, and what is there now is looked at again.
+    until(lambda: measured(host, data, 10)[1] == [], "known again", 10)
+
+
+def children() -> int:
+    """How many processes this one has, those included that are gone but for what hangs."""
+    return len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_the_agent_is_told_where_the_directories_are_and_keeps_it_while_the_server_is_down(
+    place: Place, tmp_path: Path
+) -> None:
+    layout = Layout("main", str(tmp_path))
+    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
+    wish = {**AGENT, "prefix": str(tmp_path), "sources": bundle, "textfile_directory": None}
+    wish.update(port=place.server.port, socket_directory=str(place.server.socket_dir))
+    agent.converge(wish, False)
+    known = configuration.load(layout).real_paths
+    assert known[f"{place.server.data_dir}/pg_wal"] == str(place.wal / "pg_wal")
+    place.server.stop()
+    try:
+        assert not agent.converge(wish, False)["changed"]
+        assert configuration.load(layout).real_paths == known
+    finally:
+        place.server.start()
+
+
+def test_mount_points_are_read_as_the_kernel_writes_them() -> None:
+    text = (
+        b"22 27 0:21 / /proc rw,relatime - proc proc rw\n"
+        b"27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        b"30 27 0:27 / /data rw - ext4 /dev/vdb rw\n"
+        b"31 27 0:28 / /data/with\\040space\\134 rw - xfs /dev/vdc rw\n"
+    )
+    known = mounts.mount_points(text)
+    assert known == ["/proc", "/", "/data", "/data/with space\\"]
+    places = {"/data": "/data", "/data/with space\\/x": "/data/with space\\", "/database/x": "/", "/data/w": "/data"}
+    assert {path: mounts.mount_point(path, known) for path in places} == places
+    assert mounts.mount_point("/data", []) == ""

@@ -1,0 +1,107 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A server with many databases: how many are connected to at once, and what becomes of those that come and go."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from deploying import collect, deploy, withdraw
+from servers import Server, until
+
+from pgops import collectors
+from pgops.collectors import Collector
+
+MANY = [f"many_{number}" for number in range(8)]
+DATABASES = "SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate"
+
+
+def _slow(seconds: float) -> Collector:
+    header = "-- collector: inside\n-- scope: database\n-- timeout: 60\n-- metric: inside\n"
+    asleep = f"pg_sleep(CASE WHEN current_database() LIKE 'many%' THEN {seconds} ELSE 0 END) IS NULL AS slept"
+    return collectors.parse(f"{header}SELECT current_database() AS database, {asleep}, 1 AS inside", "inside")
+
+
+@pytest.fixture(name="deployed")
+def _deployed(server: Server) -> Iterator[Server]:
+    deploy(server)
+    for name in MANY:
+        server.value(f"CREATE DATABASE {name}")
+    yield server
+    for name in [*MANY, "many_later"]:
+        server.value(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    withdraw(server)
+
+
+def measured(server: Server) -> set[str]:
+    """The databases of which there is a sample."""
+    select = "SELECT array_agg(DISTINCT database_name) FROM pgops.system_metrics WHERE metric_name = 'inside'"
+    found = server.value(select, "pgops")
+    return set(found) if isinstance(found, list) else set()
+
+
+def test_where_time_is_short_all_come_in_turn_by_one_more_connection(deployed: Server, tmp_path: Path) -> None:
+    deployed.value(f"REVOKE CONNECT ON DATABASE {MANY[0]} FROM PUBLIC")
+    all_of_them = int(str(deployed.value(DATABASES)))
+    sessions, over = [0], threading.Event()
+
+    def watch() -> None:
+        with deployed.connect() as watcher:
+            count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgops collect'"
+            while not over.wait(0.005):
+                sessions.append(watcher.execute(count).fetchone()[0])  # type: ignore[index]
+
+    left_out = 0
+    with ThreadPoolExecutor() as threads:
+        watching = threads.submit(watch)
+        try:
+            for _run in range(60):
+                outcome = collect(deployed, tmp_path, found=[_slow(0.1)], time_budget=0.3)
+                said = " ".join(outcome["errors"])
+                left = re.search(r"the time is up: (\d+) databases are left out", said)
+                left_out += int(left.group(1)) if left else 0
+                # Each is measured, refuses us, is cut short or is left out.
+                refused = said.count('permission denied for database "many_0"')
+                cut = said.count("inside in ")
+                assert outcome["samples"] - 3 + refused + cut + (int(left.group(1)) if left else 0) == all_of_them
+                if len(measured(deployed)) == all_of_them - 1:
+                    break
+        finally:
+            over.set()
+            watching.result(10)
+    assert left_out > 0
+    assert len(measured(deployed)) == all_of_them - 1
+    assert MANY[0] not in measured(deployed)
+    assert max(sessions) == 2
+
+
+def test_databases_that_come_and_go_cost_nobody_else_anything(deployed: Server, tmp_path: Path) -> None:
+    asleep = (
+        "SELECT datname FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name = 'pgops collect'"
+    )
+    dropped = []
+
+    def drop() -> None:
+        until(lambda: deployed.value(asleep) is not None, "asleep")
+        present = str(deployed.value(asleep))
+        dropped.extend([present, next(name for name in MANY if name != present)])
+        for name in dropped:
+            deployed.value(f"DROP DATABASE {name} WITH (FORCE)")
+
+    with ThreadPoolExecutor() as threads:
+        dropping = threads.submit(drop)
+        outcome = collect(deployed, tmp_path, found=[_slow(0.3)])
+        dropping.result(30)
+    assert all(any(name in error for name in dropped) for error in outcome["errors"])
+    assert 1 <= len(outcome["errors"]) <= 2
+    left = set(MANY) - set(dropped)
+    assert left < measured(deployed)
+    assert dropped[0] not in measured(deployed)
+    deployed.value("CREATE DATABASE many_later")
+    assert collect(deployed, tmp_path, found=[_slow(0)])["errors"] == []
+    assert "many_later" in measured(deployed)
