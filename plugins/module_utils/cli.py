@@ -107,8 +107,10 @@ def inspect(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
 
 def _collected(layout: Layout, path: str, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     settings = configuration.load(layout)
-    with runs.Memory(path).held() as remembered:
-        return run(settings, layout, installed(layout), remembered)
+    memory = runs.Memory(path)
+    with memory.held() as remembered:
+        outcome = run(settings, layout, installed(layout), remembered)
+    return {**outcome, "errors": [*outcome["errors"], *memory.errors]}
 
 
 def count_queries(layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:

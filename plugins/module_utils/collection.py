@@ -219,10 +219,13 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     """Run all that is due, and deliver it with what it cost, and what waits from before; the result of collect()."""
     waiting = visit.spool
     waiting.prepare()
-    tally = visit.tally(runs)
+    with budget.heeded():
+        tally = visit.tally(runs)
     own = visit.collectors()
     paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
     chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
+    intervals = {OWN.interval, INSPECTION.interval, *(one.interval for one in paced)}
+    runs.forget_others(intervals, {0, *tally.retention.values()})
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = None if visit.inspects else waiting.dropped()
@@ -237,7 +240,8 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
 def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
     """Run some collectors once more, and deliver what they measure; what they cost is reported with the next
     everything(). The same result, without what is slowed down."""
-    tally = visit.tally(runs)
+    with budget.heeded():
+        tally = visit.tally(runs)
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
     _remember(tally, visit.layout.latest_repeated)
@@ -270,7 +274,8 @@ def deliver(
     source, waiting = visit.source, visit.spool
     done, sink = 0, "spool"
     try:
-        identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
+        with budget.heeded():
+            identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
         parcel = delivery.Parcel(visit.configuration, identity, metrics(visit.found))
         with budget.heeded(), visit.sink(visit.configuration, visit.layout, source) as session:
             delivery.check_cluster(session, identity.system_identifier)
@@ -375,13 +380,17 @@ def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped:
     rows: list[dict[str, Any]] = [
         {
             "collector": name,
-            "collector_duration_ms": costs[name].mean * 1000,
+            "collector_duration_ms": _milliseconds(costs[name].mean),
             "collector_errors": costs[name].errors,
             "collector_interval_seconds": slowed_down.get(name),
         }
         for name in sorted(costs)
     ]
     return [*rows, {"samples_dropped": dropped}]
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
 
 
 def iso(moment: float) -> str:

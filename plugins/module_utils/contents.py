@@ -25,6 +25,13 @@ FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 WANTED_SCHEMA_RIGHTS = [f"{roles.AGENT} USAGE", f"{roles.READER} USAGE"]
 
 
+WITHOUT_TEXTS = [
+    statement("DELETE FROM pgops.query_text"),
+    statement("UPDATE pgops.slow_query SET query = NULL WHERE query IS NOT NULL"),
+]
+"""Who wants no texts of statements stored wants those that are stored to go."""
+
+
 @dataclass(frozen=True)
 class Contents:
     """What is there now; all empty where there is no schema yet.
@@ -135,8 +142,10 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
     """
     made: tuple[Change, ...] = ()
     for name, value in wanted.settings.items():
-        step = upsert("setting", ["name"], {"name": name, "value": value})
-        made += difference(f"setting {name}", contents.settings.get(name), value, step)
+        steps = [upsert("setting", ["name"], {"name": name, "value": value})]
+        if (name, value) == ("query_texts", "false"):
+            steps += WITHOUT_TEXTS
+        made += difference(f"setting {name}", contents.settings.get(name), value, steps)
     measured = metrics(wanted.collectors)
     for metric in measured.values():
         row = metric.definition()

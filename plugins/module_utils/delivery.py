@@ -27,6 +27,9 @@ UNFIT = ("22", "23", "54")
 """Classes of SQLSTATE (data exception, integrity violation, program limit exceeded, as by a label too long for an
 index) that say no repetition will store this round."""
 
+WRONG_TIME = "22008"
+"""SQLSTATE that says that it is all of a round that cannot be stored: it is too old, or of the future."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -169,7 +172,7 @@ def _store_each(session: Session, parcel: Parcel, found: Sequence[Round]) -> lis
         except QueryFailed as error:
             if _sound(error):
                 raise
-            if len(one.series) > 1:
+            if len(one.series) > 1 and error.sqlstate != WRONG_TIME:
                 wrong += _store_each(session, parcel, one.halves())
             else:
                 wrong.append((one, str(error)))

@@ -143,7 +143,7 @@ def real_paths(target: Target) -> dict[str, str] | None:
         owner = os.lstat(target.socket_path)
         with acting_as(owner.st_uid if os.geteuid() == 0 else None, owner.st_gid):
             return _real_paths(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         return None
 
 

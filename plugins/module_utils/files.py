@@ -82,7 +82,8 @@ def read(path: str) -> Found | None:
             return Found("directory", mode, owner, group)
         if not stat.S_ISREG(status.st_mode):
             return Found("other", mode, owner, group)
-        with open(path, "rb") as file:
+        # Neither what a link leads to nor a pipe, if somebody puts one there now.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             return Found("file", mode, owner, group, content=file.read())
     except FileNotFoundError:
         return None

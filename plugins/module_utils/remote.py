@@ -56,15 +56,19 @@ def refused(session: Session, name: str, password: str) -> LoginRefused | None:
     return None
 
 
-def password_works(session: Session, found: Mapping[str, Any], password: str | None) -> bool | None:
-    """Whether the password is the agent's, by logging in: only a superuser may read what the server keeps of it.
+def password_works(session: Session, found: Mapping[str, Any], name: str, password: str | None) -> bool | None:
+    """Whether the password is the agent's, by logging in to a database: only a superuser may read what the server
+    keeps of it.
 
     None where it is not asked for.
     """
     if password is None or session.superuser or AGENT not in found:
         return None
-    error = refused(session, session.database, password)
-    return error is None or not error.password_used
+    error = refused(session, name, password)
+    if error is None:
+        return True
+    # Else it is somebody else's rule that refused the agent, and the password was not looked at.
+    return False if error.password_used else None
 
 
 def warnings(session: Session, name: str, password: str) -> tuple[str, ...]:
@@ -76,6 +80,8 @@ def warnings(session: Session, name: str, password: str) -> tuple[str, ...]:
     address = session.value("SELECT inet_client_addr()::text")
     line = f'{kind} all "{AGENT}" {address} scram-sha-256'
     hint = f"Its server's pg_hba.conf, or what stands for it, has to have a line like: {line}"
+    if error.password_used:
+        hint = f"It has to be able to connect to {name}, and to find one of its connections free."
     return (f"The agent is not let in: {error.message} {hint}",)
 
 

@@ -128,8 +128,8 @@ class Repetition:
         Raises PgOpsError where the source cannot be reached.
         """
         with self.memory.held() as runs:
-            visit = self._visit()
             self._begin(self.configuration.time_budget)
+            visit = self._visit()
             self.results.append(everything(visit, runs, self.budget))
             self._look_ahead(runs)
 
@@ -149,15 +149,15 @@ class Repetition:
             try:
                 with self.memory.held():
                     pass
-            except (PgOpsError, OSError) as error:
+            except PgOpsError as error:
                 self._fail(error)
 
     def _repeat(self, runs: Runs) -> None:
         try:
+            self._begin(min(self.configuration.time_budget, self.until + GRACE - time.monotonic()))
             visit = self._visit()
             chosen = self._due(runs)
             if chosen:
-                self._begin(min(self.configuration.time_budget, self.until + GRACE - time.monotonic()))
                 self.results.append(again(visit, runs, self.budget, chosen))
         except PgOpsError as error:
             runs.note({}, {one.name: 1 for one in self._due(runs)})
@@ -172,7 +172,8 @@ class Repetition:
         return [one for one in paced if one.interval < MINUTE]
 
     def _visit(self) -> Visit:
-        source = self.sessions.source()
+        with self.budget.heeded():
+            source = self.sessions.source()
         visit = Visit(self.configuration, self.layout, self.found, source, sink=self.sessions.sink)
         self.own = visit.collectors()
         return visit
@@ -231,7 +232,8 @@ def collect(
     finally:
         signal.signal(signal.SIGTERM, before)
         sessions.close()
-    return together(made.results)
+    result = together(made.results)
+    return {**result, "errors": [*result["errors"], *dict.fromkeys(memory.errors)]}
 
 
 def together(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,11 +11,20 @@ from typing import Any
 
 from .collection import source_target
 from .configuration import Configuration
-from .errors import PgOpsError
+from .errors import PgOpsError, QueryFailed
 from .server import Session, connect
 
 ROLLING = 120.0
 """Seconds for hours to be rolled up: after an outage there may be many, and the rest of the job needs time, too."""
+
+FAILURES = 3
+"""So many hours may be wrong; of more, it is most likely the same with all: a full disk, a missing right."""
+
+PAUSES = (0.2, 0.5, 1.0)
+"""Seconds between attempts to drop a partition that somebody else has a lock on."""
+
+LOCKED = "55P03"
+"""SQLSTATE lock_not_available."""
 
 HOURS = "SELECT h.node_id, h.started_at FROM pgops.hours_to_roll_up() AS h"
 EXPIRED = "SELECT e.partition_name, e.first_day, e.early FROM pgops.expired_partitions() AS e"
@@ -48,28 +57,29 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
 def _roll_up(session: Session, errors: list[str]) -> int:
     """How many hours of nodes were rolled up, each in a transaction of its own. What is left is due the next time."""
     until = time.monotonic() + ROLLING
+    session.execute("SELECT set_config('statement_timeout', %s, false)", [str(round(ROLLING * 1000))])
     hours: list[dict[str, Any]] = []
     with _noted(errors, "hours to roll up cannot be listed"):
         hours = session.rows(HOURS)
-    done = 0
+    done = failed = 0
     for hour in hours:
-        if time.monotonic() > until:
+        if failed >= FAILURES or time.monotonic() > until:
             errors.append(f"{len(hours) - done} hours are left to be rolled up the next time")
             break
         try:
             session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
+            done += 1
         except PgOpsError as error:
-            # Most likely it is the same with all others: a full disk, a missing right.
+            failed += 1
             errors.append(f"the hour of {hour['started_at']} cannot be rolled up: {error}")
-            break
-        done += 1
     return done
 
 
 def _drop(session: Session, errors: list[str]) -> list[str]:
     """The partitions that were dropped, oldest first."""
-    # Dropping one locks its parent for a moment: rather an hour later than behind a long query.
-    session.execute("SET lock_timeout = '2s'")
+    # Dropping one locks all that it stands beside, and whoever waits for a lock makes others wait behind it: rather
+    # an hour later than behind a long query.
+    session.execute("SET lock_timeout = '100ms'")
     expired: list[dict[str, Any]] = []
     with _noted(errors, "expired partitions cannot be listed"):
         expired = session.rows(EXPIRED)
@@ -78,12 +88,24 @@ def _drop(session: Session, errors: list[str]) -> list[str]:
     for partition in expired:
         name = partition["partition_name"]
         with _noted(errors, f"{name} cannot be dropped"):
-            if session.value("SELECT pgops.drop_partition(%s)", [name]):
+            if _dropped(session, name):
                 dropped.append(name)
                 lost |= {str(partition["first_day"])} if partition["early"] else set()
     if lost:
         errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {', '.join(sorted(lost))}")
     return dropped
+
+
+def _dropped(session: Session, name: str) -> bool:
+    """Drop a partition, where it is still to go; that a collection is just at it is no reason to leave it."""
+    for pause in PAUSES:
+        try:
+            return bool(session.value("SELECT pgops.drop_partition(%s)", [name]))
+        except QueryFailed as error:
+            if error.sqlstate != LOCKED:
+                raise
+            time.sleep(pause)
+    return bool(session.value("SELECT pgops.drop_partition(%s)", [name]))
 
 
 @contextlib.contextmanager

@@ -107,14 +107,16 @@ def plan(
     verifier: Callable[[str, str], str],
     major: int,
     by: Administrator = Administrator(),
+    peers: int = 0,
 ) -> tuple[Change, ...]:
-    """What makes the roles what they are to be; steps are statements.
+    """What makes the roles what they are to be; steps are statements. ``peers`` is how many other nodes' agents come.
 
     A role of the same name that somebody else made is refused with Conflict: what it can do, and who uses it,
     is not ours to change. ``verifier`` makes the SCRAM verifier of a role's password.
     """
     made: list[Change] = []
-    for role in ROLES if by.superuser else map(_modest, ROLES, map(current.get, NAMES)):
+    wanted = [_shared(role, peers) for role in ROLES]
+    for role in wanted if by.superuser else map(_modest, wanted, map(current.get, NAMES)):
         found = current.get(role.name)
         if found is not None and found["comment"] != MARK:
             raise Conflict(
@@ -132,6 +134,11 @@ def plan(
     if password is not None:
         made += _password(current.get(AGENT), password, verifier, by.password_works)
     return tuple(made)
+
+
+def _shared(role: Role, peers: int) -> Role:
+    """A role with room for other nodes' agents, each of which keeps one session and now and then has another."""
+    return replace(role, connection_limit=role.connection_limit + 2 * peers) if role.name == AGENT else role
 
 
 def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:

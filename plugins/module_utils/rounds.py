@@ -79,7 +79,17 @@ Shapes = dict[str, dict[str, list[list[str]]]]
 def place(interval: int, database: str = "", keep_days: int = 0) -> str:
     """The name of what is measured together, every so many seconds, in the instance or one of its databases, and kept
     for the same time."""
-    return f"{interval}/{keep_days} {database}"
+    return f"{kind(interval, keep_days)} {database}"
+
+
+def kind(interval: int, keep_days: int) -> str:
+    """The first part of the names of places."""
+    return f"{interval}/{keep_days}"
+
+
+def kind_of(name: str) -> str:
+    """The first part of a place's name."""
+    return name.partition(" ")[0]
 
 
 def database_of(name: str) -> str:

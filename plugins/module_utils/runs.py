@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from .errors import HostFailed
 from .files import File, exclusive, write
-from .rounds import Shapes, database_of
+from .rounds import Shapes, database_of, kind, kind_of
 
-FORMAT = 2
+FORMAT = 3
 REMEMBERED = 3
 """How many durations of each collector are kept."""
 
@@ -27,9 +28,9 @@ class Cost:
     errors: int = 0
 
     @property
-    def mean(self) -> float:
-        """Seconds that a run took."""
-        return self.seconds / self.runs if self.runs else 0.0
+    def mean(self) -> float | None:
+        """Seconds that a run took; None where there was none."""
+        return self.seconds / self.runs if self.runs else None
 
 
 @dataclass
@@ -57,6 +58,11 @@ class Runs:
         costs, self.costs = self.costs, {}
         return costs
 
+    def forget_others(self, intervals: Iterable[int], days: Iterable[int]) -> None:
+        """Forget the shapes of what is not measured at these intervals any more, or not kept for these days."""
+        kept = {kind(interval, one) for interval in intervals for one in days}
+        self.shapes = {name: found for name, found in self.shapes.items() if kind_of(name) in kept}
+
     def forget(self, databases: Iterable[str]) -> None:
         """Forget the shapes of all databases but these."""
         kept = {*databases, ""}
@@ -66,7 +72,8 @@ class Runs:
 @dataclass
 class Memory:
     """``path``.json, where collections of one kind leave what the next one has to know, and ``path``.lock, which only
-    one of them holds at a time; ``patience`` is for how many seconds another one waits for that.
+    one of them holds at a time; ``patience`` is for how many seconds another one waits for that. ``errors`` are of
+    writing it.
 
     Who collects several times need not write each time: until then it goes on with what it has left here, unless
     another one wrote meanwhile.
@@ -74,6 +81,7 @@ class Memory:
 
     path: str
     patience: float = 0
+    errors: list[str] = field(default_factory=list)
     _found: Runs | None = None
     _seen: tuple[int, int] | None = None
 
@@ -89,8 +97,15 @@ class Memory:
                 self._seen = self._identity()
             yield self._found
             if writes:
-                save(f"{self.path}.json", self._found)
-                self._seen = self._identity()
+                self._write(self._found)
+
+    def _write(self, found: Runs) -> None:
+        """On a full disk the next collection runs what is not due yet, which is better than none."""
+        try:
+            save(f"{self.path}.json", found)
+        except (HostFailed, OSError) as error:
+            self.errors.append(f"what ran when cannot be remembered: {error}")
+        self._seen = self._identity()
 
     def _identity(self) -> tuple[int, int] | None:
         """What changes with each file that is written; None where there is none."""

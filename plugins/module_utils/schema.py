@@ -25,7 +25,7 @@ from . import (
     validation,
 )
 from .access import Access, AccessFiles
-from .collectors import Collector
+from .collectors import LONGEST_RETENTION, Collector
 from .contents import Contents
 from .errors import Conflict, InvalidInput
 from .installation import execute, install, unhurried
@@ -174,7 +174,14 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     if stray:
         warnings += (f"Changed or added by hand, and left as they are: {', '.join(stray)}.",)
     return SchemaPlan(
-        roles=roles.plan(current.roles, desired.password, verifier, current.major, current.administrator),
+        roles=roles.plan(
+            current.roles,
+            desired.password,
+            verifier,
+            current.major,
+            current.administrator,
+            len(desired.access.peers) if desired.access else 0,
+        ),
         database=database.plan(current.database, desired.database, current.major),
         migrations=contents.schema(found)
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
@@ -302,9 +309,11 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
     Raises InvalidInput.
     """
-    for name in ("retention_days", "rollup_days", "max_size_mb"):
-        if params[name] < 1:
-            raise InvalidInput(f"{name} must be 1 or more.")
+    for name, most in (("retention_days", LONGEST_RETENTION), ("rollup_days", 10 * LONGEST_RETENTION)):
+        if not 1 <= params[name] <= most:
+            raise InvalidInput(f"{name} must be 1 to {most}.")
+    if params["max_size_mb"] < 1:
+        raise InvalidInput("max_size_mb must be 1 or more.")
     return Desired(
         cluster=params["cluster"],
         node=params["node"],
@@ -367,7 +376,8 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
     with locked(target, NEEDED, superuser=False) as session:
         current = read(session, wanted.database, wanted.node, with_access=False)
         remote.check_rights(session, current.roles, current.database)
-        works = remote.password_works(session, current.roles, wanted.password)
+        tried = wanted.database if database.ours(current.database) else session.database
+        works = remote.password_works(session, current.roles, tried, wanted.password)
         by = replace(current.administrator, password_works=works)
         current = replace(current, administrator=by, left_out=remote.left_out(session))
         made = plan(current, wanted, session.scram)

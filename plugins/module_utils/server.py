@@ -217,6 +217,10 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     )
 
 
+GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+"""Seconds, a number, and milliseconds, after which a peer that the network has lost is waited for no more."""
+
+
 def _arguments(target: Target, user: str) -> dict[str, Any]:
     """libpq's connection parameters; those left empty stay libpq's defaults."""
     host = os.path.dirname(target.socket_path) if target.local else target.host
@@ -234,6 +238,7 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
         "application_name": target.application_name,
         "connect_timeout": target.connect_timeout,
         "client_encoding": "UTF8",
+        **({} if target.local else GIVING_UP),
     }
     return {key: value for key, value in wanted.items() if value not in ("", None)}
 

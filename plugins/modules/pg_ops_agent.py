@@ -70,7 +70,8 @@ options:
   ssl_mode:
     description:
       - How TLS is used towards O(host) and O(peers), as in libpq's C(sslmode). Channel binding is demanded as well.
-      - V(disable) sends everything but the password in the clear, and is for a remote instance only.
+      - V(disable) sends everything in the clear, passwords too if the server asks for them so; it is for a remote
+        instance only.
     type: str
     default: require
     choices: [disable, require, verify-ca, verify-full]

@@ -19,7 +19,7 @@ from deploying import SHIPPED, collect, configured, deploy, withdraw
 from servers import Server, until
 
 from pgops import delivery, retention
-from pgops.errors import InvalidInput
+from pgops.errors import InvalidInput, QueryFailed
 from pgops.rounds import Sample, Shapes, packed, place
 from pgops.server import Session, connect
 from pgops.target import Target
@@ -312,13 +312,94 @@ def test_what_is_left_of_an_hour_does_not_replace_what_was_made_of_all_of_it(pas
     assert len(past.maintain()["dropped"]) >= 1
     before = past.rollup(100)
     assert before["weight"] == 1
-    past.store(100, 20, 8)
+    with pytest.raises(QueryFailed, match="older than its samples are kept"):
+        past.store(100, 20, 8)
     past.maintain()
     assert past.rollup(100) == before
     count = f"SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{GAUGE}'"
     assert past.server.value(count, "pgops") == 0
     query = f"SELECT last FROM pgops.metric_values('{GAUGE}', now() - interval '10 days')"
     assert past.server.value(query, "pgops") == 4
+
+
+def test_what_is_too_old_is_counted_as_lost_and_costs_nothing_else(past: Past) -> None:
+    past.store(100, 10, 4)
+    deploy(past.server, retention_days=2)
+    past.maintain()
+    at = [(past.now - hours * HOUR).isoformat() for hours in (100, 1)]
+    samples = [Sample(labelled(GAUGE, one), 1.0) for one in range(50)]
+    found = [one for moment in at for one in packed(place(60), samples, moment, "start first", {})]
+    identity = delivery.Source(str(past.server.value("SELECT system_identifier FROM pg_control_system()")), False)
+    with connect(past.target()) as session:
+        lost = delivery.deliver(session, delivery.Parcel(past.configuration, identity, METRICS), found)
+    assert [one.samples for one, _reason in lost] == [50]
+    assert past.server.value("SELECT count(*) FROM pgops.system_metrics", "pgops") == 50
+
+
+def test_a_sample_that_two_shapes_have_is_one(past: Past) -> None:
+    for minute, value in ((10, 100), (20, 700), (30, 1300)):
+        past.store(5, minute, value, COUNTER)
+    past.server.value("UPDATE pgops.shape SET fingerprint = fingerprint || 'x'", "pgops")
+    past.store(5, 20, 700, COUNTER)
+    past.maintain()
+    assert past.rollup(5, COUNTER)["average"] == 1
+    increase = f"SELECT sum(increase) FROM pgops.metric_rates('{COUNTER}', now() - interval '8 hours')"
+    assert past.server.value(increase, "pgops") == 1200
+
+
+def test_an_index_that_is_dropped_is_no_reset_of_what_its_table_has_counted(past: Past) -> None:
+    for minute, value in ((10, 1000), (20, 1060), (30, 500), (40, 560)):
+        past.store(5, minute, value, COUNTER)
+    increase = f"SELECT increase FROM pgops.metric_rates('{COUNTER}', now() - interval '8 hours')"
+    assert past.server.value(increase, "pgops") == 120
+
+
+def test_an_hour_at_the_border_is_rolled_up_again_as_it_was(past: Past) -> None:
+    day = (datetime.now(timezone.utc) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = int((past.now - day).total_seconds() / 3600)
+    for minute in range(0, 120, 10):
+        past.store(first, minute, 100.0 * minute * 60 if minute < 60 else 360_000.0 + minute, COUNTER)
+    past.store(first + 24, 0, 0, COUNTER)
+    past.maintain()
+    before = past.rollup(first - 1, COUNTER)
+    deploy(past.server, retention_days=2)
+    assert past.maintain()["dropped"] != []
+    past.server.value(
+        "INSERT INTO pgops.rollup_due SELECT node_id, started_at FROM pgops.node, "
+        f"generate_series('{day}', '{day + 2 * HOUR}'::timestamptz, '1 hour') AS h (started_at)",
+        "pgops",
+    )
+    past.maintain()
+    assert past.rollup(first - 1, COUNTER) == before
+
+
+def test_deliveries_of_several_days_do_not_wait_for_each_other_both(past: Past) -> None:
+    make = "SELECT pgops.create_partition('round_0', current_date - {})"
+    with past.server.connect("pgops") as one, past.server.connect("pgops") as other:
+        one.execute("BEGIN")
+        one.execute(make.format(20).encode())
+        waiting = threading.Thread(target=other.execute, args=(make.format(21).encode(),))
+        waiting.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: past.server.value(waits) == 1, "waiting")
+        one.execute(make.format(21).encode())
+        one.execute("COMMIT")
+        waiting.join()
+    assert (
+        past.server.value(
+            "SELECT count(*) FROM pgops.partitions WHERE first_day < current_date AND kind = 'round'", "pgops"
+        )
+        == 2
+    )
+
+
+def test_a_sample_that_no_sum_can_hold_stops_no_other(past: Past) -> None:
+    for minute in (1, 2):
+        past.store(5, minute, 1.5e308)
+    past.store(4, 1, 3)
+    past.maintain()
+    assert past.rollup(5)["maximum"] == 1.5e308
+    assert past.rollup(4)["average"] == 3
 
 
 def test_the_retention_of_a_metric_holds_for_what_is_collected_from_then_on(past: Past, tmp_path: Path) -> None:
@@ -372,7 +453,7 @@ def test_where_there_is_no_room_samples_go_before_hours(past: Past) -> None:
     )
     past.store(24 * 70, 0, 1)
     past.maintain()
-    for day in (3, 2):
+    for day in (10, 9):
         past.server.value(f"SELECT pgops.create_partition('round_0', current_date - {day})", "pgops")
         past.server.value(insert.format(day), "pgops")
     filled = (

@@ -82,7 +82,8 @@ described AS MATERIALIZED (
             count(*) FILTER (WHERE t.starelid IS NULL OR a.attlen < -1) AS unknown,
             bool_and(a.attlen > 0 AND t.stanullfrac = 0) AS fixed,
             bool_or(t.stanullfrac > 0) AS with_nulls,
-            bool_or(a.attlen = -1 AND t.stawidth > 256) AS is_wide,
+            -- Together, they leave an entry of equal keys no room for rows.
+            bool_or(a.attlen = -1 AND t.stawidth > 256) OR sum(t.stawidth) > 500 AS is_wide,
             -- As if columns were NULL independently of each other.
             1 - exp(sum(ln(greatest(1 - t.stanullfrac, 1e-9)))) AS null_share,
             -- Different keys of the whole table: at least, and at most.
@@ -257,7 +258,7 @@ estimated AS MATERIALIZED (
             -- An entry of equal keys holds the key, and 6 bytes for each row, up to a tenth of a page.
             SELECT
                 floor((s.page - 40) * 0.7 / (e.entry + 4)) - 1 AS fanout,
-                CASE WHEN e.is_merged THEN floor((e.largest - e.entry) / 6) ELSE 1 END AS rows_an_entry,
+                CASE WHEN e.is_merged THEN greatest(floor((e.largest - e.entry) / 6), 1) ELSE 1 END AS rows_an_entry,
                 4 + CASE WHEN e.is_merged THEN ceil(e.largest / 8.0) * 8 ELSE e.entry END AS bytes
         ) AS f
     CROSS JOIN LATERAL (

@@ -17,8 +17,13 @@ BEGIN
     IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('pgops.' || p_parent), to_char(first_day, 'YYYYMMDD')::integer);
-    IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
+    -- One lock for all days: who attaches holds a lock on the parent to the end, and may want another day then.
+    PERFORM pg_advisory_xact_lock(hashtext('pgops.' || p_parent), 0);
+    -- Not to_regclass: what it did not find it has kept in mind.
+    IF EXISTS (
+        SELECT FROM pg_class AS c
+        WHERE c.relnamespace = 'pgops'::regnamespace AND c.relname = partition_name
+    ) THEN
         RETURN false;
     END IF;
     -- Attached, not created in place: ATTACH does not lock readers and writers of the other days out.

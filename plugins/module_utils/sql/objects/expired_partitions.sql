@@ -8,8 +8,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Partitions that are older than what they hold is kept for, and those that find no room (early). What is of today, of
--- this month or to come always finds some; then hours come before samples, and what is newer before what is older.
+-- Partitions that are older than what they hold is kept for, and those that find no room (early), in the order in which
+-- they are to go. What is of today, of this month or to come always finds some; then come the samples of a week, then
+-- hours, then older samples. What is yet to be rolled up waits for that: for a week, and where there is no room for
+-- three hours.
     WITH setting AS (
         SELECT
             max(s.value::integer) FILTER (WHERE s.name = 'retention_days') AS usual_days,
@@ -22,27 +24,44 @@ AS $$
         SELECT
             p.*,
             p.end_day <= current_date AS past,
-            p.end_day <= current_date - CASE
+            CASE
+                WHEN p.end_day > current_date OR (p.kind <> 'rollup' AND p.end_day > current_date - 7) THEN 0
+                WHEN p.kind = 'rollup' THEN 1
+                ELSE 2
+            END AS worth,
+            p.kind = 'round' AND EXISTS (
+                SELECT FROM pgops.rollup_due AS d
+                WHERE d.started_at >= p.first_day AND d.started_at < p.end_day
+            ) AS is_due,
+            CASE
                 WHEN p.kind = 'rollup' THEN t.rollup_days
                 ELSE coalesce(nullif(p.keep_days, 0), t.usual_days)
-            END AS expired
+            END AS kept_days
         FROM pgops.partitions AS p
         CROSS JOIN setting AS t
     ),
 
-    summed AS (
+    judged AS (
         SELECT
             a.*,
-            sum(CASE WHEN a.expired THEN 0 ELSE a.size_bytes END)
-                OVER (ORDER BY a.past, a.past AND a.kind <> 'rollup', a.first_day DESC) AS bytes_with_better
+            a.end_day <= current_date - a.kept_days - CASE WHEN a.is_due THEN 7 ELSE 0 END AS expired,
+            a.past AND NOT (a.is_due AND a.end_day > now() - interval '3 hours') AS may_go_early
         FROM aged AS a
+    ),
+
+    summed AS (
+        SELECT
+            j.*,
+            sum(CASE WHEN j.expired THEN 0 ELSE j.size_bytes END)
+                OVER (ORDER BY j.worth ASC, j.past ASC, j.first_day DESC) AS bytes_with_better
+        FROM judged AS j
     )
 
     SELECT u.partition_name, u.first_day, NOT u.expired
     FROM summed AS u
     CROSS JOIN setting AS t
-    WHERE u.expired OR (u.past AND u.bytes_with_better > t.max_bytes)
-    ORDER BY u.first_day, u.partition_name;
+    WHERE u.expired OR (u.may_go_early AND u.bytes_with_better > t.max_bytes)
+    ORDER BY NOT u.expired, u.worth DESC, u.first_day, u.partition_name;
 $$;
 
 REVOKE ALL ON FUNCTION pgops.expired_partitions() FROM PUBLIC;

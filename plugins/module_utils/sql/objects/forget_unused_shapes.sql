@@ -1,4 +1,5 @@
 -- object: function pgops.forget_unused_shapes()
+-- requires: partitions
 CREATE OR REPLACE FUNCTION pgops.forget_unused_shapes()
 RETURNS integer
 LANGUAGE plpgsql
@@ -9,9 +10,9 @@ AS $$
 -- Deletes shapes and series that no round and no rollup can refer to any more; returns how many shapes.
 DECLARE
     forgotten integer;
-    keep_from constant date := current_date - 32 - greatest(
-        (SELECT max(s.value::integer) FROM pgops.setting AS s WHERE s.name IN ('retention_days', 'rollup_days')),
-        (SELECT max(c.keep_days) FROM pgops.round_class AS c)
+    -- What was used last before the oldest of them.
+    keep_from constant date := (
+        SELECT min(p.first_day) - 1 FROM pgops.partitions AS p WHERE p.kind IN ('round', 'rollup')
     );
 BEGIN
     DELETE FROM pgops.shape AS s WHERE s.last_used_on < keep_from;

@@ -41,9 +41,12 @@ BEGIN
         FROM pgops.metric AS m
         INNER JOIN pgops.series AS s ON s.metric_id = m.metric_id
         INNER JOIN pgops.shape_series AS p ON p.series_id = s.series_id
+        INNER JOIN pgops.shape AS h ON h.shape_id = p.shape_id
+        INNER JOIN pgops.round_class AS c ON c.keep_days = h.keep_days
         INNER JOIN pgops.round AS r ON r.shape_id = p.shape_id
         WHERE
             m.metric_name = p_metric
+            AND r.collected_at >= c.gone_before::timestamp AT TIME ZONE 'UTC'
             AND r.collected_at > p_from
             AND r.collected_at <= p_to
             AND r.sample_values[p.place] IS NOT NULL

@@ -9,8 +9,9 @@ SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
 -- When each collector was heard of last by each node, none longer ago than p_max_age; for what came by INSERT the
--- metric stands. One index look-up a shape, under the collector of its first series. The bounds are variables, for
--- with custom plans all other days' partitions are out before the server plans. Ahead counts what store_round() takes.
+-- metric stands. One index look-up for each metric of a shape, whose first series stands for it: a collector that
+-- fails leaves its places empty. The bounds are variables, for with custom plans all other days' partitions are out
+-- before the server plans. Ahead counts what store_round() takes.
 #variable_conflict use_column
 DECLARE
     since timestamptz := now() - p_max_age;
@@ -20,13 +21,20 @@ BEGIN
     SELECT n.node, coalesce(c.collector, m.metric_name), max(r.collected_at)
     FROM pgops.shape AS h
     INNER JOIN pgops.node AS n ON n.node_id = h.node_id
-    INNER JOIN pgops.shape_series AS p ON p.shape_id = h.shape_id AND p.place = 1
-    INNER JOIN pgops.series AS s ON s.series_id = p.series_id
-    INNER JOIN pgops.metric AS m ON m.metric_id = s.metric_id
+    CROSS JOIN LATERAL (
+        SELECT s.metric_id, min(o.place) AS place
+        FROM pgops.shape_series AS o
+        INNER JOIN pgops.series AS s ON s.series_id = o.series_id
+        WHERE o.shape_id = h.shape_id
+        GROUP BY s.metric_id
+    ) AS p
+    INNER JOIN pgops.metric AS m ON m.metric_id = p.metric_id
     LEFT JOIN pgops.collector AS c ON m.metric_name = ANY (c.metrics)
     CROSS JOIN LATERAL (
         SELECT o.collected_at FROM pgops.round AS o
-        WHERE o.shape_id = h.shape_id AND o.collected_at >= since AND o.collected_at < until
+        WHERE
+            o.shape_id = h.shape_id AND o.collected_at >= since AND o.collected_at < until
+            AND o.sample_values[p.place] IS NOT NULL
         ORDER BY o.collected_at DESC LIMIT 1
     ) AS r
     WHERE h.last_used_on >= since::date

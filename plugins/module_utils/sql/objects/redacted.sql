@@ -128,7 +128,7 @@ BEGIN
             kind := 'other';
         END IF;
         kinds := kinds || kind;
-        pieces := pieces || substr(p_query, place, behind - place);
+        pieces := pieces || array_to_string(chars[place:least(behind - 1, size)], '');
         place := behind;
     END LOOP;
 

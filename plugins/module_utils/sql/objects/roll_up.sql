@@ -1,5 +1,5 @@
 -- object: function pgops.roll_up(integer, timestamp with time zone)
--- requires: create_partition, counter_steps
+-- requires: create_partition, sample_steps
 CREATE OR REPLACE FUNCTION pgops.roll_up(p_node_id integer, p_started_at timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
@@ -37,7 +37,8 @@ BEGIN
             p.series_id,
             count(*) AS weight,
             min(r.sample_values[p.place]) AS minimum,
-            avg(r.sample_values[p.place]) AS average,
+            -- Without what no sum can hold.
+            avg(r.sample_values[p.place]) FILTER (WHERE abs(r.sample_values[p.place]) < 1e290) AS average,
             max(r.sample_values[p.place]) AS maximum,
             (array_agg(r.sample_values[p.place] ORDER BY r.collected_at DESC))[1] AS last
         FROM pgops.shape AS h
@@ -63,8 +64,9 @@ BEGIN
             max(t.increase / t.seconds) AS maximum
         FROM (
             SELECT o.*, extract(epoch FROM o.ended_at - o.started_at)::double precision AS seconds
-            FROM pgops.counter_steps(NULL, p_started_at - instant, ended_at - instant, p_node_id) AS o
+            FROM pgops.sample_steps(NULL, p_started_at - instant, ended_at - instant, p_node_id) AS o
         ) AS t
+        WHERE t.increase < 1e290
         GROUP BY t.shape_id, t.series_id
     ),
 

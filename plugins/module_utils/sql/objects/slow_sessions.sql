@@ -7,7 +7,7 @@ SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
 -- The executions of sessions that take at least p_threshold_ms by now, or were a session's last one and took that
--- long, as store_slow_sessions takes them; the 100 longest. p_texts: with their texts, redacted. Of what has ended
+-- long, as store_slow_sessions takes them; of more than 100, those that run the longest, or ended last. p_texts: with their texts, redacted. Of what has ended
 -- the time is known exactly: the server keeps when. Sessions of the agent, and of its jobs, are left out.
 DECLARE
     seen_at CONSTANT timestamptz := clock_timestamp();
@@ -44,7 +44,7 @@ BEGIN
                 greatest(1000 * extract(EPOCH FROM s.known_at - s.query_start), 0) AS took_ms
             FROM session AS s
             WHERE greatest(1000 * extract(EPOCH FROM s.known_at - s.query_start), 0) >= p_threshold_ms
-            ORDER BY took_ms DESC, s.pid ASC
+            ORDER BY s.is_running DESC, s.known_at DESC, took_ms DESC, s.pid ASC
             LIMIT 100
         )
 

@@ -29,11 +29,12 @@ BEGIN
     -- A clock far ahead would make partitions that no retention ever reaches.
     IF p_collected_at > now() + interval '1 day' THEN
         RAISE EXCEPTION 'a round of % lies in the future', p_collected_at
-            USING ERRCODE = 'data_exception', HINT = 'Set the clock of the host that sent it.';
+            USING ERRCODE = 'datetime_field_overflow', HINT = 'Set the clock of the host that sent it.';
     END IF;
     -- What is older than its days are kept would be dropped with the next, and spoil what was made of them.
     IF p_collected_at < (SELECT c.gone_before FROM pgops.round_class AS c WHERE c.keep_days = known.keep_days) THEN
-        RETURN true;
+        RAISE EXCEPTION 'a round of % is older than its samples are kept', p_collected_at
+            USING ERRCODE = 'datetime_field_overflow';
     END IF;
     IF known.last_used_on < current_date THEN
         UPDATE pgops.shape AS s SET last_used_on = current_date WHERE s.shape_id = known.shape_id;
