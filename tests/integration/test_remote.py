@@ -47,6 +47,7 @@ AGENT: dict[str, Any] = {
     "validate": True,
     "collector_settings": {},
     "query_texts": True,
+    "explain": False,
     "sources": BUNDLE,
 }
 
