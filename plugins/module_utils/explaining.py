@@ -50,9 +50,10 @@ WORD = re.compile(r"[a-z]+(?![\w$])", re.IGNORECASE | re.ASCII)
 REASONS = {
     "42P02": f"Without the values of its parameters, PostgreSQL before {GENERIC_PLAN} cannot plan a statement.",
     "57014": f"Planning took longer than {TIME_LIMIT:g} s.",
-    "57P01": "The session was ended, as planning takes too long, or the server was stopped.",
 }
 """Better words than the server's, by SQLSTATE."""
+
+ENDED = "The session was ended, as planning went on nevertheless, or the server was stopped."
 
 ASKED = "SELECT database_name, queryid, user_name, query FROM pgops.statements_to_explain(%s)"
 STORE = "SELECT pgops.store_query_plan(%s, %s, %s, %s::jsonb, %s)"
@@ -103,7 +104,7 @@ def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | No
         with connect(_target(configuration, one["database_name"])) as session:
             plan = json.dumps(_clean(_explained(session, one["query"], one["user_name"])))
     except QueryFailed as error:
-        return None, redacted(_reason(error))
+        return None, _reason(error)
     except (PgOpsError, ValueError, RecursionError) as error:
         return None, redacted(str(error))
     return (plan, None) if len(plan) <= LARGEST_PLAN else (None, "The plan is too long to be kept.")
@@ -143,8 +144,10 @@ def _ended(session: Session) -> Iterator[None]:
 
 
 def _reason(error: QueryFailed) -> str:
-    reason = REASONS.get(error.sqlstate or "")
-    return f"{reason} [SQLSTATE {error.sqlstate}]" if reason else str(error)
+    if error.sqlstate in (None, "57P01"):
+        return ENDED
+    words = error.message.rpartition(" [SQLSTATE ")[0]
+    return f"{REASONS.get(error.sqlstate) or redacted(words)} [SQLSTATE {error.sqlstate}]"
 
 
 def unfit(text: str) -> str | None:

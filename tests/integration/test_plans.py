@@ -4,22 +4,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deploying import configured, deploy, withdraw
-from servers import Server
+from servers import Server, until
 
 from pgops import explaining, usage
 from pgops.configuration import Configuration
+from pgops.errors import Conflict, InvalidInput
 
 PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on", "shared_buffers": "16MB"}
-ROLE = (
-    "SELECT to_jsonb(r) || jsonb_build_object('comment', shobj_description(r.oid, 'pg_authid')) FROM "
-    "(SELECT oid, rolcanlogin, rolsuper, rolconnlimit, rolinherit FROM pg_roles WHERE rolname = 'pgops_explain') AS r"
-)
 LOG = (
     "SELECT coalesce(jsonb_agg(to_jsonb(l) ORDER BY l.executed_at), '[]') FROM pgops.slow_query_log AS l "
     "WHERE l.database_name = 'shop' AND l.source = 'statistics'"
@@ -133,7 +131,7 @@ SET SESSION AUTHORIZATION mallory;
 CREATE TABLE mine.loot (what text);
 GRANT INSERT, SELECT ON mine.loot TO PUBLIC;
 GRANT ALL ON SCHEMA mine TO PUBLIC;
-CREATE FUNCTION mine.tries(command text) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
+CREATE FUNCTION mine.does(command text) RETURNS integer VOLATILE LANGUAGE plpgsql AS $$
 DECLARE
     got text;
 BEGIN
@@ -142,6 +140,17 @@ BEGIN
 EXCEPTION
     WHEN SQLSTATE 'XX999' THEN RAISE;
     WHEN OTHERS THEN RAISE EXCEPTION 'refused: %', SQLERRM USING ERRCODE = SQLSTATE;
+END
+$$;
+CREATE FUNCTION mine.tries(command text) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN mine.does(command);  -- which is volatile, and so may do what this one may not
+END
+$$;
+CREATE FUNCTION mine.sleeps() RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('statement_timeout', '0', false), pg_sleep(60);
+    RETURN 1;
 END
 $$;
 CREATE FUNCTION mine.stays() RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
@@ -157,17 +166,21 @@ END
 $$;
 """
 TRIES = {
-    "INSERT INTO mine.loot VALUES (current_user) RETURNING what": "25006",
-    "CREATE TABLE mine.more AS SELECT 1": "25006",
-    "ALTER ROLE pgops_explain PASSWORD 'mallory' VALID UNTIL 'infinity'": "25006",
-    "SELECT set_config('transaction_read_only', 'off', false)": "25001",
-    "SET ROLE pgops": "42501",
-    "SET SESSION AUTHORIZATION postgres": "42501",
-    "SELECT price FROM stock.item LIMIT 1": "42501",
-    "SELECT pg_read_file('PG_VERSION')": "42501",
-    "COMMIT": "0A000",
+    "INSERT INTO mine.loot VALUES (current_user) RETURNING what": "refused: cannot execute INSERT in a read-only",
+    "CREATE TABLE mine.more AS SELECT 1": "refused: cannot execute CREATE TABLE AS in a read-only",
+    "ALTER ROLE pgops_explain VALID UNTIL 'infinity'": "refused: cannot execute ALTER ROLE in a read-only",
+    "SELECT set_config('transaction_read_only', 'off', false)": "refused: cannot set transaction read-write mode",
+    "SET ROLE pgops": 'refused: permission denied to set role "pgops"',
+    "SELECT set_config('role', 'postgres', false)": 'refused: permission denied to set role "postgres"',
+    "SET SESSION AUTHORIZATION pgops": "refused: permission denied to set session authorization",
+    "SELECT price FROM stock.item LIMIT 1": "refused: permission denied for table item",
+    "SELECT pg_read_file('PG_VERSION')": "refused: permission denied for function pg_read_file",
+    "SELECT pgops.capture_slow_queries()": 'refused: schema "pgops" does not exist',
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'": "refused: ",
+    "SELECT query FROM pg_stat_activity WHERE application_name = 'victim'": ": <insufficient privilege>",
+    "COMMIT": "refused: EXECUTE of transaction commands is not implemented",
 }
-"""What a function tries while its statement is planned, and the SQLSTATE that it gets."""
+"""What a function tries while its statement is planned, and what it gets to hear."""
 
 
 @pytest.fixture(name="shop", scope="module")
@@ -186,11 +199,142 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@pytest.mark.parametrize("command", TRIES)
-def test_what_a_function_tries_while_its_statement_is_planned(shop: Server, command: str) -> None:
-    plan, wrong = planned(shop, f"SELECT mine.tries({quoted(command)})", "mallory")
-    assert plan is None
-    assert wrong is not None
-    assert wrong.startswith("refused: ")
-    assert f"[SQLSTATE {TRIES[command]}]" in wrong
+def test_what_a_function_tries_while_its_statement_is_planned(shop: Server) -> None:
+    with shop.connect(application_name="victim") as victim:
+        victim.execute("SELECT 'of another'")
+        for command, answer in TRIES.items():
+            plan, wrong = planned(shop, f"SELECT mine.tries({quoted(command)})", "mallory")
+            assert plan is None
+            assert answer in (wrong or ""), command
+        victim.execute("SELECT 1")  # still there
     assert shop.value("SELECT count(*) FROM mine.loot", "shop") == 0
+    assert shop.value("SELECT to_regclass('mine.more') IS NULL", "shop")
+
+
+def test_a_function_that_does_not_end_is_ended(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it catches the timeout, which comes only once."""
+    monkeypatch.setattr(explaining, "TIME_LIMIT", 0.5)
+    monkeypatch.setattr(explaining, "PATIENCE", 1.0)
+    plan, wrong = planned(shop, "SELECT mine.sleeps()", "mallory")
+    assert (plan, wrong) == (None, "Planning took longer than 2 s. [SQLSTATE 57014]")
+    plan, wrong = planned(shop, "SELECT mine.stays()", "mallory")
+    assert (plan, wrong) == (None, explaining.ENDED)
+    until(lambda: shop.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pgops_explain'") == 0, "gone")
+
+
+def test_only_one_statement_of_a_kind_that_is_planned_is_planned(shop: Server) -> None:
+    hidden = "SELECT 1; CREATE TABLE mine.more AS SELECT 1"
+    assert planned(shop, hidden)[1] == ("cannot insert multiple commands into a prepared statement [SQLSTATE 42601]")
+    assert planned(shop, "SELECT 1; COMMIT; CREATE TABLE mine.more AS SELECT 1")[0] is None
+    assert shop.value("SELECT to_regclass('mine.more') IS NULL", "shop")
+    for text in ("CREATE TABLE mine.more AS SELECT 1", "ANALYZE SELECT 1", "EXECUTE one", "", "CALL mine.one()"):
+        assert planned(shop, text)[1] == "Such a statement has no plan.", text
+    for text in (
+        "(SELECT 1)",
+        "/* a /* b */ */ -- SELECT\n\tVALUES (1)",
+        "TABLE pg_class",
+        "WITH a AS (SELECT 1) TABLE a",
+    ):
+        assert planned(shop, text)[1] is None, text
+
+
+def test_what_writes_is_planned_and_writes_nothing(shop: Server) -> None:
+    shop.psql("GRANT UPDATE, DELETE, INSERT, SELECT ON stock.item TO pgops_explain", "shop")
+    try:
+        for text in ("UPDATE item SET price = 0", "DELETE FROM item", "INSERT INTO item VALUES (0, 0)"):
+            plan, wrong = planned(shop, text)
+            assert wrong is None
+            assert nodes(json.loads(plan or "")[0]["Plan"])[0] == "ModifyTable"
+    finally:
+        shop.psql("REVOKE ALL ON stock.item FROM pgops_explain", "shop")
+    assert shop.value("SELECT count(*) FILTER (WHERE price > 0) FROM stock.item", "shop") == 1000
+
+
+def test_secrets_of_what_a_statement_uses_are_not_in_its_plan(shop: Server) -> None:
+    view = (
+        "CREATE VIEW mine.mail AS SELECT * FROM mine.loot WHERE what = 'password hunter2'; GRANT SELECT ON mine.mail"
+    )
+    shop.psql(f"SET ROLE mallory; {view} TO PUBLIC", "shop")
+    plan, wrong = planned(shop, "SELECT what FROM mine.mail")
+    assert wrong is None
+    assert "***" in (plan or "")
+    assert "hunter2" not in (plan or "")
+
+
+def test_a_text_that_is_not_whole_is_not_planned() -> None:
+    assert explaining.unfit("SELECT " + "1," * 5200) == "The statement's text is too long to be kept whole."
+    assert (
+        explaining.unfit("SELECT '***'") == "The statement's text is stored without its secrets, and so is another."
+    )
+    assert explaining.unfit("SELECT 1") is None
+
+
+# --- the role and its access
+
+
+ROLE = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'pgops_explain'"
+ADMITTED = "SELECT count(*) FROM pg_hba_file_rules WHERE 'pgops_explain' = ANY (user_name)"
+
+
+@pytest.fixture(name="clean")
+def _clean(server: Server) -> Iterator[Server]:
+    yield server
+    server.value("DROP OWNED BY pgops_explain") if server.value(ROLE) is not None else None
+    withdraw(server)
+
+
+def changes(server: Server, **params: Any) -> list[str]:
+    """What a run says that it changes, as check mode has predicted, and after which there is nothing to change."""
+    predicted = deploy(server, check=True, **params)
+    done = deploy(server, **params)
+    assert predicted == done
+    assert deploy(server, **params)["changes"] == []
+    return list(done["changes"])
+
+
+def test_the_role_comes_and_goes_with_the_option(clean: Server) -> None:
+    deploy(clean)
+    assert clean.value(ROLE) is None
+    assert clean.value(ADMITTED) == 0
+    made = changes(clean, explain=True)
+    assert made[0] == "create role pgops_explain"
+    assert [one.split(" in ")[0] for one in made[1:]] == ["update block", "update block"]
+    assert clean.value(ROLE) is True
+    assert clean.value(ADMITTED) == 1
+    # It is a member of what somebody makes it one of, and of nothing by us.
+    clean.psql("GRANT pg_read_all_data TO pgops_explain")
+    assert deploy(clean, explain=True)["changes"] == []
+    assert changes(clean)[0] == "update role pgops_explain"
+    (warning,) = deploy(clean)["warnings"]
+    assert "stays without login, as it is a member of pg_read_all_data." in warning
+    assert (clean.value(ROLE), clean.value(ADMITTED)) == (False, 0)
+    clean.psql("REVOKE pg_read_all_data FROM pgops_explain; CREATE TABLE held (a integer)")
+    clean.psql("GRANT SELECT ON held TO pgops_explain")
+    (warning,) = deploy(clean)["warnings"]
+    assert "holds rights in the databases postgres." in warning
+    clean.psql("DROP TABLE held")
+    assert changes(clean) == ["remove role pgops_explain"]
+    assert clean.value(ROLE) is None
+
+
+def test_all_that_is_ours_goes_with_the_rest(clean: Server) -> None:
+    deploy(clean, explain=True)
+    clean.psql("CREATE TABLE held (a integer); GRANT SELECT ON held TO pgops_explain")
+    assert "remove role pgops_explain" in deploy(clean, state="absent")["changes"]
+    assert clean.value(ROLE) is None
+    clean.psql("DROP TABLE held")
+
+
+def test_a_role_of_somebody_else_is_left_alone(clean: Server) -> None:
+    clean.value("CREATE ROLE pgops_explain")
+    with pytest.raises(Conflict, match="A role pgops_explain exists already"):
+        deploy(clean, explain=True)
+    deploy(clean)
+    deploy(clean, state="absent")
+    assert clean.value(ROLE) is False
+
+
+def test_plans_need_texts_and_the_host_of_the_server(clean: Server) -> None:
+    for wrong in ({"query_texts": False}, {"remote": True}):
+        with pytest.raises(InvalidInput, match="Plans are made of stored texts"):
+            deploy(clean, explain=True, **wrong)
