@@ -18,6 +18,7 @@ from pgops.configuration import Configuration
 from pgops.errors import Conflict, InvalidInput
 
 PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on", "shared_buffers": "16MB"}
+SUPERUSER_ONLY = "local all postgres trust\n"
 LOG = (
     "SELECT coalesce(jsonb_agg(to_jsonb(l) ORDER BY l.executed_at), '[]') FROM pgops.slow_query_log AS l "
     "WHERE l.database_name = 'shop' AND l.source = 'statistics'"
@@ -37,7 +38,9 @@ ALTER ROLE buyer SET search_path = stock, public;
 @pytest.fixture(name="counting")
 def _counting(major: int, new_server: Callable[..., Server], tmp_path: Path) -> Server:
     """A server that counts statements, with our ops database and one of a shop; the first run has been."""
-    server = new_server(major, settings=PRELOAD).start()
+    server = new_server(major, settings=PRELOAD)
+    server.write_hba(SUPERUSER_ONLY)
+    server.start()
     deploy(server, explain=True)
     server.value(
         "CREATE EXTENSION pg_stat_statements WITH SCHEMA public; GRANT USAGE ON SCHEMA public TO pgops", "pgops"
@@ -267,6 +270,18 @@ def test_a_text_that_is_not_whole_is_not_planned() -> None:
         explaining.unfit("SELECT '***'") == "The statement's text is stored without its secrets, and so is another."
     )
     assert explaining.unfit("SELECT 1") is None
+
+
+def test_on_a_standby_plans_are_made_as_well(shop: Server, keep: Callable[[Server], Server]) -> None:
+    standby = keep(shop.standby())
+    standby.write_hba(SUPERUSER_ONLY)
+    standby.start()
+    assert "refused role pgops_explain" in (planned(standby, "SELECT 1")[1] or "")
+    assert len(deploy(standby, explain=True)["changes"]) == 1  # the mapping is a copy of the primary's
+    assert planned(standby, "SELECT count(*) FROM pg_class")[1] is None
+    assert planned(standby, "SELECT mine.tries('SELECT 1')", "mallory")[1] == "did SELECT 1: 1 [SQLSTATE XX999]"
+    assert len(deploy(standby)["changes"]) == 2
+    assert "refused role pgops_explain" in (planned(standby, "SELECT 1")[1] or "")
 
 
 # --- the role and its access
