@@ -92,8 +92,9 @@ class Host:
         until(arrived, f"{name} archived", patience)
 
     def archived(self) -> dict[str, Path]:
-        """The files in the repository by their names."""
-        return {path.name: path for path in self.repository.glob("*/wal/**/*") if path.is_file()}
+        """The files in the repository by their names, without those that are still being written."""
+        found = (path for path in self.repository.glob("*/wal/**/*") if not path.name.startswith("."))
+        return {path.name: path for path in found if path.is_file()}
 
 
 def digest(path: Path) -> str:

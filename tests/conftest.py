@@ -12,8 +12,12 @@ import binaries
 import disks
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from servers import Server
 
+# How long something takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 artifact.link_library()
 sys.path.append(str(artifact.COLLECTIONS))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)

@@ -456,8 +456,10 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _placed(layout: Layout, wish: Desired) -> Desired:
-    """With where the server's directories really are; where it is down, as it was known before."""
+    """With where the server's directories really are, if they are on this host; where it is down, as they were."""
     settings = wish.configuration
+    if settings.host:
+        return wish
     found = disks.real_paths(target.Target(settings.socket_directory, str(settings.port)))
     if found is None:
         present = _configured(layout)

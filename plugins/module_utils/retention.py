@@ -38,6 +38,8 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
         result["dropped"] = _drop(session, errors)
         with _noted(errors, "unused shapes cannot be forgotten"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
+        with _noted(errors, "old slow executions cannot be forgotten"):
+            session.value("SELECT pgops.forget_slow_queries()")
         with _noted(errors, "unused statements cannot be forgotten"):
             result["statements"] = session.value("SELECT pgops.forget_unused_statements()")
         return {**result, "errors": errors}

@@ -21,6 +21,8 @@ PAIRS = 10
 SECONDS = 20
 SCALE = 10
 CLIENTS = 4
+SCRIPTS = ("tpcb-like", "select-only")
+"""What pgbench runs: one waits for the disk, one takes all of the processor."""
 WARM_UP = 10
 """Seconds."""
 JOBS = ("inspect", "queries", "maintain", "export")
@@ -45,14 +47,14 @@ def measure(venv: Path, pairs: int = PAIRS, seconds: int = SECONDS) -> Figures:
     figures = Figures("throughput", f"{title}, {60 / seconds:g} times as often as what is collected each minute")
     fleet = Fleet(INVENTORY.parent)
     _deploy(venv, fleet)
-    _transactions(fleet, WARM_UP, jobs=False)
-    for pair in range(pairs):
-        found = {
-            jobs: _transactions(fleet, seconds, jobs) for jobs in ((False, True) if pair % 2 == 0 else (True, False))
-        }
-        figures.add("transactions a second", "without", found[False])
-        figures.add("transactions a second", "with", found[True])
-        figures.add("with / without", "ratio", found[True] / found[False])
+    _transactions(fleet, SCRIPTS[0], WARM_UP, jobs=False)
+    for script in SCRIPTS:
+        for pair in range(pairs):
+            order = (False, True) if pair % 2 == 0 else (True, False)
+            found = {jobs: _transactions(fleet, script, seconds, jobs) for jobs in order}
+            figures.add(f"{script}, transactions a second", "without", found[False])
+            figures.add(f"{script}, transactions a second", "with", found[True])
+            figures.add(f"{script}, with / without", "ratio", found[True] / found[False])
     return figures
 
 
@@ -67,10 +69,10 @@ def _deploy(venv: Path, fleet: Fleet) -> None:
     _pgbench(fleet, "--initialize", "--quiet", f"--scale={SCALE}")
 
 
-def _transactions(fleet: Fleet, seconds: int, jobs: bool) -> float:
+def _transactions(fleet: Fleet, script: str, seconds: int, jobs: bool) -> float:
     """How many a second pgbench makes, with each job or without."""
     fleet.sql(HOST, "CHECKPOINT", "postgres")  # or the one that comes by itself would hit some of the runs only
-    load = ("--no-vacuum", f"--client={CLIENTS}", f"--time={seconds}")
+    load = ("--no-vacuum", f"--builtin={script}", f"--client={CLIENTS}", f"--time={seconds}")
     with ThreadPoolExecutor() as threads:
         running = threads.submit(_pgbench, fleet, *load)
         time.sleep(1)

@@ -214,7 +214,7 @@ def test_kills_at_random_moments_lose_tear_and_overwrite_nothing(make: Callable[
     assert len(sent) >= MANY
     numbers = sorted(int(name[8:16], 16) * 4096 + int(name[16:], 16) for name in stored if len(name) == 24)
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
-    until(lambda: not any(name.startswith(".") for name in host.archived()), "swept")
+    until(lambda: not any(host.repository.glob("*/wal/**/.*")), "swept")
 
 
 def _kill_something(host: Host, chance: random.Random) -> None:

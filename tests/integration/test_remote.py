@@ -46,8 +46,10 @@ AGENT: dict[str, Any] = {
     "collectors": [],
     "validate": True,
     "collector_settings": {},
+    "metric_retention": {},
     "query_texts": True,
     "explain": False,
+    "slow_query_ms": 1000.0,
     "sources": BUNDLE,
 }
 
@@ -110,7 +112,8 @@ def _watcher(remote: Remote, tmp_path: Path) -> Iterator[Watcher]:
 
 
 @newest
-def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
+def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgops.target.SOCKET_DIRECTORIES", (str(watcher.remote.server.socket_dir),))
     predicted = watcher.keep(check=True)
     done = watcher.keep()
     assert done["changes"] == predicted["changes"]
@@ -122,7 +125,9 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher) -> None:
     before = passfile.read_text()
     assert not watcher.keep()["changed"]
     assert passfile.read_text() == before
-    assert json.loads(Path(watcher.layout.agent_file).read_text())["format"] == 2
+    kept = json.loads(Path(watcher.layout.agent_file).read_text())
+    # A server of the watcher's own at the same port is another one.
+    assert (kept["format"], kept["real_paths"]) == (2, {})
 
 
 @newest
@@ -181,10 +186,9 @@ def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(wat
 
 @newest
 def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
-    server = watching.remote.server
     maintained = watching.run("maintain")
     assert (maintained["ok"], maintained["errors"]) == (True, [])
-    assert server.value("SELECT count(*) FROM pg_inherits WHERE inhparent = 'pgops.round'::regclass", "pgops") == 8
+    assert maintained["created"] > 0
     assert "has no extension pg_stat_statements" in watching.run("queries")["skipped"]
     assert "own user on its host" in watching.run("inspect")["skipped"]
     assert "has no repository" in watching.run("catalogue")["error"]
@@ -308,9 +312,7 @@ EDITED = {
     "update function pgops.server_epoch()": (
         "CREATE OR REPLACE FUNCTION pgops.server_epoch() RETURNS text LANGUAGE sql AS 'SELECT NULL::text'"
     ),
-    "update function pgops.create_partition(date)": (
-        "GRANT EXECUTE ON FUNCTION pgops.create_partition(date) TO PUBLIC"
-    ),
+    "update function pgops.primary_node_id()": ("GRANT EXECUTE ON FUNCTION pgops.primary_node_id() TO PUBLIC"),
     "create view pgops.system_metrics": "DROP VIEW pgops.system_metrics CASCADE",
     "update rights on schema pgops": "REVOKE USAGE ON SCHEMA pgops FROM pgops",
     "update rights on database pgops": (
@@ -531,6 +533,8 @@ def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inven
     done = play("site", "--diff", "-vvv")
     assert done.changes == predicted.changes != {}
     assert "pgops_settings: not done for the remote instances orders" in done.text
+    assert '"maintain"' in done.text
+    assert '"inspect"' not in done.text
     assert play("site").changes == {}
     host = Watcher(watcher.remote, watcher.prefix / "host")
     assert host.password not in done.text

@@ -4,7 +4,8 @@
 -- timeout: 10
 -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
 --   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each
---   schema, at most 200 of a database, and one series with part "remainder" for all others, estimated.
+--   schema, at most 200 of a database, and one series with part "remainder" for all others, estimated. Every
+--   five minutes, since it takes the longer the more tables there are.
 WITH candidate AS (
     SELECT
         n.nspname,
