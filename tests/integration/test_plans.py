@@ -126,6 +126,25 @@ def test_a_slow_statement_gets_its_plan(counting: Server, tmp_path: Path) -> Non
     assert "[SQLSTATE 42501]" in kept["plan_error"]
 
 
+def test_only_normalised_texts_of_a_day_are_asked_for_and_old_plans_go(counting: Server, tmp_path: Path) -> None:
+    slow(counting, "SELECT pg_sleep(0.2), 5")
+    run(counting, tmp_path, explain=False)
+    asked = "SELECT array_agg(query) FROM pgops.statements_to_explain(1)"
+    assert counting.value(asked, "pgops") == ["SELECT pg_sleep($1), $2"]
+    for change in ("pgops.query_text SET normalised = {}", "pgops.slow_query SET user_name = {}"):
+        wrong, right = ("false", "true") if "normalised" in change else ("'pgops_explain'", "'buyer'")
+        counting.value(f"UPDATE {change.format(wrong)}", "pgops")
+        assert counting.value(asked, "pgops") is None
+        counting.value(f"UPDATE {change.format(right)}", "pgops")
+    run(counting, tmp_path)
+    assert counting.value(asked, "pgops") is None
+    counting.value("UPDATE pgops.query_plan SET tried_at = tried_at - interval '33 days'", "pgops")
+    counting.value("SELECT pgops.forget_unused_statements()", "pgops")
+    assert counting.value("SELECT count(*) FROM pgops.query_plan", "pgops") == 0
+    counting.value("UPDATE pgops.slow_query SET last_seen_at = now() - interval '25 hours'", "pgops")
+    assert counting.value(asked, "pgops") is None
+
+
 # --- what a hostile author may try
 
 HOSTILE = """
