@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ LONGEST_TEXT = 10240
 LARGEST_PLAN = 256 * 1024
 """Characters of JSON."""
 
+ROOM = 512 * 1024 * 1024
+"""Bytes of memory that a plan may take here: what a function returned, a gigabyte at most, may be in it."""
+
 GENERIC_PLAN = 16
 """The first major version that plans a statement without the values of its parameters."""
 
@@ -53,6 +57,7 @@ REASONS = {
 }
 """Better words than the server's, by SQLSTATE."""
 
+TOO_LONG = "The plan is too long to be kept."
 ENDED = "The session was ended, as planning went on nevertheless, or the server was stopped."
 
 ASKED = "SELECT database_name, queryid, user_name, query FROM pgops.statements_to_explain(%s)"
@@ -101,13 +106,31 @@ def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | No
     if wrong:
         return None, wrong
     try:
-        with connect(_target(configuration, one["database_name"])) as session:
-            plan = json.dumps(_clean(_explained(session, one["query"], one["user_name"])))
+        with _bounded(), connect(_target(configuration, one["database_name"])) as session:
+            plan = _explained(session, one["query"], one["user_name"])
+            if len(json.dumps(plan)) > LARGEST_PLAN:
+                return None, TOO_LONG
+            return json.dumps(_clean(plan)), None
     except QueryFailed as error:
         return None, _reason(error)
+    except MemoryError:
+        return None, TOO_LONG
     except (PgOpsError, ValueError, RecursionError) as error:
-        return None, redacted(str(error))
-    return (plan, None) if len(plan) <= LARGEST_PLAN else (None, "The plan is too long to be kept.")
+        return None, redacted(str(error)[:LONGEST_TEXT])
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Take no more memory than there is ROOM for, besides what is taken already."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + ROOM
+    if before[0] == resource.RLIM_INFINITY or before[0] > most:
+        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _target(configuration: Configuration, database: str) -> Target:
@@ -146,7 +169,7 @@ def _ended(session: Session) -> Iterator[None]:
 def _reason(error: QueryFailed) -> str:
     if error.sqlstate in (None, "57P01"):
         return ENDED
-    words = error.message.rpartition(" [SQLSTATE ")[0]
+    words = error.message.rpartition(" [SQLSTATE ")[0][:LONGEST_TEXT]  # a function may say as much as it likes
     return f"{REASONS.get(error.sqlstate) or redacted(words)} [SQLSTATE {error.sqlstate}]"
 
 

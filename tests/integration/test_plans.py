@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,11 @@ BEGIN
     RETURN 1;
 END
 $$;
+CREATE FUNCTION mine.much(size integer) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN repeat('x', size);
+END
+$$;
 CREATE FUNCTION mine.stays() RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('statement_timeout', '0', false), set_config('client_connection_check_interval', '0', false);
@@ -242,6 +248,23 @@ def test_a_function_that_does_not_end_is_ended(shop: Server, monkeypatch: pytest
     plan, wrong = planned(shop, "SELECT mine.stays()", "mallory")
     assert (plan, wrong) == (None, explaining.ENDED)
     until(lambda: shop.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pgops_explain'") == 0, "gone")
+
+
+def test_a_plan_that_a_function_blows_up_takes_little_memory(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TIME_LIMIT", 30), ("PATIENCE", 40), ("ROOM", 64 * 1024 * 1024)):
+        monkeypatch.setattr(explaining, name, value)
+    blown = "SELECT 1 FROM pg_class WHERE relname::text = mine.much({})"
+    before, taken = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for size in (10**6, 10**8):
+        plan, wrong = planned(shop, blown.format(size), "mallory")
+        assert plan is None
+        assert wrong in (explaining.TOO_LONG, explaining.ENDED)
+    loud = "SELECT mine.tries($a$SELECT repeat('x', 4000000)$a$)"
+    assert "[SQLSTATE XX999]" in (planned(shop, loud, "mallory")[1] or "")[-20:]
+    assert len(planned(shop, loud, "mallory")[1] or "") < 2 * explaining.LONGEST_TEXT
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - taken < 64 * 1024
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert planned(shop, "SELECT 1")[1] is None
 
 
 def test_only_one_statement_of_a_kind_that_is_planned_is_planned(shop: Server) -> None:
