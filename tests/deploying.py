@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "metric_retention": {},
     "max_size_mb": 10240,
     "query_texts": True,
+    "explain": False,
     "slow_query_ms": 1000.0,
     "thresholds": {},
     "collectors": [],
@@ -61,6 +62,7 @@ AGENT: dict[str, Any] = {
     "validate": False,
     "metric_retention": {},
     "query_texts": True,
+    "explain": False,
     "slow_query_ms": 1000.0,
     "user": "nobody",
 }
@@ -80,7 +82,7 @@ def deploy(server: Server, check: bool = False, **params: Any) -> dict[str, Any]
 def withdraw(server: Server, database: str = "pgops") -> None:
     """Leave nothing of a deployment, whatever became of it."""
     server.value(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-    for role in roles.ROLES:
+    for role in (*roles.ROLES, roles.PLANNING):
         server.value(f"DROP ROLE IF EXISTS {role.name}")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from . import files, rules
 from .errors import Conflict, InvalidInput
 from .plan import Change, difference
-from .roles import AGENT
+from .roles import AGENT, EXPLAINER
 from .rules import ALL, Rule
 from .server import Session
 
@@ -48,10 +48,13 @@ of one that it cannot read it lists the line and the error alone."""
 @dataclass(frozen=True)
 class Access:
     """Who is let in: the operating system's user of the agent on this host, by peer, and the agents on other
-    nodes, from their addresses (IP addresses, networks or host names), by TLS and password."""
+    nodes, from their addresses (IP addresses, networks or host names), by TLS and password.
+
+    ``explain``: this host's agent is let in as the role that plans statements, too."""
 
     os_user: str = "pgops"
     peers: tuple[str, ...] = ()
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ def wanted(access: Access, database: str, networks: Sequence[tuple[str, str]]) -
     options = (f"map={MAP}",) if access.os_user != AGENT else ()
     line = " ".join([f"local all {role} peer", *options])
     found = {line: Rule("local", (ALL,), (AGENT,), "", "peer", options)}
+    if access.explain:
+        found[f"local all {quoted(EXPLAINER)} peer map={MAP}"] = Rule(
+            "local", (ALL,), (EXPLAINER,), "", "peer", (f"map={MAP}",)
+        )
     for _peer, network in networks:
         line = f"hostssl {quoted(database)} {role} {network} scram-sha-256"
         found[line] = Rule("hostssl", (database,), (AGENT,), network, "scram-sha-256")
@@ -139,8 +146,9 @@ def lines(access: Access, database: str, networks: Sequence[tuple[str, str]]) ->
 
 
 def mappings(access: Access) -> list[str]:
-    """The lines of pg_ident.conf that tell the agent's user of the operating system to be its role."""
-    return [] if access.os_user == AGENT else [f"{MAP} {quoted(access.os_user)} {quoted(AGENT)}"]
+    """The lines of pg_ident.conf that tell the agent's user of the operating system to be its roles."""
+    wanted = [AGENT] * (access.os_user != AGENT) + [EXPLAINER] * access.explain
+    return [f"{MAP} {quoted(access.os_user)} {quoted(role)}" for role in wanted]
 
 
 def _block(rules: Sequence[str]) -> str:
@@ -219,11 +227,12 @@ def asked_of_patroni(
     return asked
 
 
-def left_to_patroni(current: AccessFiles) -> tuple[str, ...]:
-    """The agent's lines in files that Patroni writes, which somebody has to make it leave out."""
+def left_to_patroni(current: AccessFiles, names: Sequence[str] = (AGENT, EXPLAINER)) -> tuple[str, ...]:
+    """The lines for the agent's roles in files that Patroni writes, which somebody has to make it leave out."""
     asked: tuple[str, ...] = ()
     for name, text in (("pg_hba", current.hba), ("pg_ident", current.ident)):
-        left = [line for line in text.splitlines() if _words(line)[2:3] == [AGENT]]  # the role is the third in both
+        # the role is the third word in both
+        left = [line for line in text.splitlines() if not {*_words(line)[2:3]}.isdisjoint(names)]
         if left and by_patroni(text):
             asked += (_request(name, "Take out of", left),)
     return asked

@@ -392,6 +392,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
             retention=collectors.checked_retention(params["metric_retention"]),
             query_texts=params["query_texts"],
             slow_query_ms=_milliseconds(params["slow_query_ms"]),
+            explain=params["explain"],
             textfile_directory=_absolute(params["textfile_directory"] or ""),
             host=params["host"],
             passfile=Layout(params["instance"], params["prefix"]).passfile if params["host"] else "",
@@ -413,6 +414,8 @@ def _check_place(params: Mapping[str, Any]) -> None:
         raise InvalidInput(f"{host!r} is no name of one host.", "A directory of sockets is the socket_directory.")
     if host and (params["socket_directory"] or params["repository"]):
         raise InvalidInput("A remote instance has neither a socket_directory nor a repository on this host.")
+    if host and params["explain"]:
+        raise InvalidInput("Of a remote instance no plans are made.", "Set explain to false.")
     if params["ssl_mode"] == "disable" and (not host or params["peers"]):
         raise InvalidInput("Only a remote instance without peers can do without TLS.", "Set another ssl_mode.")
 

@@ -34,7 +34,7 @@ class Configuration:
     it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
     ``retention`` maps a metric's name to the days that its samples are kept, where these are not the usual ones.
     ``query_texts`` says whether the texts of statements are stored; ``slow_query_ms`` is how many milliseconds an
-    execution takes that is noted one by one, negative: none is.
+    execution takes that is noted one by one, negative: none is; ``explain`` whether plans are made of them.
     ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to. ``real_paths`` are
     the server's directories without links, by its own names for them: the agent may not be able to look.
     ``host`` is where a remote instance is reached over TCP with the password in ``passfile``; both are '' for one of
@@ -59,6 +59,7 @@ class Configuration:
     superuser: str = ""
     query_texts: bool = True
     slow_query_ms: float = 1000.0
+    explain: bool = False
     textfile_directory: str = ""
     real_paths: Mapping[str, str] = field(default_factory=dict)
     host: str = ""

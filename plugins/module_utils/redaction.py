@@ -80,7 +80,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
     at = 0
     while found := TOKEN.match(text, at):
         kind = _kind(found)
-        end = _block_end(text, at) if found.group() == "/*" else found.end()
+        end = block_end(text, at) if found.group() == "/*" else found.end()
         yield kind, text[at:end]
         at = end
 
@@ -89,8 +89,8 @@ def _kind(found: re.Match[str]) -> str:
     return next(name for name, piece in found.groupdict().items() if piece is not None and name != "tag")
 
 
-def _block_end(text: str, start: int) -> int:
-    """Where a comment ends that begins at ``start``; comments nest."""
+def block_end(text: str, start: int) -> int:
+    """Where a comment /* */ ends that begins at ``start``; comments nest."""
     depth = 0
     for edge in BLOCK_EDGE.finditer(text, start):
         depth += 1 if edge.group() == "/*" else -1

@@ -18,6 +18,7 @@ from .server import Session, identifier, listed, statement
 
 MARK = "Managed by pgops.fleet"
 OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
+EXPLAINER = "pgops_explain"
 
 READ = """
 SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolsuper AS superuser, r.rolcreatedb AS createdb,
@@ -65,6 +66,9 @@ ROLES = (
     Role(AGENT, True, ("pg_monitor",), ("lc_messages=C",), 8),
 )
 NAMES = tuple(role.name for role in ROLES)
+PLANNING = Role(EXPLAINER, True, (), ("lc_messages=C",), 3)
+"""Of its own, since what it plans may run functions: whoever may become another role in a session can do so there.
+Its memberships are whatever somebody has given it."""
 POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
 
 
@@ -74,7 +78,7 @@ def read(session: Session) -> dict[str, dict[str, Any]]:
     held, managed = SINCE_16 if session.major >= 16 else (HELD, "true")
     query = READ.replace("{held}", held).replace("{managed}", managed)
     query = query.replace("{verifier}", VERIFIER if session.superuser else "NULL::text")
-    return {row["name"]: row for row in session.rows(query, [[role.name for role in ROLES]])}
+    return {row["name"]: row for row in session.rows(query, [[*NAMES, EXPLAINER]])}
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Holding:
 
 def holdings(session: Session) -> tuple[Holding, ...]:
     """What our roles have, in all databases."""
-    return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[role.name for role in ROLES]]))
+    return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[*NAMES, EXPLAINER]]))
 
 
 def plan(
@@ -118,17 +122,7 @@ def plan(
     wanted = [_shared(role, peers) for role in ROLES]
     for role in wanted if by.superuser else map(_modest, wanted, map(current.get, NAMES)):
         found = current.get(role.name)
-        if found is not None and found["comment"] != MARK:
-            raise Conflict(
-                f"A role {role.name} exists already and was not made by pgops.fleet.",
-                f"Rename or drop it; if it may be taken over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
-            )
-        made += difference(
-            f"role {role.name}",
-            _attributes(found) if found else None,
-            _wanted(role),
-            _statements(role, found, major),
-        )
+        made += _one(role, found, major)
         if not by.superuser:
             made += _membership(role.name, found, by.name, major)
     if password is not None:
@@ -139,6 +133,42 @@ def plan(
 def _shared(role: Role, peers: int) -> Role:
     """A role with room for other nodes' agents, each of which keeps one session and now and then has another."""
     return replace(role, connection_limit=role.connection_limit + 2 * peers) if role.name == AGENT else role
+
+
+def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[Change, ...]:
+    if found is not None and found["comment"] != MARK:
+        raise Conflict(
+            f"A role {role.name} exists already and was not made by pgops.fleet.",
+            f"Rename or drop it; if it may be taken over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
+        )
+    present = _attributes(found) if found else None
+    return difference(f"role {role.name}", present, _wanted(role), _statements(role, found, major))
+
+
+def explainer(
+    current: Mapping[str, Mapping[str, Any]], wanted: bool, held: Sequence[Holding], major: int
+) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+    """What makes the role that plans statements, or takes it away, and what a person should know.
+
+    Where it is not wanted any more and somebody has given it rights (``held``) or memberships, these are not ours to
+    drop: it only loses its login.
+    """
+    found = current.get(EXPLAINER)
+    given = tuple(found["member_of"]) if found else ()
+    if wanted:
+        return _one(replace(PLANNING, member_of=given), found, major), ()
+    if found is None or found["comment"] != MARK:
+        return (), ()
+    places = sorted({holding.database for holding in held if holding.role == EXPLAINER})
+    if not given and not places:
+        return removal(current, [EXPLAINER]), ()
+    having = [f"is a member of {', '.join(given)}"] if given else []
+    having += [f"holds rights in the databases {', '.join(places)}"] if places else []
+    warning = (
+        f"Role {EXPLAINER} is not used any more, but stays without login, as it {' and '.join(having)}. "
+        f"Take that back (REVOKE, DROP OWNED BY), and the next run drops it."
+    )
+    return _one(replace(PLANNING, login=False, member_of=given), found, major), (warning,)
 
 
 def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:

@@ -54,6 +54,7 @@ class Desired:
     max_size_mb: int = 10240
     retention: Mapping[str, int] = field(default_factory=dict)
     query_texts: bool = True
+    explain: bool = False
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
@@ -159,6 +160,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     (role, password); ``networks`` are the peers' resolved addresses.
     """
     blocks, warnings = _access(current, desired, networks)
+    planning, kept = _planning(current, desired)
     if current.in_recovery:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     wanted = desired.collectors
@@ -168,6 +170,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         if collector.rights == "monitor" and collector.applies(current.major, in_recovery=False)
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
+    warnings += kept
     found = current.contents
     ours = {one.identity for one in shipped} | set(found.sources)
     stray = [name for name in objects.drifted(found.installed, found.catalogue) if name not in ours]
@@ -181,7 +184,8 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
             current.major,
             current.administrator,
             len(desired.access.peers) if desired.access else 0,
-        ),
+        )
+        + planning,
         database=database.plan(current.database, desired.database, current.major),
         migrations=contents.schema(found)
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
@@ -197,6 +201,12 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         warnings=warnings,
         skipped_reason=current.left_out,
     )
+
+
+def _planning(current: Current, desired: Desired) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+    if desired.access is None:  # a remote instance, which never has the role
+        return (), ()
+    return roles.explainer(current.roles, desired.explain, current.holdings, current.major)
 
 
 def _access(
@@ -218,7 +228,9 @@ def _access(
     made = access.plan(current.access, hba, ident, current.patroni)
     if not current.patroni:
         return made, ()
-    return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, access.mappings(desired.access))
+    left = () if desired.explain else access.left_to_patroni(current.access, [roles.EXPLAINER])
+    mapping = access.mappings(desired.access)
+    return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
 
 
 def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier: str) -> tuple[Change, ...]:
@@ -275,7 +287,8 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
-    names = roles.ours(current.roles, [roles.AGENT, roles.READER, roles.OWNER] if gone else [roles.AGENT])
+    logins = [roles.AGENT, roles.EXPLAINER]
+    names = roles.ours(current.roles, [*logins, roles.READER, roles.OWNER] if gone else logins)
     going = current.database["name"] if dropped and current.database else None
     left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
     roles.refuse_owners(left)
@@ -314,6 +327,11 @@ def desired(params: Mapping[str, Any]) -> Desired:
             raise InvalidInput(f"{name} must be 1 to {most}.")
     if params["max_size_mb"] < 1:
         raise InvalidInput("max_size_mb must be 1 or more.")
+    if params["explain"] and (params["remote"] or not params["query_texts"]):
+        raise InvalidInput(
+            "Plans are made of stored texts, and over the socket of the server's own host.",
+            "Set explain to false for a remote instance, or without query_texts.",
+        )
     return Desired(
         cluster=params["cluster"],
         node=params["node"],
@@ -326,10 +344,11 @@ def desired(params: Mapping[str, Any]) -> Desired:
         retention=collectors.checked_retention(params["metric_retention"]),
         thresholds=thresholds.checked(params["thresholds"]),
         query_texts=params["query_texts"],
+        explain=params["explain"],
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),
-        access=None if params["remote"] else Access(params["os_user"], tuple(params["peers"])),
+        access=None if params["remote"] else Access(params["os_user"], tuple(params["peers"]), params["explain"]),
     )
 
 
@@ -352,6 +371,8 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     networks = access.resolve(params["peers"])
     with locked(target, NEEDED) as session:
         current = read(session, wanted.database, wanted.node, with_access=True)
+        if not wanted.explain and roles.EXPLAINER in current.roles:
+            current = replace(current, holdings=roles.holdings(session))
         made = plan(current, wanted, session.scram, networks)
         validation.validate(session, wanted.database, wanted.extra_collectors)
         _carry_out(session, current, wanted, made, params["rehearse"], check_mode)

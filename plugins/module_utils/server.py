@@ -122,6 +122,27 @@ class Session:
             cursor.execute(query.encode(), binary=True)
             return [(column.name, column.type_code) for column in cursor.description or ()]
 
+    def single(self, text: str) -> Any:
+        """The first column of the first row of one statement, whose parameters have no values: the extended protocol
+        parses it, which takes no second statement, and the simple one, which binds no value, runs it.
+
+        Raises QueryFailed.
+        """
+        with translated():
+            parsed = self.connection.pgconn.prepare(b"", text.encode())
+            if parsed.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(parsed)
+        return self.value(text)
+
+    def abandon(self) -> None:
+        """End the session from another thread, whatever it does: a function may outlive a statement_timeout that it
+        catches, but no termination, nor can it make this side wait longer."""
+        with contextlib.suppress(PgOpsError), connect(self.target) as other:
+            other.value("SELECT pg_terminate_backend(%s)", [self.connection.info.backend_pid])
+        gone = contextlib.suppress(OSError, psycopg.Error)
+        with gone, socket.socket(fileno=os.dup(self.connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
     def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
         """Run a statement for its effect."""
         with translated():

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import delivery
+from . import delivery, explaining
 from .collection import source_target
 from .configuration import Configuration
 from .files import File, write
 from .layout import Layout
 from .queries import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 from .redaction import redacted
+from .roles import EXPLAINER
 from .server import Session, connect
 from .version import VERSION
 
@@ -47,8 +48,8 @@ STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s
 
 def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
     """Store the difference to the reading of the run before; say how many statements did anything and were stored,
-    the coverage in %, how many texts are new, and how many executions were noted as slow. The first run has no
-    difference yet.
+    the coverage in %, how many texts are new, how many executions were noted as slow, and how many plans were made.
+    The first run has no difference yet.
 
     The reading is kept only after delivery: what a run could not deliver is in the next one's difference.
 
@@ -65,6 +66,8 @@ def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
             write(reading)
         result = deliver(configuration, layout, source, (before, now), found)
         write(reading)
+        if configuration.explain:
+            result["plans"] = explaining.explain(configuration, layout, source, now.origin)
         return result
 
 
@@ -158,14 +161,14 @@ def slowest(
     usage: Sequence[Usage], documents: Sequence[Mapping[str, Any]], threshold_ms: float, role: str
 ) -> list[dict[str, Any]]:
     """What is known of executions that took long, where the threshold is not negative; ``documents`` are of the same
-    statements, and those of ``role``, which is the agent's, are left out."""
+    statements, and those of ``role``, which is the agent's, and of the role that makes plans, are left out."""
     if threshold_ms < 0:
         return []
     found = [(execution(one, threshold_ms), document) for one, document in zip(usage, documents)]
     return [
         {**{name: document[name] for name in PLACE}, **known}
         for known, document in found
-        if known and document["user_name"] != role
+        if known and document["user_name"] not in (role, EXPLAINER)
     ]
 
 

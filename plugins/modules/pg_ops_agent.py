@@ -134,6 +134,12 @@ options:
       - V(0) means that all are, a negative number that none is.
     type: float
     default: 1000.0
+  explain:
+    description:
+      - Whether the plans of slow statements are stored, as docs/queries.md describes it; O(query_texts) is needed.
+      - Not possible with O(host). Give M(pgops.fleet.pg_ops_schema) the same, which makes the role for it.
+    type: bool
+    default: false
   textfile_directory:
     description:
       - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
@@ -229,6 +235,7 @@ SPEC = {
     "metric_retention": {"type": "dict", "default": {}},
     "query_texts": {"type": "bool", "default": True},
     "slow_query_ms": {"type": "float", "default": 1000.0},
+    "explain": {"type": "bool", "default": False},
     "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},

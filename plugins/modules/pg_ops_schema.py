@@ -90,6 +90,14 @@ options:
     description: Whether C(slow_query_log) has the texts of statements, secrets taken out.
     type: bool
     default: true
+  explain:
+    description:
+      - Whether there is a role C(pgops_explain), which O(os_user) is admitted as, to plan slow statements. It has no
+        rights but those that you grant it, and planning may run the functions of a statement's author with them.
+      - Set to V(false) again, it is dropped, or loses its login where it has been given rights.
+      - Not possible with O(remote), or without O(query_texts).
+    type: bool
+    default: false
   thresholds:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
@@ -197,6 +205,7 @@ SPEC = {
     "metric_retention": {"type": "dict", "default": {}},
     "max_size_mb": {"type": "int", "default": 10240},
     "query_texts": {"type": "bool", "default": True},
+    "explain": {"type": "bool", "default": False},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "rehearse": {"type": "bool", "default": False},

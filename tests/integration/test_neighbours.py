@@ -44,6 +44,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "metric_retention": {},
         "max_size_mb": 10240,
         "query_texts": True,
+        "explain": False,
         "thresholds": {},
         "collectors": [],
         "sources": sources.pack(sources.gather(str(LIBRARY), (".sql",))),

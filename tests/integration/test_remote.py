@@ -48,6 +48,7 @@ AGENT: dict[str, Any] = {
     "collector_settings": {},
     "metric_retention": {},
     "query_texts": True,
+    "explain": False,
     "slow_query_ms": 1000.0,
     "sources": BUNDLE,
 }

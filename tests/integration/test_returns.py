@@ -33,6 +33,7 @@ AGENT = {
     "repository": None,
     "metric_retention": {},
     "query_texts": True,
+    "explain": False,
     "slow_query_ms": 1000.0,
     "keeper": "postgres",
     "superuser": "",

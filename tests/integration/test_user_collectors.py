@@ -50,6 +50,7 @@ def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
         "validate": True,
         "metric_retention": {},
         "query_texts": True,
+        "explain": False,
         "slow_query_ms": 1000.0,
         "prefix": str(prefix),
         "sources": BUNDLE,

@@ -43,6 +43,25 @@ def test_another_user_of_the_system_is_mapped() -> None:
     assert 'pgops "we""ird one" "pgops"' in ident
 
 
+def test_the_role_that_plans_is_always_mapped() -> None:
+    hba, ident = access.lines(Access(explain=True), "pgops", [])
+    assert hba.splitlines()[1:-1] == ['local all "pgops" peer', 'local all "pgops_explain" peer map=pgops']
+    assert ident.splitlines()[1:-1] == ['pgops "pgops" "pgops_explain"']
+    _hba, ident = access.lines(Access("agent", explain=True), "pgops", [])
+    assert ident.splitlines()[1:-1] == ['pgops "agent" "pgops"', 'pgops "agent" "pgops_explain"']
+
+
+def test_patroni_is_told_to_leave_out_the_lines_of_a_role() -> None:
+    hba, ident = access.lines(Access("agent", explain=True), "pgops", [])
+    head = f"# written\n{access.PATRONI_HEADER}\n"
+    found = access.AccessFiles("/hba", head + hba, "/ident", head + ident)
+    asked = " ".join(access.left_to_patroni(found, ["pgops_explain"]))
+    assert 'local all "pgops_explain" peer map=pgops' in asked
+    assert 'pgops "agent" "pgops_explain"' in asked
+    assert '"pgops" peer' not in asked
+    assert 'local all "pgops" peer map=pgops' in " ".join(access.left_to_patroni(found))
+
+
 def test_a_block_without_an_end_is_refused() -> None:
     with pytest.raises(Conflict):
         access.split(f"{access.BEGIN}\nlocal all all trust\n")

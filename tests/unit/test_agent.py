@@ -61,6 +61,7 @@ def params(prefix: Path, **other: Any) -> dict[str, Any]:
         "repository": None,
         "metric_retention": {},
         "query_texts": True,
+        "explain": False,
         "slow_query_ms": 1000.0,
         "keeper": "postgres",
         "superuser": "",

@@ -68,8 +68,21 @@ CREATE TABLE pgops.slow_query (
     user_name text,
     application_name text,
     client_addr inet,
-    execution_plan jsonb,
     UNIQUE (node_id, pid, backend_start, executed_at)
+);
+
+-- How slow statements are planned, without the values of their parameters: the newest plan, and why the last attempt
+-- gave none. Both are of the database's objects as they were then.
+CREATE TABLE pgops.query_plan (
+    cluster text NOT NULL,
+    database_name text NOT NULL,
+    queryid bigint NOT NULL,
+    plan jsonb,
+    explained_at timestamptz,
+    error text,
+    tried_at timestamptz NOT NULL,
+    PRIMARY KEY (cluster, database_name, queryid),
+    CHECK ((plan IS NULL) = (explained_at IS NULL))
 );
 
 CREATE INDEX slow_query_by_time ON pgops.slow_query (executed_at);

@@ -15,6 +15,7 @@ DECLARE
 BEGIN
     DELETE FROM pgops.query_interval AS i WHERE i.ended_at < keep_from;
     DELETE FROM pgops.query_text AS t WHERE t.last_used_on < keep_from;
+    DELETE FROM pgops.query_plan AS p WHERE p.tried_at < keep_from;
     DELETE FROM pgops.statement AS k WHERE k.last_used_on < keep_from;
     GET DIAGNOSTICS forgotten = ROW_COUNT;
     RETURN forgotten;

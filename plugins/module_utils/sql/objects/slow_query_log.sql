@@ -17,7 +17,7 @@ SELECT
     q.user_name,
     q.application_name,
     q.client_addr,
-    q.execution_plan,
+    p.plan AS execution_plan,
     q.executed_at,
     n.node,
     q.state,
@@ -26,10 +26,14 @@ SELECT
     q.executions,
     q.toplevel,
     q.first_seen_at,
-    q.last_seen_at
+    q.last_seen_at,
+    p.explained_at AS plan_explained_at,
+    p.error AS plan_error
 FROM pgops.slow_query AS q
 INNER JOIN pgops.node AS n ON q.node_id = n.node_id
-LEFT JOIN pgops.query_text AS t ON n.cluster = t.cluster AND q.queryid = t.queryid;
+LEFT JOIN pgops.query_text AS t ON n.cluster = t.cluster AND q.queryid = t.queryid
+LEFT JOIN pgops.query_plan AS p
+    ON n.cluster = p.cluster AND q.database_name = p.database_name AND q.queryid = p.queryid;
 
 COMMENT ON VIEW pgops.slow_query_log IS
 'Executions that took long: NULL is what is not known, and nothing is estimated.';
@@ -50,7 +54,7 @@ COMMENT ON COLUMN pgops.slow_query_log.user_name IS
 COMMENT ON COLUMN pgops.slow_query_log.client_addr IS
 'NULL for local sockets, and where no session was seen.';
 COMMENT ON COLUMN pgops.slow_query_log.execution_plan IS
-'NULL: no plans are made, since planning a text may run functions of its author.';
+'As EXPLAIN (FORMAT JSON) gives it, made afterwards and for any values; NULL where pgops_explain is off.';
 COMMENT ON COLUMN pgops.slow_query_log.executed_at IS
 'When it began; for source statistics, when it had ended at the latest, and not before first_seen_at.';
 COMMENT ON COLUMN pgops.slow_query_log.state IS
@@ -61,6 +65,11 @@ COMMENT ON COLUMN pgops.slow_query_log.executions IS
 'More than 1: execution_time_ms is their average, which at least one of them took.';
 COMMENT ON COLUMN pgops.slow_query_log.toplevel IS
 'Whether a client sent it; else it ran within another.';
+
+COMMENT ON COLUMN pgops.slow_query_log.plan_explained_at IS
+'When the plan was made.';
+COMMENT ON COLUMN pgops.slow_query_log.plan_error IS
+'Why the last attempt to make a plan failed; NULL where it did not.';
 
 REVOKE ALL ON pgops.slow_query_log FROM PUBLIC;
 GRANT SELECT ON pgops.slow_query_log TO pgops_reader;

@@ -34,7 +34,7 @@ BEGIN
             WHERE
                 a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() AND a.query_start IS NOT NULL
                 AND (a.state = 'active' OR (a.state LIKE 'idle%' AND a.state_change > seen_at - interval '1 hour'))
-                AND a.usename IS DISTINCT FROM 'pgops'
+                AND coalesce(a.usename, '') NOT IN ('pgops', 'pgops_explain')
                 AND NOT coalesce(r.rolsuper AND starts_with(a.application_name, 'pgops '), false)
         ),
 
