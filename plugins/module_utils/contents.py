@@ -25,10 +25,10 @@ FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 WANTED_SCHEMA_RIGHTS = [f"{roles.AGENT} USAGE", f"{roles.READER} USAGE"]
 
 
-WITHOUT_TEXTS = [
-    statement("DELETE FROM pgops.query_text"),
-    statement("UPDATE pgops.slow_query SET query = NULL WHERE query IS NOT NULL"),
-]
+WITHOUT_TEXTS = (
+    "DELETE FROM pgops.query_text",
+    "UPDATE pgops.slow_query SET query = NULL WHERE query IS NOT NULL",
+)
 """Who wants no texts of statements stored wants those that are stored to go."""
 
 
@@ -144,7 +144,7 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
     for name, value in wanted.settings.items():
         steps = [upsert("setting", ["name"], {"name": name, "value": value})]
         if (name, value) == ("query_texts", "false"):
-            steps += WITHOUT_TEXTS
+            steps += map(statement, WITHOUT_TEXTS)
         made += difference(f"setting {name}", contents.settings.get(name), value, steps)
     measured = metrics(wanted.collectors)
     for metric in measured.values():

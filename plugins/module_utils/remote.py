@@ -65,10 +65,8 @@ def password_works(session: Session, found: Mapping[str, Any], name: str, passwo
     if password is None or session.superuser or AGENT not in found:
         return None
     error = refused(session, name, password)
-    if error is None:
-        return True
-    # Else it is somebody else's rule that refused the agent, and the password was not looked at.
-    return False if error.password_used else None
+    # Where nobody asked for the password, the run after the agent was let in compares it.
+    return error is None or not error.password_used
 
 
 def warnings(session: Session, name: str, password: str) -> tuple[str, ...]:

@@ -284,9 +284,10 @@ def test_managed_services(new_server, bootstrap, expected):
     with pytest.raises(Managed, match=f"{expected} gives nobody a superuser") as caught:
         deploy(made, target=customer)
     assert "pg_ops_facts" in caught.value.hint
-    with pytest.raises(QueryFailed, match='permission denied to grant role "pg_monitor"'):
-        deploy(made, target=customer, remote=True, password="long enough")
-    made.psql("GRANT pg_monitor TO customer WITH ADMIN OPTION")
+    if made.major >= 16:  # before, CREATEROLE gives whatever is no superuser's
+        with pytest.raises(QueryFailed, match='permission denied to grant role "pg_monitor"'):
+            deploy(made, target=customer, remote=True, password="long enough")
+        made.psql("GRANT pg_monitor TO customer WITH ADMIN OPTION")
     assert deploy(made, target=customer, remote=True, password="long enough")["changed"]
     with pytest.raises(Managed, match=f"{expected} keeps this server's settings"):
         neighbours.refuse_settings(expected, {"work_mem": "8MB"})
