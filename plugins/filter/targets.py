@@ -27,11 +27,12 @@ def targets(
     cluster: str,
     peers: Sequence[Mapping[str, Any]],
     discover: bool = True,
+    required: bool = True,
 ) -> list[dict[str, Any]]:
     """The instances to work on, of the facts ``pg_ops`` of a host: its own, and after them the remote ones. No
     password is among what is returned.
 
-    Raises AnsibleFilterError for a declaration that cannot be meant.
+    Raises AnsibleFilterError for a declaration that cannot be meant, and where there is none though one is required.
     """
     own = [entry for entry in declared if not entry.get("host")]
     found_here = [found for found in facts["instances"] if not found.get("host")]
@@ -44,7 +45,7 @@ def targets(
     _refuse_own(
         afar, (*LOOPBACK, host, facts["host"].get("hostname")), {*by_port, *(int(one["port"]) for one in chosen)}
     )
-    if not chosen + afar:
+    if required and not chosen + afar:
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )

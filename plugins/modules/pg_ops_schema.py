@@ -68,7 +68,7 @@ options:
   max_size_mb:
     description:
       - How much samples and what statements did may take on disk, in MB of 1048576 bytes.
-      - Where it is more, the oldest days are dropped before their time, but never the present one; the job
+      - Where it is more, the oldest are dropped before their time, but never those of today; the job
         C(maintain) fails then and names them.
     type: int
     default: 10240

@@ -68,9 +68,10 @@ def test_a_declaration_that_cannot_be_meant_is_refused(declared, words):
         targets(facts(("17-main", 5432)), declared, "db1", "db1", [])
 
 
-def test_a_host_without_any_instance_is_refused():
+def test_a_host_without_any_instance_is_refused_unless_something_is_removed():
     with pytest.raises(AnsibleFilterError, match="No PostgreSQL instance was found on db1"):
         targets(facts(), [], "db1", "db1", [])
+    assert targets(facts(), [], "db1", "db1", [], required=False) == []
 
 
 def node(name: str, credential: bool, cluster: str = "orders") -> dict[str, Any]:
