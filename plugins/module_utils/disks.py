@@ -103,7 +103,7 @@ def _started(program: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
     """In a session of its own: who ends the agent's must not wait for a process that cannot be ended."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
-        return subprocess.Popen(
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function
             program, stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
         )
     finally:
