@@ -88,7 +88,8 @@ def test_a_standby_is_told_by_its_name_and_slot_with_its_lag(pair: tuple[Node, N
 def test_a_standby_shows_itself_and_its_primary(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
-    until(lambda: there(second.server, node="db2/main", lag_bytes=0, replay_delay_seconds=0), "caught up")
+    known = {"lag_bytes": 0, "replay_delay_seconds": 0, "upstream": "db1/main"}
+    until(lambda: there(second.server, node="db2/main", **known), "caught up")
     own = one(second.server, node="db2/main")
     assert (own["state"], own["upstream"], own["slot_name"]) == ("streaming", "db1/main", SLOT)
     assert own["application_name"] == second.server.directory.name
