@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,13 +53,15 @@ class Background:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.began = time.monotonic()
             with self.log.open("wb") as log:
-                self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log)
+                self.process = subprocess.Popen(
+                    self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                )
             atexit.register(self.stop)
         return self.process
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+            os.killpg(self.process.pid, signal.SIGTERM)  # with all that it has started
             self.process.wait()
 
     def result(self, session: nox.Session) -> None:
@@ -76,6 +79,7 @@ class Background:
 
 
 sanity_test = Background("sanity", "python", "tests/sanity.py")
+oldest_tests = Background("oldest_controller", "nox", "--session", "oldest_controller")
 fleet_start = Background("fleet", "python", str(FLEET), "up", impossible=NO_FLEET_HERE)
 
 
@@ -194,7 +198,7 @@ def integration(session: nox.Session) -> None:
     session.run(*PYTEST, "tests/integration", *session.posargs)
 
 
-@nox.session(python="3.11", venv_backend="venv", tags=["test"])
+@nox.session(python="3.11", venv_backend="venv")
 def oldest_controller(session: nox.Session) -> None:
     """All tests with the oldest Ansible and driver, on one major; and what its ansible-test says."""
     session.install("--requirement", "requirements-oldest.txt")
@@ -207,6 +211,15 @@ def oldest_controller(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """What the README's first command does, as a newcomer runs it."""
     session.run("make", "demo", external=True)
+
+
+@nox.session(python=False, tags=["test"])
+def oldest_begin(_session: nox.Session) -> None:
+    """Begin the session `oldest_controller`, in the background: what tests the hosts mostly waits for them.
+
+    Not before the demo, which installs the collection anew.
+    """
+    oldest_tests.start()
 
 
 @nox.session(python=False, tags=["test"])
@@ -227,3 +240,9 @@ def scenarios(session: nox.Session) -> None:
         session.skip("there is none in tests/scenarios/")
     fleet_start.result(session)
     session.run("python", "-m", "pytest", "-q", "tests/scenarios", *session.posargs)
+
+
+@nox.session(python=False, tags=["test"])
+def oldest_end(session: nox.Session) -> None:
+    """What the session `oldest_controller` says."""
+    oldest_tests.result(session)
