@@ -27,6 +27,9 @@ UNFIT = ("22", "23", "54")
 """Classes of SQLSTATE (data exception, integrity violation, program limit exceeded, as by a label too long for an
 index) that say no repetition will store this round."""
 
+PATIENCE = 5
+"""Seconds that a delivery waits for what else is done in the store."""
+
 WRONG_TIME = "22008"
 """SQLSTATE that says that it is all of a round that cannot be stored: it is too old, or of the future."""
 
@@ -155,6 +158,8 @@ def _store_all(session: Session, parcel: Parcel, found: Sequence[Round]) -> None
     with session.transaction():
         # A lost sample costs less than a commit that waits for a disk, or for a synchronous standby.
         session.execute("SET LOCAL synchronous_commit = off")
+        # Another job of this node may be delivering, too.
+        session.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'")
         node_id = session.value(
             "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
             [configuration.cluster, configuration.node, source.system_identifier, not source.in_recovery, VERSION],

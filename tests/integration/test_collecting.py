@@ -368,6 +368,18 @@ def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_pat
     assert deployed.value(select, "pgops") == 3
 
 
+def test_two_jobs_of_a_node_deliver_one_after_the_other(deployed: Server, tmp_path: Path) -> None:
+    assert collect(deployed, tmp_path)["errors"] == []
+    with deployed.connect("pgops") as other:
+        other.execute("BEGIN")
+        other.execute("UPDATE pgops.node SET last_seen_at = now()")
+        ending = threading.Timer(1, other.execute, args=("COMMIT",))
+        ending.start()
+        outcome = collect(deployed, tmp_path)
+        ending.join()
+    assert (outcome["errors"], outcome["spooled"]) == ([], 0)
+
+
 def test_a_long_backlog_shrinks_run_by_run_and_never_delays_what_is_new(
     deployed: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
