@@ -27,6 +27,7 @@ LOCKED = "55P03"
 """SQLSTATE lock_not_available."""
 
 HOURS = "SELECT h.node_id, h.started_at FROM pgops.hours_to_roll_up() AS h"
+DROP = "SELECT pgops.drop_partition(%s)"
 EXPIRED = "SELECT e.partition_name, e.first_day, e.early FROM pgops.expired_partitions() AS e"
 
 
@@ -100,12 +101,12 @@ def _dropped(session: Session, name: str) -> bool:
     """Drop a partition, where it is still to go; that a collection is just at it is no reason to leave it."""
     for pause in PAUSES:
         try:
-            return bool(session.value("SELECT pgops.drop_partition(%s)", [name]))
+            return bool(session.value(DROP, [name]))
         except QueryFailed as error:
             if error.sqlstate != LOCKED:
                 raise
             time.sleep(pause)
-    return bool(session.value("SELECT pgops.drop_partition(%s)", [name]))
+    return bool(session.value(DROP, [name]))
 
 
 @contextlib.contextmanager
