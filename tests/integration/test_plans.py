@@ -335,6 +335,7 @@ ADMITTED = "SELECT count(*) FROM pg_hba_file_rules WHERE 'pgops_explain' = ANY (
 
 @pytest.fixture(name="clean")
 def _clean(server: Server) -> Iterator[Server]:
+    withdraw(server)
     yield server
     server.value("DROP OWNED BY pgops_explain") if server.value(ROLE) is not None else None
     withdraw(server)
