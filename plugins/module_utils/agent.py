@@ -456,14 +456,16 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _placed(layout: Layout, wish: Desired) -> Desired:
-    """With where the server's directories really are, if they are on this host; where it is down, as they were."""
+    """With where the server's directories really are, if they are on this host; where that is not to be seen, since
+    it is down or a file system hangs, as they were."""
     settings = wish.configuration
     if settings.host:
         return wish
-    found = disks.real_paths(target.Target(settings.socket_directory, str(settings.port)))
-    if found is None:
-        present = _configured(layout)
-        found = dict(present.real_paths) if present else {}
+    present = _configured(layout)
+    before = present.real_paths if present else {}
+    seen = disks.real_paths(target.Target(settings.socket_directory, str(settings.port)))
+    found = {path: real or before.get(path, "") for path, real in seen.items()} or dict(before)
+    found = {path: real for path, real in found.items() if real}
     return replace(wish, configuration=replace(settings, real_paths=found))
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from . import discovery, mounts
 from .files import failure
@@ -25,6 +27,8 @@ STARTING = 2.0
 """Seconds that the process may take besides those that it is given for its work."""
 ENDING = 0.5
 """Seconds that a process has to die of SIGKILL, before it is left to the kernel."""
+FINDING = 5.0
+"""Seconds in which the server's directories have to be found, when the agent is deployed."""
 
 
 @dataclass(frozen=True)
@@ -130,24 +134,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.returncode = -signal.SIGKILL if process.returncode is None else process.returncode
 
 
-def real_paths(target: Target) -> dict[str, str] | None:
+def real_paths(target: Target) -> dict[str, str | None]:
     """The directories of the server behind a local socket without links, by the names that the server has for them:
-    the data directory, pg_wal, and the tablespaces. None where that is not to be seen.
+    the data directory, pg_wal, and the tablespaces. None for one that was not found in time, since a file system
+    hangs; nothing where the server is not to be found.
 
     As root, it is the server's own user who looks: nothing is told that its user may not know.
     """
     path = f"{target.socket_path}.lock"
     if not discovery.trusted(os.path.dirname(path), int(target.port)):
-        return None
+        return {}
     try:
         owner = os.lstat(target.socket_path)
         with acting_as(owner.st_uid if os.geteuid() == 0 else None, owner.st_gid):
-            return _real_paths(path)
+            paths = _directories(path)
+            found = _resolved(paths, FINDING)
     except (OSError, ValueError, IndexError):
-        return None
+        return {}
+    return {path: found.get(path) for path in paths}
 
 
-def _real_paths(lock_file: str) -> dict[str, str]:
+def _directories(lock_file: str) -> list[str]:
     """Those of the server that a socket's lock file tells of."""
     descriptor = os.open(lock_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
@@ -155,4 +162,44 @@ def _real_paths(lock_file: str) -> dict[str, str]:
     folder = os.path.join(data, "pg_tblspc")
     spaces = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
     outside = [os.readlink(path) for path in spaces if os.path.islink(path)]
-    return {path: os.path.realpath(path) for path in [data, os.path.join(data, "pg_wal"), *outside]}
+    return [data, os.path.join(data, "pg_wal"), *outside]
+
+
+def _resolved(paths: Sequence[str], seconds: float) -> dict[str, str]:
+    """Paths without links, as far as they are found in so many seconds.
+
+    By a process of its own, as in `mounts`, but a fork: where a module runs there is no file of `mounts`, and the
+    server's user need not be able to start the controller's Python.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        _resolve(paths, writing)
+    os.close(writing)
+    said, until = b"", time.monotonic() + seconds
+    while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
+        read = os.read(reading, 65536)
+        if not read:
+            break
+        said += read
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    until = time.monotonic() + ENDING
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.01)
+    return dict(json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n"))
+
+
+def _resolve(paths: Sequence[str], answers: int) -> NoReturn:
+    """In the child: a line of JSON for each path. It holds nothing open that somebody may wait for."""
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        for other in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, answers}:
+            with contextlib.suppress(OSError):
+                os.close(other)
+        for path in paths:
+            os.write(answers, json.dumps([path, os.path.realpath(path)]).encode() + b"\n")
+    finally:
+        os._exit(0)

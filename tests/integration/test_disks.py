@@ -237,6 +237,25 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
     until(lambda: measured(host, data, 10)[1] == [], "known again", 10)
 
 
+@needs_root
+def test_a_tablespace_that_hangs_holds_up_no_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at before is found; where all else is stays as it was known."""
+    place.needs_mounts()
+    monkeypatch.setattr("pgops.disks.FINDING", 0.5)
+    (place.server.data_dir / "pg_tblspc" / "99999").symlink_to(place.folder / "gone")
+    try:
+        with disks.hanging(place.folder / "gone") as mounted:
+            if not mounted:
+                pytest.skip("FUSE is not to be had here")
+            began = time.monotonic()
+            known = real_paths(target(place.server))
+            assert time.monotonic() - began < 9
+    finally:
+        (place.server.data_dir / "pg_tblspc" / "99999").unlink()
+    assert known[str(place.folder / "gone")] is None
+    assert known[str(place.space)] == str(place.space)
+
+
 def children() -> int:
     """How many processes this one has, those included that are gone but for what hangs."""
     return len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
