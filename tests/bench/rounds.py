@@ -25,10 +25,19 @@ MOST = 0.5
 """% of a core for all collectors, with few tables."""
 MOST_RATIO = 3.0
 """What it may be with many tables, by what it is with few."""
-MANY = (
-    "DO $$BEGIN FOR n IN {} LOOP "
-    "EXECUTE format('CREATE TABLE public.t%s (a integer PRIMARY KEY, b text)', n); END LOOP; END$$"
-)
+MANY = """
+DO $$BEGIN FOR n IN {} LOOP
+    EXECUTE format(
+        'CREATE TABLE public.t%s (a bigserial PRIMARY KEY, b text, c integer, d timestamptz DEFAULT now())', n
+    );
+    EXECUTE format('CREATE INDEX ON public.t%s (b)', n);
+    IF n % 10 = 0 THEN
+        EXECUTE format('INSERT INTO public.t%s (b, c) SELECT repeat(md5(i::text), 3), i / 7 '
+                       'FROM generate_series(1, 12000) AS i', n);
+    END IF;
+END LOOP; END$$
+"""
+"""Each tenth has rows: 2 MB and two indexes, so that there is something whose bloat can be estimated."""
 
 
 def measure() -> Figures:

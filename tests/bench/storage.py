@@ -20,6 +20,11 @@ from pgops.rounds import Shapes
 from pgops.server import Session, connect
 
 MINUTES = 360
+TABLES = 30
+DATABASES = 2
+LEAST_SERIES = 300
+MOST_BYTES = {"disk": 14.0, "WAL": 20.0}
+"""A sample of ours, with that many series at the least."""
 SHOP = "CREATE TABLE public.t{} (a integer PRIMARY KEY, b text)"
 SIZE = """
 SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -33,8 +38,10 @@ def measure() -> Figures:
     figures = Figures("storage", f"bytes a sample, {MINUTES} minutes of all collectors that run each minute")
     with Server.create(18, settings={"full_page_writes": "on", "autovacuum": "off"}) as server:
         deploy(server)
-        for name in range(30):
+        for name in range(TABLES):
             server.value(SHOP.format(name))
+        for name in range(DATABASES):
+            server.value(f"CREATE DATABASE shop{name}")
         with connect(target(server, user="pgops")) as session:
             chosen = [one for one in SHIPPED if _each_minute(one, server.major)]
             rows = {one.name: session.documents(wrapped(one.query)) for one in chosen}
@@ -44,6 +51,7 @@ def measure() -> Figures:
             figures.add("disk", who, size / count)
             figures.add("WAL", who, wal / count)
             figures.add("samples a minute", who, count / MINUTES)
+        _judge(figures)
         with connect(target(server, database="pgops")) as session:
             for hour in session.rows("SELECT * FROM pgops.hours_to_roll_up()"):
                 session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
@@ -52,6 +60,17 @@ def measure() -> Figures:
             "disk of hourly rollups", "ours", float(rolled) / figures.values["samples a minute"]["ours"][0] / MINUTES
         )
     return figures
+
+
+def _judge(figures: Figures) -> None:
+    """What a sample may take."""
+    (series,) = figures.values["samples a minute"]["ours"]
+    if series < LEAST_SERIES:
+        figures.missed.append(f"There are {series:.0f} series only, not {LEAST_SERIES}.")
+    for what, most in MOST_BYTES.items():
+        (found,) = figures.values[what]["ours"]
+        if found > most:
+            figures.missed.append(f"A sample takes {found:.1f} bytes of {what}, not {most:.0f}.")
 
 
 def _each_minute(found: Collector, major: int) -> bool:
