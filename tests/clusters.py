@@ -66,6 +66,6 @@ def primary(server: Server, name: str, state: Path) -> Node:
 
 
 def streaming(server: Server, count: int = 1) -> None:
-    """Wait until so many walsenders stream, to standbys that have told where they are."""
-    streams = "SELECT count(replay_lsn) FROM pg_stat_replication WHERE state = 'streaming'"
+    """Wait until so many walsenders stream."""
+    streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
     until(lambda: server.value(streams) == count, "streaming")

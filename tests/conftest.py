@@ -28,6 +28,14 @@ EVERY_MAJOR = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups of tests run in one process, since they share servers: those of one major and module."""
+    for item in items:
+        if item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 def _make(major: int, **options: object) -> Server:
     try:
         return Server.create(major, **options)  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ def _pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         second = first.standby("db2/main", tmp_path_factory.mktemp("db2"), {"primary_slot_name": SLOT})
         with second.server:
             clusters.streaming(server)
+            until(lambda: server.value("SELECT count(replay_lsn) FROM pg_stat_replication") == 1, "answered")
             yield first, second
 
 
