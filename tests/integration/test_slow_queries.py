@@ -154,8 +154,58 @@ def test_evictions_are_seen_and_nothing_is_negative(
         assert outcome["coverage"] is not None
         assert 0 < outcome["coverage"] < 100
     assert server.value(NEGATIVE, "pgops") == 0
-    assert server.value("SELECT count(*) FROM pgops.query_interval WHERE coverage < 100", "pgops") == 3
     assert server.value("SELECT count(*) FROM pgops.query_usage", "pgops")
+    _evictions_can_be_read(server, tmp_path)
+
+
+def _evictions_can_be_read(server: Server, tmp_path: Path) -> None:
+    """In the view, as metrics and exported: after a run that only read, and three in which some were dropped."""
+    intervals = _listed(server, "node, ended_at > started_at, coverage, evictions", "query_coverage")
+    assert isinstance(intervals, list)
+    assert len(intervals) == 3
+    assert all(one[:2] == ["db1/main", True] and 0 < one[2] < 100 and one[3] > 0 for one in intervals)
+    evicted, coverages = _samples(server, "statements_evicted"), _samples(server, "query_coverage_percent")
+    assert len(evicted) == 4
+    told = server.value("SELECT dealloc FROM pg_stat_statements_info", "pgops")
+    assert evicted[0] < evicted[-1] <= float(str(told))
+    assert sum(one[3] for one in intervals) == evicted[-1] - evicted[0]
+    assert sorted(coverages) == pytest.approx(sorted(one[2] for one in intervals))
+    increase = "SELECT sum(increase) FROM pgops.metric_rates('statements_evicted')"
+    assert server.value(increase, "pgops") == evicted[-1] - evicted[0]
+
+    exported = _exported(server, tmp_path)
+    for name, value in (("statements_evicted_total", evicted[-1]), ("query_coverage_ratio", coverages[-1] / 100)):
+        (shown,) = [line for line in exported if line.startswith(f"pgops_{name}{{")]
+        assert float(shown.split()[-1]) == pytest.approx(value)
+
+    server.value("SELECT pg_stat_statements_reset() IS NULL", "pgops")
+    run(server, tmp_path)
+    again = _samples(server, "statements_evicted")[-1]
+    assert again < evicted[-1]
+    assert server.value(increase, "pgops") == evicted[-1] - evicted[0] + again
+    newest = "(SELECT * FROM pgops.query_coverage ORDER BY ended_at DESC LIMIT 1) AS c"
+    assert server.value(f"SELECT evictions IS NULL FROM {newest}", "pgops") is True
+
+
+def _samples(server: Server, metric: str) -> list[float]:
+    """All of a metric, the oldest first."""
+    samples = server.value(
+        "SELECT coalesce(jsonb_agg(metric_value ORDER BY collected_at), '[]') FROM pgops.system_metrics "
+        f"WHERE metric_name = '{metric}'",
+        "pgops",
+    )
+    assert isinstance(samples, list)
+    return [float(one) for one in samples]
+
+
+def _exported(server: Server, tmp_path: Path) -> list[str]:
+    """What Prometheus gets."""
+    configuration, layout = configured(server, tmp_path)
+    Path(layout.agent_file).parent.mkdir(parents=True)
+    Path(layout.agent_file).write_text(configuration.text())
+    output = tmp_path / "exported.prom"
+    assert cli.main(["--prefix", str(tmp_path), "--instance", "main", "export", "--output", str(output)]) == 0
+    return output.read_text().splitlines()
 
 
 def test_a_reset_loses_only_what_came_before_it(counting: Server, tmp_path: Path) -> None:
@@ -334,7 +384,8 @@ def test_each_node_is_compared_with_its_own_past(counting: Server) -> None:
 def test_nodes_and_databases_are_analysed_by_themselves(counting: Server) -> None:
     other = _another_node(counting)
     for node_id, database, calls, took in ((1, "shop", 90, 10), (1, "crm", 1, 40), (other, "shop", 10, 60)):
-        _store(counting, f"{calls} min", f"{calls - 1} min", (node_id, database, 5), calls=calls, exec_ms=calls * took)
+        place = (node_id, database, 5)
+        _store(counting, f"{calls} min", f"{calls - 1} min", place, calls=calls, exec_ms=calls * took)
     _store(counting, "30 min", "29 min", (1, "", 0), calls=1, exec_ms=60)
     columns = "queryid, calls, nodes, databases"
     both = ["db1/main", "db2/main"]
