@@ -29,7 +29,7 @@ def page() -> str:
     from pgops import collectors
 
     found = [collectors.parse(path.read_text(), path.name) for path in sorted(FOLDER.glob("*.sql"))]
-    return HEAD + "\n".join(_section(one) for one in [*found, collectors.OWN])
+    return HEAD + "\n".join(_section(one) for one in [*found, collectors.OWN, collectors.QUERIES])
 
 
 def _section(collector: Any) -> str:

@@ -145,7 +145,7 @@ def export(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     settings = configuration.load(layout)
     found, now = installed(layout), time.time()
     inspected, warnings = _inspected(layout, found)
-    own = latest.present([layout.latest, layout.latest_repeated], now)
+    own = latest.present([layout.latest, layout.latest_repeated, layout.latest_queries], now)
     present = [*own, *(run for run in inspected if run.present(now))]
     known = collectors.metrics(found).values()
     text = exposition.exposition(known, present, settings.cluster, settings.node).encode()

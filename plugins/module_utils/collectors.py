@@ -114,6 +114,26 @@ OWN = Collector(
 """What a collection says of itself."""
 INSPECTION = replace(OWN, name="inspect", interval=600)
 """What an inspection does, which comes to pass more rarely."""
+QUERIES = Collector(
+    name="queries",
+    query="",
+    interval=300,
+    metrics=(
+        Metric(
+            "statements_evicted",
+            "count",
+            "counter",
+            help="Times that pg_stat_statements dropped its rarest statements, 5 % of them, for want of room: raise "
+            "pgops_statements_max, or find who sends ever new texts. None before PostgreSQL 14's version of it.",
+        ),
+        Metric(
+            "query_coverage_percent",
+            "%",
+            help="Share of the time of statements that the last interval of the job queries accounts for, at least.",
+        ),
+    ),
+)
+"""What the job `queries` says of its source; it has its own turns."""
 
 
 def parse(text: str, source: str) -> Collector:
@@ -264,7 +284,7 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
         hint = "Leave '-- rights:' out, and grant to the role pgops what they have to read."
         raise InvalidInput(f"Your own collectors {', '.join(greedy)} ask for more rights than pg_monitor's.", hint)
     both = [*shipped, *extra]
-    named = [OWN, *both]
+    named = [OWN, QUERIES, *both]
     names = [INSPECTION.name, *(found.name for found in named)]
     _refuse("collector", {name for name in names if names.count(name) > 1})
     _refuse(
@@ -290,7 +310,7 @@ def _refuse(kind: str, twice: set[str]) -> None:
 
 def metrics(found: Sequence[Collector]) -> dict[str, Metric]:
     """What is measured, by name, the agent's own among it."""
-    return {metric.name: metric for collector in [*found, OWN] for metric in collector.metrics}
+    return {metric.name: metric for collector in [*found, OWN, QUERIES] for metric in collector.metrics}
 
 
 def checked_settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

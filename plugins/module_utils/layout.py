@@ -104,6 +104,11 @@ class Layout:
         return os.path.join(self.state, "latest.repeated.json")
 
     @property
+    def latest_queries(self) -> str:
+        """The same of what the job `queries` measures, which has its own turns."""
+        return os.path.join(self.state, "latest.queries.json")
+
+    @property
     def export(self) -> str:
         """The agent's directory of what others may read."""
         return os.path.join(self.data, "export")

@@ -140,10 +140,12 @@ def execution(usage: Usage, threshold_ms: float) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """What happened between two snapshots; ``coverage`` in %, None where it is not known."""
+    """What happened between two snapshots; ``coverage`` in %, ``evictions`` how often statements were dropped for
+    want of room, None where it is not known."""
 
     coverage: float | None
     usage: tuple[Usage, ...]
+    evictions: int | None = None
 
 
 def difference(before: Snapshot, after: Snapshot) -> Difference | None:
@@ -161,11 +163,18 @@ def difference(before: Snapshot, after: Snapshot) -> Difference | None:
         if any(made.sums):
             usage.append(made)
     coverage = 100.0 if whole else _coverage(before, after, usage)
-    return Difference(coverage, tuple(usage))
+    return Difference(coverage, tuple(usage), _evictions(before, after))
 
 
 def _follows(earlier: str, later: str) -> bool:
     return datetime.fromisoformat(earlier) < datetime.fromisoformat(later)
+
+
+def _evictions(before: Snapshot, after: Snapshot) -> int | None:
+    """Those since a reset are known, and those before it are not."""
+    if before.evicted is None or after.evicted is None or before.reset_at != after.reset_at:
+        return None
+    return after.evicted - before.evicted
 
 
 def _continues(then: Entry, now: Entry) -> bool:

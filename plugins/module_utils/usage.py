@@ -8,16 +8,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from . import delivery, explaining
-from .collection import source_target
+from . import delivery, explaining, latest
+from .collection import ORIGIN, source_target
+from .collectors import QUERIES
 from .configuration import Configuration
+from .errors import PgOpsError
 from .files import File, write
 from .layout import Layout
 from .queries import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 from .redaction import redacted
 from .roles import EXPLAINER
+from .rounds import Sample, packed, place, samples
 from .server import Session, connect
 from .version import VERSION
 
@@ -43,7 +47,7 @@ FULL = "slow_query_log is full, and lost its {} oldest executions: raise pgops_s
 PLACE = ("queryid", "database_name", "user_name", "toplevel")
 """What names a statement."""
 
-STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb)"
+STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
 
 
 def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
@@ -64,8 +68,10 @@ def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
         reading = File(path, json.dumps(now.document()).encode(), 0o640)
         if not found:  # then no failure can lose one
             write(reading)
+        wrong = remember(layout, now, found)
         result = deliver(configuration, layout, source, (before, now), found)
         write(reading)
+        result["errors"] += wrong
         if configuration.explain:
             result["plans"] = explaining.explain(configuration, layout, source, now.origin)
         return result
@@ -104,6 +110,25 @@ def load(path: str) -> Snapshot | None:
         return None
 
 
+def measured(now: Snapshot, found: Difference | None) -> list[Sample]:
+    """The metrics of this job; none of what is not known."""
+    coverage = found.coverage if found else None
+    row = {"statements_evicted": now.evicted, "query_coverage_percent": coverage, "counted_since": now.reset_at}
+    return samples(QUERIES, [row])
+
+
+def remember(layout: Layout, now: Snapshot, found: Difference | None) -> list[str]:
+    """Keep the metrics for an export; returns what is in the way, which a full disk is for that alone."""
+    taken_at = datetime.fromisoformat(now.taken_at).timestamp()
+    values = [(one.series, one.value) for one in measured(now, found)]
+    try:
+        run = latest.Run(QUERIES.name, "", QUERIES.interval, taken_at, values)
+        latest.remember(layout.latest_queries, [run], taken_at)
+    except (PgOpsError, OSError) as error:
+        return [f"the newest values cannot be kept for an export: {error}"]
+    return []
+
+
 def deliver(
     configuration: Configuration,
     layout: Layout,
@@ -129,6 +154,7 @@ def deliver(
                 "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
                 [configuration.cluster, configuration.node, now.origin, not source.in_recovery, VERSION],
             )
+            store_metrics(sink, node_id, source.value(ORIGIN), now, found)
             slow = sink.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
             if before and found:
                 interval = (node_id, before.taken_at, now.taken_at)
@@ -150,11 +176,22 @@ def store(
     stored = foremost(found.usage)
     documents = named(source, stored)
     slow = slowest(stored, documents, configuration.slow_query_ms, configuration.role)
-    unknown = sink.value(STORE, [*interval, found.coverage, json.dumps(documents)])
+    unknown = sink.value(STORE, [*interval, found.coverage, json.dumps(documents), found.evictions])
     texts = store_texts(source, sink, interval[0], unknown) if configuration.query_texts and unknown else 0
     executions = sink.value(STORE_EXECUTIONS, [*interval, json.dumps(slow)])
     counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage, "texts": texts}
     return counted, executions
+
+
+def store_metrics(sink: Session, node_id: int, origin: str, now: Snapshot, found: Difference | None) -> None:
+    """Store the metrics of this job, each as a round of its own: one that has no value changes no other's shape.
+
+    Raises QueryFailed.
+    """
+    known = {metric.name: metric for metric in QUERIES.metrics}
+    for one in measured(now, found):
+        for made in packed(place(QUERIES.interval), [one], now.taken_at, origin, {}):
+            delivery.store(sink, node_id, made, known)
 
 
 def slowest(

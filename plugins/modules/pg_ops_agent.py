@@ -126,6 +126,7 @@ options:
     description:
       - Whether the texts of statements are stored, with their constants replaced and secrets taken out; else their
         identifiers only.
+      - What is stored already, M(pgops.fleet.pg_ops_schema) deletes where it gets the same.
     type: bool
     default: true
   slow_query_ms:

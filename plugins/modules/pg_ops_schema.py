@@ -87,7 +87,10 @@ options:
     type: dict
     default: {}
   query_texts:
-    description: Whether C(slow_query_log) has the texts of statements, secrets taken out.
+    description:
+      - Whether C(slow_query_log) has the texts of statements, secrets taken out.
+      - Set to V(false), all texts that are stored are deleted at once, those in C(slow_query_log) as well; plans of
+        statements stay for O(retention_days).
     type: bool
     default: true
   explain:

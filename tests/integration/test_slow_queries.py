@@ -154,8 +154,58 @@ def test_evictions_are_seen_and_nothing_is_negative(
         assert outcome["coverage"] is not None
         assert 0 < outcome["coverage"] < 100
     assert server.value(NEGATIVE, "pgops") == 0
-    assert server.value("SELECT count(*) FROM pgops.query_interval WHERE coverage < 100", "pgops") == 3
     assert server.value("SELECT count(*) FROM pgops.query_usage", "pgops")
+    _evictions_can_be_read(server, tmp_path)
+
+
+def _evictions_can_be_read(server: Server, tmp_path: Path) -> None:
+    """In the view, as metrics and exported: after a run that only read, and three in which some were dropped."""
+    intervals = _listed(server, "node, ended_at > started_at, coverage, evictions", "query_coverage")
+    assert isinstance(intervals, list)
+    assert len(intervals) == 3
+    assert all(one[:2] == ["db1/main", True] and 0 < one[2] < 100 and one[3] > 0 for one in intervals)
+    evicted, coverages = _samples(server, "statements_evicted"), _samples(server, "query_coverage_percent")
+    assert len(evicted) == 4
+    told = server.value("SELECT dealloc FROM pg_stat_statements_info", "pgops")
+    assert evicted[0] < evicted[-1] <= float(str(told))
+    assert sum(one[3] for one in intervals) == evicted[-1] - evicted[0]
+    assert sorted(coverages) == pytest.approx(sorted(one[2] for one in intervals))
+    increase = "SELECT sum(increase) FROM pgops.metric_rates('statements_evicted')"
+    assert server.value(increase, "pgops") == evicted[-1] - evicted[0]
+
+    exported = _exported(server, tmp_path)
+    for name, value in (("statements_evicted_total", evicted[-1]), ("query_coverage_ratio", coverages[-1] / 100)):
+        (shown,) = [line for line in exported if line.startswith(f"pgops_{name}{{")]
+        assert float(shown.split()[-1]) == pytest.approx(value)
+
+    server.value("SELECT pg_stat_statements_reset() IS NULL", "pgops")
+    run(server, tmp_path)
+    again = _samples(server, "statements_evicted")[-1]
+    assert again < evicted[-1]
+    assert server.value(increase, "pgops") == evicted[-1] - evicted[0] + again
+    newest = "(SELECT * FROM pgops.query_coverage ORDER BY ended_at DESC LIMIT 1) AS c"
+    assert server.value(f"SELECT evictions IS NULL FROM {newest}", "pgops") is True
+
+
+def _samples(server: Server, metric: str) -> list[float]:
+    """All of a metric, the oldest first."""
+    samples = server.value(
+        "SELECT coalesce(jsonb_agg(metric_value ORDER BY collected_at), '[]') FROM pgops.system_metrics "
+        f"WHERE metric_name = '{metric}'",
+        "pgops",
+    )
+    assert isinstance(samples, list)
+    return [float(one) for one in samples]
+
+
+def _exported(server: Server, tmp_path: Path) -> list[str]:
+    """What Prometheus gets."""
+    configuration, layout = configured(server, tmp_path)
+    Path(layout.agent_file).parent.mkdir(parents=True)
+    Path(layout.agent_file).write_text(configuration.text())
+    output = tmp_path / "exported.prom"
+    assert cli.main(["--prefix", str(tmp_path), "--instance", "main", "export", "--output", str(output)]) == 0
+    return output.read_text().splitlines()
 
 
 def test_a_reset_loses_only_what_came_before_it(counting: Server, tmp_path: Path) -> None:
@@ -274,12 +324,28 @@ def test_a_file_of_last_time_that_is_broken_is_as_good_as_none(counting: Server,
     assert json.loads(remembered.read_text())["entries"]
 
 
-def _store(server: Server, begin: str, end: str, queryid: int, **counted: float) -> None:
-    """Store what one statement did between two times ago."""
-    row = {"queryid": queryid, "database_name": "d", "user_name": "u", "toplevel": True}
+def _store(server: Server, begin: str, end: str, place: tuple[int, str, int], **counted: float) -> None:
+    """Store what one statement did between two times ago; ``place`` is its node's number, database and queryid."""
+    node_id, database, queryid = place
+    row = {"queryid": queryid, "database_name": database, "user_name": "u", "toplevel": True}
     usages = json.dumps([{**row, **dict.fromkeys(usage.SUMS, 0), **counted}])
     interval = f"now() - interval '{begin}', now() - interval '{end}'"
-    server.value(f"SELECT pgops.store_query_usage(1, {interval}, 100, '{usages}')", "pgops")
+    server.value(f"SELECT pgops.store_query_usage({node_id}, {interval}, 100, '{usages}')", "pgops")
+
+
+def _another_node(server: Server) -> int:
+    """The number of a second node in the ops database."""
+    register = "SELECT pgops.register_node('shop', 'db2/main', system_identifier, false, '') FROM pgops.node LIMIT 1"
+    return int(str(server.value(register, "pgops")))
+
+
+def _listed(server: Server, columns: str, call: str) -> object:
+    """The rows of a function, as a member of pgops_reader gets them."""
+    select = f"SELECT coalesce(jsonb_agg(jsonb_build_array({columns})), '[]') FROM pgops.{call}"
+    with server.connect("pgops") as reader:
+        reader.execute("SET ROLE pgops_reader")
+        row = reader.execute(select.encode()).fetchone()
+    return row[0] if row else None
 
 
 def test_statements_that_became_slower_are_found(counting: Server, tmp_path: Path) -> None:
@@ -287,19 +353,70 @@ def test_statements_that_became_slower_are_found(counting: Server, tmp_path: Pat
         run(counting, tmp_path)
     for queryid, before, now in ((5, 10, 30), (6, 10, 14), (7, 10, 200)):
         begin, end, calls = f"{queryid} min", f"{queryid - 1} min", 10 if queryid < 7 else 9
-        _store(counting, f"30 hours {begin}", f"30 hours {end}", queryid, calls=100, exec_ms=100 * before)
-        _store(counting, f"1 hour {begin}", f"1 hour {end}", queryid, calls=calls, exec_ms=calls * now)
-    select = (
-        "SELECT jsonb_agg(jsonb_build_array(queryid, avg_ms_before, avg_ms_now, factor, more_ms)) "
-        "FROM pgops.query_regressions()"
-    )
-    assert counting.value(select, "pgops") == [[5, 10, 30, 3, 200]]
+        place = (1, "d", queryid)
+        _store(counting, f"30 hours {begin}", f"30 hours {end}", place, calls=100, exec_ms=100 * before)
+        _store(counting, f"1 hour {begin}", f"1 hour {end}", place, calls=calls, exec_ms=calls * now)
+    columns = "queryid, avg_ms_before, avg_ms_now, factor, more_ms"
+    assert _listed(counting, columns, "query_regressions()") == [[5, 10, 30, 3, 200]]
+
+
+def test_each_node_is_compared_with_its_own_past(counting: Server) -> None:
+    """Reads that go to another, slower node have not become slower; those that have are found on their node."""
+    other = _another_node(counting)
+    moved, slower = 5, 6
+    for node_id, took, before, now in ((1, 10, 100, 10), (other, 30, 10, 100)):
+        _store(counting, "30 hours 5 min", "30 hours", (node_id, "shop", moved), calls=before, exec_ms=before * took)
+        _store(counting, "1 hour 5 min", "1 hour", (node_id, "shop", moved), calls=now, exec_ms=now * took)
+    for database, hours, took in (("shop", 2, 40), ("crm", 3, 15)):
+        place = (other, database, slower)
+        _store(counting, f"{hours + 26} hours 5 min", f"{hours + 26} hours", place, calls=10, exec_ms=200)
+        _store(counting, f"{hours} hours 5 min", f"{hours} hours", place, calls=10, exec_ms=10 * took)
+    _store(counting, "3 hours 1 min", "3 hours", (1, "shop", slower), calls=1000, exec_ms=20000)
+    columns = "node, queryid, calls_now, avg_ms_before, avg_ms_now"
+    both, one = ["db2/main", slower, 20, 20, 27.5], ["db2/main", slower, 10, 20, 40]
+    for filters, expected in (("", both), ("p_node => 'db2/main', ", both), ("p_database => 'shop', ", one)):
+        call = f"query_regressions({filters}p_factor => 1.2)"
+        assert _listed(counting, columns, call) == [expected], call
+    assert _listed(counting, columns, "query_regressions(24, 7, 1.2, 10, 'db1/main')") == []
+    assert _listed(counting, columns, "query_regressions(p_factor => 1.2, p_database => 'crm')") == []
+
+
+def test_nodes_and_databases_are_analysed_by_themselves(counting: Server) -> None:
+    other = _another_node(counting)
+    for node_id, database, calls, took in ((1, "shop", 90, 10), (1, "crm", 1, 40), (other, "shop", 10, 60)):
+        place = (node_id, database, 5)
+        _store(counting, f"{calls} min", f"{calls - 1} min", place, calls=calls, exec_ms=calls * took)
+    _store(counting, "30 min", "29 min", (1, "", 0), calls=1, exec_ms=60)
+    columns = "queryid, calls, nodes, databases"
+    both = ["db1/main", "db2/main"]
+    for call, expected in {
+        "top_queries()": [5, 101, both, ["crm", "shop"]],
+        "top_queries('calls', now() - interval '1 day', now(), 20)": [5, 101, both, ["crm", "shop"]],
+        "top_queries(p_node => 'db1/main')": [5, 91, both[:1], ["crm", "shop"]],
+        "top_queries(p_node => 'db2/main')": [5, 10, both[1:], ["shop"]],
+        "top_queries(p_database => 'shop')": [5, 100, both, ["shop"]],
+        "top_queries('time', now() - interval '1 day', now(), 20, 'db1/main', 'crm')": [5, 1, both[:1], ["crm"]],
+    }.items():
+        assert _listed(counting, columns, call) == [expected], call
+    columns = "total_executions, total_time_spent_ms, round(percentage_of_total_time)"
+    for call, expected in {
+        "analyze_slow_queries()": [[101, 1540, 96]],
+        "analyze_slow_queries(24)": [[101, 1540, 96]],
+        "analyze_slow_queries(p_hours_back => 24)": [[101, 1540, 96]],
+        "analyze_slow_queries(24, 'db1/main')": [[91, 940, 94]],
+        "analyze_slow_queries(24, NULL, 'crm')": [[1, 40, 100]],
+        "analyze_slow_queries(24, 'db2/main', 'crm')": [],
+    }.items():
+        assert _listed(counting, columns, call) == expected, call
+    for function in ("top_queries(p_node => 'db3/main')", "query_regressions(p_node => 'db3/main')"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="no node db3/main"):
+            _listed(counting, "queryid", function)
 
 
 def test_old_days_and_statements_are_forgotten(counting: Server, tmp_path: Path) -> None:
     run(counting, tmp_path)
     run(counting, tmp_path)
-    _store(counting, "41 days", "40 days", 5, calls=1, exec_ms=1)
+    _store(counting, "41 days", "40 days", (1, "d", 5), calls=1, exec_ms=1)
     counting.value("UPDATE pgops.statement SET last_used_on = current_date - 40 WHERE queryid = 5", "pgops")
     recent = counting.value("SELECT count(*) FROM pgops.query_usage", "pgops")
     outcome = retention.maintain(configured(counting, tmp_path)[0])

@@ -201,8 +201,14 @@ def test_secrets_are_taken_out_and_texts_left_out_if_wished(deployed: Server) ->
         assert [one["query_text"] for one in log(deployed, "query_text LIKE '%pg_sleep%'")] == [
             "SELECT pg_sleep('***')  , '***'"
         ]
-        deployed.value("DELETE FROM pgops.slow_query", "pgops")
+        planned = (
+            "INSERT INTO pgops.query_plan VALUES ('shop', 'shop', 5, '[]', now(), NULL, now()) RETURNING queryid"
+        )
+        deployed.value(planned, "pgops")
         assert deploy(deployed, query_texts=False)["changes"] == ["update setting query_texts"]
+        assert {one["query_text"] for one in log(deployed)} == {None}
+        assert deployed.value("SELECT count(*) FROM pgops.query_plan", "pgops") == 1
+        deployed.value("DELETE FROM pgops.slow_query", "pgops")
         assert capture(deployed, "0") >= 1
     assert {one["query_text"] for one in log(deployed)} == {None}
 

@@ -109,6 +109,17 @@ def test_coverage_is_whole_only_where_nothing_can_be_missing() -> None:
     assert gone.coverage == 0
 
 
+def test_evictions_are_those_between_the_readings() -> None:
+    def evictions(**after: object) -> int | None:
+        found = difference(replace(FIRST, evicted=3), replace(SECOND, evicted=5, **after))
+        assert found is not None
+        return found.evictions
+
+    assert evictions() == 2
+    assert difference(replace(FIRST, evicted=None), SECOND).evictions is None  # type: ignore[union-attr]
+    assert evictions(reset_at="later") is None
+
+
 def test_time_within_other_statements_is_not_counted_twice() -> None:
     entries = {ONE: counted(1, 500.0), (1, 1, 8, False): counted(1, 400.0)}
     found = difference(FIRST, replace(SECOND, entries=entries, evicted=1))

@@ -59,8 +59,8 @@ def test_counters_stand_with_those_that_count_since_the_same_time_and_gauges_apa
 ) -> None:
     expected = {str(row["counted_since"] or "-") for row in some}
     samples = rounds.samples(QUEUE, some)
-    assert {sample.counted_since for sample in samples if "served" in sample.series} == expected
-    assert {sample.counted_since for sample in samples if "waiting" in sample.series} <= {"-"}
+    assert {sample.counted_since for sample in samples if '"metric": "served"' in sample.series} == expected
+    assert {sample.counted_since for sample in samples if '"metric": "waiting"' in sample.series} <= {"-"}
     origins = {made.origin for made in rounds.packed(HERE, samples, "now", "a b", {})}
     assert origins == {f"a b {sample.counted_since}" for sample in samples}
 

@@ -23,7 +23,8 @@ CREATE TABLE pgops.statement (
     UNIQUE (cluster, queryid, database_name, user_name, toplevel)
 );
 
--- The time between two readings on a node. coverage is in %, NULL where it is not known.
+-- The time between two readings on a node. coverage is in %, evictions are how often statements were dropped for want
+-- of room; NULL where it is not known.
 CREATE TABLE pgops.query_interval (
     interval_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     node_id integer NOT NULL REFERENCES pgops.node,
@@ -31,6 +32,7 @@ CREATE TABLE pgops.query_interval (
     ended_at timestamptz NOT NULL,
     coverage real,
     statements integer NOT NULL,
+    evictions bigint,
     UNIQUE (node_id, started_at)
 );
 

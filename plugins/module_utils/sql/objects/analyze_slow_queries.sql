@@ -1,5 +1,5 @@
 -- object: function pgops.analyze_slow_queries(integer)
--- requires: query_totals
+-- requires: analyze_slow_queries_in
 CREATE OR REPLACE FUNCTION pgops.analyze_slow_queries(p_hours_back integer DEFAULT 24)
 RETURNS TABLE (
     query_pattern text, total_executions bigint, avg_execution_time_ms double precision,
@@ -10,30 +10,8 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Statements by the time that they took in the last hours. The percentage is of the time of all statements that
--- clients sent, stored one by one or not; those that ran within others are part of it twice.
-    WITH totals AS (
-        SELECT q.* FROM pgops.query_totals(now() - make_interval(hours => p_hours_back), now()) AS q
-    ),
-
-    shares AS (
-        SELECT
-            q.*,
-            100 * q.exec_ms / nullif((SELECT sum(w.toplevel_ms) FROM totals AS w), 0) AS share
-        FROM totals AS q
-        WHERE q.queryid <> 0 AND q.calls > 0
-    )
-
-    SELECT
-        coalesce(q.query, 'queryid ' || q.queryid),
-        q.calls,
-        q.exec_ms / q.calls,
-        q.max_exec_ms,
-        q.exec_ms,
-        q.share,
-        CASE WHEN q.share > 10 THEN 1 WHEN q.share > 5 THEN 2 ELSE 3 END
-    FROM shares AS q
-    ORDER BY q.exec_ms DESC, q.queryid;
+-- Of all nodes and databases together; the function of the same name that it calls can tell them apart.
+    SELECT a.* FROM pgops.analyze_slow_queries(p_hours_back, NULL, NULL) AS a;
 $$;
 
 REVOKE ALL ON FUNCTION pgops.analyze_slow_queries(integer) FROM PUBLIC;

@@ -1,7 +1,9 @@
--- object: function pgops.store_query_usage(integer, timestamp with time zone, timestamp with time zone, real, jsonb)
+-- object: function pgops.store_query_usage(integer, timestamp with time zone, timestamp with time zone, real, jsonb, bigint)
 -- requires: create_partition
+-- sqlfluff:max_line_length:130
 CREATE OR REPLACE FUNCTION pgops.store_query_usage(
-    p_node_id integer, p_from timestamptz, p_to timestamptz, p_coverage real, p_usage jsonb
+    p_node_id integer, p_from timestamptz, p_to timestamptz, p_coverage real, p_usage jsonb,
+    p_evictions bigint DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql
@@ -27,8 +29,8 @@ BEGIN
         AND u.interval_id = i.interval_id AND u.ended_at = i.ended_at;
     DELETE FROM pgops.query_interval AS i
     WHERE i.node_id = p_node_id AND i.started_at >= p_from AND i.ended_at <= p_to;
-    INSERT INTO pgops.query_interval (node_id, started_at, ended_at, coverage, statements)
-    VALUES (p_node_id, p_from, p_to, p_coverage, jsonb_array_length(p_usage))
+    INSERT INTO pgops.query_interval (node_id, started_at, ended_at, coverage, statements, evictions)
+    VALUES (p_node_id, p_from, p_to, p_coverage, jsonb_array_length(p_usage), p_evictions)
     RETURNING interval_id INTO new_interval_id;
 
     INSERT INTO pgops.statement AS k (cluster, queryid, database_name, user_name, toplevel, last_used_on)
@@ -73,8 +75,8 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION pgops.store_query_usage(
-    integer, timestamp with time zone, timestamp with time zone, real, jsonb
+    integer, timestamp with time zone, timestamp with time zone, real, jsonb, bigint
 ) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION pgops.store_query_usage(
-    integer, timestamp with time zone, timestamp with time zone, real, jsonb
+    integer, timestamp with time zone, timestamp with time zone, real, jsonb, bigint
 ) TO pgops;
