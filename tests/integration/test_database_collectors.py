@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from measuring import BY_NAME, Rows, counted, measure, row_of, session_of, value
 from servers import Server, until
 
 from pgops.collectors import wrapped
+from pgops.errors import QueryFailed
 from pgops.rounds import samples
 
 INSIDE = [
@@ -464,6 +467,77 @@ def test_sequences_are_measured_up_to_their_own_limit_or_that_of_their_column(
         holder.execute("ROLLBACK")
     assert "unused" not in values_of(rows, "sequence_used_percent", "sequence")
     assert row_of(rows, sequence=None)["sequences_unread"] == 1
+
+
+MANY = """
+DO $$BEGIN FOR n IN 1..1000 LOOP EXECUTE format('CREATE SEQUENCE s%s AS integer', n); END LOOP; END$$;
+CREATE TABLE filled (a serial);
+INSERT INTO filled SELECT FROM generate_series(1, 3000);
+ANALYZE filled;
+CREATE SEQUENCE drawn AS integer;
+SELECT count(nextval('drawn')) FROM generate_series(1, 3000);
+CREATE SEQUENCE late AS smallint;
+SELECT setval('late', 32000);
+"""
+
+
+def _read(server: Server, database: str, step: int) -> tuple[set[str], Rows]:
+    """The sequences that a run at another time reads, by the locks it holds, and its rows."""
+    collector = BY_NAME["sequences"]
+    assert collector.query.count("now()") == 1
+    query = collector.query.replace("now()", f"to_timestamp({step * collector.interval})")
+    with session_of(server, collector, database) as session, session.transaction():
+        rows = session.documents(wrapped(query))
+        locked = session.rows(
+            "SELECT c.relname FROM pg_locks AS l INNER JOIN pg_class AS c ON l.relation = c.oid "
+            "WHERE l.pid = pg_backend_pid() AND c.relkind = 'S'"
+        )
+    return {row["relname"] for row in locked}, rows
+
+
+def test_of_many_sequences_the_fullest_are_read_each_time_and_all_others_in_turn(
+    deployed: Server, database: str
+) -> None:
+    deployed.psql(MANY, database)
+    counted(deployed, database, "blks_hit > 2000 FROM pg_statio_all_sequences WHERE relname = 'drawn'")
+    for stride in (1, 6):  # an interval of ten minutes, and one of an hour
+        runs = [_read(deployed, database, 2_900_000 + stride * number) for number in range(8)]
+        read = [names for names, _ in runs]
+        assert {len(names) for names in read} == {500}
+        assert {"filled_a_seq", "drawn"} <= set.intersection(*read)
+        assert len(set.union(*read)) == 1003
+        for names, rows in runs:
+            whole = row_of(rows, sequence=None)
+            assert (whole["sequences_unread"], whole["sequences_deferred"]) == (0, 503)
+            assert (whole["sequences_used_percent_max"] > 97) == ("late" in names)
+
+
+def test_a_table_is_dropped_at_once_while_sequences_are_read(deployed: Server, database: str) -> None:
+    deployed.psql(
+        "DO $$BEGIN FOR n IN 1..200 LOOP EXECUTE format('CREATE TABLE t%s (a serial)', n); END LOOP; END$$", database
+    )
+    collector = BY_NAME["sequences"]
+    ended = threading.Event()
+
+    def _collect_on() -> int:
+        runs = 0
+        while not ended.is_set():
+            # A session of its own each time, as a collection has it: the first look at a sequence takes the longest.
+            with session_of(deployed, collector, database) as session, contextlib.suppress(QueryFailed):
+                session.documents(wrapped(collector.query))
+                runs += 1
+        return runs
+
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as dropper:
+        reading = threads.submit(_collect_on)
+        dropper.execute("SET lock_timeout = '100ms'")
+        try:
+            for number in range(1, 201):
+                dropper.execute(f"TRUNCATE t{number} RESTART IDENTITY".encode())
+                dropper.execute(f"DROP TABLE t{number}".encode())
+        finally:
+            ended.set()
+        assert reading.result(10) > 0
 
 
 def test_nobody_is_waited_for_and_nobody_waits(deployed: Server, database: str) -> None:
