@@ -9,7 +9,7 @@
 --   whichever comes first; of the 20 worst. At 100 inserts fail: change the column to bigint in time. One whose
 --   value was set with setval(..., false) counts as unused until its first nextval().
 -- metric: sequences_used_percent_max unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   The most that any sequence has used of those read: all of the database, up to 500. Beyond, see sequences_deferred.
+--   The most that any sequence has used of those read: of all, up to 500 a database. Beyond, see sequences_deferred.
 -- metric: sequences_unread category=availability direction=above warning=0
 --   Sequences whose turn it was, but which were locked.
 -- metric: sequences_deferred category=availability
