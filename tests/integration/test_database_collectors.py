@@ -406,6 +406,15 @@ INSERT INTO late SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 INSERT INTO toasted SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 INSERT INTO passed_on SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 """
+BURNING = """
+DO $$BEGIN
+    FOR n IN 1..101000 LOOP
+        BEGIN
+            INSERT INTO burnt VALUES (n);
+        EXCEPTION WHEN division_by_zero THEN END;
+    END LOOP;
+END$$;
+"""
 AGEING = """
 DO $$BEGIN
     FOR n IN 1..300 LOOP
@@ -415,12 +424,7 @@ DO $$BEGIN
             UPDATE early SET b = '' WHERE a = n;
         EXCEPTION WHEN division_by_zero THEN END;
     END LOOP;
-    FOR n IN 1..101000 LOOP
-        BEGIN
-            INSERT INTO burnt VALUES (n);
-        EXCEPTION WHEN division_by_zero THEN END;
-    END LOOP;
-END$$
+END$$;
 """
 
 
@@ -432,7 +436,7 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
     with deployed.connect(database) as holder:
         # Autovacuum, which comes for that table even where it is off, has to wait.
         holder.execute("BEGIN; LOCK TABLE early IN SHARE UPDATE EXCLUSIVE MODE")
-        deployed.psql(AGEING, database)
+        deployed.psql(AGEING + BURNING, database)
         deployed.value("VACUUM (FREEZE, PROCESS_TOAST FALSE) passed_on", database)
         rows = measure(deployed, "freeze_need", database)
         ages: Any = deployed.value(
@@ -464,6 +468,23 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
     assert row_of(rows, table=None, part=None)["tables_freeze_due"] == 1
     assert len(rows) == 22
     assert row_of(rows, part="remainder")["table_xid_freeze_lag_percent"] < 1
+
+
+def test_a_temporary_table_that_grows_old_is_seen(deployed: Server, database: str) -> None:
+    rows = measure(deployed, "freeze_need", database)
+    assert [row for row in rows if row["part"] == "temporary"] == []
+    with deployed.connect(database) as pooled:
+        pooled.execute("CREATE TEMPORARY TABLE kept (a text) WITH (autovacuum_freeze_max_age = 100000)")
+        deployed.psql("CREATE TABLE burnt (a integer)", database)
+        deployed.psql(BURNING, database)
+        rows = measure(deployed, "freeze_need", database)
+        age = deployed.value("SELECT age(relfrozenxid) FROM pg_class WHERE relname = 'kept'", database)
+    expected = pytest.approx(100 * int(str(age)) / 100_000)
+    assert row_of(rows, part="temporary")["table_xid_freeze_lag_percent"] == expected
+    assert row_of(rows, part="temporary")["table_multixact_freeze_lag_percent"] is not None
+    assert "kept" not in values_of(rows, "table_xid_freeze_lag_percent", "table")
+    assert row_of(rows, part="remainder")["table_xid_freeze_lag_percent"] < 1
+    assert row_of(rows, table=None, part=None)["tables_freeze_due"] == 1
 
 
 SEQUENCES = """
