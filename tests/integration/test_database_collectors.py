@@ -277,13 +277,65 @@ def test_duplicate_indexes_are_all_but_one_of_each_set(deployed: Server, databas
     assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
 
 
-def _impatient(server: Server, database: str) -> Rows:
-    """The rows of index_health without the wait of a week: nothing can set back the clock of the statistics."""
+def _impatient(server: Server, database: str, patience: str = "0 days") -> Rows:
+    """The rows of index_health with a shorter wait than a week: nothing can set back the clock of the statistics."""
     collector = BY_NAME["index_health"]
     assert collector.query.count("'7 days'") == 1
     with session_of(server, collector, database) as session:
-        rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", "'0 days'")))
+        rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", f"'{patience}'")))
     return rows
+
+
+def test_statistics_of_a_new_database_are_not_as_old_as_its_server(deployed: Server) -> None:
+    # What all databases share is not of the new one.
+    deployed.psql(
+        "ANALYZE pg_shdescription; SET enable_seqscan = off; "
+        "SELECT FROM pg_shdescription WHERE (objoid, classoid) = (1, 1)"
+    )
+    time.sleep(3)
+    with deployed.database() as new:
+        deployed.psql("CREATE TABLE t (a integer); CREATE INDEX ON t (a); ANALYZE t", new)
+        counted(deployed, new, "last_analyze > now() - interval '2.5 s' FROM pg_stat_user_tables")
+        assert row_of(_impatient(deployed, new, "3 s"), index=None)["unused_indexes"] is None
+        until(lambda: row_of(_impatient(deployed, new, "1 s"), index=None)["unused_indexes"] == 1, "known", 10)
+
+
+PARTITIONED = """
+CREATE TABLE "Part ed" (a integer, b integer, c integer, d integer) PARTITION BY RANGE (a);
+CREATE TABLE one PARTITION OF "Part ed" FOR VALUES FROM (0) TO (1000);
+CREATE TABLE two PARTITION OF "Part ed" FOR VALUES FROM (1000) TO (3000) PARTITION BY RANGE (a);
+CREATE TABLE three PARTITION OF two FOR VALUES FROM (1000) TO (2000);
+INSERT INTO "Part ed" SELECT g, g, g, g FROM generate_series(1, 1999) AS g;
+CREATE UNIQUE INDEX by_key ON "Part ed" (a);
+CREATE INDEX used ON "Part ed" (b);
+CREATE INDEX "Un""used" ON "Part ed" (c);
+CREATE INDEX again ON "Part ed" (b);
+CREATE INDEX alone ON three (d);
+CREATE INDEX like_its_part ON one (b);
+CREATE TABLE none (a integer) PARTITION BY RANGE (a);
+CREATE INDEX of_none ON none (a);
+ANALYZE "Part ed";
+"""
+
+
+def test_an_index_of_a_partitioned_table_is_unused_where_all_its_partitions_are(
+    deployed: Server, database: str
+) -> None:
+    deployed.psql(PARTITIONED, database)
+    deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM three WHERE b = 1007", database)
+    counted(deployed, database, "sum(idx_scan) = 1 FROM pg_stat_user_indexes WHERE relname = 'three'")
+    size = """SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('"{}"') WHERE isleaf"""
+    sizes = {name: int(str(deployed.value(size.format(name), database))) for name in ('Un""used', "used", "again")}
+    rows = _impatient(deployed, database)
+    # One of both that are alike was used.
+    unused = values_of(rows, "unused_index_bytes", "index")
+    assert unused.pop("used", None) or unused.pop("again")
+    assert set(unused) == {'Un"used', "alone", "like_its_part"}
+    assert unused['Un"used'] == sizes['Un""used']
+    assert row_of(rows, unused_index_bytes=unused['Un"used'], index='Un"used')["table"] == "Part ed"
+    assert row_of(rows, index=None)["unused_indexes"] == 4
+    duplicate = values_of(rows, "duplicate_index_bytes", "index")
+    assert duplicate == {"again": sizes["again"], "like_its_part": duplicate["like_its_part"]}
 
 
 def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Server, database: str) -> None:
@@ -293,9 +345,11 @@ def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Serve
         INSERT INTO t SELECT g, g, g, g FROM generate_series(1, 2000) AS g;
         CREATE INDEX used ON t (c);
         CREATE INDEX "Un""used" ON t (d);
+        ANALYZE t;
         """,
         database,
     )
+    counted(deployed, database, "last_analyze IS NOT NULL FROM pg_stat_user_tables")
     assert row_of(_impatient(deployed, database), index=None)["unused_indexes"] == 2
     deployed.value("SELECT pg_stat_reset()", database)
     deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM t WHERE c = 7", database)

@@ -7,8 +7,8 @@
 --   Age of a table's oldest transaction ID that is not frozen, its TOAST included, by the age at which autovacuum
 --   freezes the table, even where it is switched off (the table's own settings win where they are lower). Well above
 --   100 autovacuum does not keep up, or is held back. Of the 20 worst tables, in steps of ten, and the highest of all
---   others, with part "remainder", and of temporary tables, with part "temporary": nobody but its own session can vacuum
---   one, so end the session, which a pool may keep for weeks.
+--   others, with part "remainder", and of temporary tables, with part "temporary": nobody but its own session can
+--   vacuum one, so end the session, which a pool may keep for weeks.
 -- metric: table_multixact_freeze_lag_percent unit=% category=availability direction=above warning=110
 --   The same for multixacts. The server freezes earlier where their members take much space.
 -- metric: tables_freeze_due category=availability
