@@ -428,6 +428,43 @@ def test_inserts_and_changes_are_rated_by_what_autovacuum_goes_by(deployed: Serv
     assert [row for row in rows if row["schema"] == "public"] == []
 
 
+TOASTED = """
+CREATE TABLE {0} (a integer, b text) WITH (autovacuum_enabled = off{1});
+ALTER TABLE {0} ALTER b SET STORAGE EXTERNAL;
+INSERT INTO {0} SELECT g, repeat('x', 9000) FROM generate_series(1, 100) AS g;
+"""
+
+
+def test_toast_is_rated_as_its_table(deployed: Server, database: str) -> None:
+    limits = ", {}autovacuum_vacuum_threshold = {}, {}autovacuum_vacuum_scale_factor = 0"
+    options = {
+        "plain": "",
+        "own": ", toast.autovacuum_enabled = off" + limits.format("toast.", 20, "toast."),
+        "passed_on": limits.format("", 10, ""),
+    }
+    options["two"] = options["passed_on"] + options["own"].replace("= 20", "= 40")
+    for name, own in options.items():
+        deployed.psql(TOASTED.format(name, own), database)
+        deployed.value(f"VACUUM {name}", database)
+        deployed.psql(f"UPDATE {name} SET b = repeat('y', 9000) WHERE a <= 50", database)
+    counted(
+        deployed, database, "count(*) = 4 FROM pg_stat_all_tables WHERE n_dead_tup >= 250 AND schemaname = 'pg_toast'"
+    )
+    pieces = 5 * 50  # of 1996 bytes each
+    rows = measure(deployed, "vacuum_need", database)
+    ours = values_of(rows, "table_vacuum_due_ratio", "table")
+    assert {name: ours[name] for name in options} == pytest.approx(
+        {"plain": pieces / (50 + 0.2 * 500), "own": pieces / 20, "passed_on": pieces / 10, "two": pieces / 40}
+    )
+    inserts = values_of(rows, "table_insert_vacuum_due_ratio", "table")
+    part = 0 if deployed.major >= 18 else 1
+    # PostgreSQL 18 counts the share of the table that is not frozen, and has frozen these few pages as it vacuumed.
+    assert inserts["plain"] == pytest.approx(pieces / (1000 + 0.2 * 500 * part), rel=0.1)
+    # Nothing is analyzed but the table.
+    assert values_of(rows, "table_analyze_due_ratio", "table")["plain"] == pytest.approx(150 / (50 + 0.1 * 100))
+    assert row_of(rows, table=None, part=None)["tables_vacuum_due"] >= 3
+
+
 def test_the_worst_of_all_other_tables_is_the_remainder(deployed: Server, database: str) -> None:
     deployed.psql(
         """
