@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from measuring import BY_NAME, Rows, counted, measure, row_of, session_of, value
 from servers import Server, until
 
 from pgops.collectors import wrapped
+from pgops.errors import QueryFailed
 from pgops.rounds import samples
 
 INSIDE = [
@@ -38,6 +41,17 @@ BY_INDEX = {
     "blocks_read": "idx_blks_read",
     "size_mb": "mb",
 }
+
+
+REMAINDER = """
+SELECT c.relpages + coalesce(t.relpages, 0) + coalesce((
+    SELECT sum(x.relpages) FROM pg_index AS i INNER JOIN pg_class AS x ON i.indexrelid = x.oid
+    WHERE i.indrelid IN (c.oid, c.reltoastrelid)
+), 0) AS pages
+FROM pg_class AS c LEFT JOIN pg_class AS t ON c.reltoastrelid = t.oid
+WHERE c.relkind = 'r' AND NOT c.relisshared
+    AND (c.relname = 't9' OR c.relnamespace::regnamespace::text <> '"we""ird S"')
+"""
 
 
 @pytest.fixture(name="deployed", scope="module")
@@ -66,8 +80,46 @@ def test_sizes_are_exact_for_the_largest_and_estimated_for_others(deployed: Serv
     exact = """SELECT pg_total_relation_size('"we""ird S"."Ta""b le, é"') / 1048576.0"""
     row = row_of(rows, database=database, schema='we"ird S', table='Ta"b le, é', part=None)
     assert row["table_size_mb"] == pytest.approx(float(str(deployed.value(exact, database))))
-    least = deployed.value("""SELECT pg_relation_size('"we""ird S".t9') / 1048576.0""", database)
-    assert row_of(rows, part="remainder")["table_size_mb"] == pytest.approx(float(str(least)))
+    others = f"SELECT sum(pages) * 8192 / 1048576.0 FROM ({REMAINDER}) AS estimated"
+    expected = float(str(deployed.value(others, database)))
+    assert row_of(rows, part="remainder")["table_size_mb"] == pytest.approx(expected)
+
+
+LARGE = """
+CREATE TABLE all_index (a integer) WITH (autovacuum_enabled = off);
+INSERT INTO all_index SELECT generate_series(1, 20000);
+CREATE INDEX one ON all_index (a);
+CREATE INDEX two ON all_index (a, (a + 1), (a + 2), (a + 3));
+DO $$BEGIN FOR n IN 1..10 LOOP
+    EXECUTE format('CREATE TABLE t%s AS SELECT g, repeat(''x'', 99) AS t FROM generate_series(1, 6300) AS g', n);
+END LOOP; END$$;
+CREATE TABLE toasted (a text PRIMARY KEY, b text);
+ALTER TABLE toasted ALTER b SET STORAGE EXTERNAL;
+INSERT INTO toasted SELECT g, repeat('x', 9000) FROM generate_series(1, 300) AS g;
+SELECT count(lo_from_bytea(0, convert_to(repeat('x', 9000), 'UTF8'))) FROM generate_series(1, 100);
+"""
+
+
+def test_sizes_add_up_to_those_of_all_tables_with_indexes_toast_and_large_objects(
+    deployed: Server, database: str
+) -> None:
+    deployed.psql(LARGE, database)
+    deployed.value("VACUUM", database)
+    whole = """SELECT sum(pg_total_relation_size(oid)) / 1048576.0 FROM pg_class
+        WHERE relkind IN ('r', 'm') AND NOT relisshared"""
+    rows = measure(deployed, "table_size", database)
+    sizes = values_of(rows, "table_size_mb", "table")
+    assert len(rows) == 12
+    for name in ("all_index", "toasted", "pg_largeobject"):
+        exact = f"SELECT pg_total_relation_size('{name}') / 1048576.0"
+        assert sizes[name] == pytest.approx(float(str(deployed.value(exact, database))))
+    # Maps of free space and visibility are not in the estimate of what remains.
+    assert sum(sizes.values()) == pytest.approx(float(str(deployed.value(whole, database))), rel=0.15)
+    assert sum(sizes.values()) < float(str(deployed.value(whole, database)))
+    with deployed.connect(database) as holder, holder.transaction(force_rollback=True):
+        holder.execute("LOCK TABLE all_index, toasted IN ACCESS EXCLUSIVE MODE")
+        locked = values_of(measure(deployed, "table_size", database), "table_size_mb", "table")
+    assert locked == pytest.approx(sizes, abs=0.13)
 
 
 def test_what_happens_to_tables_and_indexes_is_counted(deployed: Server, database: str) -> None:
@@ -225,13 +277,65 @@ def test_duplicate_indexes_are_all_but_one_of_each_set(deployed: Server, databas
     assert (whole["unused_indexes"], whole["unused_indexes_bytes"]) == (None, None)
 
 
-def _impatient(server: Server, database: str) -> Rows:
-    """The rows of index_health without the wait of a week: nothing can set back the clock of the statistics."""
+def _impatient(server: Server, database: str, patience: str = "0 days") -> Rows:
+    """The rows of index_health with a shorter wait than a week: nothing can set back the clock of the statistics."""
     collector = BY_NAME["index_health"]
     assert collector.query.count("'7 days'") == 1
     with session_of(server, collector, database) as session:
-        rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", "'0 days'")))
+        rows: Rows = session.documents(wrapped(collector.query.replace("'7 days'", f"'{patience}'")))
     return rows
+
+
+def test_statistics_of_a_new_database_are_not_as_old_as_its_server(deployed: Server) -> None:
+    # What all databases share is not of the new one.
+    deployed.psql(
+        "ANALYZE pg_shdescription; SET enable_seqscan = off; "
+        "SELECT FROM pg_shdescription WHERE (objoid, classoid) = (1, 1)"
+    )
+    time.sleep(3)
+    with deployed.database() as new:
+        deployed.psql("CREATE TABLE t (a integer); CREATE INDEX ON t (a); ANALYZE t", new)
+        counted(deployed, new, "last_analyze > now() - interval '2.5 s' FROM pg_stat_user_tables")
+        assert row_of(_impatient(deployed, new, "3 s"), index=None)["unused_indexes"] is None
+        until(lambda: row_of(_impatient(deployed, new, "1 s"), index=None)["unused_indexes"] == 1, "known", 10)
+
+
+PARTITIONED = """
+CREATE TABLE "Part ed" (a integer, b integer, c integer, d integer) PARTITION BY RANGE (a);
+CREATE TABLE one PARTITION OF "Part ed" FOR VALUES FROM (0) TO (1000);
+CREATE TABLE two PARTITION OF "Part ed" FOR VALUES FROM (1000) TO (3000) PARTITION BY RANGE (a);
+CREATE TABLE three PARTITION OF two FOR VALUES FROM (1000) TO (2000);
+INSERT INTO "Part ed" SELECT g, g, g, g FROM generate_series(1, 1999) AS g;
+CREATE UNIQUE INDEX by_key ON "Part ed" (a);
+CREATE INDEX used ON "Part ed" (b);
+CREATE INDEX "Un""used" ON "Part ed" (c);
+CREATE INDEX again ON "Part ed" (b);
+CREATE INDEX alone ON three (d);
+CREATE INDEX like_its_part ON one (b);
+CREATE TABLE none (a integer) PARTITION BY RANGE (a);
+CREATE INDEX of_none ON none (a);
+ANALYZE "Part ed";
+"""
+
+
+def test_an_index_of_a_partitioned_table_is_unused_where_all_its_partitions_are(
+    deployed: Server, database: str
+) -> None:
+    deployed.psql(PARTITIONED, database)
+    deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM three WHERE b = 1007", database)
+    counted(deployed, database, "sum(idx_scan) = 1 FROM pg_stat_user_indexes WHERE relname = 'three'")
+    size = """SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('"{}"') WHERE isleaf"""
+    sizes = {name: int(str(deployed.value(size.format(name), database))) for name in ('Un""used', "used", "again")}
+    rows = _impatient(deployed, database)
+    # One of both that are alike was used.
+    unused = values_of(rows, "unused_index_bytes", "index")
+    assert unused.pop("used", None) or unused.pop("again")
+    assert set(unused) == {'Un"used', "alone", "like_its_part"}
+    assert unused['Un"used'] == sizes['Un""used']
+    assert row_of(rows, unused_index_bytes=unused['Un"used'], index='Un"used')["table"] == "Part ed"
+    assert row_of(rows, index=None)["unused_indexes"] == 4
+    duplicate = values_of(rows, "duplicate_index_bytes", "index")
+    assert duplicate == {"again": sizes["again"], "like_its_part": duplicate["like_its_part"]}
 
 
 def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Server, database: str) -> None:
@@ -241,9 +345,11 @@ def test_unused_indexes_are_known_only_from_statistics_of_a_week(deployed: Serve
         INSERT INTO t SELECT g, g, g, g FROM generate_series(1, 2000) AS g;
         CREATE INDEX used ON t (c);
         CREATE INDEX "Un""used" ON t (d);
+        ANALYZE t;
         """,
         database,
     )
+    counted(deployed, database, "last_analyze IS NOT NULL FROM pg_stat_user_tables")
     assert row_of(_impatient(deployed, database), index=None)["unused_indexes"] == 2
     deployed.value("SELECT pg_stat_reset()", database)
     deployed.psql("SET enable_seqscan = off; SELECT count(*) FROM t WHERE c = 7", database)
@@ -322,6 +428,43 @@ def test_inserts_and_changes_are_rated_by_what_autovacuum_goes_by(deployed: Serv
     assert [row for row in rows if row["schema"] == "public"] == []
 
 
+TOASTED = """
+CREATE TABLE {0} (a integer, b text) WITH (autovacuum_enabled = off{1});
+ALTER TABLE {0} ALTER b SET STORAGE EXTERNAL;
+INSERT INTO {0} SELECT g, repeat('x', 9000) FROM generate_series(1, 100) AS g;
+"""
+
+
+def test_toast_is_rated_as_its_table(deployed: Server, database: str) -> None:
+    limits = ", {}autovacuum_vacuum_threshold = {}, {}autovacuum_vacuum_scale_factor = 0"
+    options = {
+        "plain": "",
+        "own": ", toast.autovacuum_enabled = off" + limits.format("toast.", 20, "toast."),
+        "passed_on": limits.format("", 10, ""),
+    }
+    options["two"] = options["passed_on"] + options["own"].replace("= 20", "= 40")
+    for name, own in options.items():
+        deployed.psql(TOASTED.format(name, own), database)
+        deployed.value(f"VACUUM {name}", database)
+        deployed.psql(f"UPDATE {name} SET b = repeat('y', 9000) WHERE a <= 50", database)
+    counted(
+        deployed, database, "count(*) = 4 FROM pg_stat_all_tables WHERE n_dead_tup >= 250 AND schemaname = 'pg_toast'"
+    )
+    pieces = 5 * 50  # of 1996 bytes each
+    rows = measure(deployed, "vacuum_need", database)
+    ours = values_of(rows, "table_vacuum_due_ratio", "table")
+    assert {name: ours[name] for name in options} == pytest.approx(
+        {"plain": pieces / (50 + 0.2 * 500), "own": pieces / 20, "passed_on": pieces / 10, "two": pieces / 40}
+    )
+    inserts = values_of(rows, "table_insert_vacuum_due_ratio", "table")
+    part = 0 if deployed.major >= 18 else 1
+    # PostgreSQL 18 counts the share of the table that is not frozen, and has frozen these few pages as it vacuumed.
+    assert inserts["plain"] == pytest.approx(pieces / (1000 + 0.2 * 500 * part), rel=0.1)
+    # Nothing is analyzed but the table.
+    assert values_of(rows, "table_analyze_due_ratio", "table")["plain"] == pytest.approx(150 / (50 + 0.1 * 100))
+    assert row_of(rows, table=None, part=None)["tables_vacuum_due"] >= 3
+
+
 def test_the_worst_of_all_other_tables_is_the_remainder(deployed: Server, database: str) -> None:
     deployed.psql(
         """
@@ -354,6 +497,15 @@ INSERT INTO late SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 INSERT INTO toasted SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 INSERT INTO passed_on SELECT repeat('x', 1000) FROM generate_series(1, 2000);
 """
+BURNING = """
+DO $$BEGIN
+    FOR n IN 1..101000 LOOP
+        BEGIN
+            INSERT INTO burnt VALUES (n);
+        EXCEPTION WHEN division_by_zero THEN END;
+    END LOOP;
+END$$;
+"""
 AGEING = """
 DO $$BEGIN
     FOR n IN 1..300 LOOP
@@ -363,12 +515,7 @@ DO $$BEGIN
             UPDATE early SET b = '' WHERE a = n;
         EXCEPTION WHEN division_by_zero THEN END;
     END LOOP;
-    FOR n IN 1..101000 LOOP
-        BEGIN
-            INSERT INTO burnt VALUES (n);
-        EXCEPTION WHEN division_by_zero THEN END;
-    END LOOP;
-END$$
+END$$;
 """
 
 
@@ -380,7 +527,7 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
     with deployed.connect(database) as holder:
         # Autovacuum, which comes for that table even where it is off, has to wait.
         holder.execute("BEGIN; LOCK TABLE early IN SHARE UPDATE EXCLUSIVE MODE")
-        deployed.psql(AGEING, database)
+        deployed.psql(AGEING + BURNING, database)
         deployed.value("VACUUM (FREEZE, PROCESS_TOAST FALSE) passed_on", database)
         rows = measure(deployed, "freeze_need", database)
         ages: Any = deployed.value(
@@ -412,6 +559,23 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
     assert row_of(rows, table=None, part=None)["tables_freeze_due"] == 1
     assert len(rows) == 22
     assert row_of(rows, part="remainder")["table_xid_freeze_lag_percent"] < 1
+
+
+def test_a_temporary_table_that_grows_old_is_seen(deployed: Server, database: str) -> None:
+    rows = measure(deployed, "freeze_need", database)
+    assert [row for row in rows if row["part"] == "temporary"] == []
+    with deployed.connect(database) as pooled:
+        pooled.execute("CREATE TEMPORARY TABLE kept (a text) WITH (autovacuum_freeze_max_age = 100000)")
+        deployed.psql("CREATE TABLE burnt (a integer)", database)
+        deployed.psql(BURNING, database)
+        rows = measure(deployed, "freeze_need", database)
+        age = deployed.value("SELECT age(relfrozenxid) FROM pg_class WHERE relname = 'kept'", database)
+    expected = pytest.approx(100 * int(str(age)) / 100_000)
+    assert row_of(rows, part="temporary")["table_xid_freeze_lag_percent"] == expected
+    assert row_of(rows, part="temporary")["table_multixact_freeze_lag_percent"] is not None
+    assert "kept" not in values_of(rows, "table_xid_freeze_lag_percent", "table")
+    assert row_of(rows, part="remainder")["table_xid_freeze_lag_percent"] < 1
+    assert row_of(rows, table=None, part=None)["tables_freeze_due"] == 1
 
 
 SEQUENCES = """
@@ -464,6 +628,77 @@ def test_sequences_are_measured_up_to_their_own_limit_or_that_of_their_column(
         holder.execute("ROLLBACK")
     assert "unused" not in values_of(rows, "sequence_used_percent", "sequence")
     assert row_of(rows, sequence=None)["sequences_unread"] == 1
+
+
+MANY = """
+DO $$BEGIN FOR n IN 1..1000 LOOP EXECUTE format('CREATE SEQUENCE s%s AS integer', n); END LOOP; END$$;
+CREATE TABLE filled (a serial);
+INSERT INTO filled SELECT FROM generate_series(1, 3000);
+ANALYZE filled;
+CREATE SEQUENCE drawn AS integer;
+SELECT count(nextval('drawn')) FROM generate_series(1, 3000);
+CREATE SEQUENCE late AS smallint;
+SELECT setval('late', 32000);
+"""
+
+
+def _read(server: Server, database: str, step: int) -> tuple[set[str], Rows]:
+    """The sequences that a run at another time reads, by the locks it holds, and its rows."""
+    collector = BY_NAME["sequences"]
+    assert collector.query.count("now()") == 1
+    query = collector.query.replace("now()", f"to_timestamp({step * collector.interval})")
+    with session_of(server, collector, database) as session, session.transaction():
+        rows = session.documents(wrapped(query))
+        locked = session.rows(
+            "SELECT c.relname FROM pg_locks AS l INNER JOIN pg_class AS c ON l.relation = c.oid "
+            "WHERE l.pid = pg_backend_pid() AND c.relkind = 'S'"
+        )
+    return {row["relname"] for row in locked}, rows
+
+
+def test_of_many_sequences_the_fullest_are_read_each_time_and_all_others_in_turn(
+    deployed: Server, database: str
+) -> None:
+    deployed.psql(MANY, database)
+    counted(deployed, database, "blks_hit > 2000 FROM pg_statio_all_sequences WHERE relname = 'drawn'")
+    for stride in (1, 6):  # an interval of ten minutes, and one of an hour
+        runs = [_read(deployed, database, 2_900_000 + stride * number) for number in range(8)]
+        read = [names for names, _ in runs]
+        assert {len(names) for names in read} == {500}
+        assert {"filled_a_seq", "drawn"} <= set.intersection(*read)
+        assert len(set.union(*read)) == 1003
+        for names, rows in runs:
+            whole = row_of(rows, sequence=None)
+            assert (whole["sequences_unread"], whole["sequences_deferred"]) == (0, 503)
+            assert (whole["sequences_used_percent_max"] > 97) == ("late" in names)
+
+
+def test_a_table_is_dropped_at_once_while_sequences_are_read(deployed: Server, database: str) -> None:
+    deployed.psql(
+        "DO $$BEGIN FOR n IN 1..200 LOOP EXECUTE format('CREATE TABLE t%s (a serial)', n); END LOOP; END$$", database
+    )
+    collector = BY_NAME["sequences"]
+    ended = threading.Event()
+
+    def _collect_on() -> int:
+        runs = 0
+        while not ended.is_set():
+            # A session of its own each time, as a collection has it: the first look at a sequence takes the longest.
+            with session_of(deployed, collector, database) as session, contextlib.suppress(QueryFailed):
+                session.documents(wrapped(collector.query))
+                runs += 1
+        return runs
+
+    with ThreadPoolExecutor() as threads, deployed.connect(database) as dropper:
+        reading = threads.submit(_collect_on)
+        dropper.execute("SET lock_timeout = '100ms'")
+        try:
+            for number in range(1, 201):
+                dropper.execute(f"TRUNCATE t{number} RESTART IDENTITY".encode())
+                dropper.execute(f"DROP TABLE t{number}".encode())
+        finally:
+            ended.set()
+        assert reading.result(10) > 0
 
 
 def test_nobody_is_waited_for_and_nobody_waits(deployed: Server, database: str) -> None:

@@ -7,11 +7,13 @@
 --   Age of a table's oldest transaction ID that is not frozen, its TOAST included, by the age at which autovacuum
 --   freezes the table, even where it is switched off (the table's own settings win where they are lower). Well above
 --   100 autovacuum does not keep up, or is held back. Of the 20 worst tables, in steps of ten, and the highest of all
---   others, with part "remainder".
+--   others, with part "remainder", and of temporary tables, with part "temporary": nobody but its own session can
+--   vacuum one, so end the session, which a pool may keep for weeks.
 -- metric: table_multixact_freeze_lag_percent unit=% category=availability direction=above warning=110
 --   The same for multixacts. The server freezes earlier where their members take much space.
 -- metric: tables_freeze_due category=availability
---   Tables above 100 in one of both: autovacuum has to freeze them. They keep their database's ages up.
+--   Tables above 100 in one of both, temporary ones among them: autovacuum has to freeze all others. They keep their
+--   database's ages up.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('autovacuum_freeze_max_age')::float8 AS freeze_at,
@@ -24,6 +26,7 @@ aged AS MATERIALIZED (
         c.relname,
         c.relnamespace,
         c.relpages,
+        c.relpersistence = 't' AS temporary,
         -- None in tables of a kind of storage that needs no freezing.
         age(nullif(c.relfrozenxid, '0'::xid)) AS xid_age,
         mxid_age(nullif(c.relminmxid, '0'::xid)) AS multixact_age,
@@ -43,8 +46,7 @@ aged AS MATERIALIZED (
         END AS toast_own
     FROM pg_class AS c
     LEFT JOIN pg_class AS t ON c.reltoastrelid = t.oid
-    -- Nobody but its own session can vacuum a temporary table.
-    WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+    WHERE c.relkind IN ('r', 'm')
 ),
 
 limited AS (
@@ -68,6 +70,7 @@ rated AS MATERIALIZED (
         l.relname,
         l.relnamespace,
         l.relpages,
+        l.temporary,
         -- A table's own limit may be 0.
         100 * greatest(
             l.xid_age / greatest(l.freeze_at, 1), l.toast_xid_age / greatest(l.toast_freeze_at, 1)
@@ -82,6 +85,7 @@ rated AS MATERIALIZED (
 worst AS MATERIALIZED (
     SELECT r.*
     FROM rated AS r
+    WHERE NOT r.temporary
     ORDER BY floor(greatest(r.xid, r.multixact) / 10) DESC NULLS LAST, r.relpages DESC, r.oid ASC
     LIMIT 20
 )
@@ -106,7 +110,19 @@ SELECT
     max(r.multixact) AS table_multixact_freeze_lag_percent,
     NULL AS tables_freeze_due
 FROM rated AS r
-WHERE r.oid NOT IN (SELECT w.oid FROM worst AS w)
+WHERE NOT r.temporary AND r.oid NOT IN (SELECT w.oid FROM worst AS w)
+UNION ALL
+SELECT
+    current_database() AS database,
+    NULL AS schema,
+    NULL AS table,
+    'temporary' AS part,
+    max(r.xid) AS table_xid_freeze_lag_percent,
+    max(r.multixact) AS table_multixact_freeze_lag_percent,
+    NULL AS tables_freeze_due
+FROM rated AS r
+WHERE r.temporary
+HAVING count(*) > 0
 UNION ALL
 SELECT
     current_database() AS database,

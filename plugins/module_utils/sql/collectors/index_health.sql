@@ -10,12 +10,13 @@
 --   1 for each invalid index, at most the 20 largest.
 -- metric: unused_indexes category=performance direction=above warning=0
 --   Indexes that no query has scanned since the statistics were reset, at least 7 days ago; none that is unique or
---   serves a constraint. Look on every standby before you drop one: its queries are counted there. One built
---   lately counts as well.
+--   serves a constraint. One of a partitioned table is one, with all of its partitions. Look on every standby before
+--   you drop one: its queries are counted there. One built lately counts as well. No value where nothing in the
+--   database's statistics is that old: they are lost in a crash, and a restored database begins with none.
 -- metric: unused_indexes_bytes unit=bytes kind=gauge category=capacity
 --   Disk space of all unused indexes, as of their last VACUUM or ANALYZE.
 -- metric: unused_index_bytes unit=bytes kind=gauge category=capacity
---   Disk space of an unused index; of the 20 largest.
+--   Disk space of an unused index, with its partitions; of the 20 largest.
 -- metric: duplicate_indexes category=performance direction=above warning=0
 --   Indexes that are like another one in table, method, columns, expressions, operator classes, collations, order,
 --   options and predicate: all but one of each set can be dropped, never one that is unique or serves a constraint.
@@ -61,20 +62,32 @@ invalid AS (
         )
 ),
 
--- Ready for use, and no part of a partitioned index: such a one cannot be dropped alone.
+-- The indexes of partitions, added up for the partitioned index that they are part of.
+partitions AS (
+    SELECT
+        pg_partition_root(x.oid) AS root,
+        sum(pg_stat_get_numscans(x.oid))::bigint AS scans,
+        sum(x.relpages)::bigint AS pages
+    FROM pg_class AS x
+    WHERE x.relkind = 'i' AND x.relispartition
+    GROUP BY root
+),
+
 present AS (
     SELECT
         n.nspname,
         c.relname AS table_name,
         x.relname AS index_name,
         x.oid,
-        i.indisunique OR i.indisprimary OR i.indisexclusion OR i.indisreplident OR i.indisclustered
+        -- A part of a partitioned index cannot be dropped alone.
+        x.relispartition
+        OR i.indisunique OR i.indisprimary OR i.indisexclusion OR i.indisreplident OR i.indisclustered
         OR EXISTS (
             SELECT 1 FROM pg_constraint AS k
             WHERE k.conindid = x.oid
         ) AS needed,
-        pg_stat_get_numscans(x.oid) AS scans,
-        x.relpages * current_setting('block_size')::bigint AS bytes,
+        coalesce(p.scans, pg_stat_get_numscans(x.oid)) AS scans,
+        coalesce(p.pages, x.relpages) * current_setting('block_size')::bigint AS bytes,
         concat_ws(
             ' ', i.indrelid, x.relam, i.indnkeyatts, i.indkey, i.indclass, i.indcollation, i.indoption,
             coalesce(x.reloptions::text, '-'),
@@ -86,28 +99,57 @@ present AS (
     INNER JOIN pg_class AS x ON i.indexrelid = x.oid
     INNER JOIN pg_class AS c ON i.indrelid = c.oid
     INNER JOIN pg_namespace AS n ON x.relnamespace = n.oid
+    LEFT JOIN partitions AS p ON x.oid = p.root
     WHERE
         i.indisvalid
-        AND x.relkind = 'i'
-        AND NOT x.relispartition
+        -- One without partitions takes no space.
+        AND (x.relkind = 'i' OR p.root IS NOT NULL)
         AND x.relpersistence <> 't'
         AND n.nspname <> 'information_schema'
         AND n.nspname !~ '^pg_'
 ),
 
--- Not known from statistics that are younger than a week, or where nothing is counted. A database whose statistics
--- were never reset has them since the server has its own, since a crash at the longest.
+-- Not known from statistics that are younger than a week, or where nothing is counted. Since PostgreSQL 15 a database
+-- whose statistics were never reset does not say since when it has them: that they hold an older VACUUM or ANALYZE,
+-- or an older scan of an index, proves it.
 origin AS (
     SELECT
         current_setting('track_counts')::boolean
         AND coalesce(
-            coalesce(pg_stat_get_db_stat_reset_time(h.oid), least(b.stats_reset, a.stats_reset, w.stats_reset))
-            < now() - interval '7 days', FALSE
+            coalesce(
+                pg_stat_get_db_stat_reset_time(h.oid),
+                least(
+                    (
+                        SELECT
+                            min(
+                                least(
+                                    pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid),
+                                    pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)
+                                )
+                            )
+                        FROM pg_class AS c
+                        WHERE c.relkind IN ('r', 'm') AND NOT c.relisshared
+                    ),
+                    (
+                        SELECT min(s.scanned)
+                        FROM (
+                            SELECT last_idx_scan AS scanned -- noqa: RF03
+                            FROM pg_stat_all_indexes
+                            -- Statistics on what all databases share are not those of this one.
+                            WHERE
+                                schemaname = 'pg_catalog'
+                                AND relid NOT IN (
+                                    SELECT c.oid FROM pg_class AS c
+                                    WHERE c.relisshared
+                                )
+                        ) AS s
+                    )
+                )
+            ) < now() - interval '7 days', FALSE
         ) AS known
     FROM here AS h
-    CROSS JOIN pg_stat_bgwriter AS b
-    CROSS JOIN pg_stat_archiver AS a
-    CROSS JOIN pg_stat_wal AS w
+    -- PostgreSQL 16 and later have such a column, and go by it; before, the name above finds none but this.
+    CROSS JOIN (SELECT NULL::timestamptz AS last_idx_scan) AS older
 ),
 
 unused AS (

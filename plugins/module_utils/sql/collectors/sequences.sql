@@ -9,24 +9,28 @@
 --   whichever comes first; of the 20 worst. At 100 inserts fail: change the column to bigint in time. One whose
 --   value was set with setval(..., false) counts as unused until its first nextval().
 -- metric: sequences_used_percent_max unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   The most that any sequence of the database has used.
+--   The most that any sequence has used of those read: of all, up to 500 a database. Beyond, see sequences_deferred.
 -- metric: sequences_unread category=availability direction=above warning=0
---   Sequences that were not read: locked, or beyond the 500 of one run (those with the smallest ranges go first).
+--   Sequences whose turn it was, but which were locked.
+-- metric: sequences_deferred category=availability
+--   Sequences left to later runs. Each run reads 500: the 250 that are the fullest by the rows of their tables and by
+--   how often they were used, and 250 of the others in turn, so that a value of one of those is as old as that takes.
 WITH filled AS (
     SELECT
         d.objid AS seqrelid,
         d.refobjid AS relid,
-        d.refobjsubid::integer AS attnum
+        d.refobjsubid::smallint AS attnum
     FROM pg_sequence AS s
     INNER JOIN pg_depend AS d ON s.seqrelid = d.objid
     WHERE
         d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
         AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
-    UNION ALL
+    -- Mostly the same columns.
+    UNION DISTINCT
     SELECT
         d.refobjid AS seqrelid,
         f.adrelid AS relid,
-        f.adnum::integer AS attnum
+        f.adnum AS attnum
     FROM pg_sequence AS s
     INNER JOIN pg_depend AS d ON s.seqrelid = d.refobjid
     INNER JOIN pg_attrdef AS f ON d.objid = f.oid
@@ -40,10 +44,12 @@ typed AS (
             CASE coalesce(nullif(t.typbasetype, 0), t.oid)
                 WHEN 'smallint'::regtype THEN 32767 WHEN 'integer'::regtype THEN 2147483647
             END
-        ) AS most
+        ) AS most,
+        max(c.reltuples)::float8 AS live
     FROM filled AS f
     INNER JOIN pg_attribute AS a ON f.relid = a.attrelid AND f.attnum = a.attnum
     INNER JOIN pg_type AS t ON a.atttypid = t.oid
+    LEFT JOIN pg_class AS c ON f.relid = c.oid AND c.relkind IN ('r', 'p')
     GROUP BY f.seqrelid
 ),
 
@@ -65,11 +71,11 @@ candidate AS (
         n.nspname,
         c.relname,
         s.*,
+        t.live,
         least(s.seqmax, t.most) AS most,
-        greatest(s.seqmin, -1 - t.most) AS lowest,
-        row_number() OVER (ORDER BY least(s.seqmax, t.most) ASC, s.seqrelid ASC) AS place
+        greatest(s.seqmin, -1 - t.most) AS lowest
     FROM pg_sequence AS s
-    INNER JOIN pg_class AS c ON s.seqrelid = c.oid
+    INNER JOIN pg_class AS c ON s.seqrelid = c.oid AND c.relkind = 'S'
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
     LEFT JOIN typed AS t ON s.seqrelid = t.seqrelid
     WHERE
@@ -77,25 +83,52 @@ candidate AS (
         AND NOT (s.seqcycle AND (t.most IS NULL OR s.seqmax <= t.most))
 ),
 
--- Each is a lock, and the server's table of locks has an end. has_sequence_privilege() is NULL for one that was
--- dropped meanwhile.
-found AS MATERIALIZED (
+-- Without a look at it: each nextval() takes the block once for so many values as are cached.
+ranked AS (
     SELECT
         c.*,
-        c.place > 500 OR EXISTS (
-            SELECT 1 FROM held AS h
-            WHERE h.relation = c.seqrelid
-        ) AS unread,
-        CASE
-            WHEN c.place > 500 OR EXISTS (
-                SELECT 1 FROM held AS h
-                WHERE h.relation = c.seqrelid
-            ) THEN NULL
-            WHEN has_sequence_privilege(c.seqrelid, 'SELECT')
-                -- In floating point: a start at the end of bigint's range has no neighbour in bigint.
-                THEN coalesce(pg_sequence_last_value(c.seqrelid)::float8, c.seqstart::float8 - sign(c.seqincrement))
-        END AS last
+        row_number() OVER (
+            ORDER BY
+                greatest(
+                    c.live, abs(c.seqincrement::float8) * c.seqcache * pg_stat_get_blocks_fetched(c.seqrelid)
+                ) / (c.most::float8 - c.lowest + 1) DESC,
+                c.seqrelid ASC
+        ) <= 250 AS foremost
     FROM candidate AS c
+),
+
+placed AS (
+    SELECT
+        r.*,
+        row_number() OVER others - 1 AS place,
+        count(*) OVER (PARTITION BY r.foremost) AS places
+    FROM ranked AS r
+    WINDOW others AS (PARTITION BY r.foremost ORDER BY r.seqrelid ASC)
+),
+
+-- Steps of the golden section come by all places, whatever the interval is: whole turns would skip some forever where
+-- both have a common factor.
+turn AS (
+    SELECT (x.steps - floor(x.steps))::float8 AS start
+    FROM (SELECT floor(extract(EPOCH FROM now()) / 600)::numeric * 0.61803398874989485 AS steps) AS x
+),
+
+-- Each that is read is a lock until the transaction ends, and the server's table of locks has an end: 500 take up to
+-- 30 ms of a new session. has_sequence_privilege() is NULL for one that was dropped meanwhile.
+found AS MATERIALIZED (
+    SELECT
+        p.*,
+        l.held AS unread,
+        CASE
+            WHEN l.held THEN NULL
+            WHEN has_sequence_privilege(p.seqrelid, 'SELECT')
+                -- In floating point: a start at the end of bigint's range has no neighbour in bigint.
+                THEN coalesce(pg_sequence_last_value(p.seqrelid)::float8, p.seqstart::float8 - sign(p.seqincrement))
+        END AS last
+    FROM placed AS p
+    CROSS JOIN turn AS t
+    CROSS JOIN LATERAL (SELECT p.seqrelid IN (SELECT h.relation FROM held AS h) AS held) AS l
+    WHERE p.foremost OR mod(p.place + p.places - floor(t.start * p.places)::bigint, p.places) < 250
 ),
 
 used AS (
@@ -128,7 +161,8 @@ SELECT
     w.relname AS sequence,
     w.percent AS sequence_used_percent,
     NULL::float8 AS sequences_used_percent_max,
-    NULL::bigint AS sequences_unread
+    NULL::bigint AS sequences_unread,
+    NULL::bigint AS sequences_deferred
 FROM worst AS w
 UNION ALL
 SELECT
@@ -137,5 +171,6 @@ SELECT
     NULL AS sequence,
     NULL AS sequence_used_percent,
     max(u.percent) AS sequences_used_percent_max,
-    count(*) FILTER (WHERE u.unread) AS sequences_unread
+    count(*) FILTER (WHERE u.unread) AS sequences_unread,
+    (SELECT count(*) FROM candidate) - count(*) AS sequences_deferred
 FROM used AS u

@@ -3,38 +3,67 @@
 -- interval: 300
 -- timeout: 10
 -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
---   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each
---   schema, at most 200 of a database, and one series with part "remainder" for all others, estimated. Every
---   five minutes, since it takes the longer the more tables there are.
-WITH candidate AS (
+--   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each schema,
+--   at most 200 of a database, pg_largeobject where it holds any, and one series with part "remainder" for all
+--   others, the server's catalogues among them, as of their last VACUUM or ANALYZE. Every five minutes, since it
+--   takes the longer the more tables there are.
+WITH indexed AS MATERIALIZED (
     SELECT
-        n.nspname,
-        c.relname,
+        i.indrelid,
+        sum(x.relpages) AS pages
+    FROM pg_index AS i
+    INNER JOIN pg_class AS x ON i.indexrelid = x.oid
+    WHERE x.relkind = 'i'
+    GROUP BY i.indrelid
+),
+
+toast AS (
+    SELECT
+        t.oid,
+        t.relpages + coalesce(i.pages, 0) AS pages
+    FROM pg_class AS t
+    LEFT JOIN indexed AS i ON t.oid = i.indrelid
+    WHERE t.relkind = 't'
+),
+
+-- An estimate that costs no file access; exact sizes are measured for the largest only.
+estimated AS (
+    SELECT
         c.oid,
-        -- An estimate that costs no file access; exact sizes are measured for the largest only.
-        c.relpages + coalesce(t.relpages, 0) AS pages,
-        row_number() OVER (
-            PARTITION BY n.nspname ORDER BY c.relpages + coalesce(t.relpages, 0) DESC, c.oid
-        ) AS place
+        c.relname,
+        c.relnamespace,
+        CASE
+            WHEN n.nspname ~ '^pg_' THEN c.oid = 'pg_largeobject'::regclass AND c.relpages > 0
+            ELSE n.nspname <> 'information_schema'
+        END AS named,
+        c.relpages + coalesce(t.pages, 0) + coalesce(i.pages, 0) AS pages
     FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
-    LEFT JOIN pg_class AS t ON c.reltoastrelid = t.oid
+    LEFT JOIN toast AS t ON c.reltoastrelid = t.oid
+    LEFT JOIN indexed AS i ON c.oid = i.indrelid
     WHERE
         c.relkind IN ('r', 'm')
         AND c.relpersistence <> 't'
-        AND n.nspname <> 'information_schema'
-        AND n.nspname !~ '^pg_'
+        AND NOT c.relisshared
+),
+
+candidate AS (
+    SELECT
+        e.*,
+        row_number() OVER (PARTITION BY e.relnamespace, e.named ORDER BY e.pages DESC, e.oid ASC) AS place
+    FROM estimated AS e
 ),
 
 largest AS (
     SELECT
-        nspname,
-        relname,
-        oid,
-        pages
-    FROM candidate
-    WHERE place <= 10
-    ORDER BY pages DESC, oid ASC
+        n.nspname,
+        c.relname,
+        c.oid,
+        c.pages
+    FROM candidate AS c
+    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
+    WHERE c.named AND c.place <= 10
+    ORDER BY c.pages DESC, c.oid ASC
     LIMIT 200
 ),
 

@@ -5,13 +5,15 @@
 -- role: primary
 -- metric: table_vacuum_due_ratio direction=above warning=2
 --   Dead rows by the number that makes autovacuum start (the table's own settings win); above 2 it does not keep up.
---   Metrics table_*_due_ratio are of the 20 worst tables, and the highest of all others, with part "remainder".
---   No value where the server has lost its counters and nothing was counted since.
+--   Its TOAST, which has dead rows and settings of its own, counts as the table where it is the worse. Metrics
+--   table_*_due_ratio are of the 20 worst tables, and the highest of all others, with part "remainder". No value
+--   where the server has lost its counters and nothing was counted since.
 -- metric: tables_vacuum_due direction=above warning=0
 --   Tables with more than twice the dead rows that make autovacuum start.
 -- metric: table_insert_vacuum_due_ratio direction=above warning=2
 --   Rows inserted since the last vacuum, by the number that makes autovacuum start for inserts alone, which freezes
---   them in time and keeps index-only scans fast. None where that is switched off.
+--   them in time and keeps index-only scans fast; those of its TOAST where that is the worse. None where that is
+--   switched off.
 -- metric: tables_insert_vacuum_due direction=above warning=0
 --   Tables with more than twice the inserts that make autovacuum start.
 -- metric: table_analyze_due_ratio direction=above warning=2
@@ -43,19 +45,29 @@ counted AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
             c.oid,
-            c.relname,
-            c.relnamespace,
+            coalesce(o.oid, c.oid) AS owner,
+            c.relkind,
             c.relpages,
             greatest(c.reltuples, 0) AS live,
-            1 - least(relallfrozen, c.relpages)::float8 / greatest(c.relpages, 1) AS unfrozen, -- noqa: RF03
+            1 - least(relallfrozen, c.relpages)::float8 / greatest(c.relpages, 1) AS unfrozen, -- noqa: RF02,RF03
             CASE
-                WHEN c.reloptions IS NOT NULL THEN (
-                    SELECT jsonb_object_agg(p.option_name, p.option_value) FROM pg_options_to_table(c.reloptions) AS p
+                WHEN coalesce(c.reloptions, o.reloptions) IS NOT NULL THEN (
+                    SELECT jsonb_object_agg(p.option_name, p.option_value)
+                    -- What is set for a table counts for its TOAST as well, where nothing is set for that.
+                    FROM pg_options_to_table(coalesce(c.reloptions, o.reloptions)) AS p
                 )
             END AS own
         FROM pg_class AS c
+        LEFT JOIN (
+            SELECT
+                r.oid,
+                r.reltoastrelid,
+                r.reloptions
+            FROM pg_class AS r
+            WHERE r.reltoastrelid <> 0
+        ) AS o ON c.oid = o.reltoastrelid
         WHERE
-            c.relkind IN ('r', 'm')
+            c.relkind IN ('r', 'm', 't')
             AND c.relpersistence <> 't'
             AND current_setting('track_counts')::boolean
     ) AS c
@@ -81,17 +93,18 @@ known AS (
 
 rated AS MATERIALIZED (
     SELECT
-        k.oid,
-        k.relname,
-        k.relnamespace,
-        k.relpages,
+        k.owner AS oid,
+        sum(k.relpages) AS relpages,
         -- least() leaves out a limit that is not there.
-        k.dead / greatest(least(k.vacuum_at, k.vacuum_most), 1) AS vacuum,
+        max(k.dead / greatest(least(k.vacuum_at, k.vacuum_most), 1)) AS vacuum,
         -- greatest() would make 1 of NULL.
-        CASE WHEN k.insert_at IS NOT NULL THEN k.inserted / greatest(k.insert_at, 1) END AS inserts,
-        -- The server analyzes all but the statistics themselves.
-        CASE WHEN k.oid <> 'pg_statistic'::regclass THEN k.changed / greatest(k.analyze_at, 1) END AS changes
+        max(CASE WHEN k.insert_at IS NOT NULL THEN k.inserted / greatest(k.insert_at, 1) END) AS inserts,
+        -- The server analyzes all but the statistics themselves, and TOAST.
+        max(k.changed / greatest(k.analyze_at, 1)) FILTER (
+            WHERE k.oid <> 'pg_statistic'::regclass AND k.relkind <> 't'
+        ) AS changes
     FROM known AS k
+    GROUP BY k.owner
 ),
 
 worst AS MATERIALIZED (
@@ -105,7 +118,7 @@ worst AS MATERIALIZED (
 SELECT
     current_database() AS database,
     n.nspname AS schema,
-    w.relname AS table,
+    c.relname AS table,
     NULL AS part,
     w.vacuum AS table_vacuum_due_ratio,
     w.inserts AS table_insert_vacuum_due_ratio,
@@ -114,7 +127,8 @@ SELECT
     NULL::bigint AS tables_insert_vacuum_due,
     NULL::bigint AS tables_analyze_due
 FROM worst AS w
-INNER JOIN pg_namespace AS n ON w.relnamespace = n.oid
+INNER JOIN pg_class AS c ON w.oid = c.oid
+INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
 UNION ALL
 SELECT
     current_database() AS database,
