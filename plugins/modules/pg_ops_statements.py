@@ -120,6 +120,11 @@ deferred:
   returned: success
   type: list
   elements: dict
+kept:
+  description: Always empty; it is there for the sake of M(pgops.fleet.pg_ops_settings).
+  returned: success
+  type: list
+  elements: str
 restarted:
   description: Whether the server was restarted, or would be.
   returned: success
