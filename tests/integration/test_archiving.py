@@ -17,13 +17,13 @@ from pathlib import Path
 
 import binaries
 import disks
-import playbooks
 import psycopg
 import pytest
 from archives import DEFAULTS, Host, digest
 from deploying import AGENT, LIBRARY, target
 from servers import Server, until
 
+import playbooks
 from pgops import agent, archiving, sources
 from pgops.errors import Conflict, HostFailed, InvalidInput
 
