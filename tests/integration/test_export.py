@@ -135,15 +135,15 @@ DISK = 'pgops_disk_used_ratio{cluster="shop",node="db1/a",mount="/",disk="data"}
         # One of two instances is down, or refuses the agent.
         (
             "PostgresNotReached",
-            {FILE % "a": FRESH, FILE % "b": FRESH, COLLECTED % "a": FRESH, COLLECTED % "b": "0+60x3 _x176"},
+            {FILE % "a": FRESH, FILE % "b": FRESH, COLLECTED % "a": FRESH, COLLECTED % "b": "0+60x3 stale _x175"},
             {"pgops_b.prom"},
         ),
         ("PostgresNotReached", {FILE % "a": FRESH, COLLECTED % "a": FRESH}, set()),
         ("PostgresNotReached", {"up": FRESH}, set()),
         # Every five minutes and hourly, seen for one minute each time; and one that was well again.
-        ("PostgresCollectorFails", {FAILS % "slow": " ".join(["1 _x4"] * 36)}, {"slow"}),
-        ("PostgresCollectorFails", {FAILS % "hourly": "_x59 1 _x59 1 _x59"}, {"hourly"}),
-        ("PostgresCollectorFails", {FAILS % "well": "1 _x59 0 _x59 0 _x59"}, set()),
+        ("PostgresCollectorFails", {FAILS % "slow": " ".join(["1 stale _x3"] * 36)}, {"slow"}),
+        ("PostgresCollectorFails", {FAILS % "hourly": "_x59 1 stale _x58 1 stale _x58"}, {"hourly"}),
+        ("PostgresCollectorFails", {FAILS % "well": "1 stale _x58 0 stale _x58 0 stale _x58"}, set()),
         ("PostgresDiskFull", {DISK: "0.95x180"}, {'mount="/"'}),
         ("PostgresDiskFull", {DISK: "0.85x180"}, set()),
         ("PostgresDeadlocks", {DEADLOCKS: "0+1x180"}, {"shop"}),
