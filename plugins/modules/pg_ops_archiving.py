@@ -29,7 +29,10 @@ options:
     type: str
     required: true
   state:
-    description: V(absent) puts the settings back. The repository stays, with all that is in it.
+    description:
+      - V(absent) puts the settings back that this module has set. The repository stays, with all that is in it.
+      - Those that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module. RV(kept) says
+        what has to wait for a restart.
     type: str
     choices: [present, absent]
     default: present
