@@ -31,8 +31,8 @@ options:
   state:
     description:
       - V(absent) puts the settings back that this module has set. The repository stays, with all that is in it.
-      - Those that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module. RV(kept) says
-        what has to wait for a restart.
+      - Those that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module.
+      - RV(kept) says what has to wait for a restart.
     type: str
     choices: [present, absent]
     default: present
