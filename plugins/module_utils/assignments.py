@@ -23,6 +23,7 @@ HIDDEN = "(hidden)"
 SERVER = "server"
 ARCHIVING = ("archive_mode", "archive_command", "archive_library")
 """What decides whether WAL leaves the server, and when it may forget it."""
+PILES_UP = "archive_mode is on, and no archive_command is set any more: pg_wal grows until its disk is full."
 STAYS = (
     "archive_command stays: archive_mode is on until the server has been restarted with it off, and without a "
     "command pg_wal would grow until its disk is full. So WAL goes on being archived. Run this again after the "
@@ -75,7 +76,7 @@ class SettingsPlan:
 
 
 def plan(current: Current, desired: Desired) -> SettingsPlan:
-    """What brings a server's settings to what is desired.
+    """What brings a server's settings to what is desired. ``current`` has to know what ARCHIVING names, too.
 
     Raises InvalidInput for a value that the server would not take, Conflict where ALTER SYSTEM has not the last word,
     and Managed where another manager has.
@@ -90,7 +91,9 @@ def plan(current: Current, desired: Desired) -> SettingsPlan:
         for change in _change(current, name, setting)
     )
     _refuse(current, written)
-    return _restarted(current, desired, SettingsPlan(written=written, deferred=deferred))
+    piles_up = _piles_up(current, {name.lower(): setting for name, setting in wanted.items()}, desired.restart)
+    warnings = (PILES_UP,) if piles_up and written else ()
+    return _restarted(current, desired, SettingsPlan(written=written, deferred=deferred, warnings=warnings))
 
 
 def removal(current: Current, formers: Formers, restart: bool) -> SettingsPlan:
@@ -148,7 +151,7 @@ def _kept(
     mode = back.get("archive_mode")
     configured = _after(current, mode) if mode else current.configured("archive_mode")
     if "archive_mode" not in map(str.lower, formers) and not _off(current, configured):
-        return (), ["archive_mode is on and no archive_command is set, as it was before: pg_wal grows from now on."]
+        return (), [PILES_UP]  # as it was before
     names = tuple(name for name in settings if name.lower() == "archive_command")
     return names, [STAYS]
 

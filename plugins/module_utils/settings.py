@@ -85,8 +85,8 @@ def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: boo
 def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
     formers = before.read(layout.before, wanted.capability) if layout else {}
     with locked(target, NEEDED) as session:
-        names = dict.fromkeys([*formers, *assignments.ARCHIVING])
-        current = read(session, names if wanted.absent else wanted.desired.values)
+        named = dict.fromkeys(formers) if wanted.absent else wanted.desired.values
+        current = read(session, {**dict.fromkeys(assignments.ARCHIVING), **named})
         made = _planned(session, current, wanted, formers, check_mode)
         scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
         ended = transaction.sessions(session) if made.restarts else 0

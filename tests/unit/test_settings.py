@@ -179,6 +179,18 @@ def test_a_command_stays_while_wal_would_pile_up(mode, library, restart, kept):
     assert (again.kept, again.steps, again.formers) == (kept, [], made.formers)
 
 
+def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
+    there = with_lines(("archive_mode", "on"), ("archive_command", "cp"))
+    running = {"archive_mode": Running(MODE, "on", default="off"), "archive_command": Running(COMMAND, "cp")}
+    there = replace(there, running={**SERVER.running, **running})
+    both = {"archive_mode": None, "archive_command": None}
+    assert assignments.plan(there, Desired(both)).warnings == (assignments.PILES_UP,)
+    assert assignments.plan(there, Desired({"archive_command": ""})).warnings == (assignments.PILES_UP,)
+    assert not assignments.plan(there, Desired(both, restart=True)).warnings
+    assert not assignments.plan(there, Desired({"archive_mode": None, "archive_command": "mv"})).warnings
+    assert not assignments.plan(there, Desired({"work_mem": "8MB"})).warnings
+
+
 def test_unknown_parameters_are_those_of_libraries():
     assert assignments.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).steps
     with pytest.raises(InvalidInput, match="PostgreSQL 17 has no parameter"):
