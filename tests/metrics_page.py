@@ -10,6 +10,7 @@ from typing import Any
 
 import artifact
 
+MB = 1024 * 1024
 PAGE = artifact.ROOT / "docs" / "metrics.md"
 FOLDER = artifact.ROOT / "plugins" / "module_utils" / "sql" / "collectors"
 HEAD = """# Metrics
@@ -34,7 +35,7 @@ def page() -> str:
 
 def _section(collector: Any) -> str:
     said = [f"Scope {collector.scope}", f"every {collector.interval} s"]
-    said += [] if collector.role == "any" else [f"{collector.role}s"]
+    said += [] if collector.role == "any" else [{"primary": "primaries", "standby": "standbys"}[collector.role]]
     said += [f"PostgreSQL {collector.oldest} and newer"] if collector.oldest else []
     said += [f"PostgreSQL {collector.newest} and older"] if collector.newest < 999 else []
     said += ["`inspect`"] if collector.rights == "all_data" else []
@@ -44,10 +45,16 @@ def _section(collector: Any) -> str:
 
 
 def _row(metric: Any) -> str:
-    given = [f"{value:g}" for value in (metric.warning, metric.critical) if value is not None]
+    given = [_number(metric.unit, value) for value in (metric.warning, metric.critical) if value is not None]
     thresholds = f"{metric.direction or 'above'} {', '.join(given)}" if given else ""
     text = metric.help.replace("|", "\\|")
     return f"| `{metric.name}` | {metric.unit} | {metric.kind} | {thresholds} | {text} |"
+
+
+def _number(unit: str, value: float) -> str:
+    if unit == "bytes" and value >= MB:
+        return f"{value / MB:g} MB" if value < 1024 * MB else f"{value / 1024 / MB:g} GB"
+    return f"{value:.0f}" if value == int(value) else f"{value:g}"
 
 
 if __name__ == "__main__":

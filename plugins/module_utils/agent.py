@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import collectors, commands, credentials, disks, files, target, versions
+from . import before, collectors, commands, credentials, discovery, disks, files, target, versions
 from .configuration import Configuration, Peer, parse
 from .errors import Conflict, DriverMissing, HostFailed, InvalidInput, LoginRefused
 from .files import Directory, Entry, File, Found, Link
@@ -348,12 +348,46 @@ class OldUser:
     name: str
 
 
-def _refuse_to_forget(layout: Layout) -> None:
-    if files.read(layout.before):
-        raise Conflict(
-            f"{layout.before} holds what server settings were before pgops.fleet changed them.",
-            "Put them back first: pgops.fleet.remove does, or pg_ops_settings with state absent.",
-        )
+def server_gone(layout: Layout, root: str = "/") -> bool:
+    """Whether the instance's server exists no longer, as after pg_dropcluster: it is not found on the host, where one
+    that is down is found too, and the data directory that the agent knew is not there. ``root`` is where the host's
+    files begin.
+
+    A data directory that may not be seen, or was never known, counts as there.
+    """
+    present = _configured(layout)
+    known = present.real_paths if present else {}
+    data = next((known[path] for path in known if os.path.join(path, "pg_wal") in known), None)
+    if data is None or any(found.name == layout.instance for found in discovery.instances(root)):
+        return False
+    try:
+        os.lstat(data)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _forgotten(layout: Layout, check_mode: bool) -> tuple[str, ...]:
+    """What a person should know of the settings that nobody can put back once the instance is removed.
+
+    Raises Conflict where there still is a server to put them back on. Check mode only says so: it does not put them
+    back either, which comes first in pgops.fleet.remove.
+    """
+    if not files.read(layout.before):
+        return ()
+    if server_gone(layout):
+        names = ", ".join(before.names(layout.before))
+        return (f"The server of {layout.instance} is gone, and with it what was before it was set: {names}.",)
+    holds = f"{layout.before} holds what server settings were before pgops.fleet changed them."
+    if check_mode:
+        return (f"{holds} A run refuses to remove it before they are put back, as pgops.fleet.remove does.",)
+    raise Conflict(
+        holds,
+        "Put them back first: pgops.fleet.remove does, or pg_ops_settings, pg_ops_archiving and pg_ops_statements "
+        f"with state absent, of archive_command after a restart. If its server is gone for good, delete {layout.before}.",
+    )
 
 
 def remove(made: Plan) -> None:
@@ -442,10 +476,9 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_agent returns."""
     layout = Layout(params["instance"], params["prefix"])
     if params["state"] == "absent":
-        if not check_mode:  # which does not put settings back either
-            _refuse_to_forget(layout)
+        warnings = _forgotten(layout, check_mode)
         gone = _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode)
-        return gone.result()
+        return changes(gone, warnings=warnings).result()
     wish = _placed(layout, desired(params))
     missing = driver_missing(wish.python)
     if missing and not check_mode:

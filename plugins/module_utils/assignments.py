@@ -21,6 +21,14 @@ NOT_BY_ALTER_SYSTEM = ("allow_alter_system", "config_file", "data_directory", "e
 SECRET = ("conninfo", "passphrase")
 HIDDEN = "(hidden)"
 SERVER = "server"
+ARCHIVING = ("archive_mode", "archive_command", "archive_library")
+"""What decides whether WAL leaves the server, and when it may forget it."""
+PILES_UP = "archive_mode is on, and no archive_command is set any more: pg_wal grows until its disk is full."
+STAYS = (
+    "archive_command stays: archive_mode is on until the server has been restarted with it off, and without a "
+    "command pg_wal would grow until its disk is full. So WAL goes on being archived. Run this again after the "
+    "restart, or with if_required, which restarts the server."
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,16 @@ class Setting:
 @dataclass(frozen=True)
 class SettingsPlan:
     """``deferred`` waits for the primary, and is not written; ``pending`` is what will wait for a restart at the end,
-    as modules return it; ``restarts`` is the restart and why, empty where there is none."""
+    as modules return it; ``restarts`` is the restart and why, empty where there is none. Of a removal, ``kept`` are
+    the settings that cannot go back yet, and ``formers`` what is still to be known of them."""
 
     written: tuple[Change, ...] = ()
     restarts: tuple[Change, ...] = ()
     pending: tuple[dict[str, Any], ...] = ()
     deferred: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    formers: Formers = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -65,7 +76,7 @@ class SettingsPlan:
 
 
 def plan(current: Current, desired: Desired) -> SettingsPlan:
-    """What brings a server's settings to what is desired.
+    """What brings a server's settings to what is desired. ``current`` has to know what ARCHIVING names, too.
 
     Raises InvalidInput for a value that the server would not take, Conflict where ALTER SYSTEM has not the last word,
     and Managed where another manager has.
@@ -80,16 +91,24 @@ def plan(current: Current, desired: Desired) -> SettingsPlan:
         for change in _change(current, name, setting)
     )
     _refuse(current, written)
-    return _restarted(current, desired, SettingsPlan(written=written, deferred=deferred))
+    piles_up = _piles_up(current, {name.lower(): setting for name, setting in wanted.items()}, desired.restart)
+    warnings = (PILES_UP,) if piles_up and written else ()
+    return _restarted(current, desired, SettingsPlan(written=written, deferred=deferred, warnings=warnings))
 
 
 def removal(current: Current, formers: Formers, restart: bool) -> SettingsPlan:
-    """What puts back what was there before, where the present value is still ours."""
+    """What puts back what was there before, where the present value is still ours.
+
+    ``current`` has to know what ARCHIVING names, too.
+    """
     restored = {name: _restored(current, name, former) for name, former in formers.items()}
     changed_since = [
         f"{name} was changed since, and is left as it is." for name, one in restored.items() if one is None
     ]
     settings = {name: setting for name, setting in restored.items() if setting is not None}
+    kept, piling_up = _kept(current, formers, settings, restart)
+    for name in kept:
+        del settings[name]
     waiting = [name for name, setting in settings.items() if _below_primary(current, setting)]
     written = [
         change
@@ -101,7 +120,9 @@ def removal(current: Current, formers: Formers, restart: bool) -> SettingsPlan:
     made = SettingsPlan(
         written=tuple(written),
         deferred=tuple(_deferred(current, settings[name]) for name in waiting),
-        warnings=tuple(changed_since),
+        warnings=(*changed_since, *piling_up),
+        kept=kept,
+        formers=_to_know(formers, settings, kept),
     )
     return _restarted(current, Desired(dict.fromkeys(formers), restart), made)
 
@@ -112,6 +133,53 @@ def _restored(current: Current, name: str, former: Former) -> Setting | None:
     if parameter.merges and present is not None:
         return _without(current, parameter, former, present)
     return Setting(parameter, former.before) if same(parameter, present, former.ours) else None
+
+
+# --- archiving that ends
+
+
+def _kept(
+    current: Current, formers: Formers, settings: Mapping[str, Setting], restart: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """The command that has to stay until the server has been restarted without archive_mode, and what to say of it.
+
+    With archive_mode on and no command, a server keeps all WAL in pg_wal, until the disk is full.
+    """
+    back = {name.lower(): setting for name, setting in settings.items()}
+    if not _piles_up(current, back, restart):
+        return (), []
+    mode = back.get("archive_mode")
+    configured = _after(current, mode) if mode else current.configured("archive_mode")
+    if "archive_mode" not in map(str.lower, formers) and not _off(current, configured):
+        return (), [PILES_UP]  # as it was before
+    names = tuple(name for name in settings if name.lower() == "archive_command")
+    return names, [STAYS]
+
+
+def _piles_up(current: Current, back: Mapping[str, Setting], restart: bool) -> bool:
+    """Whether the settings that go back leave a server that is to archive WAL, and is not told how."""
+    mode = back.get("archive_mode")
+    restarted = restart and mode is not None and _waits(current, mode.parameter, _after(current, mode))
+    if _off(current, _after(current, mode) if mode and restarted else current.setting("archive_mode")):
+        return False
+    later = {name: _after(current, back[name]) if name in back else current.configured(name) for name in ARCHIVING}
+    return bool(current.configured("archive_command")) and not (later["archive_command"] or later["archive_library"])
+
+
+def _off(current: Current, value: str | None) -> bool:
+    return not value or same(current.parameter("archive_mode"), value, "off")
+
+
+def _to_know(formers: Formers, settings: Mapping[str, Setting], kept: Sequence[str]) -> Formers:
+    """What is to be remembered for the removal that ends it: what was before what is kept, and that we had switched
+    archive_mode on."""
+    if not kept:
+        return {}
+    return {
+        name: Former(former.before, former.before if name in settings else former.ours)
+        for name, former in formers.items()
+        if name in kept or name.lower() == "archive_mode"
+    }
 
 
 # --- one parameter
@@ -260,6 +328,9 @@ def _breaks(current: Current, entry: Entry) -> bool:
     in pg_file_settings, too."""
     if entry.error is None:
         return False
+    if entry.name is None and entry.file is None:
+        # A line that was taken out, and whose value runs until the restart (guc.c, ProcessConfigFileInternal).
+        return not any(found.pending for found in current.running.values())
     found = current.running.get((entry.name or "").lower())
     return not (found and found.pending)
 
@@ -278,8 +349,7 @@ def _restarted(current: Current, desired: Desired, made: SettingsPlan) -> Settin
     for setting in made.steps:
         name = setting.parameter.name.lower()
         waiting.pop(name, None)
-        entry = _entry(current, setting)
-        value = entry.value if entry else _default(current, name)
+        entry, value = _entry(current, setting), _after(current, setting)
         if _waits(current, setting.parameter, value):
             waiting[name] = (value, entry)
     pending = tuple(
@@ -307,6 +377,12 @@ def _entry(current: Current, setting: Setting) -> Entry | None:
     if setting.text is None:
         return current.entry(name, automatic=False)
     return Entry(name, setting.text, os.path.join(current.data_directory, autoconf.NAME))
+
+
+def _after(current: Current, setting: Setting) -> str | None:
+    """The value that counts, at the latest after a restart, once a setting is written."""
+    entry = _entry(current, setting)
+    return entry.value if entry else _default(current, setting.parameter.name.lower())
 
 
 def _waits(current: Current, parameter: Parameter, value: str | None) -> bool:

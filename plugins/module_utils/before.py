@@ -35,6 +35,14 @@ def read(path: str, capability: str) -> dict[str, Former]:
     return {name: Former(**one) for name, one in _all(path).get(capability, {}).items()}
 
 
+def names(path: str) -> list[str]:
+    """The parameters that are known of all capabilities, in alphabetical order.
+
+    Raises HostFailed.
+    """
+    return sorted({name for found in _all(path).values() for name in found})
+
+
 def _all(path: str) -> dict[str, dict[str, Any]]:
     hint = "It holds what settings were before pgops.fleet changed them: restore it from a backup, or remove it."
     return dict((documents.read(path, FORMAT, hint) or {}).get("settings", {}))

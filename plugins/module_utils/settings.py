@@ -85,18 +85,20 @@ def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: boo
 def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
     formers = before.read(layout.before, wanted.capability) if layout else {}
     with locked(target, NEEDED) as session:
-        current = read(session, dict.fromkeys(formers) if wanted.absent else wanted.desired.values)
+        named = dict.fromkeys(formers) if wanted.absent else wanted.desired.values
+        current = read(session, {**dict.fromkeys(assignments.ARCHIVING), **named})
         made = _planned(session, current, wanted, formers, check_mode)
         scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
         ended = transaction.sessions(session) if made.restarts else 0
         if made.plan and not check_mode:
             transaction.apply(scene, session, current, made, _remembered(current, formers, made, wanted.absent))
         elif layout and not check_mode:
-            _forget(layout, wanted, formers)
+            _forget(layout, wanted, formers, made)
     return {
         **made.plan.result(),
         "pending": [] if made.restarts else list(made.pending),
         "deferred": list(made.deferred),
+        "kept": list(made.kept),
         "restarted": bool(made.restarts),
         "sessions_ended": ended,
     }
@@ -173,14 +175,14 @@ def _service(session: Session, current: Current, target: Target, made: SettingsP
 
 def _remembered(current: Current, formers: Formers, made: SettingsPlan, absent: bool) -> Mapping[str, Former]:
     if absent:
-        return {}
+        return made.formers
     wanted = {setting.parameter.name: setting.text for setting in made.steps}
     return before.remembered(formers, {name: current.automatic(name) for name in wanted}, wanted)
 
 
-def _forget(layout: Layout, wanted: Wish, formers: Formers) -> None:
+def _forget(layout: Layout, wanted: Wish, formers: Formers, made: SettingsPlan) -> None:
     """There is nothing to change: forget what a killed run had begun, and what is no longer to be put back."""
     if files.read(layout.journal):
         files.apply([layout.journal])
-    if wanted.absent and formers:
-        before.write(layout.before, wanted.capability, {})
+    if wanted.absent and formers != made.formers:
+        before.write(layout.before, wanted.capability, made.formers)

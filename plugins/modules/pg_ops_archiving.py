@@ -29,7 +29,10 @@ options:
     type: str
     required: true
   state:
-    description: V(absent) puts the settings back. The repository stays, with all that is in it.
+    description:
+      - V(absent) puts the settings back that this module has set. The repository stays, with all that is in it.
+      - Those that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module.
+      - RV(kept) says what has to wait for a restart.
     type: str
     choices: [present, absent]
     default: present
@@ -148,6 +151,14 @@ deferred:
   returned: success
   type: list
   elements: dict
+kept:
+  description:
+    - Settings that O(state=absent) could not put back yet, by name. C(archive_command) stays while C(archive_mode)
+      is on until a restart, since without it C(pg_wal) would grow until its disk is full. Run it again afterwards.
+  returned: success
+  type: list
+  elements: str
+  sample: [archive_command]
 restarted:
   description: Whether the server was restarted, or would be.
   returned: success

@@ -112,8 +112,8 @@ EXAMPLES = r"""
       - name: collect
         arguments: [collect, --repeat]
         calendar: minutely
-        jitter: 20
-        time_limit: 50
+        jitter: 10
+        time_limit: 58  # it stays for 56 seconds where something is collected more often than each minute
       - name: maintain
         arguments: [maintain]
         calendar: hourly
@@ -128,8 +128,12 @@ EXAMPLES = r"""
       - name: collect
         arguments: [collect, --repeat]
         calendar: minutely
-        jitter: 5
-        time_limit: 50
+        jitter: 10
+        time_limit: 58
+      - name: maintain
+        arguments: [maintain]
+        calendar: hourly
+        jitter: 600
   become: true
 
 - name: Remove all recurring jobs of the instance

@@ -105,7 +105,7 @@ options:
     description:
       - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
       - A level that is left out is as the metric has it. Both together must fit the metric's direction.
-      - They colour views and pages; alert rules have their own.
+      - They raise no alerts; they are columns of the views C(system_metrics) and C(metrics).
     type: dict
     default: {}
   collectors:

@@ -159,6 +159,14 @@ deferred:
       description: The standby's value.
       type: str
       sample: "100"
+kept:
+  description:
+    - Settings that O(state=absent) could not put back yet, by name. C(archive_command) stays while C(archive_mode)
+      is on until a restart, since without it C(pg_wal) would grow until its disk is full. Run it again afterwards.
+  returned: success
+  type: list
+  elements: str
+  sample: [archive_command]
 restarted:
   description: Whether the server was restarted, or would be.
   returned: success

@@ -24,7 +24,8 @@ options:
     type: str
   state:
     description:
-      - V(absent) puts the settings back, and drops the extension where this module has created it.
+      - V(absent) puts the settings back that this module has set, and drops the extension where it has created it.
+      - Settings that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module.
     type: str
     choices: [present, absent]
     default: present
@@ -120,6 +121,11 @@ deferred:
   returned: success
   type: list
   elements: dict
+kept:
+  description: Always empty; it is there for the sake of M(pgops.fleet.pg_ops_settings).
+  returned: success
+  type: list
+  elements: str
 restarted:
   description: Whether the server was restarted, or would be.
   returned: success

@@ -5,22 +5,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import binaries
 import disks
 import psycopg
 import pytest
 from archives import DEFAULTS, Host, digest
-from deploying import target
+from deploying import AGENT, LIBRARY, target
 from servers import Server, until
 
-from pgops import archiving
+import playbooks
+from pgops import agent, archiving, sources
 from pgops.errors import Conflict, HostFailed, InvalidInput
 
 MANY = int(os.environ.get("PGOPS_TEST_SEGMENTS", "120"))
@@ -62,6 +66,70 @@ def test_archiving_of_others_is_left_alone(make: Callable[..., Host]) -> None:
     assert host.apply(replace=True)["proven"]
     host.apply(state="absent")
     assert host.server.value("SHOW archive_command") == "cp %p /elsewhere/%f"
+
+
+def test_removal_keeps_wal_from_piling_up_until_the_restart(make: Callable[..., Host]) -> None:
+    host = make()
+    host.apply()
+    command = host.server.value("SHOW archive_command")
+    predicted = host.apply(check=True, restart="never", state="absent")
+    gone = host.apply(restart="never", state="absent")
+    assert gone == predicted
+    ours = ["remove setting archive_mode"]
+    assert (gone["changes"], gone["kept"]) == ([*ours, "remove setting archive_timeout"], ["archive_command"])
+    assert [one["name"] for one in gone["pending"]] == ["archive_mode"]
+    (warning,) = gone["warnings"]
+    assert "archive_command stays" in warning
+    host.wait_for(host.switch())  # nothing is ever left in pg_wal for want of a command
+    again = host.apply(restart="never", state="absent")
+    assert (again["changed"], again["kept"], again["warnings"]) == (False, ["archive_command"], [warning])
+    assert host.server.value("SHOW archive_command") == command
+    assert host.apply(check=True, state="absent")["restarted"]
+    host.server.stop()
+    host.server.start()
+    last = host.apply(restart="never", state="absent")
+    assert (last["changes"], last["kept"]) == (["remove setting archive_command"], [])
+    assert "archive" not in (host.server.data_dir / "postgresql.auto.conf").read_text()
+    assert not Path(archiving.Layout("main", str(host.prefix)).before).exists()
+
+
+def test_the_agent_stays_as_long_as_its_program_archives(root: Path, new_server: Callable[..., Server]) -> None:
+    pytest.importorskip("ansible", reason="playbooks run on the controller only")
+    host = Host(new_server(binaries.majors()[-1]).start(), root / "base", root / "prefix")
+    place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
+    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
+    agent.converge({**AGENT, **place, "python": sys.executable, "textfile_directory": None, "sources": bundle}, False)
+    host.apply()
+    declared = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "pgops_become": False,
+        "pgops_prefix": str(host.prefix),
+        "pgops_discover": False,
+        "pgops_login_user": host.server.superuser,
+        "pgops_instances": [{"name": "main", **{key: place[key] for key in ("socket_directory", "port")}}],
+    }
+    inventory = root / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": {"db1": declared}}}))
+
+    def remove(*options: str) -> playbooks.Run:
+        run = playbooks.play(inventory, root, "pgops.fleet.remove", *options)
+        assert run.code == 0, run.text
+        return run
+
+    predicted = remove("--check", "--diff")
+    done = remove("--diff")
+    assert done.changes == predicted.changes != {}
+    assert "main: archive_command stays" in done.text
+    host.wait_for(host.switch())
+
+
+def test_archiving_that_had_no_command_before_is_put_back_with_a_warning(make: Callable[..., Host]) -> None:
+    host = make(settings={"archive_mode": "on"})
+    assert host.apply()["proven"]
+    gone = host.apply(state="absent")
+    assert (host.server.value("SHOW archive_command"), gone["kept"]) == ("", [])
+    assert "no archive_command is set any more" in gone["warnings"][0]
 
 
 def test_repositories_of_others_are_left_alone(make: Callable[..., Host]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from pgops.latest import Run
 from pgops.layout import Layout
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
+PAGE = Path(__file__).parents[2] / "docs/prometheus.md"
 SEQUENCES = next(found for found in SHIPPED if found.name == "sequences")
 ODD = 'with "quotes", a \\ and\na line'
 
@@ -95,6 +97,76 @@ def test_promtool_finds_nothing_to_complain_of(layout: Layout) -> None:
     # It does look: a gauge that ends like a counter is refused.
     wrong = b"# HELP pgops_x_total X.\n# TYPE pgops_x_total gauge\npgops_x_total 1\n"
     assert promtool_says(program, printed + wrong)[0] == 3
+
+
+@pytest.fixture(name="rules", scope="module")
+def _rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """promtool, and a file with the rules that the documentation shows."""
+    try:
+        program = promtool.program()
+    except promtool.UnavailableError as error:
+        pytest.skip(str(error))
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (text,) = [block for block in blocks if block.startswith("groups:")]
+    path = tmp_path_factory.mktemp("rules") / "pgops.yml"
+    path.write_text(text)
+    return program, path
+
+
+def test_the_documented_rules_are_rules(rules: tuple[Path, Path]) -> None:
+    program, path = rules
+    done = subprocess.run([program, "check", "rules", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, "5 rules found" in done.stdout) == (0, True), done.stderr
+
+
+FILE = 'node_textfile_mtime_seconds{instance="db1:9100",file="/var/lib/prometheus/node-exporter/pgops_%s.prom"}'
+COLLECTED = 'pgops_collected_timestamp_seconds{instance="db1:9100",cluster="shop",node="db1/%s",collector="agent"}'
+FRESH = "0+60x180"
+FAILS = 'pgops_collector_errors{instance="db1:9100",cluster="shop",node="db1/a",collector="%s"}'
+DEADLOCKS = 'pgops_deadlocks_total{cluster="shop",node="db1/a",database="shop"}'
+DISK = 'pgops_disk_used_ratio{cluster="shop",node="db1/a",mount="/",disk="data"}'
+
+
+@pytest.mark.parametrize(
+    ("alert", "series", "expected"),
+    [
+        ("PostgresNotMeasured", {FILE % "a": "0x180"}, {"pgops_a.prom"}),
+        ("PostgresNotMeasured", {FILE % "a": FRESH}, set()),
+        # One of two instances is down, or refuses the agent.
+        (
+            "PostgresNotReached",
+            {FILE % "a": FRESH, FILE % "b": FRESH, COLLECTED % "a": FRESH, COLLECTED % "b": "0+60x3 stale _x175"},
+            {"pgops_b.prom"},
+        ),
+        ("PostgresNotReached", {FILE % "a": FRESH, COLLECTED % "a": FRESH}, set()),
+        ("PostgresNotReached", {"up": FRESH}, set()),
+        # Every five minutes and hourly, seen for one minute each time; and one that was well again.
+        ("PostgresCollectorFails", {FAILS % "slow": " ".join(["1 stale _x3"] * 36)}, {"slow"}),
+        ("PostgresCollectorFails", {FAILS % "hourly": "_x59 1 stale _x58 1 stale _x58"}, {"hourly"}),
+        ("PostgresCollectorFails", {FAILS % "well": "1 stale _x58 0 stale _x58 0 stale _x58"}, set()),
+        ("PostgresDiskFull", {DISK: "0.95x180"}, {'mount="/"'}),
+        ("PostgresDiskFull", {DISK: "0.85x180"}, set()),
+        ("PostgresDeadlocks", {DEADLOCKS: "0+1x180"}, {"shop"}),
+        ("PostgresDeadlocks", {DEADLOCKS: "7x180"}, set()),
+    ],
+)
+def test_the_documented_alerts_fire_when_they_should(
+    rules: tuple[Path, Path], tmp_path: Path, alert: str, series: dict[str, str], expected: set[str]
+) -> None:
+    """After two and a half hours of a scrape each minute. ``expected`` are words of what fires, one of each alert."""
+    program, path = rules
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    unfired = {"eval_time": "150m", "alertname": alert, "exp_alerts": []}
+    test = {"interval": "1m", "input_series": given, "alert_rule_test": [unfired]}
+    file = tmp_path / "test.yml"
+    file.write_text(json.dumps({"rule_files": [str(path)], "evaluation_interval": "1m", "tests": [test]}))
+    done = subprocess.run([program, "test", "rules", file], capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == bool(expected), said
+    # What nobody expected is what fires.
+    fired = said.partition("got:")[2]
+    assert fired.count("Labels:") == len(expected), said
+    assert all(word in fired for word in expected), said
 
 
 def promtool_says(program: Path, text: bytes) -> tuple[int, str]:

@@ -18,9 +18,10 @@ from typing import Any
 import artifact
 import binaries
 import pytest
+from deploying import AGENT, LIBRARY
 from servers import Server, free_port, until
 
-from pgops import controldata, settings
+from pgops import agent, controldata, settings, sources
 from pgops.errors import Conflict, InvalidInput, PermissionMissing, PgOpsError, SettingsRefused, Unreachable
 from pgops.layout import Layout
 from pgops.target import Target
@@ -144,7 +145,11 @@ def test_what_needs_a_restart_waits_for_it(host: Host) -> None:
         assert session.pgconn.socket > 0
     assert host.show("max_connections") == "60"
     assert not host.set(restart="if_required", max_connections=60)["changed"]
-    assert host.apply(state="absent", restart="if_required")["restarted"]
+    gone = host.apply(state="absent")
+    assert [one["name"] for one in gone["pending"]] == ["max_connections"]
+    # A line that was taken out, and waits, keeps nobody from setting more.
+    done = host.set(restart="if_required", work_mem="8MB", max_connections=None)
+    assert done["changes"] == ["update setting work_mem", "restart server"]
     assert host.show("max_connections") == "50"
 
 
@@ -262,6 +267,25 @@ def test_a_killed_run_is_finished_or_undone_by_the_next(host: Host, moment: str)
     assert host.kept == ["before.json"]
     host.apply(state="absent", restart="if_required")
     assert (host.automatic, host.show("max_connections")) == ([], "50")
+
+
+def test_what_was_before_is_forgotten_with_its_server_only(host: Host) -> None:
+    place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
+    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
+    given = {**AGENT, **place, "python": sys.executable, "textfile_directory": None, "sources": bundle}
+    agent.converge(given, False)
+    host.set(work_mem="8MB")
+    host.server.stop()
+    with pytest.raises(Conflict, match=r"before\.json holds"):
+        agent.converge({**given, "state": "absent"}, False)
+    (warning,) = agent.converge({**given, "state": "absent"}, True)["warnings"]
+    assert "A run refuses" in warning
+    shutil.rmtree(host.server.data_dir)
+    predicted = agent.converge({**given, "state": "absent"}, True)
+    gone = agent.converge({**given, "state": "absent"}, False)
+    assert gone == predicted
+    assert "what was before it was set: work_mem" in gone["warnings"][0]
+    assert not Path(Layout("main", str(host.prefix)).data).exists()
 
 
 def test_the_command_line_has_the_last_word(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -244,6 +244,25 @@ def test_absent_takes_its_instance_and_the_last_takes_all(tmp_path: Path) -> Non
     assert not agent.converge(params(tmp_path, state="absent"), False)["changed"]
 
 
+def test_a_server_that_is_down_or_not_mounted_is_not_gone(tmp_path: Path) -> None:
+    layout = Layout("17-main", str(tmp_path))
+    assert not agent.server_gone(layout)  # nothing is known of it
+    agent.converge(params(tmp_path, instance="17-main"), False)
+    assert not agent.server_gone(layout)
+    data = tmp_path / "data"
+    found = json.loads(Path(layout.agent_file).read_text())
+    found["real_paths"] = {str(path): str(path) for path in (data, data / "pg_wal")}
+    Path(layout.agent_file).write_text(json.dumps(found))
+    assert agent.server_gone(layout, str(tmp_path))
+    cluster = tmp_path / "etc/postgresql/17/main"
+    cluster.mkdir(parents=True)
+    (cluster / "postgresql.conf").write_text(f"data_directory = '{data}'\n")
+    assert not agent.server_gone(layout, str(tmp_path))
+    (cluster / "postgresql.conf").unlink()
+    data.mkdir()
+    assert not agent.server_gone(layout, str(tmp_path))
+
+
 def test_node_exporter_gets_a_link_to_a_file_that_keeps_its_content(tmp_path: Path) -> None:
     layout, folder = Layout("main", str(tmp_path)), tmp_path / "textfile"
     folder.mkdir()

@@ -153,6 +153,44 @@ def test_a_standby_waits_for_its_primary():
     assert assignments.plan(lowered, Desired({"max_connections": "50"})).steps
 
 
+MODE = Parameter("archive_mode", "enum", choices=("always", "on", "off"), context="postmaster")
+COMMAND = Parameter("archive_command", "string", context="sighup")
+
+
+@pytest.mark.parametrize(
+    ("mode", "library", "restart", "kept"),
+    [
+        ("on", "", False, ("Archive_Command",)),
+        ("on", "", True, ()),
+        ("always", "", True, ("Archive_Command",)),  # somebody else's since, so that no restart switches it off
+        ("on", "of others", False, ()),
+    ],
+)
+def test_a_command_stays_while_wal_would_pile_up(mode, library, restart, kept):
+    there = with_lines(("archive_mode", mode), ("archive_command", "cp"), ("archive_library", library))
+    running = {"archive_mode": Running(MODE, mode, default="off"), "archive_command": Running(COMMAND, "cp")}
+    there = replace(there, running={**SERVER.running, **running})
+    formers = {"archive_mode": Former(None, "on"), "Archive_Command": Former("", "cp")}
+    made = assignments.removal(there, formers, restart)
+    assert made.kept == kept
+    assert sorted(made.formers) == (sorted(formers) if kept else [])
+    assert bool(made.restarts) == (restart and not kept)
+    again = assignments.removal(applied(there, made), made.formers, restart)
+    assert (again.kept, again.steps, again.formers) == (kept, [], made.formers)
+
+
+def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
+    there = with_lines(("archive_mode", "on"), ("archive_command", "cp"))
+    running = {"archive_mode": Running(MODE, "on", default="off"), "archive_command": Running(COMMAND, "cp")}
+    there = replace(there, running={**SERVER.running, **running})
+    both = {"archive_mode": None, "archive_command": None}
+    assert assignments.plan(there, Desired(both)).warnings == (assignments.PILES_UP,)
+    assert assignments.plan(there, Desired({"archive_command": ""})).warnings == (assignments.PILES_UP,)
+    assert not assignments.plan(there, Desired(both, restart=True)).warnings
+    assert not assignments.plan(there, Desired({"archive_mode": None, "archive_command": "mv"})).warnings
+    assert not assignments.plan(there, Desired({"work_mem": "8MB"})).warnings
+
+
 def test_unknown_parameters_are_those_of_libraries():
     assert assignments.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).steps
     with pytest.raises(InvalidInput, match="PostgreSQL 17 has no parameter"):
