@@ -523,7 +523,7 @@ def _validated(layout: Layout, wish: Desired) -> tuple[str, ...]:
         settings.socket_directory, str(settings.port), settings.superuser, application_name="pgops deploy"
     )
     with connect(at) as session:
-        return validation.validate(session, settings.database, own)
+        return validation.validate(session, settings.database, own, validation.agent_at(at, wish.user))
 
 
 def _validated_afar(layout: Layout, wish: Desired, own: list[collectors.Collector]) -> tuple[str, ...]:
@@ -535,7 +535,7 @@ def _validated_afar(layout: Layout, wish: Desired, own: list[collectors.Collecto
         return ()
     try:
         with connect(collection.source_target(wish.configuration)) as session:
-            return validation.validate(session, wish.configuration.database, own)
+            return validation.validate(session, wish.configuration.database, own, session.target)
     except LoginRefused:
         return ()
 

@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,11 +36,8 @@ Both have changed where it has lost them: a crash discards all of them, a clean 
 resets them restarts no server.
 """
 
-DATABASES = """
-SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY random()
-"""
-"""Templates are left out: CREATE DATABASE waits for, and then fails on, anybody who is connected to one. So are those
-whose DROP was interrupted (-2). At random, so that where time is short no database is always among those left out."""
+DATABASES = f"SELECT datname FROM pg_database WHERE {database.LOOKED_INTO} ORDER BY random()"
+"""At random, so that where time is short no database is always among those left out."""
 
 BATCH = 100
 """Rounds that are delivered in one transaction, each by a statement of its own: 20 seconds on a line of 200 ms."""
@@ -106,11 +103,16 @@ class Tally:
         pairs = [(sample.series, sample.value) for sample in found]
         self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
-    def fail(self, failed: Sequence[Collector], message: str, databases: int = 1) -> None:
-        """Note an error, and whose it is."""
+    def fail(self, failed: Iterable[Collector], message: str) -> None:
+        """Note an error, and whose it is: one that failed in several databases is named as often."""
         self.errors.append(message)
         for collector in failed:
-            self.failures[collector.name] = self.failures.get(collector.name, 0) + databases
+            self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
+
+    def leave_out(self, places: Sequence[tuple[str, Sequence[Collector]]]) -> None:
+        """Note that the time is up before some databases, with the collectors that are for them."""
+        left = [collector for _name, some in places for collector in some]
+        self.fail(left, f"the time is up: {len(places)} databases are left out")
 
     def rounds(self) -> list[Round]:
         """All that was measured."""
@@ -320,24 +322,32 @@ def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, in
 
 
 def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
-    """Run collectors, those of scope database in every database that lets us in, until the time is up."""
+    """Run collectors, those of scope database in each that they are for and that lets us in, until the time is up."""
     try:
         with budget.heeded():
             for collector in chosen:
                 if collector.scope == "instance":
                     measure(source, collector, tally, budget)
             inside = [collector for collector in chosen if collector.scope == "database"]
-            names = [row["datname"] for row in source.rows(DATABASES)] if inside else []
-            if inside:
-                tally.runs.forget(names)
-            for at, name in enumerate(names):
+            places = _places(source, inside, tally) if inside else []
+            for at, (name, some) in enumerate(places):
                 if not budget.left():
-                    left = len(names) - at
-                    tally.fail(inside, f"the time is up: {left} databases are left out", left)
+                    tally.leave_out(places[at:])
                     break
-                _run_inside(source, name, inside, tally, budget)
+                _run_inside(source, name, some, tally, budget)
     except PgOpsError as error:
         tally.fail([one for one in chosen if one.name not in tally.seconds], str(error))
+
+
+def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[str, list[Collector]]]:
+    """The databases that are to be looked into, each with the collectors that are for it."""
+    names = [row["datname"] for row in source.rows(DATABASES)]
+    tally.runs.forget(names)
+    for collector in inside:
+        if not any(map(collector.looks_into, names)):
+            tally.runs.last[collector.name] = tally.started  # done: what it is for may come later
+    places = [(name, [one for one in inside if one.looks_into(name)]) for name in names]
+    return [(name, some) for name, some in places if some]
 
 
 def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:

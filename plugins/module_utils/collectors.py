@@ -6,6 +6,7 @@ A file is one SELECT under a header of comment lines::
 
     -- collector: table_size
     -- scope: database
+    -- databases: shop, crm*
     -- interval: 60
     -- timeout: 10
     -- role: any
@@ -24,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from math import inf, isfinite, nan
 from typing import Any
 
@@ -69,7 +71,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class Collector:
-    """One SELECT that yields metrics. ``interval`` and ``timeout`` are in seconds."""
+    """One SELECT that yields metrics. ``interval`` and ``timeout`` are in seconds; ``databases`` are the names,
+    and patterns like a shell's, of those that one of scope database is for: none for all."""
 
     name: str
     query: str
@@ -81,11 +84,21 @@ class Collector:
     rights: str = "monitor"
     oldest: int = 0
     newest: int = 999
+    databases: tuple[str, ...] = ()
+
+    def looks_into(self, database: str) -> bool:
+        """Whether a database is one of those that this is for."""
+        return not self.databases or any(fnmatchcase(database, pattern) for pattern in self.databases)
 
     def applies(self, major: int, in_recovery: bool) -> bool:
         """Whether this is for a server of that major version and role."""
         role = "standby" if in_recovery else "primary"
         return self.oldest <= major <= self.newest and self.role in ("any", role)
+
+    def called_in(self, ops_database: str, major: int) -> bool:
+        """Whether collect_database_metrics() runs it: by the rights of whoever calls that, on a primary."""
+        here = self.scope == "instance" or self.looks_into(ops_database)
+        return here and self.rights == "monitor" and self.applies(major, in_recovery=False)
 
     def beside(self, other: Collector) -> bool:
         """Whether there is a server that both are for."""
@@ -183,7 +196,8 @@ def _metric(words: Sequence[str], source: str) -> Metric:
 
 
 def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str, source: str) -> Collector:
-    unknown = sorted(set(fields) - {"collector", "scope", "interval", "timeout", "role", "versions", "rights"})
+    known = {"collector", "scope", "databases", "interval", "timeout", "role", "versions", "rights"}
+    unknown = sorted(set(fields) - known)
     if unknown:
         raise InvalidInput(f"{source}: unknown header keys: {', '.join(unknown)}.")
     name = fields.get("collector", "")
@@ -210,7 +224,19 @@ def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str,
         rights=fields.get("rights", "monitor"),
         oldest=oldest,
         newest=newest,
+        databases=_databases(fields, source),
     )
+
+
+def _databases(fields: Mapping[str, str], source: str) -> tuple[str, ...]:
+    if "databases" not in fields:
+        return ()
+    if fields.get("scope") != "database":
+        raise InvalidInput(f"{source}: '-- databases:' is for '-- scope: database' alone.")
+    patterns = tuple(pattern.strip() for pattern in fields["databases"].split(","))
+    if "" in patterns:
+        raise InvalidInput(f"{source}: databases '{fields['databases']}' names nothing before or after a comma.")
+    return patterns
 
 
 def _versions(text: str, source: str) -> tuple[int, int]:

@@ -58,8 +58,9 @@ class Contents:
 @dataclass(frozen=True)
 class Wanted:
     """What the rows of the configuration are to be: ``settings`` by their names; by metric, ``thresholds`` with
-    warning and critical, and ``retention`` in days."""
+    warning and critical, and ``retention`` in days; ``database`` is the ops database's name."""
 
+    database: str
     settings: Mapping[str, str]
     collectors: Sequence[Collector]
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -154,7 +155,8 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
     known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
     made += _thresholds(contents.thresholds, wanted.thresholds, known)
     made += _retention(contents.retention, wanted.retention, known)
-    return made + _collectors(contents.collectors, wanted.collectors, major)
+    called = [found for found in wanted.collectors if found.called_in(wanted.database, major)]
+    return made + _collectors(contents.collectors, called)
 
 
 def _thresholds(
@@ -181,9 +183,7 @@ def _retention(
     return _rows("retention", "metric_name", current, rows, [statement("SELECT pgops.renew_shapes()")])
 
 
-def _collectors(
-    current: Mapping[str, Mapping[str, Any]], wanted: Sequence[Collector], major: int
-) -> tuple[Change, ...]:
+def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Sequence[Collector]) -> tuple[Change, ...]:
     rows = {
         found.name: {
             "collector": found.name,
@@ -192,7 +192,6 @@ def _collectors(
             "metrics": [metric.name for metric in found.metrics],
         }
         for found in wanted
-        if found.rights == "monitor" and found.applies(major, in_recovery=False)
     }
     return _rows("collector", "collector", current, rows)
 

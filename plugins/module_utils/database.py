@@ -21,6 +21,9 @@ SELECT d.datname AS name, d.datconnlimit = -2 AS half_dropped,
              WHERE a.grantee <> d.datdba ORDER BY 1) AS rights
 FROM pg_database AS d WHERE d.datname = %s
 """
+LOOKED_INTO = "datallowconn AND NOT datistemplate AND datconnlimit <> -2"
+"""The databases that collectors look into. Templates are left out: CREATE DATABASE waits for, and then fails on,
+anybody who is connected to one. So are those whose DROP was interrupted (-2)."""
 WANTED_RIGHTS = (f"{AGENT} CONNECT", f"{READER} CONNECT")
 
 

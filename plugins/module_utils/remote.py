@@ -13,6 +13,7 @@ from . import database, neighbours
 from .errors import InvalidInput, LoginRefused, PermissionMissing
 from .roles import AGENT, OWNER
 from .server import Session, connect
+from .target import Target
 
 LEFT_OUT = "remote: access rules, server settings, archiving, disks and the job inspect need the instance's own host"
 WITHOUT_SUPERUSER = (
@@ -41,16 +42,20 @@ def drawn(password: str | None, check_mode: bool) -> str:
     return password or secrets.token_urlsafe(32)
 
 
+def agent_at(target: Target, password: str | None) -> Target:
+    """How the agent logs in where an administrator does."""
+    binding = "disable" if target.sslmode == "disable" else "require"
+    return replace(target, user=AGENT, password=password, channel_binding=binding)
+
+
 def refused(session: Session, name: str, password: str) -> LoginRefused | None:
     """Why the server does not let the agent into a database as it will come: with the password, bound to TLS unless
     that was declined; None where it does.
 
     Raises Unreachable.
     """
-    binding = "disable" if session.target.sslmode == "disable" else "require"
-    at = replace(session.target, user=AGENT, password=password, database=name, channel_binding=binding)
     try:
-        connect(at).close()
+        connect(replace(agent_at(session.target, password), database=name)).close()
     except LoginRefused as error:
         return error
     return None

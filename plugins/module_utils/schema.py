@@ -167,7 +167,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     functions = [
         objects.collector_function(collector)
         for collector in wanted
-        if collector.rights == "monitor" and collector.applies(current.major, in_recovery=False)
+        if collector.called_in(desired.database, current.major)
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
     warnings += kept
@@ -192,7 +192,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
         contents=contents.plan(
             found,
-            contents.Wanted(desired.settings, wanted, desired.thresholds, desired.retention),
+            contents.Wanted(desired.database, desired.settings, wanted, desired.thresholds, desired.retention),
             current.major,
         )
         + _node(found.node, desired, current.system_identifier)
@@ -253,6 +253,18 @@ def _recorded(by: int | None, major: int) -> tuple[Change, ...]:
 # --- applying
 
 
+def _validate(session: Session, desired: Desired) -> None:
+    """Try the user's collectors; pg_ops_agent says what a person should know of them.
+
+    Raises InvalidInput.
+    """
+    if desired.access:
+        agent = validation.agent_at(session.target, desired.access.os_user)
+    else:
+        agent = remote.agent_at(session.target, desired.password)
+    validation.validate(session, desired.database, desired.extra_collectors, agent)
+
+
 def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan) -> None:
     """Carry a plan out: roles, database, then all inside the database in one transaction, then access."""
     with session.transaction():
@@ -262,7 +274,7 @@ def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan
     if made.migrations or made.objects or made.contents:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
             if made.database:  # until now there was none to try them in
-                validation.validate(inside, desired.database, desired.extra_collectors)
+                _validate(inside, desired)
             install(inside, made.migrations, made.objects, made.contents)
     if made.access and current.access:
         access.apply(session, current.access, [change.step for change in made.access])
@@ -374,7 +386,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         if not wanted.explain and roles.EXPLAINER in current.roles:
             current = replace(current, holdings=roles.holdings(session))
         made = plan(current, wanted, session.scram, networks)
-        validation.validate(session, wanted.database, wanted.extra_collectors)
+        _validate(session, wanted)
         _carry_out(session, current, wanted, made, params["rehearse"], check_mode)
         return made.plan.result()
 
@@ -402,7 +414,7 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
         by = replace(current.administrator, password_works=works)
         current = replace(current, administrator=by, left_out=remote.left_out(session))
         made = plan(current, wanted, session.scram)
-        validation.validate(session, wanted.database, wanted.extra_collectors)
+        _validate(session, wanted)
         _carry_out(session, current, wanted, made, rehearse, check_mode)
         if made.plan and check_mode:
             return made.plan.result()

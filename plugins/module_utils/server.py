@@ -122,6 +122,22 @@ class Session:
             cursor.execute(query.encode(), binary=True)
             return [(column.name, column.type_code) for column in cursor.description or ()]
 
+    def parsed(self, query: str) -> list[tuple[str, int]]:
+        """Have a single statement looked up and neither planned nor run, for its columns: (name, oid of type).
+
+        Raises QueryFailed.
+        """
+        with translated():
+            self._prepare(query)
+            found = self.connection.pgconn.describe_prepared(b"")
+            names = [(found.fname(at) or b"").decode("utf-8", "backslashreplace") for at in range(found.nfields)]
+            return [(name, found.ftype(at)) for at, name in enumerate(names)]
+
+    def _prepare(self, text: str) -> None:
+        parsed = self.connection.pgconn.prepare(b"", text.encode())
+        if parsed.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(parsed)
+
     def single(self, text: str) -> Any:
         """The first column of the first row of one statement, whose parameters have no values: the extended protocol
         parses it, which takes no second statement, and the simple one, which binds no value, runs it.
@@ -129,9 +145,7 @@ class Session:
         Raises QueryFailed.
         """
         with translated():
-            parsed = self.connection.pgconn.prepare(b"", text.encode())
-            if parsed.status != psycopg.pq.ExecStatus.COMMAND_OK:
-                raise psycopg.errors.error_from_result(parsed)
+            self._prepare(text)
         return self.value(text)
 
     def abandon(self) -> None:
@@ -178,15 +192,15 @@ class Session:
 def connect(target: Target) -> Session:
     """Open a session whose search_path, formats and timeouts are pinned.
 
-    As root, a local socket is opened as the operating system's user that owns it, so that peer
-    authentication works without becoming an unprivileged user first.
+    As root, a local socket is opened as the operating system's user that owns it, or another where the target says
+    so, so that peer authentication works without becoming an unprivileged user first.
 
     Raises DriverMissing, Unreachable, LoginRefused, or Unsupported (a pooler, an old version).
     """
     if IMPORT_ERROR is not None:
         raise DriverMissing(f"psycopg 3 cannot be imported: {IMPORT_ERROR}.", DRIVER_HINT)
     owner = socket_owner(target) if target.local else None
-    switch = owner if owner is not None and os.geteuid() == 0 and target.password is None else None
+    switch = _identity(target, owner) if os.geteuid() == 0 and target.password is None else None
     user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
     try:
         with acting_as(switch):
@@ -198,6 +212,13 @@ def connect(target: Target) -> Session:
     except BaseException:
         connection.close()
         raise
+
+
+def _identity(target: Target, owner: int | None) -> int | None:
+    try:
+        return pwd.getpwnam(target.os_user).pw_uid if owner is not None and target.os_user else owner
+    except KeyError:
+        return owner
 
 
 def _opened(target: Target, user: str, connection: Any) -> Session:

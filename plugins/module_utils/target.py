@@ -17,13 +17,15 @@ class Target:
 
     ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
     socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
-    user that runs the server; ``role`` is who to become once logged in. Times are in seconds.
+    user that runs the server; ``role`` is who to become once logged in, and ``os_user`` as whom root opens a
+    local socket, empty as its owner. Times are in seconds.
     """
 
     host: str = ""
     port: str = "5432"
     user: str = ""
     role: str = ""
+    os_user: str = ""
     password: str | None = field(default=None, repr=False)
     database: str = "postgres"
     sslmode: str = "prefer"

@@ -8,14 +8,16 @@ nothing of it is carried out but what the planner computes beforehand (immutable
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from . import database
 from .collectors import COUNTED_SINCE, NAME, Collector
-from .errors import InvalidInput, QueryFailed
+from .errors import InvalidInput, QueryFailed, Unreachable
 from .roles import AGENT
 from .server import Session, connect, identifier, statement
+from .target import Target
 
 MONITOR = "pg_monitor"
 """Whose rights are those of the agent's role, where that is yet to be made: it is a member of this one alone."""
@@ -30,6 +32,7 @@ LABEL_TYPES = ("char", "uuid", "regclass", "regnamespace", "regproc", "regproced
 """More types whose values are names: as JSON, those of objects are written with their schema."""
 
 TYPES = "SELECT oid, typname AS name, typcategory::text AS category FROM pg_type WHERE oid = ANY (%s)"
+OTHERS = f"SELECT datname FROM pg_database WHERE {database.LOOKED_INTO} AND datname <> %s ORDER BY datname"
 USABLE_ROLE = "SELECT rolname FROM pg_roles WHERE rolname = %s AND pg_has_role(oid, %s)"
 
 LACKING = (
@@ -58,52 +61,109 @@ class Column:
     category: str
 
 
-def validate(session: Session, ops_database: str, own: Sequence[Collector]) -> tuple[str, ...]:
-    """Try collectors where they will run: in the ops database, or where it is not made yet in the session's.
+def validate(session: Session, ops_database: str, own: Sequence[Collector], agent: Target) -> tuple[str, ...]:
+    """Try collectors where they will run: in the ops database, or where it is not made yet in the session's; those
+    that are not for it, in the first database that they are for, by its name. ``agent`` is how the agent logs in.
 
-    Returns what a person should know of those that are not for this server, which are not tried.
+    Returns what a person should know of those that are not tried, or not in full.
 
     Raises InvalidInput, which names everything that is wrong with all of them.
     """
     tried = [one for one in own if one.applies(session.major, session.in_recovery)]
-    if tried and ops_database != session.database and database.ours(database.read(session, ops_database)):
-        with connect(replace(session.target, database=ops_database)) as inside:
-            refuse(inside, tried, own)
-    else:
-        refuse(session, tried, own)
-    left = [f"{number}, {one.name}" for number, one in enumerate(own, 1) if one not in tried]
-    if not left:
-        return ()
-    server = f"PostgreSQL {session.major} as {'standby' if session.in_recovery else 'primary'}"
-    return (f"Only the headers were checked of your own collectors that are not for {server}: {'; '.join(left)}.",)
-
-
-def refuse(session: Session, tried: Sequence[Collector], own: Sequence[Collector]) -> None:
-    """Raise InvalidInput where collectors cannot run in the session's database; ``own`` gives their numbers."""
-    found = [(own.index(one) + 1, one.name, wrong) for one in tried for wrong in wrongs(session, one)]
-    if found:
-        said = "; ".join(f"number {number}, {name}: {wrong.rstrip('.')}" for number, name, wrong in found)
+    wrong: list[str] = []
+    warnings: list[str] = []
+    home = _home(session, ops_database) if tried else ""
+    for name, some in _places(session, ops_database, home, tried).items():
+        numbered = _numbered(own, some)
+        if name is None:
+            warnings.append(f"No database is there that these of your own collectors are for: {numbered}.")
+            continue
+        with contextlib.ExitStack() as stack:
+            inside, fully = _entered(stack, session, name, home, agent)
+            found = [(own.index(one) + 1, one.name, said) for one in some for said in wrongs(inside, one, fully)]
+        if found:
+            said = "; ".join(f"number {number}, {what}: {why.rstrip('.')}" for number, what, why in found)
+            wrong.append(f"tried in database {name}: {said}")
+        elif not fully:
+            warnings.append(
+                f"The agent is not let into database {name}: whether it may read what these of your own collectors "
+                f"read is not known: {numbered}."
+            )
+    if wrong:
         raise InvalidInput(
-            f"Your own collectors cannot be installed, tried in database {session.database}: {said}.",
+            f"Your own collectors cannot be installed, {'; '.join(wrong)}.",
             "docs/monitoring.md says what is checked.",
         )
+    left = _numbered(own, [one for one in own if one not in tried])
+    if left:
+        server = f"PostgreSQL {session.major} as {'standby' if session.in_recovery else 'primary'}"
+        warnings.append(f"Only the headers were checked of your own collectors that are not for {server}: {left}.")
+    return tuple(warnings)
 
 
-def wrongs(session: Session, collector: Collector) -> list[str]:
-    """What is wrong with a collector on a server; its query is planned, with the rights and limits of its runs."""
+def _numbered(own: Sequence[Collector], some: Sequence[Collector]) -> str:
+    return "; ".join(f"{number}, {one.name}" for number, one in enumerate(own, 1) if one in some)
+
+
+def _home(session: Session, ops_database: str) -> str:
+    """The ops database, or what stands for it until it is made: the session's."""
+    there = ops_database == session.database or database.ours(database.read(session, ops_database))
+    return ops_database if there else session.database
+
+
+def _places(
+    session: Session, ops_database: str, home: str, tried: Sequence[Collector]
+) -> dict[str | None, list[Collector]]:
+    """The databases to try collectors in; None for those that are for none which is there."""
+    if not tried:
+        return {}
+    others = [row["datname"] for row in session.rows(OTHERS, [ops_database])]
+    places: dict[str | None, list[Collector]] = {}
+    for one in tried:
+        name = home if one.looks_into(ops_database) else next(filter(one.looks_into, others), None)
+        places.setdefault(name, []).append(one)
+    return places
+
+
+def _entered(
+    stack: contextlib.ExitStack, session: Session, name: str, home: str, agent: Target
+) -> tuple[Session, bool]:
+    """A session in a database, and whether queries may be planned in it.
+
+    The planner runs functions, and one of somebody else's database could go back from the agent's role to a
+    superuser who has become that: there, it has to be the agent itself that logs in.
+    """
+    if name == session.database and (name == home or session.user == AGENT):
+        return session, True
+    if name != home and session.user != AGENT and session.value("SELECT to_regrole(%s)", [AGENT]):
+        with contextlib.suppress(Unreachable):
+            return stack.enter_context(connect(replace(agent, database=name))), True
+    safe = name == home or session.user == AGENT
+    return stack.enter_context(connect(replace(session.target, database=name))), safe
+
+
+def wrongs(session: Session, collector: Collector, fully: bool = True) -> list[str]:
+    """What is wrong with a collector on a server; its query is planned, with the rights and limits of its runs, or
+    unless ``fully`` only looked up."""
+    look = session.described if fully else session.parsed
     try:
         with session.transaction(rollback=True):
             _as_agent(session)
             session.execute("SET TRANSACTION READ ONLY")
             session.execute(statement("SET LOCAL statement_timeout = {}", max(1, round(collector.timeout * 1000))))
             session.execute("SET LOCAL lock_timeout = 100")
-            described = session.described(f"SELECT * FROM (\n{collector.query}\n) AS collected LIMIT 0")
+            described = look(f"SELECT * FROM (\n{collector.query}\n) AS collected LIMIT 0")
             # By itself, too: its own parentheses must not be closed by those around it, and the reverse.
-            session.described(f"EXPLAIN (COSTS off)\n{collector.query}")
+            look(f"EXPLAIN (COSTS off)\n{collector.query}")
             types = {row["oid"]: row for row in session.rows(TYPES, [[oid for _name, oid in described]])}
     except QueryFailed as error:
         return [f"{error.message}. {HINTS.get(error.sqlstate or '', error.hint)}".strip()]
     return problems(collector, [Column(name, types[oid]["name"], types[oid]["category"]) for name, oid in described])
+
+
+def agent_at(target: Target, os_user: str) -> Target:
+    """How the agent logs in over the local socket, as the operating system's user that it is."""
+    return replace(target, user=AGENT, os_user=os_user, password=None, role="")
 
 
 def _as_agent(session: Session) -> None:

@@ -88,7 +88,9 @@ options:
     type: str
     default: pgops
   collectors:
-    description: Your own collectors, each the text of a file with a header as docs/monitoring.md describes it.
+    description:
+      - Your own collectors, each the text of a file with a header as docs/monitoring.md describes it.
+      - One of C(scope) V(database) runs in every database, or in those that its C(databases) names.
     type: list
     elements: str
     default: []
@@ -96,6 +98,8 @@ options:
     description:
       - Try O(collectors) on the server before they are installed, planned and not carried out, with the rights and
         limits of their runs. The server has to be up, and let O(superuser) in.
+      - One whose header has C(databases) is tried in the first that is there of these. A warning tells of those for
+        which none is there, or where the agent is not let in yet.
     type: bool
     default: true
   collector_settings:

@@ -109,7 +109,9 @@ options:
     type: dict
     default: {}
   collectors:
-    description: Your own collectors, each the text of a file with a header as docs/monitoring.md describes it.
+    description:
+      - Your own collectors, each the text of a file with a header as docs/monitoring.md describes it.
+      - One of C(scope) V(database) runs in every database, or in those that its C(databases) names.
     type: list
     elements: str
     default: []

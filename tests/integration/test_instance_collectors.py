@@ -163,6 +163,21 @@ def test_sizes_are_those_of_the_server(primary: Server, shop: str) -> None:
     assert found * 1048576 == pytest.approx(size, rel=1e-9)
 
 
+def test_a_database_that_is_dropped_meanwhile_costs_the_others_nothing(primary: Server) -> None:
+    (found,) = [one for one in applying(primary) if one.name == "database_size"]
+    primary.value("CREATE DATABASE going")
+    with primary.connect("pgops") as asking, asking.transaction():
+        asking.execute("SET LOCAL ROLE pgops")
+        asking.execute(f"DECLARE size CURSOR FOR {found.query}".encode())
+        first = asking.execute("FETCH 1 FROM size").fetchall()
+        primary.value("DROP DATABASE going")
+        asking.execute("SELECT FROM pg_enum")  # a lock on something new, with which the session hears of the others
+        sizes = dict(first + asking.execute("FETCH ALL FROM size").fetchall())
+    assert sizes.pop("going") is None
+    assert {"pgops", "postgres", "template1"} <= sizes.keys()
+    assert all(sizes.values())
+
+
 def test_one_that_waits_is_a_waiting_lock(primary: Server, shop: str) -> None:
     primary.value("CREATE TABLE public.one ()", shop)
     with primary.connect(shop) as holder:

@@ -243,6 +243,10 @@ def test_ones_own_collectors_are_tried_as_the_agent(watching: Watcher) -> None:
     for check in (True, False):
         with pytest.raises(InvalidInput, match="member of pg_monitor and nothing else"):
             watching.keep(check, collectors=[wrong])
+    inside = f"-- scope: database\n-- databases: postgres\n{wrong}"
+    with pytest.raises(InvalidInput, match="tried in database postgres: number 1, own: permission denied"):
+        watching.keep(True, collectors=[inside])
+    assert "warnings" not in watching.keep(True, collectors=[inside.replace("pg_authid", "pg_roles")])
     assert watching.keep(collectors=[wrong.replace("pg_authid", "pg_roles")])["changed"]
 
 
@@ -434,6 +438,8 @@ def test_collectors_of_ones_own_are_tried_with_the_agents_rights(watcher: Watche
     for _run in range(2):
         with pytest.raises(InvalidInput, match="member of pg_monitor and nothing else"):
             far(watcher, administrator, collectors=[wrong])
+        with pytest.raises(InvalidInput, match="tried in database postgres: number 1, own: permission denied"):
+            far(watcher, administrator, collectors=[f"-- scope: database\n-- databases: postgres\n{wrong}"])
         far(watcher, administrator)
     right = wrong.replace("pg_authid", "pg_ls_waldir()")
     assert "create collector own" in far(watcher, administrator, collectors=[right])["changes"]

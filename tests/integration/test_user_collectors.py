@@ -125,6 +125,84 @@ def test_a_right_given_to_the_agents_role_counts(bare: Server) -> None:
     assert "create collector own" in deploy(bare, collectors=[reading])["changes"]
 
 
+QUEUE = "CREATE SCHEMA app; CREATE TABLE app.queue AS SELECT generate_series(1, 3) AS id"
+LET_IN = "GRANT USAGE ON SCHEMA app TO pgops; GRANT SELECT ON app.queue TO pgops"
+COUNT = "SELECT current_database() AS database, count(*) AS own_things FROM app.queue"
+
+
+@pytest.fixture(name="shops")
+def _shops(bare: Server) -> Iterator[Server]:
+    """With a database shop that has a queue, in no other database; the agent's role is there, and may not read it."""
+    deploy(bare)
+    bare.value("CREATE DATABASE shop")
+    bare.value(QUEUE, "shop")
+    yield bare
+    for name in ("shop", "shop_new"):
+        bare.value(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def queue(databases: str, query: str = COUNT) -> str:
+    return own(query, f"{HEADER}-- scope: database\n-- databases: {databases}\n")
+
+
+def measured(server: Server) -> Any:
+    select = "SELECT string_agg(DISTINCT database_name, ' ' ORDER BY database_name) FROM pgops.system_metrics "
+    return server.value(f"{select} WHERE metric_name = 'own_things'", "pgops")
+
+
+def test_one_for_some_databases_is_tried_in_the_first_and_runs_in_no_other(shops: Server, tmp_path: Path) -> None:
+    text = queue("absent, shop*")
+    shops.value("CREATE DATABASE shop_new")
+    with pytest.raises(InvalidInput, match="tried in database shop: number 1, own: permission denied"):
+        deploy(shops, check=True, collectors=[text])
+    shops.value(LET_IN, "shop")
+    assert "warnings" not in agent.converge(params(shops, tmp_path, text), False)
+    assert "collector own" not in str(deploy(shops, collectors=[text])["changes"])
+    assert shops.value("SELECT to_regproc('pgops.collector_own')", "pgops") is None
+    found = collectors.parse(text, "own.sql")
+    shops.value("DROP DATABASE shop_new")
+    assert collect(shops, tmp_path, found=[found])["errors"] == []
+    assert measured(shops) == "shop"
+    shops.value("CREATE DATABASE shop_new TEMPLATE shop")
+    assert collect(shops, tmp_path, found=[found])["errors"] == []
+    assert measured(shops) == "shop shop_new"
+
+
+def test_one_for_a_database_that_is_not_there_is_left_with_a_warning(shops: Server, tmp_path: Path) -> None:
+    text = queue("shopp, crm*")
+    (warning,) = agent.converge(params(shops, tmp_path, text, queue("shopp").replace("own", "two")), True)["warnings"]
+    assert "No database is there" in warning
+    assert "1, own; 2, two" in warning
+    deploy(shops, collectors=[text])
+    outcome = collect(shops, tmp_path, found=[collectors.parse(text, "own.sql")])
+    assert (outcome["errors"], measured(shops)) == ([], None)
+
+
+def test_one_for_the_ops_database_has_its_function_there(shops: Server) -> None:
+    assert "create collector own" in deploy(shops, collectors=[queue("pgo?s", GOOD.splitlines()[-1])])["changes"]
+    assert shops.value("SELECT pgops.collector_own() ->> 'own_things'", "pgops") == "7"
+    with pytest.raises(InvalidInput, match="tried in database pgops"):
+        deploy(shops, collectors=[queue("*s*")])
+    assert "remove collector own" in deploy(shops, collectors=[queue("shop?")])["changes"]
+
+
+def test_what_it_runs_in_somebody_elses_database_is_no_superuser(shops: Server, tmp_path: Path) -> None:
+    body = "BEGIN PERFORM set_config('role', 'none', true); RAISE 'acting as %', current_user; END"
+    shops.value(f"CREATE FUNCTION app.trap() RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $${body}$$", "shop")
+    shops.value("CREATE VIEW app.trapped AS SELECT id FROM app.queue WHERE id = app.trap()", "shop")
+    shops.value(f"{LET_IN}; GRANT SELECT ON app.trapped TO pgops", "shop")
+    text = queue("shop", COUNT.replace("queue", "trapped"))
+    with pytest.raises(InvalidInput, match="acting as pgops"):
+        deploy(shops, collectors=[text])
+    # Where the agent cannot log in, nothing is planned.
+    shops.value("REVOKE CONNECT ON DATABASE shop FROM PUBLIC")
+    (warning,) = agent.converge(params(shops, tmp_path, text), True)["warnings"]
+    assert "not let into database shop" in warning
+    for query, words in (("SELECT 'x' AS own_things FROM app.queue", "no number"), WRONG["a statement more"]):
+        with pytest.raises(InvalidInput, match=words):
+            deploy(shops, collectors=[queue("shop", query)])
+
+
 def test_a_lock_is_not_waited_for(bare: Server) -> None:
     deploy(bare)
     bare.value("CREATE TABLE public.held (); GRANT USAGE ON SCHEMA public TO pgops", "pgops")
@@ -186,7 +264,10 @@ def test_on_a_standby_they_are_tried_as_well(
 ) -> None:
     primary = new_server(major).start()
     deploy(primary)
+    primary.value("CREATE DATABASE shop")
+    primary.value(f"{QUEUE}; {LET_IN}", "shop")
     standby = keep(primary.standby()).start()
     with pytest.raises(InvalidInput, match="no number"):
         agent.converge(params(standby, tmp_path, own("SELECT 'x' AS own_things")), True)
     assert agent.converge(params(standby, tmp_path, GOOD), True)["changed"]
+    assert "warnings" not in agent.converge(params(standby, tmp_path, queue("shop")), True)

@@ -36,10 +36,33 @@ def test_a_blocked_session_is_counted_and_a_reader_sees_no_guess(deployed: Serve
 
 
 def test_totals_are_those_of_the_server(deployed: Server) -> None:
-    row = "SELECT (database_size_gb, total_deadlocks)::text FROM pgops.real_time_performance"
-    oracle = """SELECT ((SELECT sum(pg_database_size(oid)) / 1073741824.0 FROM pg_database),
-                        (SELECT sum(deadlocks) FROM pg_stat_database))::text"""
-    assert deployed.value(row, "pgops") == deployed.value(oracle, "pgops")
+    assert deployed.value("SELECT total_deadlocks FROM pgops.real_time_performance", "pgops") == deployed.value(
+        "SELECT sum(deadlocks) FROM pg_stat_database"
+    )
+
+
+def test_sizes_are_as_last_collected_of_the_databases_that_are_there(deployed: Server) -> None:
+    size = "SELECT round(database_size_gb * 1024) AS mb, date_trunc('minute', database_size_age) AS age"
+    sample = (
+        "INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name, node, collected_at) "
+        "VALUES ('database_size_mb', {}, '{}', '{}', now() - interval '{} minutes')"
+    )
+    with deployed.connect("pgops") as asking:
+        asking.execute("SELECT pgops.register_node('shop', 'db2/main', 'other', false, '')")
+        asking.execute("SET ROLE pgops_reader")
+        seen = f"SELECT mb::int, age::text FROM ({size} FROM pgops.real_time_performance) AS s".encode()
+        assert asking.execute(seen).fetchone() == (None, None)
+        asking.execute("RESET ROLE")
+        for megabytes, name, node, minutes in (
+            (100, "pgops", "db1/main", 20),
+            (200, "pgops", "db1/main", 9),
+            (3000, "postgres", "db1/main", 7),
+            (40000, "gone", "db1/main", 8),
+            (500000, "postgres", "db2/main", 6),
+        ):
+            asking.execute(sample.format(megabytes, name, node, minutes).encode())
+        asking.execute("SET ROLE pgops_reader")
+        assert asking.execute(seen).fetchone() == (3200, "00:09:00")
 
 
 def test_a_reader_sees_the_nodes(deployed: Server) -> None:

@@ -57,7 +57,8 @@ def test_the_example_of_the_documentation_is_a_collector() -> None:
     (example,) = re.findall(r"^```sql\n(-- collector:.*?)^```", DOCUMENTED.read_text(), re.MULTILINE | re.DOTALL)
     found = collectors.parse(example, "docs/monitoring.md")
     assert (found.name, found.scope, found.role, found.oldest) == ("queue", "database", "primary", 14)
-    assert [metric.help for metric in found.metrics] == ["Tables with an exclusive lock."]
+    assert found.databases == ("shop", "crm*")
+    assert [metric.help for metric in found.metrics] == ["Orders that wait for a worker."]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -92,12 +93,32 @@ def test_shipped_collectors_are_named_like_their_files_and_explain_their_metrics
         ("-- metric: waiting", "-- metric: wai-ting"),
         ("-- scope: database", "-- flavour: sweet"),
         ("-- scope: database", "-- nothing of a key"),
+        ("-- scope: database", "-- databases: shop"),
+        ("-- scope: database", "-- scope: database\n-- databases: shop,, crm"),
+        ("-- scope: database", "-- scope: database\n-- databases:"),
         ("SELECT 1 AS waiting;", ""),
     ],
 )
 def test_a_header_that_cannot_be_meant_is_refused_with_the_files_name(old: str, new: str) -> None:
     with pytest.raises(InvalidInput, match=r"queue\.sql"):
         collectors.parse(GOOD.replace(old, new), "queue.sql")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "database", "fits"),
+    [
+        ("shop", "shop", True),
+        ("shop", "shop2", False),
+        ("shop", "Shop", False),
+        ("other, crm*", "crm_1", True),
+        ("crm_?", "crm_12", False),
+        ("*[0-9]", "crm_12", True),
+    ],
+)
+def test_databases_are_named_by_patterns(patterns: str, database: str, fits: bool) -> None:
+    text = GOOD.replace("-- scope: database", f"-- scope: database\n-- databases: {patterns}")
+    assert collectors.parse(text, "queue.sql").looks_into(database) is fits
+    assert QUEUE.looks_into(database)
 
 
 @pytest.mark.parametrize(

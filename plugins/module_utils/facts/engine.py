@@ -121,7 +121,9 @@ SELECT
         'xid_age', age(d.datfrozenxid),
         'mxid_age', mxid_age(d.datminmxid),
         'size_bytes', CASE
-            WHEN %s AND (has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
+            -- NULL: dropped meanwhile, of which the size is an error
+            WHEN %s AND has_database_privilege(d.oid, 'CONNECT') IS NOT NULL
+                AND (has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
                 THEN pg_database_size(d.oid)
         END
     ) ORDER BY age(d.datfrozenxid) DESC, d.datname) AS list

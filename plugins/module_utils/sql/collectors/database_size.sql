@@ -6,6 +6,9 @@
 --   Disk space of a database (1 MB is 1048576 bytes). Every ten minutes only, since the server looks at each file.
 SELECT
     d.datname AS database,
-    pg_database_size(d.oid) / 1048576.0 AS database_size_mb
+    -- Of a database that was dropped meanwhile the size is an error, unlike the privilege, which is asked of the
+    -- same entry of the session's cache in the same moment.
+    CASE WHEN has_database_privilege(d.oid, 'CONNECT') IS NOT NULL THEN pg_database_size(d.oid) END
+    / 1048576.0 AS database_size_mb
 FROM pg_database AS d
 WHERE d.datallowconn

@@ -1,4 +1,5 @@
 -- object: view pgops.real_time_performance
+-- requires: latest_values
 -- Sessions are shown by the caller's own rights: what a caller without pg_read_all_stats cannot see is NULL.
 CREATE OR REPLACE VIEW pgops.real_time_performance AS
 SELECT
@@ -11,9 +12,7 @@ SELECT
         WHERE NOT l.granted)
         AS blocked_connections,
     coalesce(100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0), 100) AS cache_hit_ratio,
-    CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
-        SELECT pg_catalog.sum(pg_catalog.pg_database_size(b.oid)) / 1073741824.0 FROM pg_catalog.pg_database AS b
-    ) END AS database_size_gb,
+    z.size_mb / 1024.0 AS database_size_gb,
     -- Those that run or were a session's last one, and others as far as slow_query_log has them.
     greatest(
         CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
@@ -43,7 +42,8 @@ SELECT
     ) AS slowest_query_5min,
     d.deadlocks AS total_deadlocks,
     d.temp_bytes / 1048576.0 AS temp_files_mb,
-    pg_catalog.clock_timestamp() AS last_updated
+    pg_catalog.clock_timestamp() AS last_updated,
+    pg_catalog.clock_timestamp() - z.collected_at AS database_size_age
 FROM (
     SELECT
         pg_catalog.sum(s.blks_hit) AS blks_hit,
@@ -51,7 +51,22 @@ FROM (
         pg_catalog.sum(s.deadlocks) AS deadlocks,
         pg_catalog.sum(s.temp_bytes) AS temp_bytes
     FROM pg_catalog.pg_stat_database AS s
-) AS d;
+) AS d
+-- As last collected: to measure it, the server looks at each file of all databases.
+CROSS JOIN (
+    SELECT
+        pg_catalog.sum(v.metric_value) AS size_mb,
+        pg_catalog.min(v.collected_at) AS collected_at
+    FROM pgops.latest_values(ARRAY['database_size_mb'], interval '1 day') AS v
+    INNER JOIN pg_catalog.pg_database AS b ON v.database_name = b.datname
+    WHERE
+        v.node_id = (
+            SELECT n.node_id FROM pgops.node AS n
+            WHERE n.is_primary
+            ORDER BY n.last_seen_at DESC
+            LIMIT 1
+        )
+) AS z;
 
 REVOKE ALL ON pgops.real_time_performance FROM PUBLIC;
 GRANT SELECT ON pgops.real_time_performance TO pgops, pgops_reader;
