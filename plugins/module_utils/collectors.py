@@ -137,7 +137,7 @@ QUERIES = Collector(
             "count",
             "counter",
             help="Times that pg_stat_statements dropped its rarest statements, 5 % of them, for want of room: raise "
-            "pgops_statements_max, or find who sends ever new texts. None before PostgreSQL 14's version of it.",
+            "pgops_statements_max, or find who sends ever new texts. No value where the extension is older than 1.9.",
         ),
         Metric(
             "query_coverage_percent",
