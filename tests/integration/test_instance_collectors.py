@@ -343,6 +343,12 @@ def test_a_slow_vacuum_is_seen_on_its_way(primary: Server, shop: str) -> None:
     assert 0 < found["maintenance_seconds"] < 60
 
 
+def test_of_a_database_that_nobody_has_read_no_ratio_is_known(primary: Server) -> None:
+    with primary.database() as untouched:
+        found = row(primary, "database_activity", database=untouched)
+    assert (found["blocks_hit"], found["blocks_read"], found["cache_hit_ratio"]) == (0, 0, None)
+
+
 def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> None:
     with busy(primary, "SELECT pg_sleep(60)", shop):
         pass  # ends killed

@@ -4,7 +4,8 @@
 -- metric: deadlocks unit=count kind=counter category=performance direction=above warning=1 critical=5
 --   Deadlocks found since the statistics were reset.
 -- metric: cache_hit_ratio unit=% kind=gauge category=performance direction=below warning=95 critical=90
---   Share of block reads that shared_buffers served since the statistics were reset; 100 where none was read.
+--   Share of block reads that shared_buffers served since the statistics were reset, which may be years ago: the rates
+--   of blocks_hit and blocks_read say how it is now. No value where no block was read.
 -- metric: transactions_committed unit=count kind=counter category=performance
 --   Transactions committed, those of statements outside of a transaction block among them.
 -- metric: transactions_rolled_back unit=count kind=counter category=performance
@@ -48,7 +49,7 @@
 SELECT
     d.datname AS database,
     s.deadlocks,
-    coalesce(100.0 * s.blks_hit / nullif(s.blks_hit + s.blks_read, 0), 100) AS cache_hit_ratio,
+    100.0 * s.blks_hit / nullif(s.blks_hit + s.blks_read, 0) AS cache_hit_ratio,
     s.xact_commit AS transactions_committed,
     s.xact_rollback AS transactions_rolled_back,
     s.blks_hit AS blocks_hit,
