@@ -249,7 +249,10 @@ def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
 
 def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
     primary.value("SELECT pg_create_physical_replication_slot('behind', true)")
+    primary.value("SELECT pg_create_logical_replication_slot('held', 'test_decoding')")
     try:
+        burn(primary, 1)
+        assert row(primary, "xmin_horizon", holder="slot_catalog")["xmin_age"] > 0
         before = row(primary, "slots", slot="behind")
         primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 500000))")
         after = row(primary, "slots", slot="behind")
@@ -268,11 +271,46 @@ def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
         until(lambda: primary.value(flushed) is True, "flushed")  # or the standby would be lost as well
         primary.value("CHECKPOINT")
         lost = row(primary, "slots", slot="behind")
-        assert (lost["slot_wal_status"], lost["slot_invalidated"]) == (3, 1)
+        assert (lost["slot_wal_status"], lost["slot_invalidated"], lost["slot_retained_bytes"]) == (3, 1, None)
+        # It shows what it held, and holds it no more.
+        shown = "SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'held'"
+        assert primary.value(shown) is True
+        assert row(primary, "xmin_horizon", holder="slot_catalog")["xmin_age"] == 0
     finally:
-        primary.value("SELECT pg_drop_replication_slot('behind')")
+        primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
         primary.value("ALTER SYSTEM RESET ALL")
         primary.reload()
+
+
+def test_a_slot_that_is_lost_for_another_reason_keeps_no_wal(pair: Pair) -> None:
+    primary, standby = pair.primary, pair.standby
+    if primary.major < 16:
+        return  # there is no other reason
+    standby.value("ALTER SYSTEM SET hot_standby_feedback = off")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: primary.value("SELECT backend_xmin IS NULL FROM pg_stat_replication") is True, "let go")
+    with contextlib.closing(standby.connect()) as session:
+        session.pgconn.send_query(b"SELECT pg_create_logical_replication_slot('decoded', 'test_decoding')")
+
+        def made() -> bool:
+            primary.value("SELECT pg_log_standby_snapshot()")  # which it waits for
+            return standby.value("SELECT confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots") is True
+
+        until(made, "made")
+        until(lambda: standby.value("SELECT active FROM pg_replication_slots") is False, "unused")
+    try:
+        assert row(standby, "slots", slot="decoded")["slot_retained_bytes"] >= 0
+        for statement in ("CREATE TABLE public.one ()", "DROP TABLE public.one", "VACUUM pg_class"):
+            primary.value(statement)
+        until(lambda: row(standby, "slots", slot="decoded")["slot_invalidated"] == 1, "lost")
+        kept = "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots"
+        assert standby.value(kept) is True
+        lost = row(standby, "slots", slot="decoded")
+        assert (lost["slot_wal_status"], lost["slot_retained_bytes"]) == (3, None)
+    finally:
+        standby.value("SELECT pg_drop_replication_slot('decoded')")
+        standby.value("ALTER SYSTEM RESET hot_standby_feedback")
+        standby.value("SELECT pg_reload_conf()")
 
 
 def test_wal_is_counted(primary: Server) -> None:
@@ -422,6 +460,22 @@ def test_maintenance_is_a_statement_but_no_long_transaction(primary: Server, sho
         found = row(primary, "transactions", database=shop)
     assert found["longest_transaction_seconds"] == 0
     assert found["longest_statement_seconds"] > 0
+
+
+def test_those_that_help_vacuum_hold_back_nobody(primary: Server, shop: str) -> None:
+    primary.value("CREATE TABLE public.one AS SELECT g, -g AS h FROM generate_series(1, 5000) AS g", shop)
+    primary.value("CREATE INDEX ON public.one (g) WITH (fillfactor = 10)", shop)
+    primary.value("CREATE INDEX ON public.one (h) WITH (fillfactor = 10)", shop)
+    primary.value("DELETE FROM public.one", shop)
+    let_go = "SELECT age(backend_xmin) < 1 FROM pg_stat_replication"
+    until(lambda: primary.value(let_go) is True, "let go by the standby", 10)
+    slowly = "SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 100; SET min_parallel_index_scan_size = 0"
+    workers = "SELECT count(backend_xmin) FROM pg_stat_activity WHERE backend_type = 'parallel worker'"
+    with busy(primary, "VACUUM (PARALLEL 2) public.one", shop, slowly):
+        until(lambda: primary.value(workers) == 1, "helped", 10)
+        burn(primary, 3)
+        assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
+        assert primary.value(workers) == 1
 
 
 def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> None:

@@ -2,7 +2,8 @@
 -- scope: instance
 -- interval: 60
 -- metric: slot_retained_bytes unit=bytes category=capacity direction=above warning=1073741824 critical=10737418240
---   WAL that a replication slot keeps on disk, whether or not anybody reads it; temporary slots are left out.
+--   WAL that a replication slot keeps on disk, whether or not anybody reads it; no value once it is lost. Temporary
+--   slots are left out.
 -- metric: slot_active unit=count kind=gauge category=availability
 --   1 while something reads from the slot.
 -- metric: slot_inactive_seconds unit=s kind=gauge category=availability direction=above warning=600 critical=1800
@@ -17,7 +18,9 @@ SELECT
     s.database,
     s.slot_name AS slot,
     s.slot_type,
+    -- One that is lost keeps nothing, though most still say from where on.
     CASE
+        WHEN s.wal_status = 'lost' THEN NULL
         WHEN pg_is_in_recovery()
             THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
         ELSE pg_current_wal_lsn()
