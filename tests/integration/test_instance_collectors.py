@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import binaries
 import psycopg
 import pytest
 from conftest import EVERY_MAJOR, _make
@@ -497,18 +501,51 @@ def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> 
     assert row(primary, "blocking", database=shop)["blocked_sessions"] == 0
 
 
+def written(primary: Server, ago: float, segment: object) -> None:
+    """Have the segments of WAL before this one been written last an hour ago, and this one so many seconds ago."""
+    moment = time.time()
+    for path in (primary.data_dir / "pg_wal").glob("0*"):
+        if path.name < str(segment):
+            os.utime(path, (moment - 3600, moment - 3600))
+        elif path.name == segment:
+            os.utime(path, (moment - ago, moment - ago))
+
+
+def assert_stuck_replay_is_not_called_short(pair: Pair) -> None:
+    """While replay is paused, and some WAL is pending."""
+    primary, name = pair.primary, pair.standby.directory.name
+    segment = primary.value("SELECT pg_walfile_name(replay_lsn) FROM pg_stat_replication")
+    measured = "SELECT extract(epoch FROM replay_lag)::float < 5 FROM pg_stat_replication"
+    assert primary.value(measured) is True
+    written(primary, 0, segment)
+    assert row(primary, "replication", standby=name)["replication_lag_seconds"] is None
+    for ago in (100, 1000):
+        written(primary, ago, segment)
+        assert ago - 2 < row(primary, "replication", standby=name)["replication_lag_seconds"] < ago + 10
+    assert primary.value(measured) is True
+
+
 def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     primary, name = pair.primary, pair.standby.directory.name
     (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
     assert connected["standbys_connected"] == 1
     until(lambda: row(primary, "replication", standby=name)["replication_lag_bytes"] == 0, "caught up")
     assert row(primary, "replication", standby=name)["replication_lag_seconds"] == 0
-    pair.standby.value("SELECT pg_wal_replay_pause()")
+    # While WAL is written without a break, it is measured how long replay takes.
+    with busy(primary, "DO $$BEGIN LOOP PERFORM pg_logical_emit_message(false, 'test', 'x'); END LOOP; END$$"):
+        until(lambda: primary.value("SELECT replay_lag > '0' FROM pg_stat_replication") is True, "measured")
+        found = row(primary, "replication", standby=name)["replication_lag_seconds"]
+        assert found is not None
+        assert found < 30
+        pair.standby.value("SELECT pg_wal_replay_pause()")
+        paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'"
+        until(lambda: pair.standby.value(paused) is True, "paused")
     primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 400000))")
     until(lambda: row(primary, "replication", standby=name)["replication_flush_lag_bytes"] == 0, "flushed")
     sent = row(primary, "replication", standby=name)
     until(lambda: row(pair.standby, "standby")["replay_lag_bytes"] >= 400_000, "received")
     behind = row(pair.standby, "standby")
+    assert_stuck_replay_is_not_called_short(pair)
     pair.standby.value("SELECT pg_wal_replay_resume()")
     assert (sent["replication_send_lag_bytes"], sent["replication_write_lag_bytes"]) == (0, 0)
     assert 400_000 <= sent["replication_lag_bytes"] < 10_000_000
@@ -517,6 +554,52 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
     caught = row(pair.standby, "standby")
     assert (caught["replay_lag_bytes"], caught["replay_paused"]) == (0, 0)
+
+
+def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
+    primary, standby = pair.primary, pair.standby
+    primary.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    until(lambda: standby.value("SELECT pg_last_xact_replay_timestamp() IS NOT NULL") is True, "replayed")
+    standby.value("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: standby.value("SHOW recovery_min_apply_delay") == "1h", "reloaded")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    waits = "SELECT wait_event = 'RecoveryApplyDelay' FROM pg_stat_activity WHERE backend_type = 'startup'"
+    until(lambda: standby.value(waits) is True, "waiting")
+    early = row(standby, "standby")
+    assert (early["replay_delay_seconds"], early["receiver_streaming"]) == (0, 1)
+    assert early["replay_lag_bytes"] > 0
+    # Not for the delay's sake any more: it counts, but for the delay.
+    standby.value("SELECT pg_wal_replay_pause()")
+    standby.value("ALTER SYSTEM SET recovery_min_apply_delay = '300ms'")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: standby.value("SELECT pg_get_wal_replay_pause_state() = 'paused'") is True, "paused")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', 'y')")
+    until(lambda: row(standby, "standby")["replay_delay_seconds"] > 0.01, "late")
+    found = row(standby, "standby")["replay_delay_seconds"]
+    age = "SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float - 0.3"
+    assert found == pytest.approx(standby.value(age), abs=0.2)
+    standby.value("SELECT pg_wal_replay_resume()")
+    standby.value("ALTER SYSTEM RESET recovery_min_apply_delay")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+
+
+def test_one_that_only_receives_is_no_standby(primary: Server) -> None:
+    folder = primary.directory / "received"
+    command = [str(binaries.client("pg_receivewal")), "-D", str(folder), "--no-loop", "--status-interval=1", "-d"]
+    folder.mkdir()
+    with subprocess.Popen([*command, primary.dsn("", application_name="barman_receive_wal")]) as receiver:
+        try:
+            streams = "SELECT write_lsn IS NOT NULL FROM pg_stat_replication WHERE application_name LIKE 'barman%'"
+            until(lambda: primary.value(streams) is True, "streaming", 10)
+            (connected,) = [one for one in rows(primary, "replication") if one["standbys_connected"] is not None]
+            assert connected["standbys_connected"] == 1
+            found = row(primary, "replication", standby="barman_receive_wal")
+            assert found["replication_write_lag_bytes"] is not None
+            assert (found["replication_lag_bytes"], found["replication_lag_seconds"]) == (None, None)
+        finally:
+            receiver.terminate()
 
 
 def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> None:
