@@ -433,6 +433,33 @@ def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> 
         until(lambda: used() == pytest.approx(1000 / 47), "counted")
 
 
+def test_connections_are_compared_with_limits_of_databases_and_roles(primary: Server, shop: str) -> None:
+    def limits(label: str) -> dict[str, float]:
+        found = rows(primary, "connections")
+        share = f"{label}_connections_used_percent"
+        # The agent's own role has a limit as well.
+        return {one[label]: float(one[share]) for one in found if one[share] is not None and one[label] != "pgops"}
+
+    assert (limits("database"), limits("role")) == ({}, {})
+    primary.value(f"ALTER DATABASE {shop} CONNECTION LIMIT 8")
+    primary.value("CREATE ROLE clerk LOGIN CONNECTION LIMIT 5; CREATE ROLE retired LOGIN CONNECTION LIMIT 0")
+    primary.value("CREATE ROLE boss LOGIN SUPERUSER CONNECTION LIMIT 5")
+    try:
+        assert (limits("database"), limits("role")) == ({shop: 0}, {"clerk": 0})
+        with primary.connect(shop, user="clerk"), primary.connect(shop, user="clerk"), primary.connect(shop):
+            assert (limits("database"), limits("role")) == ({shop: 37.5}, {"clerk": 40})
+        many = "DO $$BEGIN FOR i IN 1..25 LOOP EXECUTE format('{} ROLE one_%s {}', i); END LOOP; END$$"
+        primary.value(many.format("CREATE", "LOGIN CONNECTION LIMIT 3"))
+        with primary.connect(shop, user="one_9"):
+            found = limits("role")
+        primary.value(many.format("DROP", ""))
+        assert len(found) == 19
+        assert found["one_9"] == pytest.approx(100 / 3)
+    finally:
+        until(lambda: limits("role")["clerk"] == 0, "gone")
+        primary.value("DROP ROLE clerk, retired, boss")
+
+
 def test_transactions_age_but_for_dumps(primary: Server, shop: str) -> None:
     names = [f"longest_{what}_seconds" for what in ("transaction", "idle_in_transaction", "statement")]
 
@@ -486,6 +513,7 @@ def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> 
     assert row(primary, "blocking", database=shop) == {
         "database": shop,
         "blocked_sessions": 0,
+        "blocking_sessions": 0,
         "longest_lock_wait_seconds": 0,
     }
     primary.value("CREATE TABLE public.one ()", shop)
@@ -494,11 +522,20 @@ def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> 
         holder.execute(f"BEGIN; {lock}".encode())
         with busy(primary, lock, shop, "BEGIN"), busy(primary, lock, shop, "BEGIN"):
             until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 2, "waiting")
+            # The holder, and the first of those that wait, which the second waits for as well.
+            assert row(primary, "blocking", database=shop)["blocking_sessions"] == 2
             until(lambda: row(primary, "blocking", database=shop)["longest_lock_wait_seconds"] > 0.3, "waited")
             waited = "SELECT extract(epoch FROM clock_timestamp() - min(waitstart)) FROM pg_locks"
             found = row(primary, "blocking", database=shop)["longest_lock_wait_seconds"]
             assert found <= float(str(primary.value(waited))) < found + 5
     assert row(primary, "blocking", database=shop)["blocked_sessions"] == 0
+    primary.psql(f"BEGIN; {lock}; PREPARE TRANSACTION 'left'", shop)
+    try:
+        with busy(primary, lock, shop, "BEGIN"):
+            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 1, "waiting")
+            assert row(primary, "blocking", database=shop)["blocking_sessions"] == 1
+    finally:
+        primary.value("ROLLBACK PREPARED 'left'", shop)
 
 
 def written(primary: Server, ago: float, segment: object) -> None:
@@ -642,25 +679,56 @@ def test_a_standby_says_whom_it_hears(pair: Pair) -> None:
         until(lambda who=known_as: [one["application_name"] for one in rows(standby, "receiver")] == [who], "known")
 
 
-def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:
+@pytest.mark.parametrize(("name", "standby"), [("fed", "fed"), ("pg_16390_sync_16384_7012345", "pg_*_sync_*")])
+def test_a_subscriber_is_no_standby(pair: Pair, shop: str, name: str, standby: str) -> None:
     primary = pair.primary
-    primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
-    session = psycopg.connect(primary.dsn(shop, replication="database", application_name="fed"), autocommit=True)
+    primary.value(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')", shop)
+    session = psycopg.connect(primary.dsn(shop, replication="database", application_name=name), autocommit=True)
     try:
         session.pgconn.send_query(
-            b"START_REPLICATION SLOT fed LOGICAL 0/0 (proto_version '1', publication_names 'none')"
+            f"START_REPLICATION SLOT {name} LOGICAL 0/0 (proto_version '1', publication_names 'none')".encode()
         )
-        streaming = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'fed' AND state = 'streaming'"
+        streaming = (
+            f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{name}' AND state = 'streaming'"
+        )
         until(lambda: primary.value(streaming) == 1, "streaming")
         (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
-        assert row(primary, "replication", standby="fed")["replication_send_lag_bytes"] is not None
+        assert row(primary, "replication", standby=standby)["replication_send_lag_bytes"] is not None
         assert connected["standbys_connected"] == 1
     finally:
         session.close()
-        until(
-            lambda: primary.value("SELECT active FROM pg_replication_slots WHERE slot_name = 'fed'") is False, "off"
+        until(lambda: primary.value("SELECT active FROM pg_replication_slots") is False, "off")
+        primary.value(f"SELECT pg_drop_replication_slot('{name}')", shop)
+
+
+def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str) -> None:
+    tables = "CREATE TABLE public.one (n int PRIMARY KEY); CREATE TABLE public.two (n int PRIMARY KEY)"
+    primary.value(f"{tables}; INSERT INTO public.one VALUES (1); INSERT INTO public.two VALUES (1)", shop)
+    primary.value("CREATE PUBLICATION fed FOR ALL TABLES", shop)
+    primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
+    with primary.database() as copy, primary.connect(copy) as writer:
+        writer.execute(tables.encode())
+        writer.execute("BEGIN; INSERT INTO public.one VALUES (1); INSERT INTO public.two VALUES (1)")
+        source = primary.dsn(shop).replace("'", "''")
+        primary.value(
+            f"CREATE SUBSCRIPTION fed CONNECTION '{source}' PUBLICATION fed WITH (create_slot = false)", copy
         )
-        primary.value("SELECT pg_drop_replication_slot('fed')", shop)
+        copying = "SELECT count(*) FROM pg_replication_slots WHERE active AND NOT temporary AND slot_name ~ '_sync_'"
+        until(lambda: primary.value(copying) == 2, "copying", 20)
+        try:
+            slots = {one["slot"]: one for one in rows(primary, "slots")}
+        finally:
+            primary.value("ALTER SUBSCRIPTION fed DISABLE", copy)
+            writer.execute("COMMIT")
+            used = "SELECT count(*) FROM pg_replication_slots WHERE active"
+            until(lambda: primary.value(used) == 0, "unused")
+            primary.value("ALTER SUBSCRIPTION fed SET (slot_name = NONE)", copy)
+            primary.value("DROP SUBSCRIPTION fed", copy)
+            primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert set(slots) == {"fed", "pg_*_sync_*"}
+    copied = slots["pg_*_sync_*"]
+    assert (copied["slot_type"], copied["slot_active"], copied["slot_invalidated"]) == ("logical", 1, 0)
+    assert copied["slot_retained_bytes"] >= 0
 
 
 def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:

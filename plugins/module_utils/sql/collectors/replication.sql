@@ -19,7 +19,8 @@
 --   only receive do not. Subscribers are left out. Compare it with those there are.
 WITH senders AS (
     SELECT
-        r.application_name AS standby,
+        -- Each table that a subscription copies first comes by a name of its own, with numbers in it.
+        regexp_replace(r.application_name, '^pg_[0-9]+_sync_[0-9]+_[0-9]+$', 'pg_*_sync_*') AS standby,
         -- That of a subscriber is connected to a database. Who has not said a word yet is taken for a standby.
         a.datid IS NULL
         AND (
