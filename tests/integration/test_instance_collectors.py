@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import binaries
 import psycopg
 import pytest
 from conftest import EVERY_MAJOR, _make
@@ -264,7 +268,10 @@ def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
 
 def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
     primary.value("SELECT pg_create_physical_replication_slot('behind', true)")
+    primary.value("SELECT pg_create_logical_replication_slot('held', 'test_decoding')")
     try:
+        burn(primary, 1)
+        assert row(primary, "xmin_horizon", holder="slot_catalog")["xmin_age"] > 0
         before = row(primary, "slots", slot="behind")
         primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 500000))")
         after = row(primary, "slots", slot="behind")
@@ -283,11 +290,46 @@ def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
         until(lambda: primary.value(flushed) is True, "flushed")  # or the standby would be lost as well
         primary.value("CHECKPOINT")
         lost = row(primary, "slots", slot="behind")
-        assert (lost["slot_wal_status"], lost["slot_invalidated"]) == (3, 1)
+        assert (lost["slot_wal_status"], lost["slot_invalidated"], lost["slot_retained_bytes"]) == (3, 1, None)
+        # It shows what it held, and holds it no more.
+        shown = "SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'held'"
+        assert primary.value(shown) is True
+        assert row(primary, "xmin_horizon", holder="slot_catalog")["xmin_age"] == 0
     finally:
-        primary.value("SELECT pg_drop_replication_slot('behind')")
+        primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
         primary.value("ALTER SYSTEM RESET ALL")
         primary.reload()
+
+
+def test_a_slot_that_is_lost_for_another_reason_keeps_no_wal(pair: Pair) -> None:
+    primary, standby = pair.primary, pair.standby
+    if primary.major < 16:
+        return  # there is no other reason
+    standby.value("ALTER SYSTEM SET hot_standby_feedback = off")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: primary.value("SELECT backend_xmin IS NULL FROM pg_stat_replication") is True, "let go")
+    with contextlib.closing(standby.connect()) as session:
+        session.pgconn.send_query(b"SELECT pg_create_logical_replication_slot('decoded', 'test_decoding')")
+
+        def made() -> bool:
+            primary.value("SELECT pg_log_standby_snapshot()")  # which it waits for
+            return standby.value("SELECT confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots") is True
+
+        until(made, "made")
+        until(lambda: standby.value("SELECT active FROM pg_replication_slots") is False, "unused")
+    try:
+        assert row(standby, "slots", slot="decoded")["slot_retained_bytes"] >= 0
+        for statement in ("CREATE TABLE public.one ()", "DROP TABLE public.one", "VACUUM pg_class"):
+            primary.value(statement)
+        until(lambda: row(standby, "slots", slot="decoded")["slot_invalidated"] == 1, "lost")
+        kept = "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots"
+        assert standby.value(kept) is True
+        lost = row(standby, "slots", slot="decoded")
+        assert (lost["slot_wal_status"], lost["slot_retained_bytes"]) == (3, None)
+    finally:
+        standby.value("SELECT pg_drop_replication_slot('decoded')")
+        standby.value("ALTER SYSTEM RESET hot_standby_feedback")
+        standby.value("SELECT pg_reload_conf()")
 
 
 def test_wal_is_counted(primary: Server) -> None:
@@ -412,6 +454,33 @@ def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> 
         until(lambda: used() == pytest.approx(1000 / 47), "counted")
 
 
+def test_connections_are_compared_with_limits_of_databases_and_roles(primary: Server, shop: str) -> None:
+    def limits(label: str) -> dict[str, float]:
+        found = rows(primary, "connections")
+        share = f"{label}_connections_used_percent"
+        # The agent's own role has a limit as well.
+        return {one[label]: float(one[share]) for one in found if one[share] is not None and one[label] != "pgops"}
+
+    assert (limits("database"), limits("role")) == ({}, {})
+    primary.value(f"ALTER DATABASE {shop} CONNECTION LIMIT 8")
+    primary.value("CREATE ROLE clerk LOGIN CONNECTION LIMIT 5; CREATE ROLE retired LOGIN CONNECTION LIMIT 0")
+    primary.value("CREATE ROLE boss LOGIN SUPERUSER CONNECTION LIMIT 5")
+    try:
+        assert (limits("database"), limits("role")) == ({shop: 0}, {"clerk": 0})
+        with primary.connect(shop, user="clerk"), primary.connect(shop, user="clerk"), primary.connect(shop):
+            assert (limits("database"), limits("role")) == ({shop: 37.5}, {"clerk": 40})
+        many = "DO $$BEGIN FOR i IN 1..25 LOOP EXECUTE format('{} ROLE one_%s {}', i); END LOOP; END$$"
+        primary.value(many.format("CREATE", "LOGIN CONNECTION LIMIT 3"))
+        with primary.connect(shop, user="one_9"):
+            found = limits("role")
+        primary.value(many.format("DROP", ""))
+        assert len(found) == 19
+        assert found["one_9"] == pytest.approx(100 / 3)
+    finally:
+        until(lambda: limits("role")["clerk"] == 0, "gone")
+        primary.value("DROP ROLE clerk, retired, boss")
+
+
 def test_transactions_age_but_for_dumps(primary: Server, shop: str) -> None:
     names = [f"longest_{what}_seconds" for what in ("transaction", "idle_in_transaction", "statement")]
 
@@ -445,10 +514,27 @@ def test_maintenance_is_a_statement_but_no_long_transaction(primary: Server, sho
     assert found["longest_statement_seconds"] > 0
 
 
+def test_those_that_help_vacuum_hold_back_nobody(primary: Server, shop: str) -> None:
+    primary.value("CREATE TABLE public.one AS SELECT g, -g AS h FROM generate_series(1, 5000) AS g", shop)
+    primary.value("CREATE INDEX ON public.one (g) WITH (fillfactor = 10)", shop)
+    primary.value("CREATE INDEX ON public.one (h) WITH (fillfactor = 10)", shop)
+    primary.value("DELETE FROM public.one", shop)
+    let_go = "SELECT age(backend_xmin) < 1 FROM pg_stat_replication"
+    until(lambda: primary.value(let_go) is True, "let go by the standby", 10)
+    slowly = "SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 100; SET min_parallel_index_scan_size = 0"
+    workers = "SELECT count(backend_xmin) FROM pg_stat_activity WHERE backend_type = 'parallel worker'"
+    with busy(primary, "VACUUM (PARALLEL 2) public.one", shop, slowly):
+        until(lambda: primary.value(workers) == 1, "helped", 10)
+        burn(primary, 3)
+        assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
+        assert primary.value(workers) == 1
+
+
 def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> None:
     assert row(primary, "blocking", database=shop) == {
         "database": shop,
         "blocked_sessions": 0,
+        "blocking_sessions": 0,
         "longest_lock_wait_seconds": 0,
     }
     primary.value("CREATE TABLE public.one ()", shop)
@@ -457,11 +543,44 @@ def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> 
         holder.execute(f"BEGIN; {lock}".encode())
         with busy(primary, lock, shop, "BEGIN"), busy(primary, lock, shop, "BEGIN"):
             until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 2, "waiting")
+            # The holder, and the first of those that wait, which the second waits for as well.
+            assert row(primary, "blocking", database=shop)["blocking_sessions"] == 2
             until(lambda: row(primary, "blocking", database=shop)["longest_lock_wait_seconds"] > 0.3, "waited")
             waited = "SELECT extract(epoch FROM clock_timestamp() - min(waitstart)) FROM pg_locks"
             found = row(primary, "blocking", database=shop)["longest_lock_wait_seconds"]
             assert found <= float(str(primary.value(waited))) < found + 5
     assert row(primary, "blocking", database=shop)["blocked_sessions"] == 0
+    primary.psql(f"BEGIN; {lock}; PREPARE TRANSACTION 'left'", shop)
+    try:
+        with busy(primary, lock, shop, "BEGIN"):
+            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 1, "waiting")
+            assert row(primary, "blocking", database=shop)["blocking_sessions"] == 1
+    finally:
+        primary.value("ROLLBACK PREPARED 'left'", shop)
+
+
+def written(primary: Server, ago: float, segment: object) -> None:
+    """Have the segments of WAL before this one been written last an hour ago, and this one so many seconds ago."""
+    moment = time.time()
+    for path in (primary.data_dir / "pg_wal").glob("0*"):
+        if path.name < str(segment):
+            os.utime(path, (moment - 3600, moment - 3600))
+        elif path.name == segment:
+            os.utime(path, (moment - ago, moment - ago))
+
+
+def assert_stuck_replay_is_not_called_short(pair: Pair) -> None:
+    """While replay is paused, and some WAL is pending."""
+    primary, name = pair.primary, pair.standby.directory.name
+    segment = primary.value("SELECT pg_walfile_name(replay_lsn) FROM pg_stat_replication")
+    measured = "SELECT extract(epoch FROM replay_lag)::float < 5 FROM pg_stat_replication"
+    assert primary.value(measured) is True
+    written(primary, 0, segment)
+    assert row(primary, "replication", standby=name)["replication_lag_seconds"] is None
+    for ago in (100, 1000):
+        written(primary, ago, segment)
+        assert ago - 2 < row(primary, "replication", standby=name)["replication_lag_seconds"] < ago + 10
+    assert primary.value(measured) is True
 
 
 def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
@@ -470,12 +589,21 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     assert connected["standbys_connected"] == 1
     until(lambda: row(primary, "replication", standby=name)["replication_lag_bytes"] == 0, "caught up")
     assert row(primary, "replication", standby=name)["replication_lag_seconds"] == 0
-    pair.standby.value("SELECT pg_wal_replay_pause()")
+    # While WAL is written without a break, it is measured how long replay takes.
+    with busy(primary, "DO $$BEGIN LOOP PERFORM pg_logical_emit_message(false, 'test', 'x'); END LOOP; END$$"):
+        until(lambda: primary.value("SELECT replay_lag > '0' FROM pg_stat_replication") is True, "measured")
+        found = row(primary, "replication", standby=name)["replication_lag_seconds"]
+        assert found is not None
+        assert found < 30
+        pair.standby.value("SELECT pg_wal_replay_pause()")
+        paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'"
+        until(lambda: pair.standby.value(paused) is True, "paused")
     primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 400000))")
     until(lambda: row(primary, "replication", standby=name)["replication_flush_lag_bytes"] == 0, "flushed")
     sent = row(primary, "replication", standby=name)
     until(lambda: row(pair.standby, "standby")["replay_lag_bytes"] >= 400_000, "received")
     behind = row(pair.standby, "standby")
+    assert_stuck_replay_is_not_called_short(pair)
     pair.standby.value("SELECT pg_wal_replay_resume()")
     assert (sent["replication_send_lag_bytes"], sent["replication_write_lag_bytes"]) == (0, 0)
     assert 400_000 <= sent["replication_lag_bytes"] < 10_000_000
@@ -484,6 +612,52 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
     caught = row(pair.standby, "standby")
     assert (caught["replay_lag_bytes"], caught["replay_paused"]) == (0, 0)
+
+
+def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
+    primary, standby = pair.primary, pair.standby
+    primary.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    until(lambda: standby.value("SELECT pg_last_xact_replay_timestamp() IS NOT NULL") is True, "replayed")
+    standby.value("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: standby.value("SHOW recovery_min_apply_delay") == "1h", "reloaded")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    waits = "SELECT wait_event = 'RecoveryApplyDelay' FROM pg_stat_activity WHERE backend_type = 'startup'"
+    until(lambda: standby.value(waits) is True, "waiting")
+    early = row(standby, "standby")
+    assert (early["replay_delay_seconds"], early["receiver_streaming"]) == (0, 1)
+    assert early["replay_lag_bytes"] > 0
+    # Not for the delay's sake any more: it counts, but for the delay.
+    standby.value("SELECT pg_wal_replay_pause()")
+    standby.value("ALTER SYSTEM SET recovery_min_apply_delay = '300ms'")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: standby.value("SELECT pg_get_wal_replay_pause_state() = 'paused'") is True, "paused")
+    primary.value("SELECT pg_logical_emit_message(true, 'test', 'y')")
+    until(lambda: row(standby, "standby")["replay_delay_seconds"] > 0.01, "late")
+    found = row(standby, "standby")["replay_delay_seconds"]
+    age = "SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float - 0.3"
+    assert found == pytest.approx(standby.value(age), abs=0.2)
+    standby.value("SELECT pg_wal_replay_resume()")
+    standby.value("ALTER SYSTEM RESET recovery_min_apply_delay")
+    standby.value("SELECT pg_reload_conf()")
+    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+
+
+def test_one_that_only_receives_is_no_standby(primary: Server) -> None:
+    folder = primary.directory / "received"
+    command = [str(binaries.client("pg_receivewal")), "-D", str(folder), "--no-loop", "--status-interval=1", "-d"]
+    folder.mkdir()
+    with subprocess.Popen([*command, primary.dsn("", application_name="barman_receive_wal")]) as receiver:
+        try:
+            streams = "SELECT write_lsn IS NOT NULL FROM pg_stat_replication WHERE application_name LIKE 'barman%'"
+            until(lambda: primary.value(streams) is True, "streaming", 10)
+            (connected,) = [one for one in rows(primary, "replication") if one["standbys_connected"] is not None]
+            assert connected["standbys_connected"] == 1
+            found = row(primary, "replication", standby="barman_receive_wal")
+            assert found["replication_write_lag_bytes"] is not None
+            assert (found["replication_lag_bytes"], found["replication_lag_seconds"]) == (None, None)
+        finally:
+            receiver.terminate()
 
 
 def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> None:
@@ -526,25 +700,56 @@ def test_a_standby_says_whom_it_hears(pair: Pair) -> None:
         until(lambda who=known_as: [one["application_name"] for one in rows(standby, "receiver")] == [who], "known")
 
 
-def test_a_subscriber_is_no_standby(pair: Pair, shop: str) -> None:
+@pytest.mark.parametrize(("name", "standby"), [("fed", "fed"), ("pg_16390_sync_16384_7012345", "pg_*_sync_*")])
+def test_a_subscriber_is_no_standby(pair: Pair, shop: str, name: str, standby: str) -> None:
     primary = pair.primary
-    primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
-    session = psycopg.connect(primary.dsn(shop, replication="database", application_name="fed"), autocommit=True)
+    primary.value(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')", shop)
+    session = psycopg.connect(primary.dsn(shop, replication="database", application_name=name), autocommit=True)
     try:
         session.pgconn.send_query(
-            b"START_REPLICATION SLOT fed LOGICAL 0/0 (proto_version '1', publication_names 'none')"
+            f"START_REPLICATION SLOT {name} LOGICAL 0/0 (proto_version '1', publication_names 'none')".encode()
         )
-        streaming = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'fed' AND state = 'streaming'"
+        streaming = (
+            f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{name}' AND state = 'streaming'"
+        )
         until(lambda: primary.value(streaming) == 1, "streaming")
         (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
-        assert row(primary, "replication", standby="fed")["replication_send_lag_bytes"] is not None
+        assert row(primary, "replication", standby=standby)["replication_send_lag_bytes"] is not None
         assert connected["standbys_connected"] == 1
     finally:
         session.close()
-        until(
-            lambda: primary.value("SELECT active FROM pg_replication_slots WHERE slot_name = 'fed'") is False, "off"
+        until(lambda: primary.value("SELECT active FROM pg_replication_slots") is False, "off")
+        primary.value(f"SELECT pg_drop_replication_slot('{name}')", shop)
+
+
+def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str) -> None:
+    tables = "CREATE TABLE public.one (n int PRIMARY KEY); CREATE TABLE public.two (n int PRIMARY KEY)"
+    primary.value(f"{tables}; INSERT INTO public.one VALUES (1); INSERT INTO public.two VALUES (1)", shop)
+    primary.value("CREATE PUBLICATION fed FOR ALL TABLES", shop)
+    primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
+    with primary.database() as copy, primary.connect(copy) as writer:
+        writer.execute(tables.encode())
+        writer.execute("BEGIN; INSERT INTO public.one VALUES (1); INSERT INTO public.two VALUES (1)")
+        source = primary.dsn(shop).replace("'", "''")
+        primary.value(
+            f"CREATE SUBSCRIPTION fed CONNECTION '{source}' PUBLICATION fed WITH (create_slot = false)", copy
         )
-        primary.value("SELECT pg_drop_replication_slot('fed')", shop)
+        copying = "SELECT count(*) FROM pg_replication_slots WHERE active AND NOT temporary AND slot_name ~ '_sync_'"
+        until(lambda: primary.value(copying) == 2, "copying", 20)
+        try:
+            slots = {one["slot"]: one for one in rows(primary, "slots")}
+        finally:
+            primary.value("ALTER SUBSCRIPTION fed DISABLE", copy)
+            writer.execute("COMMIT")
+            used = "SELECT count(*) FROM pg_replication_slots WHERE active"
+            until(lambda: primary.value(used) == 0, "unused")
+            primary.value("ALTER SUBSCRIPTION fed SET (slot_name = NONE)", copy)
+            primary.value("DROP SUBSCRIPTION fed", copy)
+            primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert set(slots) == {"fed", "pg_*_sync_*"}
+    copied = slots["pg_*_sync_*"]
+    assert (copied["slot_type"], copied["slot_active"], copied["slot_invalidated"]) == ("logical", 1, 0)
+    assert copied["slot_retained_bytes"] >= 0
 
 
 def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:

@@ -7,6 +7,12 @@
 -- metric: connections_used_percent unit=% kind=gauge category=capacity direction=above warning=80 critical=90
 --   All client sessions as a share of max_connections less those reserved for superusers (and, since PostgreSQL 16,
 --   by reserved_connections): at 100 nobody else gets in. Find who keeps idle ones, or put a pooler in front.
+-- metric: database_connections_used_percent unit=% category=capacity direction=above warning=80 critical=90
+--   Sessions of a database as a share of its own CONNECTION LIMIT, where it has one: at 100 nobody else gets in, but
+--   superusers. Of the twenty databases nearest to it.
+-- metric: role_connections_used_percent unit=% category=capacity direction=above warning=80 critical=90
+--   Sessions of a role as a share of its own CONNECTION LIMIT, where it has one: at 100 it gets in no more. Of the
+--   twenty roles nearest to it; superusers have no limit.
 WITH sessions AS (
     SELECT
         a.datid,
@@ -18,13 +24,49 @@ WITH sessions AS (
         END AS state
     FROM pg_stat_activity AS a
     WHERE a.backend_type = 'client backend'
+),
+
+-- What the server counts against these limits.
+limited AS (
+    SELECT
+        a.datid,
+        a.usesysid
+    FROM pg_stat_activity AS a
+    WHERE a.backend_type IN ('client backend', 'walsender')
+),
+
+full_databases AS (
+    SELECT
+        d.datname,
+        100.0 * count(l.datid) / d.datconnlimit AS percent
+    FROM pg_database AS d
+    LEFT JOIN limited AS l ON d.oid = l.datid
+    WHERE d.datconnlimit > 0 AND d.datallowconn
+    GROUP BY d.datname, d.datconnlimit
+    ORDER BY percent DESC, d.datname ASC
+    LIMIT 20
+),
+
+full_roles AS (
+    SELECT
+        r.rolname,
+        100.0 * count(l.usesysid) / r.rolconnlimit AS percent
+    FROM pg_roles AS r
+    LEFT JOIN limited AS l ON r.oid = l.usesysid
+    WHERE r.rolconnlimit > 0 AND r.rolcanlogin AND NOT r.rolsuper
+    GROUP BY r.rolname, r.rolconnlimit
+    ORDER BY percent DESC, r.rolname ASC
+    LIMIT 20
 )
 
 SELECT
     d.datname AS database,
     k.state,
+    NULL::name AS role,
     count(s.datid) AS connections,
-    NULL::numeric AS connections_used_percent
+    NULL::numeric AS connections_used_percent,
+    NULL::numeric AS database_connections_used_percent,
+    NULL::numeric AS role_connections_used_percent
 FROM pg_database AS d
 CROSS JOIN unnest(ARRAY['active', 'idle', 'idle in transaction', 'other']) AS k (state)
 LEFT JOIN sessions AS s ON d.oid = s.datid AND k.state = s.state AND NOT s.own
@@ -34,11 +76,34 @@ UNION ALL
 SELECT
     NULL AS database,
     NULL AS state,
+    NULL AS role,
     NULL AS connections,
     100.0 * count(*) / nullif(
         current_setting('max_connections')::integer
         - current_setting('superuser_reserved_connections')::integer
         - coalesce(current_setting('reserved_connections', TRUE)::integer, 0),
         0
-    ) AS connections_used_percent
+    ) AS connections_used_percent,
+    NULL AS database_connections_used_percent,
+    NULL AS role_connections_used_percent
 FROM sessions
+UNION ALL
+SELECT
+    f.datname AS database,
+    NULL AS state,
+    NULL AS role,
+    NULL AS connections,
+    NULL AS connections_used_percent,
+    f.percent AS database_connections_used_percent,
+    NULL AS role_connections_used_percent
+FROM full_databases AS f
+UNION ALL
+SELECT
+    NULL AS database,
+    NULL AS state,
+    f.rolname AS role,
+    NULL AS connections,
+    NULL AS connections_used_percent,
+    NULL AS database_connections_used_percent,
+    f.percent AS role_connections_used_percent
+FROM full_roles AS f

@@ -11,20 +11,30 @@
 --   WAL that the standby has not replayed yet, the stages before among it: how far its readers are behind. Of those
 --   with one application_name, subscribers among them, this is the worst. One that is cut off has no value.
 -- metric: replication_lag_seconds unit=s category=availability direction=above warning=30 critical=300
---   How long WAL lately took until it was replayed, 0 while none is pending. It stands still where the standby says
---   nothing, as replication_lag_bytes does not.
+--   How long WAL lately took until it was replayed, or the age of what is not replayed, as far as its segment tells;
+--   0 while none is pending. No value where nothing here can tell whether replay stands still: replication_lag_bytes
+--   grows then, and replay_delay_seconds of the standby itself.
 -- metric: standbys_connected unit=count category=availability
---   Standbys that stream from this server, subscribers and pg_receivewal left out: compare it with those there are.
+--   Standbys that stream from this server: they tell how far they have replayed, as pg_receivewal and others that
+--   only receive do not. Subscribers are left out. Compare it with those there are.
 WITH senders AS (
     SELECT
-        r.application_name AS standby,
-        -- That of a subscriber is connected to a database.
-        a.datid IS NULL AND r.application_name <> 'pg_receivewal' AS physical,
+        -- Each table that a subscription copies first comes by a name of its own, with numbers in it.
+        regexp_replace(r.application_name, '^pg_[0-9]+_sync_[0-9]+_[0-9]+$', 'pg_*_sync_*') AS standby,
+        -- That of a subscriber is connected to a database. Who has not said a word yet is taken for a standby.
+        a.datid IS NULL
+        AND (
+            r.replay_lsn IS NOT NULL
+            OR (r.reply_time IS NULL AND r.application_name NOT IN ('pg_receivewal', 'barman_receive_wal'))
+        ) AS physical,
         w.lsn - r.sent_lsn AS unsent,
         w.lsn - r.write_lsn AS unwritten,
         w.lsn - r.flush_lsn AS unflushed,
         w.lsn - r.replay_lsn AS unreplayed,
-        CASE WHEN w.lsn <= r.replay_lsn THEN 0 ELSE extract(EPOCH FROM r.replay_lag) END AS seconds
+        CASE
+            WHEN w.lsn <= r.replay_lsn THEN 0
+            WHEN f.seconds >= 30 OR f.at_most <= 30 THEN f.seconds
+        END AS seconds
     FROM pg_stat_replication AS r
     INNER JOIN pg_stat_activity AS a ON r.pid = a.pid
     CROSS JOIN (
@@ -33,8 +43,31 @@ WITH senders AS (
                 WHEN pg_is_in_recovery()
                     THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
                 ELSE pg_current_wal_lsn()
-            END AS lsn
+            END AS lsn,
+            pg_size_bytes(current_setting('wal_segment_size')) AS segment
     ) AS w
+    -- replay_lag is the last that was measured, and stays as it is while replay stands still. But the oldest WAL that
+    -- is not replayed was written before the last of its segment, and after the last of the segment before that.
+    CROSS JOIN
+        LATERAL (
+            SELECT
+                greatest(
+                    extract(EPOCH FROM r.replay_lag),
+                    -- Times of files are whole seconds here.
+                    extract(EPOCH FROM clock_timestamp() - max(l.modification) FILTER (WHERE l.nth = 0)) - 1,
+                    0.001
+                ) AS seconds,
+                extract(EPOCH FROM clock_timestamp() - min(l.modification) FILTER (WHERE l.nth = 1)) AS at_most
+            FROM (
+                SELECT
+                    d.modification,
+                    div(r.replay_lsn - '0/0', w.segment)
+                    - ('x' || substring(d.name, 9, 8))::bit(32)::bigint * div(4294967296, w.segment)
+                    - ('x' || substring(d.name, 17, 8))::bit(32)::bigint AS nth
+                FROM pg_ls_waldir() AS d
+                WHERE w.lsn > r.replay_lsn AND d.name ~ '^[0-9A-F]{24}$'
+            ) AS l
+        ) AS f
     WHERE r.state IN ('catchup', 'streaming') AND r.application_name <> 'pg_basebackup'
 )
 

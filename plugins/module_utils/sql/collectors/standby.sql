@@ -5,10 +5,12 @@
 -- metric: receiver_streaming unit=count category=availability
 --   1 while WAL streams in, 0 where the link is cut, or WAL comes from an archive only.
 -- metric: replay_lag_bytes unit=bytes category=availability direction=above warning=104857600 critical=10737418240
---   WAL that this standby has but has not replayed yet; it knows nothing of what it was not sent.
+--   WAL that this standby has but has not replayed yet; it knows nothing of what it was not sent. One that is late
+--   on purpose (recovery_min_apply_delay) has much of it: give it thresholds of its own.
 -- metric: replay_delay_seconds unit=s category=availability direction=above warning=30 critical=300
---   Age of the newest transaction replayed here, 0 only while WAL streams in and all of it is replayed: with the link
---   cut it grows. A standby fed from an archive cannot tell an idle primary from a late one.
+--   Age of the newest transaction replayed here, less recovery_min_apply_delay. 0 only while WAL streams in and all
+--   of it is replayed, or waits for that delay: with the link cut, or replay at a standstill, it grows. A standby fed
+--   from an archive cannot tell an idle primary from a late one.
 -- metric: replay_paused unit=count category=availability direction=above warning=0
 --   1 while replay is paused, or about to be: pg_wal_replay_resume() goes on with it.
 WITH state AS (
@@ -16,7 +18,13 @@ WITH state AS (
         pg_last_wal_replay_lsn() AS replayed,
         greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) AS received,
         -- The checkpoint it last restarted from, where it has replayed no transaction since it was started.
-        greatest(pg_last_xact_replay_timestamp(), c.checkpoint_time) AS data_of
+        greatest(pg_last_xact_replay_timestamp(), c.checkpoint_time)
+        + current_setting('recovery_min_apply_delay')::interval AS due,
+        -- It has the next transaction at hand, which is not due yet.
+        exists(
+            SELECT FROM pg_stat_activity AS a
+            WHERE a.backend_type = 'startup' AND a.wait_event = 'RecoveryApplyDelay'
+        ) AS early
     FROM pg_control_checkpoint() AS c
 )
 
@@ -24,8 +32,8 @@ SELECT
     (r.status IS NOT NULL)::integer AS receiver_streaming,
     s.received - s.replayed AS replay_lag_bytes,
     CASE
-        WHEN r.status IS NULL OR s.replayed < greatest(s.received, r.latest_end_lsn)
-            THEN greatest(extract(EPOCH FROM clock_timestamp() - s.data_of), 0.001)
+        WHEN r.status IS NULL OR (s.replayed < greatest(s.received, r.latest_end_lsn) AND NOT s.early)
+            THEN greatest(extract(EPOCH FROM clock_timestamp() - s.due), 0.001)
         -- The sender is heard of every half a minute by default, be it idle: silence is a link cut without a word.
         WHEN clock_timestamp() - r.last_msg_receipt_time > '1 minute'
             THEN extract(EPOCH FROM clock_timestamp() - r.last_msg_receipt_time)

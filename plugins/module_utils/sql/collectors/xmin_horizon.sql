@@ -11,8 +11,10 @@ WITH held (holder, xids) AS (
         CASE a.backend_type WHEN 'walsender' THEN 'standby' ELSE 'session' END,
         greatest(age(a.backend_xid), age(a.backend_xmin))
     FROM pg_stat_activity AS a
-    -- VACUUM holds back nobody.
-    WHERE a.pid <> pg_backend_pid() AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
+    -- VACUUM holds back nobody, nor do those that help it.
+    WHERE
+        a.pid <> pg_backend_pid()
+        AND coalesce(a.leader_pid, a.pid) NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
     UNION ALL
     SELECT
         'prepared',
@@ -23,11 +25,14 @@ WITH held (holder, xids) AS (
         'slot',
         age(s.xmin)
     FROM pg_replication_slots AS s
+    -- One that is lost holds back nobody, though it shows what it held. Others may have no status at all.
+    WHERE s.wal_status IS DISTINCT FROM 'lost'
     UNION ALL
     SELECT
         'slot_catalog',
         age(s.catalog_xmin)
     FROM pg_replication_slots AS s
+    WHERE s.wal_status IS DISTINCT FROM 'lost'
 )
 
 SELECT

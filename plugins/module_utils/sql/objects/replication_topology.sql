@@ -66,7 +66,9 @@ slot AS MATERIALIZED (
         l.database::text AS database_name,
         l.active,
         l.wal_status,
+        -- One that is lost keeps nothing, though most still say from where on.
         CASE
+            WHEN l.wal_status = 'lost' THEN NULL
             WHEN pg_catalog.pg_is_in_recovery()
                 THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())
             ELSE pg_catalog.pg_current_wal_lsn()
