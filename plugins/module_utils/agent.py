@@ -386,7 +386,8 @@ def _forgotten(layout: Layout, check_mode: bool) -> tuple[str, ...]:
     raise Conflict(
         holds,
         "Put them back first: pgops.fleet.remove does, or pg_ops_settings, pg_ops_archiving and pg_ops_statements "
-        f"with state absent, of archive_command after a restart. If its server is gone for good, delete {layout.before}.",
+        "with state absent, of archive_command after a restart. "
+        f"If its server is gone for good, delete {layout.before}.",
     )
 
 
