@@ -21,7 +21,11 @@ DECLARE
     ran jsonb := '[]';
     errors double precision[] := '{}';
 BEGIN
-    FOR collector IN SELECT c.collector, c.metrics FROM pgops.installed_collectors AS c ORDER BY 1 LOOP
+    FOR collector IN
+        SELECT c.collector, c.metrics FROM pgops.installed_collectors AS c
+        WHERE c.called
+        ORDER BY 1
+    LOOP
         of_this_one := 0;
         ran := ran || jsonb_build_object(
             'metric', 'collector_errors', 'other', jsonb_build_object('collector', collector.collector)
