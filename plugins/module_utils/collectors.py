@@ -92,8 +92,11 @@ class Collector:
 
     def applies(self, major: int, in_recovery: bool) -> bool:
         """Whether this is for a server of that major version and role."""
-        role = "standby" if in_recovery else "primary"
-        return self.oldest <= major <= self.newest and self.role in ("any", role)
+        return self.for_version(major) and self.role in ("any", "standby" if in_recovery else "primary")
+
+    def for_version(self, major: int) -> bool:
+        """Whether this is for a server of that major version."""
+        return self.oldest <= major <= self.newest
 
     def called_in(self, ops_database: str, major: int) -> bool:
         """Whether collect_database_metrics() runs it: by the rights of whoever calls that, on a primary."""

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import migrations, roles, spelling
-from .collectors import LABELS, Collector, metrics
+from .collectors import INSPECTION, LABELS, OWN, Collector, metrics
 from .errors import InvalidInput
 from .fingerprints import CATALOGUE
 from .plan import Change, difference
@@ -97,7 +97,9 @@ def read(session: Session, node: str) -> Contents:
         ),
         thresholds=_keyed(session, "SELECT metric_name, warning, critical FROM pgops.threshold"),
         retention=_keyed(session, "SELECT metric_name, days FROM pgops.retention"),
-        collectors=_keyed(session, "SELECT collector, scope, labels, metrics FROM pgops.collector"),
+        collectors=_keyed(
+            session, "SELECT collector, scope, role, rights, called, labels, metrics FROM pgops.collector"
+        ),
         node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
     )
 
@@ -155,8 +157,7 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
     known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
     made += _thresholds(contents.thresholds, wanted.thresholds, known)
     made += _retention(contents.retention, wanted.retention, known)
-    called = [found for found in wanted.collectors if found.called_in(wanted.database, major)]
-    return made + _collectors(contents.collectors, called)
+    return made + _collectors(contents.collectors, wanted, major)
 
 
 def _thresholds(
@@ -183,15 +184,21 @@ def _retention(
     return _rows("retention", "metric_name", current, rows, [statement("SELECT pgops.renew_shapes()")])
 
 
-def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Sequence[Collector]) -> tuple[Change, ...]:
+def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[Change, ...]:
+    """Those for this version, called or not: they tell whose a metric is."""
+    jobs = (OWN, replace(INSPECTION, rights="all_data"))
     rows = {
         found.name: {
             "collector": found.name,
             "scope": found.scope,
+            "role": found.role,
+            "rights": found.rights,
+            "called": found not in jobs and found.called_in(wanted.database, major),
             "labels": list(LABELS),
             "metrics": [metric.name for metric in found.metrics],
         }
-        for found in wanted
+        for found in (*wanted.collectors, *jobs)
+        if found.for_version(major)
     }
     return _rows("collector", "collector", current, rows)
 

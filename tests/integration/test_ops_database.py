@@ -295,6 +295,55 @@ def test_a_collection_counts_what_it_stores(deployed: Server) -> None:
     assert six <= set(names)  # type: ignore[call-overload]
 
 
+def test_a_collector_that_fails_or_waits_loses_its_own_samples_alone(deployed: Server) -> None:
+    deployed.value("CREATE TABLE public.held (); GRANT USAGE ON SCHEMA public TO pgops", "pgops")
+    deployed.value("GRANT SELECT ON public.held TO pgops", "pgops")
+    header = "-- collector: {0}\n-- metric: {0}\n"
+    broken = f"{header.format('broken')}SELECT 1 / (count(*) - count(*)) AS broken FROM pg_class"
+    held = f"{header.format('held')}SELECT count(*) AS held FROM public.held"
+    deploy(deployed, collectors=[broken, held])
+    errors = """SELECT string_agg(additional_info ->> 'collector', ' ') FROM pgops.system_metrics
+                WHERE metric_name = 'collector_errors' AND metric_value = {}"""
+    with deployed.connect("pgops") as holder:
+        holder.execute("BEGIN; LOCK TABLE public.held")
+        started = time.monotonic()
+        stored = deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+        assert time.monotonic() - started < 5
+    assert stored == deployed.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
+    assert set(str(deployed.value(errors.format(1), "pgops")).split()) == {"broken", "held"}
+    assert {"database_size", "locks"} <= set(str(deployed.value(errors.format(0), "pgops")).split())
+
+
+def test_series_that_come_and_go_share_a_shape(deployed: Server) -> None:
+    deployed.value("CREATE TABLE public.item (name text, n int)", "pgops")
+    deployed.value("GRANT USAGE ON SCHEMA public TO pgops; GRANT SELECT ON public.item TO pgops", "pgops")
+    query = "SELECT i.name AS item, i.n AS item_count, '' AS schema FROM public.item AS i"
+    deploy(deployed, collectors=[f"-- collector: items\n-- metric: item_count\n{query}"])
+    shapes = """SELECT count(DISTINCT p.shape_id) FROM pgops.shape_series AS p JOIN pgops.series USING (series_id)
+                JOIN pgops.metric USING (metric_id) WHERE metric_name = '{}'"""
+    given = []
+    for at, (names, expected) in enumerate((("ab", 1), ("a", 1), ("b", 1), ("cb", 2), ("abc", 2), ("ca", 2))):
+        deployed.value("TRUNCATE public.item", "pgops")
+        for name in names:
+            deployed.value(f"INSERT INTO public.item VALUES ('{name}', {at})", "pgops")
+        given += [f"{name}{at}" for name in names]
+        deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+        assert deployed.value(shapes.format("item_count"), "pgops") == expected, names
+    stored = """SELECT array_agg((additional_info ->> 'item') || metric_value) FROM pgops.system_metrics
+                WHERE metric_name = 'item_count'"""
+    assert sorted(deployed.value(stored, "pgops")) == sorted(given)  # type: ignore[call-overload]
+    assert deployed.value(shapes.format("collector_errors"), "pgops") == 1
+    # None of those before, and too many of them to keep their places.
+    deployed.value(
+        "TRUNCATE public.item; INSERT INTO public.item SELECT 'z' || g, 1 FROM generate_series(1, 60) g", "pgops"
+    )
+    deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+    deployed.value("DELETE FROM public.item WHERE name <> 'z7'", "pgops")
+    deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+    assert deployed.value(shapes.format("item_count"), "pgops") == 4
+    assert deployed.value(f"{stored} AND additional_info ->> 'item' = 'z7'", "pgops") == ["z71", "z71"]
+
+
 def test_a_round_is_stored_once_and_only_if_it_fits(deployed: Server) -> None:
     node = deployed.value("SELECT pgops.primary_node_id()", "pgops")
     define = """SELECT pgops.define_shape({}, '\\x01', '[{{"metric_name": "m", "category": "capacity", "unit": "x",

@@ -157,7 +157,7 @@ def test_one_for_some_databases_is_tried_in_the_first_and_runs_in_no_other(shops
         deploy(shops, check=True, collectors=[text])
     shops.value(LET_IN, "shop")
     assert "warnings" not in agent.converge(params(shops, tmp_path, text), False)
-    assert "collector own" not in str(deploy(shops, collectors=[text])["changes"])
+    deploy(shops, collectors=[text])
     assert shops.value("SELECT to_regproc('pgops.collector_own')", "pgops") is None
     found = collectors.parse(text, "own.sql")
     shops.value("DROP DATABASE shop_new")
@@ -183,7 +183,10 @@ def test_one_for_the_ops_database_has_its_function_there(shops: Server) -> None:
     assert shops.value("SELECT pgops.collector_own() ->> 'own_things'", "pgops") == "7"
     with pytest.raises(InvalidInput, match="tried in database pgops"):
         deploy(shops, collectors=[queue("*s*")])
-    assert "remove collector own" in deploy(shops, collectors=[queue("shop?")])["changes"]
+    assert "remove function pgops.collector_own()" in deploy(shops, collectors=[queue("shop?")])["changes"]
+    shops.value("SELECT pgops.collect_database_metrics()", "pgops")
+    failed = "SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'collector_errors' AND metric_value > 0"
+    assert shops.value(failed, "pgops") == 0
 
 
 def test_what_it_runs_in_somebody_elses_database_is_no_superuser(shops: Server, tmp_path: Path) -> None:

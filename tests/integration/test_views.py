@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from deploying import deploy, withdraw
+from deploying import SHIPPED, collect, deploy, inspect, withdraw
 from servers import Server, until
+
+from pgops import collectors
 
 
 @pytest.fixture(name="deployed")
@@ -69,6 +72,34 @@ def test_a_reader_sees_the_nodes(deployed: Server) -> None:
     with deployed.connect("pgops") as asking:
         asking.execute("SET ROLE pgops_reader")
         assert asking.execute("SELECT node, cluster FROM pgops.nodes").fetchall() == [("db1/main", "shop")]
+
+
+def test_each_metric_is_of_its_collector(deployed: Server, tmp_path: Path) -> None:
+    # Some collectors have no samples of an idle server.
+    assert collect(deployed, tmp_path)["errors"] == inspect(deployed, tmp_path)["errors"] == []
+    seen = "SELECT array_agg(DISTINCT collector) FROM pgops.collector_status WHERE node = '{}'"
+    heard = set(deployed.value(seen.format("db1/main"), "pgops"))  # type: ignore[call-overload]
+    assert {"agent", "inspect", "database_size", "disks", "sequences", "table_bloat", "index_bloat", "wal"} <= heard
+    assert heard <= {"agent", "inspect", *(one.name for one in SHIPPED if one.applies(deployed.major, False))}
+    header = "-- collector: by_{0}\n-- role: {0}\n-- metric: own\nSELECT 1 AS own"
+    texts = [header.format(role) for role in ("primary", "standby")]
+    deploy(deployed, collectors=texts)
+    every = [*SHIPPED, *(collectors.parse(text, "own") for text in texts)]
+    sample = "INSERT INTO pgops.system_metrics (metric_name, metric_value, node) VALUES (%s, 1, %s)"
+    with deployed.connect("pgops") as asking:
+        for role in ("primary", "standby"):
+            found = [one for one in every if one.applies(deployed.major, role == "standby")]
+            for one in found:
+                # A node for each, so that no metric hides behind another.
+                node = f"{role} {one.name}"
+                asking.execute("SELECT pgops.register_node('shop', %s, 'o', %s, '')", [node, role == "primary"])
+                for metric in one.metrics:
+                    asking.execute(sample, [metric.name, node])
+            given = asking.execute(
+                "SELECT node, array_agg(collector) FROM pgops.collector_status WHERE node ~ (%s || ' ') GROUP BY 1",
+                [role],
+            ).fetchall()
+            assert dict(given) == {f"{role} {one.name}": [one.name] for one in found}
 
 
 def test_other_databases_are_as_last_collected_and_our_own_as_it_is(deployed: Server) -> None:

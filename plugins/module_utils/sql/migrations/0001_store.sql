@@ -140,10 +140,14 @@ CREATE TABLE pgops.rollup_due (
     PRIMARY KEY (node_id, started_at)
 );
 
--- What collect_database_metrics() runs; filled from the collectors' files.
+-- All collectors for this major version, of either role, and the jobs that say what collecting costs; filled from the
+-- collectors' files. called: collect_database_metrics() runs it.
 CREATE TABLE pgops.collector (
     collector text PRIMARY KEY,
     scope text NOT NULL CHECK (scope IN ('instance', 'database')),
+    role text NOT NULL CHECK (role IN ('any', 'primary', 'standby')),
+    rights text NOT NULL,
+    called boolean NOT NULL,
     labels text[] NOT NULL,
     metrics text[] NOT NULL
 );

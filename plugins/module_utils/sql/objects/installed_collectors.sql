@@ -4,7 +4,10 @@ SELECT
     c.collector,
     c.scope,
     c.labels,
-    c.metrics
+    c.metrics,
+    c.role,
+    c.rights,
+    c.called
 FROM pgops.collector AS c;
 
 REVOKE ALL ON pgops.installed_collectors FROM PUBLIC;

@@ -8,8 +8,8 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
--- When each collector was heard of last by each node, none longer ago than p_max_age; for what came by INSERT the
--- metric stands. One index look-up for each metric of a shape, whose first series stands for it: a collector that
+-- When each collector was heard of last by each node, none longer ago than p_max_age; a metric that no collector
+-- yields stands for itself. Where two do, they are of other roles, or both jobs that say what collectors cost. One index look-up for each metric of a shape, whose first series stands for it: a collector that
 -- fails leaves its places empty. The bounds are variables, for with custom plans all other days' partitions are out
 -- before the server plans. Ahead counts what store_round() takes.
 #variable_conflict use_column
@@ -18,26 +18,42 @@ DECLARE
     until timestamptz := now() + interval '1 day';
 BEGIN
     RETURN QUERY
-    SELECT n.node, coalesce(c.collector, m.metric_name), max(r.collected_at)
-    FROM pgops.shape AS h
-    INNER JOIN pgops.node AS n ON n.node_id = h.node_id
-    CROSS JOIN LATERAL (
-        SELECT s.metric_id, min(o.place) AS place
-        FROM pgops.shape_series AS o
-        INNER JOIN pgops.series AS s ON s.series_id = o.series_id
-        WHERE o.shape_id = h.shape_id
-        GROUP BY s.metric_id
-    ) AS p
-    INNER JOIN pgops.metric AS m ON m.metric_id = p.metric_id
-    LEFT JOIN pgops.collector AS c ON m.metric_name = ANY (c.metrics)
-    CROSS JOIN LATERAL (
-        SELECT o.collected_at FROM pgops.round AS o
-        WHERE
-            o.shape_id = h.shape_id AND o.collected_at >= since AND o.collected_at < until
-            AND o.sample_values[p.place] IS NOT NULL
-        ORDER BY o.collected_at DESC LIMIT 1
-    ) AS r
-    WHERE h.last_used_on >= since::date
+    WITH heard AS MATERIALIZED (
+        SELECT n.node, n.is_primary, m.metric_name, k.collector AS inspected, max(r.collected_at) AS newest_at
+        FROM pgops.shape AS h
+        INNER JOIN pgops.node AS n ON n.node_id = h.node_id
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT ON (s.metric_id) s.metric_id, s.other, o.place
+            FROM pgops.shape_series AS o
+            INNER JOIN pgops.series AS s ON s.series_id = o.series_id
+            WHERE o.shape_id = h.shape_id
+            ORDER BY s.metric_id, o.place
+        ) AS p
+        INNER JOIN pgops.metric AS m ON m.metric_id = p.metric_id
+        -- What is said of a collector, is said by the job that runs it.
+        LEFT JOIN pgops.collector AS k ON k.collector = p.other ->> 'collector' AND k.rights = 'all_data'
+        CROSS JOIN LATERAL (
+            SELECT o.collected_at FROM pgops.round AS o
+            WHERE
+                o.shape_id = h.shape_id AND o.collected_at >= since AND o.collected_at < until
+                AND o.sample_values[p.place] IS NOT NULL
+            ORDER BY o.collected_at DESC LIMIT 1
+        ) AS r
+        WHERE h.last_used_on >= since::date
+        GROUP BY n.node, n.is_primary, m.metric_name, k.collector
+    )
+
+    SELECT w.node, coalesce(c.collector, w.metric_name), max(w.newest_at)
+    FROM heard AS w
+    LEFT JOIN LATERAL (
+        SELECT c.collector FROM pgops.collector AS c
+        WHERE w.metric_name = ANY (c.metrics)
+        ORDER BY
+            c.role IN ('any', CASE WHEN w.is_primary THEN 'primary' ELSE 'standby' END) DESC,
+            (c.rights = 'all_data') = (w.inspected IS NOT NULL) DESC,
+            c.collector
+        LIMIT 1
+    ) AS c ON true
     GROUP BY 1, 2;
 END
 $$;
