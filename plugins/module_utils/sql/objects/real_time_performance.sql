@@ -12,7 +12,10 @@ SELECT
         WHERE NOT l.granted)
         AS blocked_connections,
     coalesce(100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0), 100) AS cache_hit_ratio,
-    z.size_mb / 1024.0 AS database_size_gb,
+    -- As last collected, since to measure it the server looks at each file of all databases; else measured now.
+    coalesce(z.size_mb, CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
+        SELECT pg_catalog.sum(pg_catalog.pg_database_size(b.oid)) / 1048576.0 FROM pg_catalog.pg_database AS b
+    ) END) / 1024.0 AS database_size_gb,
     -- Those that run or were a session's last one, and others as far as slow_query_log has them.
     greatest(
         CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
@@ -42,8 +45,7 @@ SELECT
     ) AS slowest_query_5min,
     d.deadlocks AS total_deadlocks,
     d.temp_bytes / 1048576.0 AS temp_files_mb,
-    pg_catalog.clock_timestamp() AS last_updated,
-    pg_catalog.clock_timestamp() - z.collected_at AS database_size_age
+    pg_catalog.clock_timestamp() AS last_updated
 FROM (
     SELECT
         pg_catalog.sum(s.blks_hit) AS blks_hit,
@@ -52,11 +54,8 @@ FROM (
         pg_catalog.sum(s.temp_bytes) AS temp_bytes
     FROM pg_catalog.pg_stat_database AS s
 ) AS d
--- As last collected: to measure it, the server looks at each file of all databases.
 CROSS JOIN (
-    SELECT
-        pg_catalog.sum(v.metric_value) AS size_mb,
-        pg_catalog.min(v.collected_at) AS collected_at
+    SELECT pg_catalog.sum(v.metric_value) AS size_mb
     FROM pgops.latest_values(ARRAY['database_size_mb'], interval '1 day') AS v
     INNER JOIN pg_catalog.pg_database AS b ON v.database_name = b.datname
     WHERE
