@@ -4,8 +4,8 @@
 -- metric: deadlocks unit=count kind=counter category=performance direction=above warning=1 critical=5
 --   Deadlocks found since the statistics were reset.
 -- metric: cache_hit_ratio unit=% kind=gauge category=performance direction=below warning=95 critical=90
---   Share of block reads that shared_buffers served since the statistics were reset, which may be years ago: the rates
---   of blocks_hit and blocks_read say how it is now. No value where no block was read.
+--   Share of block reads that shared_buffers served since the statistics were reset, maybe years ago: the rates of
+--   blocks_hit and blocks_read say how it is now. No value where no block was read yet.
 -- metric: transactions_committed unit=count kind=counter category=performance
 --   Transactions committed, those of statements outside of a transaction block among them.
 -- metric: transactions_rolled_back unit=count kind=counter category=performance

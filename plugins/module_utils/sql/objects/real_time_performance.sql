@@ -11,7 +11,7 @@ SELECT
         SELECT pg_catalog.count(DISTINCT l.pid) FROM pg_catalog.pg_locks AS l
         WHERE NOT l.granted)
         AS blocked_connections,
-    coalesce(100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0), 100) AS cache_hit_ratio,
+    100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0) AS cache_hit_ratio,
     -- As last collected, since to measure it the server looks at each file of all databases; else measured now.
     coalesce(z.size_mb, CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
         SELECT pg_catalog.sum(pg_catalog.pg_database_size(b.oid)) / 1048576.0 FROM pg_catalog.pg_database AS b
