@@ -572,8 +572,8 @@ def written(primary: Server, ago: float, segment: object) -> None:
 def assert_stuck_replay_is_not_called_short(pair: Pair) -> None:
     """While replay is paused, and some WAL is pending."""
     primary, name = pair.primary, pair.standby.directory.name
-    segment = primary.value("SELECT pg_walfile_name(replay_lsn) FROM pg_stat_replication")
-    measured = "SELECT extract(epoch FROM replay_lag)::float < 5 FROM pg_stat_replication"
+    segment = primary.value("SELECT pg_walfile_name(replay_lsn + 1) FROM pg_stat_replication")
+    measured = "SELECT extract(epoch FROM replay_lag) < 30 FROM pg_stat_replication"
     assert primary.value(measured) is True
     written(primary, 0, segment)
     assert row(primary, "replication", standby=name)["replication_lag_seconds"] is None
@@ -589,7 +589,8 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     assert connected["standbys_connected"] == 1
     until(lambda: row(primary, "replication", standby=name)["replication_lag_bytes"] == 0, "caught up")
     assert row(primary, "replication", standby=name)["replication_lag_seconds"] == 0
-    # While WAL is written without a break, it is measured how long replay takes.
+    # While WAL is written without a break, it is measured how long replay takes. The last segment is a young one.
+    primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
     with busy(primary, "DO $$BEGIN LOOP PERFORM pg_logical_emit_message(false, 'test', 'x'); END LOOP; END$$"):
         until(lambda: primary.value("SELECT replay_lag > '0' FROM pg_stat_replication") is True, "measured")
         found = row(primary, "replication", standby=name)["replication_lag_seconds"]
@@ -606,7 +607,7 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     assert_stuck_replay_is_not_called_short(pair)
     pair.standby.value("SELECT pg_wal_replay_resume()")
     assert (sent["replication_send_lag_bytes"], sent["replication_write_lag_bytes"]) == (0, 0)
-    assert 400_000 <= sent["replication_lag_bytes"] < 10_000_000
+    assert 400_000 <= sent["replication_lag_bytes"] < 1_000_000_000
     assert (behind["receiver_streaming"], behind["replay_paused"]) == (1, 1)
     assert behind["replay_delay_seconds"] > 0
     until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
