@@ -20,6 +20,7 @@ from deploying import SHIPPED, deploy, target
 from servers import Server, until
 
 from pgops.collectors import Collector, wrapped
+from pgops.facts import engine
 from pgops.rounds import samples
 from pgops.server import connect
 
@@ -326,6 +327,9 @@ def test_a_slot_that_is_lost_for_another_reason_keeps_no_wal(pair: Pair) -> None
         assert standby.value(kept) is True
         lost = row(standby, "slots", slot="decoded")
         assert (lost["slot_wal_status"], lost["slot_retained_bytes"]) == (3, None)
+        with connect(target(standby)) as session:
+            (fact,) = engine.replication(session, engine.server(session, "pgops"))["slots"]
+        assert (fact["wal_status"], fact["retained_bytes"]) == ("lost", None)
     finally:
         standby.value("SELECT pg_drop_replication_slot('decoded')")
         standby.value("ALTER SYSTEM RESET hot_standby_feedback")

@@ -190,9 +190,13 @@ SELECT
         'active', s.active,
         'temporary', s.temporary,
         'wal_status', s.wal_status,
-        'retained_bytes', pg_wal_lsn_diff(h.lsn, s.restart_lsn)::bigint
-    ) ORDER BY pg_wal_lsn_diff(h.lsn, s.restart_lsn) DESC NULLS LAST, s.slot_name), '[]')
-     FROM pg_replication_slots AS s) AS slots
+        'retained_bytes', k.bytes
+    ) ORDER BY k.bytes DESC NULLS LAST, s.slot_name), '[]')
+     FROM pg_replication_slots AS s
+     -- One that is lost keeps nothing, though most still say from where on.
+     CROSS JOIN LATERAL (
+        SELECT CASE WHEN s.wal_status IS DISTINCT FROM 'lost' THEN (h.lsn - s.restart_lsn)::bigint END AS bytes
+     ) AS k) AS slots
 FROM here AS h
 """
 
