@@ -854,6 +854,32 @@ def test_sessions_wait_for_something_or_work(primary: Server, shop: str) -> None
             until(lambda: waiting() == {"Timeout": 1, "none": 1, "Lock": 1}, "waiting")
 
 
+def test_sessions_wait_for_an_event_by_its_name(primary: Server, shop: str) -> None:
+    def waiting() -> dict[str, int]:
+        return {
+            f"{found['wait_event_type']}:{found['wait_event']}": found["sessions_in_wait_event"]
+            for found in rows(primary, "named_wait_events")
+            if found["sessions_in_wait_event"]
+        }
+
+    if primary.major >= 17:
+        exists = "SELECT EXISTS (SELECT FROM pg_wait_events WHERE type = '{}' AND lower(name) = lower('{}'))"
+        named = [found for found in rows(primary, "named_wait_events") if found["wait_event"] != "other"]
+        places = [(found["wait_event_type"], found["wait_event"]) for found in named]
+        assert [place for place in places if not primary.value(exists.format(*place))] == []
+    assert waiting() == {}
+    lock = "SELECT pg_advisory_lock(1)"
+    with primary.connect(shop) as holder:
+        holder.execute(lock)
+        # What waits for a snapshot that no writer can disturb waits for an event that has no name here.
+        holder.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        holder.execute("SELECT FROM pg_class")
+        safe = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE; SELECT FROM pg_class"
+        with busy(primary, "SELECT pg_sleep(60)", shop), busy(primary, lock, shop), busy(primary, safe, shop):
+            expected = {"Timeout:PgSleep": 1, "Lock:advisory": 1, "None:other": 1}
+            until(lambda: waiting() == expected, "waiting")
+
+
 def test_small_caches_are_named_alike_in_every_version(primary: Server) -> None:
     names = {"commit_timestamp", "multixact_member", "multixact_offset", "notify", "serializable", "subtransaction"}
     before = {found["slru"]: found for found in rows(primary, "slru")}
