@@ -727,6 +727,41 @@ def test_a_subscriber_is_no_standby(pair: Pair, shop: str, name: str, standby: s
         primary.value(f"SELECT pg_drop_replication_slot('{name}')", shop)
 
 
+def test_a_subscription_that_fails_or_is_disabled_is_seen(primary: Server, shop: str) -> None:
+    def seen() -> dict[str, Any]:
+        return row(primary, "subscriptions", subscription="taken")
+
+    table = "CREATE TABLE public.one (n int PRIMARY KEY)"
+    primary.value(table, shop)
+    primary.value("CREATE PUBLICATION fed FOR ALL TABLES", shop)
+    primary.value("SELECT pg_create_logical_replication_slot('taken', 'pgoutput')", shop)
+    with primary.database() as copy:
+        primary.value(f"{table}; INSERT INTO public.one VALUES (7)", copy)
+        source = primary.dsn(shop).replace("'", "''")
+        options = "slot_name = taken, create_slot = false, copy_data = false"
+        primary.value(f"CREATE SUBSCRIPTION taken CONNECTION '{source}' PUBLICATION fed WITH ({options})", copy)
+        try:
+            until(lambda: seen()["subscription_applying"] == 1, "applying", 20)
+            until(lambda: seen()["subscription_message_age_seconds"] is not None, "heard")
+            healthy = seen()
+            assert (healthy["database"], healthy["subscription_enabled"]) == (copy, 1)
+            assert 0 <= healthy["subscription_message_age_seconds"] < 20
+            assert healthy["subscription_tables_syncing"] == 0
+            primary.value("INSERT INTO public.one VALUES (7)", shop)
+            until(lambda: seen()["subscription_applying"] == 0, "failing", 20)
+            if primary.major >= 15:
+                until(lambda: seen()["subscription_apply_errors"] >= 1, "counted", 20)
+            primary.value("ALTER SUBSCRIPTION taken DISABLE", copy)
+            disabled = seen()
+            assert (disabled["subscription_enabled"], disabled["subscription_applying"]) == (0, None)
+        finally:
+            primary.value("ALTER SUBSCRIPTION taken DISABLE", copy)
+            until(lambda: primary.value("SELECT count(*) FROM pg_replication_slots WHERE active") == 0, "unused")
+            primary.value("ALTER SUBSCRIPTION taken SET (slot_name = NONE)", copy)
+            primary.value("DROP SUBSCRIPTION taken", copy)
+            primary.value("SELECT pg_drop_replication_slot('taken')")
+
+
 def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str) -> None:
     tables = "CREATE TABLE public.one (n int PRIMARY KEY); CREATE TABLE public.two (n int PRIMARY KEY)"
     primary.value(f"{tables}; INSERT INTO public.one VALUES (1); INSERT INTO public.two VALUES (1)", shop)
@@ -743,6 +778,7 @@ def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str)
         until(lambda: primary.value(copying) == 2, "copying", 20)
         try:
             slots = {one["slot"]: one for one in rows(primary, "slots")}
+            copying_now = row(primary, "subscriptions", subscription="fed")
         finally:
             primary.value("ALTER SUBSCRIPTION fed DISABLE", copy)
             writer.execute("COMMIT")
@@ -751,6 +787,7 @@ def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str)
             primary.value("ALTER SUBSCRIPTION fed SET (slot_name = NONE)", copy)
             primary.value("DROP SUBSCRIPTION fed", copy)
             primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert (copying_now["subscription_tables_syncing"], copying_now["subscription_applying"]) == (2, 1)
     assert set(slots) == {"fed", "pg_*_sync_*"}
     copied = slots["pg_*_sync_*"]
     assert (copied["slot_type"], copied["slot_active"], copied["slot_invalidated"]) == ("logical", 1, 0)
