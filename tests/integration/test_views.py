@@ -105,7 +105,7 @@ def test_each_metric_is_of_its_collector(deployed: Server, tmp_path: Path) -> No
 
 
 def test_other_databases_are_as_last_collected_and_our_own_as_it_is(deployed: Server) -> None:
-    deployed.value("CREATE TABLE public.own (n int)", "pgops")
+    deployed.value("CREATE TABLE public.own (n int UNIQUE, EXCLUDE USING btree (n WITH =))", "pgops")
     deployed.value("CREATE INDEX own_n ON public.own (n)", "pgops")
     sample = (
         "INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name, schema_name, table_name, "

@@ -32,7 +32,7 @@ used AS (
     FROM pg_catalog.pg_stat_user_indexes AS t
     INNER JOIN pg_catalog.pg_index AS i ON t.indexrelid = i.indexrelid
     INNER JOIN pg_catalog.pg_class AS c ON t.indexrelid = c.oid
-    WHERE NOT i.indisunique
+    WHERE NOT (i.indisunique OR i.indisexclusion)
     UNION ALL
     SELECT
         v.database_name,
