@@ -236,11 +236,15 @@ def test_each_instance_of_a_host_has_its_own(fleet: Fleet, second_instance: None
 
 def test_what_is_left_of_an_instance_that_is_gone_is_removed(fleet: Fleet) -> None:
     fleet.on("pg15", "pg_createcluster", "15", "gone", "--start", "--", "--encoding=UTF8")
-    assert fleet.play("pgops.fleet.site", "--limit", "pg15").code == 0
+    settings = json.dumps({"pgops_settings": {"work_mem": "8MB"}})
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", settings).code == 0
     fleet.on("pg15", "pg_dropcluster", "--stop", "15", "gone")
     agents = facts(fleet, "pg15", "--become")["host"]["agents"]
     assert [agent["name"] for agent in agents] == ["15-gone", "15-main"]
-    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
+    removed = fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true")
+    assert removed.code == 0, removed.text
+    warned = "The server of 15-gone is gone, and with it what was before it was set: work_mem."
+    assert warned in " ".join(removed.text.split())
     left = "ls -d /etc/pgops /usr/local/lib/pgops /var/lib/pgops /etc/systemd/system/pgops* 2>/dev/null || true"
     assert fleet.on("pg15", "sh", "-c", left) == ""
 
