@@ -27,15 +27,17 @@ from . import (
 from .access import Access, AccessFiles
 from .collectors import LONGEST_RETENTION, Collector
 from .contents import Contents
-from .errors import Conflict, InvalidInput
+from .errors import Conflict, InvalidInput, QueryFailed
 from .installation import execute, install, unhurried
 from .locking import locked
 from .plan import Change, Plan, changes, difference
 from .roles import Administrator, Holding
-from .server import Session, connect, statement
+from .server import Session, connect, identifier, statement
 from .sources import Sources, below, unpack
 from .target import Target
 
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE."""
 NEEDED = "roles, a database and access rules cannot be made"
 
 
@@ -316,7 +318,7 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
 def remove(session: Session, current: Current, made: SchemaPlan) -> None:
     """Carry a removal out: access last, so that where something else fails nobody is locked out."""
     with unhurried(session):
-        execute(session, made.database)
+        _drop(session, current, made.database)
     for name, step in made.disowned:
         with connect(replace(session.target, database=name)) as inside:
             inside.execute(step)
@@ -324,6 +326,21 @@ def remove(session: Session, current: Current, made: SchemaPlan) -> None:
         execute(session, made.roles)
     if made.access and current.access:
         access.apply(session, current.access, [change.step for change in made.access])
+
+
+def _drop(session: Session, current: Current, made: Sequence[Change]) -> None:
+    """Drop the database, if it is to go.
+
+    To end everybody in it takes rights on their roles, which nobody but a superuser has on a worker of autovacuum. When
+    it is not to end them, the server ends such workers all the same, and waits five seconds for sessions.
+    """
+    try:
+        execute(session, made)
+    except QueryFailed as error:
+        if error.sqlstate != INSUFFICIENT_PRIVILEGE or not current.database:
+            raise
+        step = statement("DROP DATABASE {}", identifier(current.database["name"]))
+        execute(session, [replace(change, step=step) for change in made])
 
 
 # --- all of it

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import EVERY_MAJOR, _make
 from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
-from servers import Server
+from servers import Server, until
 
 import playbooks
 from pgops import agent, cli, collection, configuration, credentials, schema, sources
@@ -361,6 +361,31 @@ def test_without_superuser_all_goes_away_again(watcher: Watcher, administrator: 
     with connect(collection.source_target(configuration.load(watcher.layout))):  # who collects is no obstacle
         far(watcher, administrator, state="absent", purge=True)
     assert server.value(state) == before
+
+
+def test_without_superuser_the_database_goes_while_autovacuum_works_in_it(
+    watcher: Watcher, administrator: str
+) -> None:
+    server = watcher.remote.server
+    watcher.keep()
+    far(watcher, administrator)
+    server.psql(
+        "CREATE TABLE slow (a int) WITH (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, "
+        "autovacuum_vacuum_threshold = 1); INSERT INTO slow SELECT generate_series(1, 50000); DELETE FROM slow",
+        "pgops",
+    )
+    server.value("ALTER SYSTEM SET autovacuum_naptime = 1")
+    server.reload()
+    try:
+        works = (
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = 'pgops'"
+        )
+        until(lambda: server.value(works) is True, "at work", 30)
+        far(watcher, administrator, state="absent", purge=True)
+    finally:
+        server.value("ALTER SYSTEM RESET autovacuum_naptime")
+        server.reload()
+    assert server.value("SELECT count(*) FROM pg_database WHERE datname = 'pgops'") == 0
 
 
 @pytest.mark.parametrize(
