@@ -331,8 +331,8 @@ def remove(session: Session, current: Current, made: SchemaPlan) -> None:
 def _drop(session: Session, current: Current, made: Sequence[Change]) -> None:
     """Drop the database, if it is to go.
 
-    To end everybody in it takes rights on their roles, which nobody but a superuser has on a worker of autovacuum. When
-    it is not to end them, the server ends such workers all the same, and waits five seconds for sessions.
+    To end everybody in it takes rights on their roles, and only a superuser has those on a worker of autovacuum. When
+    it is not told to, the server ends such workers all the same, and waits five seconds for sessions.
     """
     try:
         execute(session, made)
