@@ -496,10 +496,10 @@ def _placed(layout: Layout, wish: Desired) -> Desired:
     if settings.host:
         return wish
     present = _configured(layout)
-    before = present.real_paths if present else {}
-    seen = disks.real_paths(target.Target(settings.socket_directory, str(settings.port)))
-    found = {path: real or before.get(path, "") for path, real in seen.items()} or dict(before)
-    found = {path: real for path, real in found.items() if real}
+    known = present.real_paths if present else {}
+    seen = disks.real_paths(target.Target(settings.socket_directory, str(settings.port))) or known
+    places = {path: real or known.get(path) for path, real in seen.items()}
+    found = {path: real for path, real in places.items() if real}
     return replace(wish, configuration=replace(settings, real_paths=found))
 
 

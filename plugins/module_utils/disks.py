@@ -169,7 +169,7 @@ def _resolved(paths: Sequence[str], seconds: float) -> dict[str, str]:
     """Paths without links, as far as they are found in so many seconds.
 
     By a process of its own, as in `mounts`, but a fork: where a module runs there is no file of `mounts`, and the
-    server's user need not be able to start the controller's Python.
+    server's user may not be let to the Python that runs it.
     """
     reading, writing = os.pipe()
     child = os.fork()
