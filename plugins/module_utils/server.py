@@ -14,6 +14,7 @@ import os
 import pwd
 import socket
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,8 @@ else:
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
+PARTING = 1.0
+"""Seconds in which a session's server process is seen to go, and is left to itself after."""
 
 _OPENING = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
@@ -153,8 +156,7 @@ class Session:
         catches, but no termination, nor can it make this side wait longer."""
         with contextlib.suppress(PgOpsError), connect(self.target) as other:
             other.value("SELECT pg_terminate_backend(%s)", [self.connection.info.backend_pid])
-        gone = contextlib.suppress(OSError, psycopg.Error)
-        with gone, socket.socket(fileno=os.dup(self.connection.fileno())) as wire:
+        with contextlib.suppress(OSError, psycopg.Error), self._wire() as wire:
             wire.shutdown(socket.SHUT_RDWR)
 
     def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
@@ -179,8 +181,26 @@ class Session:
         return made.decode()
 
     def close(self) -> None:
-        """End the session."""
-        self.connection.close()
+        """End the session, and see its server process go: until it has, it takes one of the role's few connections.
+
+        The process keeps its end of the connection for as long as it lives. One that is busy may take long.
+        """
+        try:
+            wire = self._wire()
+        except (OSError, psycopg.Error):  # the connection is lost
+            self.connection.close()
+            return
+        with wire:
+            wire.settimeout(PARTING)
+            self.connection.close()
+            until = time.monotonic() + PARTING
+            with contextlib.suppress(OSError):
+                while wire.recv(65536) and time.monotonic() < until:
+                    pass
+
+    def _wire(self) -> socket.socket:
+        """The connection itself, to be closed on its own; the session's stays open."""
+        return socket.socket(fileno=os.dup(self.connection.fileno()))
 
     def __enter__(self) -> Session:
         return self

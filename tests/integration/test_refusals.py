@@ -170,6 +170,20 @@ def test_a_pooler_instead_of_a_server(bare: Server, pooler: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root meets other users' sockets")
+def test_a_session_that_is_closed_is_gone(bare: Server) -> None:
+    """One that takes its time would count against its role's connection limit, which the next session then meets."""
+    bare.value("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
+    try:
+        for _ in range(10):
+            with connect(target(bare, user="single")) as session:
+                slow_to_go = (
+                    "DO $$ BEGIN FOR i IN 1 .. 100 LOOP EXECUTE 'CREATE TEMP TABLE t' || i || '()'; END LOOP; END $$"
+                )
+                session.execute(slow_to_go)
+    finally:
+        bare.value("DROP ROLE single")
+
+
 def test_a_socket_that_anybody_could_have_made_is_not_talked_to(bare: Server) -> None:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as fake:
         os.chmod(folder, 0o1777)  # noqa: S103
