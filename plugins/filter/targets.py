@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,10 @@ def targets(
     found_here = [found for found in facts["instances"] if not found.get("host")]
     _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in own])
     by_port = {int(instance["port"]): instance for instance in found_here}
-    chosen = [_declared(entry, by_port) for entry in own] or [dict(found) for found in found_here if discover]
+    old = superseded(facts)
+    chosen = [_declared(entry, by_port) for entry in own] or [
+        dict(found) for found in found_here if discover and found["name"] not in old
+    ]
     afar = [_declared_afar(entry, facts) for entry in declared if entry.get("host")]
     _refuse_twice("", [str(instance["name"]) for instance in chosen + afar])
     _refuse_twice("", [f"{instance['host']}:{instance['port']}" for instance in afar])
@@ -49,24 +53,61 @@ def targets(
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )
-    several = len(chosen) > 1
-    keepers = {agent["name"] for agent in facts["host"]["agents"] or () if agent["credential"]}
+    agents = facts["host"]["agents"] or ()
+    keepers = {agent["name"] for agent in agents if agent["credential"]}
+    named = {agent["name"]: agent["cluster"] for agent in agents}
+    named = {**{new: named[name] for name, new in old.items() if name in named}, **named}
+    chosen = [
+        {**instance, "cluster": _cluster(instance, named.get(instance["name"]), cluster, len(chosen) > 1)}
+        for instance in chosen
+    ]
     return [
         {
             "name": instance["name"],
             "host": "",
             "port": int(instance["port"]),
             "socket_directory": instance.get("socket_directory") or "",
-            # Two instances of a host are never of one cluster unless somebody says so.
-            "cluster": instance.get("cluster") or (f"{cluster}-{instance['name']}" if several else cluster),
+            "cluster": instance["cluster"],
             "node": f"{host}/{instance['name']}",
-            "peers": list(instance.get("peers") or ([] if several else peers)),
+            "peers": list(instance.get("peers") or (peers if instance["cluster"] == cluster else [])),
             "credential": instance["name"] in keepers,
             "role": instance.get("role") or "",
             "owner": instance.get("owner") or "",
         }
         for instance in chosen
     ] + [{**instance, "credential": instance["name"] in keepers} for instance in afar]
+
+
+def superseded(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What pg_upgradecluster has left of former versions, each with its successor: clusters of Debian's that are down
+    and not started with the host, where there is one of the same name and a newer version."""
+    clusters = sorted((found for found in facts["instances"] if found.get("start")), key=_version)
+    newest = {_within(found): found for found in clusters}
+    return {
+        found["name"]: newest[_within(found)]["name"]
+        for found in clusters
+        if not found["running"] and found["start"] != "auto" and _version(newest[_within(found)]) > _version(found)
+    }
+
+
+def _version(cluster: Mapping[str, Any]) -> list[int]:
+    return [int(part) for part in cluster["name"].partition("-")[0].split(".") if part.isdigit()]
+
+
+def _within(cluster: Mapping[str, Any]) -> str:
+    """A Debian cluster's name within its version: main of 17-main."""
+    return str(cluster["name"].partition("-")[2])
+
+
+def _cluster(instance: Mapping[str, Any], given: str | None, cluster: str, several: bool) -> str:
+    """The name of an instance's cluster. Two instances of a host are never of one cluster unless somebody says so;
+    but the name that was once ``given`` stays when others come or go: samples and WAL are kept under it."""
+    if instance.get("cluster"):
+        return str(instance["cluster"])
+    own = re.escape(instance["name"])
+    if given and re.fullmatch(rf"{re.escape(cluster)}(-({own}|[0-9.]+-{re.escape(_within(instance))}))?", given):
+        return given
+    return f"{cluster}-{instance['name']}" if several else cluster
 
 
 def _declared_afar(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +224,7 @@ class FilterModule:
         """The filters of this file."""
         return {
             "targets": targets,
+            "superseded": superseded,
             "credential_source": credential_source,
             "administrator_password": administrator_password,
             "passfile_password": credentials.password,

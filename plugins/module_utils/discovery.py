@@ -33,7 +33,7 @@ class Instance:
 
     ``version`` is the major version as far as files tell it, and with ``data_directory``, ``role``,
     ``system_identifier`` and ``owner``, the user who runs the server, None where they don't, or where who runs this
-    may not read them. ``asked`` for: it is
+    may not read them. ``start`` is how Debian starts its clusters, auto, manual or disabled. ``asked`` for: it is
     named by the user, so that a connection is tried whatever files say.
     """
 
@@ -46,6 +46,7 @@ class Instance:
     role: str | None = None
     system_identifier: str | None = None
     owner: str | None = None
+    start: str | None = None
     asked: bool = False
 
 
@@ -102,7 +103,14 @@ def _cluster(path: str) -> Instance | None:
         role=role,
         system_identifier=identifier,
         owner=owner_of(data) or owner_of(path),
+        start=_start(os.path.join(path, "start.conf")),
     )
+
+
+def _start(path: str) -> str:
+    """How a cluster is started, as its start.conf says it (postgresql-common, pg_createcluster(1))."""
+    said = [line.partition("#")[0].strip() for line in _lines(path)]
+    return next(filter(None, said), "auto")
 
 
 def _settings(path: str, depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -53,6 +54,11 @@ class Runs:
             took, errors = cost.seconds + spent.get(name, 0.0), cost.errors + failed.get(name, 0)
             self.costs[name] = Cost(cost.runs + (name in spent), took, errors)
 
+    def ran_by(self, moment: float) -> None:
+        """Take every collector that is known to have run at ``moment`` at the latest, in Unix time: whatever was due
+        then has run."""
+        self.last = {name: max(last, moment) for name, last in self.last.items()}
+
     def reported(self) -> dict[str, Cost]:
         """What runs cost since this was last asked for."""
         costs, self.costs = self.costs, {}
@@ -94,18 +100,29 @@ class Memory:
         with exclusive(f"{self.path}.lock", self.patience):
             if self._found is None or self._seen != self._identity():
                 self._found = load(f"{self.path}.json")
+                self._found.ran_by(self._unwritten())
                 self._seen = self._identity()
             yield self._found
             if writes:
                 self._write(self._found)
 
     def _write(self, found: Runs) -> None:
-        """On a full disk the next collection runs what is not due yet, which is better than none."""
+        """What a full disk has no room for is lost, but for the time: that of the lock takes no room. Otherwise the
+        dearest collectors would run every minute, just then."""
         try:
             save(f"{self.path}.json", found)
         except (HostFailed, OSError) as error:
-            self.errors.append(f"what ran when cannot be remembered: {error}")
+            self.errors.append(f"what collectors took cannot be remembered: {error}")
+            with contextlib.suppress(OSError):
+                os.utime(f"{self.path}.lock")
         self._seen = self._identity()
+
+    def _unwritten(self) -> float:
+        """When there was a collection that could not be written, in Unix time; 0 where the last one was."""
+        with contextlib.suppress(OSError):
+            lock, written = (os.stat(f"{self.path}.{suffix}").st_mtime for suffix in ("lock", "json"))
+            return lock if written < lock <= time.time() else 0.0
+        return 0.0
 
     def _identity(self) -> tuple[int, int] | None:
         """What changes with each file that is written; None where there is none."""

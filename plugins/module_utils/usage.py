@@ -68,8 +68,9 @@ def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
         reading = File(path, json.dumps(now.document()).encode(), 0o640)
         if not found:  # then no failure can lose one
             write(reading)
-        wrong = remember(layout, now, found)
-        result = deliver(configuration, layout, source, (before, now), found)
+        metrics = measured(now, found)
+        wrong = remember(layout, now, metrics)
+        result = deliver(configuration, layout, source, (before, now), found, metrics)
         write(reading)
         result["errors"] += wrong
         if configuration.explain:
@@ -117,10 +118,10 @@ def measured(now: Snapshot, found: Difference | None) -> list[Sample]:
     return samples(QUERIES, [row])
 
 
-def remember(layout: Layout, now: Snapshot, found: Difference | None) -> list[str]:
+def remember(layout: Layout, now: Snapshot, metrics: list[Sample]) -> list[str]:
     """Keep the metrics for an export; returns what is in the way, which a full disk is for that alone."""
     taken_at = datetime.fromisoformat(now.taken_at).timestamp()
-    values = [(one.series, one.value) for one in measured(now, found)]
+    values = [(one.series, one.value) for one in metrics]
     try:
         run = latest.Run(QUERIES.name, "", QUERIES.interval, taken_at, values)
         latest.remember(layout.latest_queries, [run], taken_at)
@@ -135,9 +136,10 @@ def deliver(
     source: Session,
     between: tuple[Snapshot | None, Snapshot],
     found: Difference | None,
+    metrics: list[Sample],
 ) -> dict[str, Any]:
-    """Store a difference, where there is one, the texts that the sink does not know yet, and the executions that took
-    long, all in one transaction.
+    """Store the job's metrics, a difference, where there is one, the texts that the sink does not know yet, and the
+    executions that took long, all in one transaction.
 
     Raises PgOpsError.
     """
@@ -154,7 +156,7 @@ def deliver(
                 "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
                 [configuration.cluster, configuration.node, now.origin, not source.in_recovery, VERSION],
             )
-            store_metrics(sink, node_id, source.value(ORIGIN), now, found)
+            store_metrics(sink, node_id, source.value(ORIGIN), now.taken_at, metrics)
             slow = sink.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
             if before and found:
                 interval = (node_id, before.taken_at, now.taken_at)
@@ -183,14 +185,14 @@ def store(
     return counted, executions
 
 
-def store_metrics(sink: Session, node_id: int, origin: str, now: Snapshot, found: Difference | None) -> None:
+def store_metrics(sink: Session, node_id: int, origin: str, taken_at: str, metrics: list[Sample]) -> None:
     """Store the metrics of this job, each as a round of its own: one that has no value changes no other's shape.
 
     Raises QueryFailed.
     """
     known = {metric.name: metric for metric in QUERIES.metrics}
-    for one in measured(now, found):
-        for made in packed(place(QUERIES.interval), [one], now.taken_at, origin, {}):
+    for one in metrics:
+        for made in packed(place(QUERIES.interval), [one], taken_at, origin, {}):
             delivery.store(sink, node_id, made, known)
 
 

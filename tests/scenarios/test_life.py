@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -215,23 +216,99 @@ def _second_instance(fleet: Fleet) -> Iterator[None]:
     fleet.on("pg15", "pg_dropcluster", "--stop", "15", "other")
 
 
-def test_each_instance_of_a_host_has_its_own(fleet: Fleet, second_instance: None) -> None:
-    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
-    run = fleet.play("pgops.fleet.site", "--limit", "pg15")
+WHOLE = {
+    "pgops_settings": {"work_mem": "8MB"},
+    "pgops_statements": True,
+    "pgops_repository": "/srv/shared/wal",
+    "pgops_restart": "if_required",
+}
+"""All capabilities, for a host that the others do not wait for."""
+
+LOOKS = """
+SELECT name, setting, pending_restart FROM pg_settings
+WHERE source NOT IN ('default', 'client', 'override', 'session') ORDER BY 1;
+SELECT rolname FROM pg_roles WHERE rolcanlogin ORDER BY 1;
+SELECT database, user_name, auth_method FROM pg_hba_file_rules ORDER BY line_number;
+"""
+
+
+def other(fleet: Fleet, database: str, statement: str) -> str:
+    """What a statement gives in the second instance of pg15."""
+    command = ("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-p", "5433", "-d", database)
+    return fleet.on("pg15", *command, text=statement).strip()
+
+
+def commands(chapter: str, **names: str) -> list[list[str]]:
+    """The commands of a chapter of the first page, with other names in them."""
+    text = (ROOT / "docs/start.md").read_text().partition(f"\n## {chapter}\n")[2].partition("\n## ")[0]
+    for name, value in names.items():
+        text = text.replace(name.replace("_", "-"), value)
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("ansible ")]
+
+
+def test_each_instance_of_a_host_has_its_own_and_one_of_them_can_be_taken_away(
+    fleet: Fleet, second_instance: None
+) -> None:
+    fleet.on("pg15", "mkdir", "-p", "/srv/shared/wal")
+    looks = other(fleet, "postgres", LOOKS)
+    limit = ("--limit", "pg15", "-e", json.dumps(WHOLE))
+    run = fleet.play("pgops.fleet.site", *limit)
     assert run.code == 0, run.text
-    assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
+    assert fleet.play("pgops.fleet.site", *limit).changes == {}
     timers = fleet.on("pg15", "systemctl", "list-timers", "--no-legend", "pgops-*")
     assert "pgops-15-main-collect" in timers
     assert "pgops-15-other-collect" in timers
-    for name, port in (("15-main", "5432"), ("15-other", "5433")):
+    for name in ("15-main", "15-other"):
         fleet.collect("pg15", name)
-        command = ("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-p", port, "-d", "pgops")
-        nodes = fleet.on("pg15", *command, "-c", "SELECT DISTINCT node FROM pgops.system_metrics")
-        assert nodes.strip() == f"pg15/{name}"
-    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
+    # The first keeps the name that it had while it was alone.
+    nodes = "SELECT DISTINCT cluster, node FROM pgops.system_metrics"
+    assert fleet.sql("pg15", nodes) == "billing|pg15/15-main"
+    assert other(fleet, "pgops", nodes) == "billing-15-other|pg15/15-other"
+    assert other(fleet, "postgres", LOOKS) != looks
+
+    away = commands("Removal", db1="pg15", **{"17_archive": "15-other"})
+    assert len(away) == 6
+    for command in away:
+        command[-1] += " restart=if_required" if "instance=15-other login_port" in command[-1] else ""
+        done = subprocess.run([*command, "-i", INVENTORY], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert other(fleet, "postgres", LOOKS) == looks
+    left = "find / -xdev -path /proc -prune -o -name '*15-other*' -print | grep pgops || true"
+    assert fleet.on("pg15", "sh", "-c", left) == ""
+    alone = json.dumps({**WHOLE, "pgops_instances": [{"name": "15-main"}]})
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", alone).changes == {}
+
+    back = ("-e", '{"pgops_purge": true, "pgops_restart": "if_required"}')
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", *back).code == 0
     assert (
         fleet.on("pg15", "sh", "-c", "ls -d /etc/pgops /usr/local/lib/pgops /var/lib/pgops 2>/dev/null || true") == ""
     )
+
+
+def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> None:
+    """As pg_upgradecluster leaves it: down, by its configuration not to be started, and its port its successor's."""
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15").code == 0
+    old = "/etc/postgresql/14/main"
+    for command in (
+        f"mkdir -p {old} && echo manual >{old}/start.conf && echo port = 5439 >{old}/postgresql.conf",
+        f"chown -R postgres: {old}",
+        "sed 's/15-main/14-main/g' /etc/pgops/15-main/agent.json >/tmp/agent.json",
+        "cp -a /etc/pgops/15-main /etc/pgops/14-main && cp /tmp/agent.json /etc/pgops/14-main/",
+    ):
+        fleet.on("pg15", "sh", "-c", command)
+    job = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "user": "pgops"}
+    jobs = json.dumps({"instance": "14-main", "jobs": [job]})
+    given = ["ansible", "pg15", "-i", INVENTORY, "-b", "-m", "pgops.fleet.pg_ops_schedule", "-a", jobs]
+    subprocess.run(given, check=True, timeout=120)
+    run = fleet.play("pgops.fleet.site", "--limit", "pg15")
+    assert run.code == 0, run.text
+    assert list(run.changes) == [("pg15", "Remove the jobs of what was upgraded", "14-main")]
+    assert "14-main" not in fleet.on("pg15", "systemctl", "list-timers", "--all", "--no-legend", "pgops-*")
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
+    fleet.on("pg15", "rm", "-r", "/etc/postgresql/14")
+    (dropped,) = commands("Upgrades", db1="pg15", **{"15_main": "14-main"})
+    subprocess.run([*dropped, "-i", INVENTORY], check=True, timeout=120)
+    assert fleet.on("pg15", "ls", "/etc/pgops").split() == ["15-main"]
 
 
 def test_what_is_left_of_an_instance_that_is_gone_is_removed(fleet: Fleet) -> None:

@@ -50,6 +50,17 @@ def test_cluster_that_is_down(root):
     assert (found.version, found.role, found.system_identifier) == ("17", None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [("", "auto"), ("# manual\n\n", "auto"), ("# how\nmanual # by hand\n", "manual"), ("disabled", "disabled")],
+)
+def test_how_a_cluster_is_started(root, text, start):
+    folder = _cluster(root, "17", "main", "")
+    assert discovery.instances(str(root))[0].start == "auto"
+    (folder / "start.conf").write_text(text)
+    assert discovery.instances(str(root))[0].start == start
+
+
 def test_cluster_that_runs_is_not_found_again_by_its_socket(root):
     sockets = root / "var/run/postgresql"
     _cluster(root, "15", "main", f"unix_socket_directories = '{sockets}'  # a comment\n")

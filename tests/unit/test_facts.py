@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgops.configuration import Configuration
 from pgops.errors import InvalidInput, QueryFailed
 from pgops.facts import agent, answer, gathering, host, instance, size
 from pgops.layout import Layout
@@ -212,7 +213,8 @@ def test_agents_are_told_without_their_servers(tmp_path):
     for name in ("17-main", "15-gone"):
         (tmp_path / "etc/pgops" / name).mkdir(parents=True)
     (tmp_path / "etc/pgops/17-main/pgpass").touch()
+    (tmp_path / "etc/pgops/17-main/agent.json").write_text(Configuration("17-main", "orders", "db1/17-main").text())
     assert agent.installed(str(tmp_path)) == [
-        {"name": "15-gone", "credential": False},
-        {"name": "17-main", "credential": True},
+        {"name": "15-gone", "cluster": None, "credential": False},
+        {"name": "17-main", "cluster": "orders", "credential": True},
     ]

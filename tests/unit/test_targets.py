@@ -12,16 +12,30 @@ pytest.importorskip("ansible.errors", reason="filters run on the controller only
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.pgops.fleet.plugins.filter.targets import administrator_password, credential_source, targets
+from ansible_collections.pgops.fleet.plugins.filter.targets import (
+    administrator_password,
+    credential_source,
+    superseded,
+    targets,
+)
 
 PEER = {"host": "db2", "port": 5432}
 
 
-def facts(*instances: tuple[str, int], agents: dict[str, bool] | None = None) -> dict[str, Any]:
+def facts(
+    *instances: tuple[str, int], agents: dict[str, bool] | None = None, clusters: dict[str, str] | None = None
+) -> dict[str, Any]:
+    names = clusters or {}
     return {
-        "host": {"agents": [{"name": name, "credential": kept} for name, kept in (agents or {}).items()]},
+        "host": {
+            "agents": [
+                {"name": name, "credential": kept, "cluster": names.get(name)}
+                for name, kept in (agents or dict.fromkeys(names, False)).items()
+            ]
+        },
         "instances": [
-            {"name": name, "port": port, "socket_directory": "/run/postgresql"} for name, port in instances
+            {"name": name, "port": port, "socket_directory": "/run/postgresql", "running": True, "start": "auto"}
+            for name, port in instances
         ],
     }
 
@@ -45,6 +59,54 @@ def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
         ("orders-17-main", []),
         ("orders-17-archive", []),
     ]
+
+
+def clusters(*found: dict[str, Any]) -> dict[str, tuple[str, list[Any]]]:
+    """The clusters and peers that instances get."""
+    return {one["name"]: (one["cluster"], one["peers"]) for one in found}
+
+
+def test_the_name_that_a_cluster_was_given_stays_when_instances_come_and_go():
+    two = (("17-main", 5432), ("17-archive", 5433))
+    joined = targets(facts(*two, clusters={"17-main": "orders"}), [], "db1", "orders", [PEER])
+    assert clusters(*joined) == {"17-main": ("orders", [PEER]), "17-archive": ("orders-17-archive", [])}
+    alone = facts(("17-main", 5432), clusters={"17-main": "orders-17-main", "17-archive": "orders-17-archive"})
+    assert clusters(*targets(alone, [], "db1", "orders", [PEER])) == {"17-main": ("orders-17-main", [])}
+    declared = [{"name": "17-main"}]
+    assert clusters(*targets(facts(*two, clusters={"17-main": "orders"}), declared, "db1", "orders", [PEER])) == {
+        "17-main": ("orders", [PEER])
+    }
+
+
+@pytest.mark.parametrize("given", [None, "shop", "orders-17", "orders-main", "orders-17-archive", "Xorders"])
+def test_a_name_that_the_inventory_changed_is_taken(given):
+    known = facts(("17-main", 5432), clusters={"17-main": given})
+    assert clusters(*targets(known, [], "db1", "orders", [PEER])) == {"17-main": ("orders", [PEER])}
+    declared = [{"name": "17-main", "cluster": "eu"}]
+    known = facts(("17-main", 5432), clusters={"17-main": "orders"})
+    assert clusters(*targets(known, declared, "db1", "orders", [PEER])) == {"17-main": ("eu", [])}
+
+
+@pytest.mark.parametrize("name", ["orders", "orders-9.6-main"])
+def test_what_was_upgraded_is_left_alone_and_its_successor_takes_its_place(name):
+    known = facts(("9.6-main", 5433), ("17-main", 5432), ("9.6-other", 5434), clusters={"9.6-main": name})
+    for old in (known["instances"][0], known["instances"][2]):
+        old.update(running=False, start="manual")
+    assert superseded(known) == {"9.6-main": "17-main"}
+    main, other = targets(known, [], "db1", "orders", [PEER])
+    assert (main["name"], main["cluster"], main["peers"]) == ("17-main", name, [PEER] if name == "orders" else [])
+    assert (other["name"], other["cluster"]) == ("9.6-other", "orders-9.6-other")
+    # and keeps it, once the old one is gone
+    del known["instances"][0]
+    known["host"]["agents"] = [{"name": "17-main", "credential": False, "cluster": name}]
+    assert targets(known, [], "db1", "orders", [PEER])[0] == main
+
+
+@pytest.mark.parametrize("change", [{"running": True}, {"start": "auto"}, {"name": "18-main"}, {"start": None}])
+def test_what_runs_or_is_to_be_started_was_not_upgraded(change):
+    known = facts(("15-main", 5433), ("17-main", 5432))
+    known["instances"][0].update({"running": False, "start": "manual", **change})
+    assert superseded(known) == {}
 
 
 def test_a_declared_instance_keeps_what_was_found_of_it():

@@ -29,7 +29,7 @@ CRON_LINE = re.compile(
 
 def installed(prefix: str) -> list[dict[str, Any]] | None:
     """The instances that an agent is configured for, whether or not their servers are still there, each with
-    whether it has a password for its cluster's other nodes; None where that is out of sight."""
+    its cluster and whether it has a password for that one's other nodes; None where that is out of sight."""
     folder = Layout("any", prefix).configurations
     try:
         names = sorted(name for name in os.listdir(folder) if INSTANCE.match(name))
@@ -37,7 +37,16 @@ def installed(prefix: str) -> list[dict[str, Any]] | None:
         return []
     except OSError:
         return None
-    return [{"name": name, "credential": exists(Layout(name, prefix).passfile)} for name in names]
+    layouts = [Layout(name, prefix) for name in names]
+    return [{"name": at.instance, "cluster": _cluster(at), "credential": exists(at.passfile)} for at in layouts]
+
+
+def _cluster(layout: Layout) -> str | None:
+    """The cluster that an agent's configuration names; None where it names none that can be read."""
+    try:
+        return configuration.load(layout).cluster
+    except PgOpsError:
+        return None
 
 
 def remote(prefix: str) -> list[configuration.Configuration]:

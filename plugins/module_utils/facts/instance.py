@@ -51,6 +51,7 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
         "system_identifier": found.system_identifier,
         "data_directory": found.data_directory,
         "owner": found.owner,
+        "start": found.start,
         "error": None,
     }
     try:
