@@ -29,11 +29,21 @@ EVERY_MAJOR = [
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups of tests run in one process, since they share servers: those of one major and module."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Groups of tests run in one process, since they share servers: those of one major and module. Where the ends are
+    enough, those of majors in between are left out."""
+    between = {f"pg{major}" for major in binaries.majors()[1:-1]}
+    kept, left_out = [], []
     for item in items:
-        if item.get_closest_marker("xdist_group"):
+        group = item.get_closest_marker("xdist_group")
+        if group and group.args[0] in between and item.get_closest_marker("ends"):
+            left_out.append(item)
+        else:
+            kept.append(item)
+        if group:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 def _make(major: int, **options: object) -> Server:

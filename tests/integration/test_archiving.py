@@ -27,6 +27,8 @@ import playbooks
 from pgops import agent, archiving, sources
 from pgops.errors import Conflict, HostFailed, InvalidInput
 
+pytestmark = pytest.mark.ends
+
 MANY = int(os.environ.get("PGOPS_TEST_SEGMENTS", "120"))
 """How many segments the server is killed over; 10,000 before a release."""
 

@@ -22,6 +22,8 @@ from pgops import archiver, catalogue, cli
 from pgops.errors import Conflict, HostFailed
 from pgops.facts import gathering
 
+pytestmark = pytest.mark.ends
+
 STATUS = "SELECT wal_filename, archive_path, file_size, checksum, status FROM pgops.wal_archive_status ORDER BY 1"
 
 

@@ -23,6 +23,8 @@ from pgops import cli, collection, collectors, retention
 from pgops.errors import Conflict
 from pgops.runs import Runs
 
+pytestmark = pytest.mark.ends
+
 TRAPS = """
 CREATE TABLE public.caught (what text);
 GRANT ALL ON public.caught TO PUBLIC;

@@ -26,6 +26,8 @@ from pgops.identity import acting_as
 from pgops.latest import Run
 from pgops.layout import Layout
 
+pytestmark = pytest.mark.ends
+
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
 PAGE = Path(__file__).parents[2] / "docs/prometheus.md"
 SEQUENCES = next(found for found in SHIPPED if found.name == "sequences")

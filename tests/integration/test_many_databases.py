@@ -17,6 +17,8 @@ from servers import Server, until
 from pgops import collectors
 from pgops.collectors import Collector
 
+pytestmark = pytest.mark.ends
+
 MANY = [f"many_{number}" for number in range(8)]
 DATABASES = "SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate"
 

@@ -21,6 +21,8 @@ from pgops import sources
 from pgops.errors import Conflict, InvalidInput, PgOpsError
 from pgops.facts import gathering
 
+pytestmark = pytest.mark.ends
+
 STATE = """
 SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
     SELECT format('role %s %s %s', rolname, rolcanlogin, rolconfig) FROM pg_roles

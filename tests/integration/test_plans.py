@@ -18,6 +18,8 @@ from pgops import explaining, usage
 from pgops.configuration import Configuration
 from pgops.errors import Conflict, InvalidInput
 
+pytestmark = pytest.mark.ends
+
 PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on", "shared_buffers": "16MB"}
 SUPERUSER_ONLY = "local all postgres trust\n"
 LOG = (

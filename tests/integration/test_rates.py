@@ -18,6 +18,8 @@ from servers import Server, until
 from pgops import collectors
 from pgops.runs import Runs
 
+pytestmark = pytest.mark.ends
+
 SCANS = collectors.parse(
     """-- collector: scans
 -- scope: database

@@ -16,6 +16,8 @@ from servers import Server
 
 from pgops.redaction import redacted
 
+pytestmark = pytest.mark.ends
+
 PIECES = st.lists(st.sampled_from([*HARMLESS, *HOSTILE, *ODD, *STATEMENTS, "set", "to", "key", "_", ".5", "\x0b"]))
 
 

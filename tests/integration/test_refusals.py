@@ -25,6 +25,8 @@ from pgops import schema
 from pgops.errors import Conflict, InvalidInput, LoginRefused, PermissionMissing, PgOpsError, Unreachable, Unsupported
 from pgops.server import connect, listening
 
+pytestmark = pytest.mark.ends
+
 RUN = """
 import sys
 sys.path[:0] = sys.argv[1:3]

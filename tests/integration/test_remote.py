@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import EVERY_MAJOR, _make
 from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
 from servers import Server, until
@@ -551,6 +553,12 @@ def _inventory(watcher: Watcher, administrator: str) -> Path:
     return path
 
 
+def declared(inventory: Path) -> dict[str, Any]:
+    """How the administrator of the inventory's one remote instance logs in to it."""
+    (one,) = json.loads(inventory.read_text())["all"]["hosts"]["watcher"]["pgops_instances"]
+    return {"login_host": one["host"], **{key: one[key] for key in ("login_user", "login_password", "ca_cert")}}
+
+
 @newest
 def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inventory: Path) -> None:
     def play(name: str, *options: str) -> Run:
@@ -571,6 +579,25 @@ def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inven
     assert host.password not in done.text
     assert host.run("collect")["ok"]
     assert samples(watcher.remote.server) > 0
+
+    # One of several is taken away as the page says, and leaves its samples.
+    page = (playbooks.ROOT / "docs/remote.md").read_text()
+    here = {"prefix": str(watcher.prefix / "host")}
+    there = {"login_port": watcher.remote.server.port, **declared(inventory)}
+    tasks = [
+        {name: {**given, **(there if name.endswith("pg_ops_schema") else here)}}
+        for task in yaml.safe_load(re.findall(r"```yaml\n(- pgops.*?)```", page, re.DOTALL)[-1])
+        for name, given in task.items()
+    ]
+    assert len(tasks) == 3
+    book = watcher.prefix / "away.json"
+    book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    run = playbooks.play(inventory, watcher.prefix, str(book))
+    assert run.code == 0, run.text
+    assert watcher.remote.server.psql("SELECT rolname FROM pg_roles WHERE rolname = 'pgops'") == ""
+    assert samples(watcher.remote.server) > 0
+    assert not (watcher.prefix / "host/etc/pgops").exists()
+
     assert play("remove", "-e", "pgops_purge=true").changes
     assert watcher.remote.server.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
     assert not (watcher.prefix / "host/etc/pgops").exists()

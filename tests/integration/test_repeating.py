@@ -30,6 +30,8 @@ from pgops.errors import Unreachable
 from pgops.server import Session
 from pgops.target import Target
 
+pytestmark = pytest.mark.ends
+
 
 def _collector(name: str, interval: int, expression: str = "1") -> Collector:
     text = f"-- collector: {name}\n-- interval: {interval}\n-- timeout: 60\n-- metric: {name}\n"

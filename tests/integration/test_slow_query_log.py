@@ -19,6 +19,8 @@ from servers import Server, until
 from pgops import usage
 from pgops.configuration import Peer
 
+pytestmark = pytest.mark.ends
+
 LOG = "SELECT coalesce(jsonb_agg(to_jsonb(l) ORDER BY l.executed_at), '[]') FROM pgops.slow_query_log AS l WHERE {}"
 SLEPT = "query_text LIKE 'SELECT%pg_sleep(%'"
 """What the tests had run; on a busy machine other statements may be slow as well."""

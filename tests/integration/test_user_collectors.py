@@ -16,6 +16,8 @@ from pgops import agent, collectors, sources
 from pgops.errors import InvalidInput
 from pgops.layout import Layout
 
+pytestmark = pytest.mark.ends
+
 BUNDLE = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
 HEADER = "-- collector: own\n-- metric: own_things direction=above warning=1 critical=2\n"
 GOOD = f"{HEADER}-- scope: database\nSELECT current_database() AS database, 7 AS own_things\n"

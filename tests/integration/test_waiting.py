@@ -15,6 +15,8 @@ from deploying import deploy, withdraw
 from psycopg.rows import dict_row
 from servers import Server, until
 
+pytestmark = pytest.mark.ends
+
 SECRET = "SELECT 'a secret' FROM public.one"
 
 

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from pathlib import Path
 
+import disks
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,6 +148,33 @@ def test_what_is_remembered_is_written_when_asked_for_and_what_others_wrote_is_h
     assert (costs["queue"].mean, costs["queue"].errors, costs["broken"].mean) == (1.0, 2, None)
     with one.held(writes=False) as found:
         assert found.costs == {}
+
+
+def test_what_ran_is_known_although_the_disk_is_full(small_disk: Path) -> None:
+    path = str(small_disk / "collect")
+    with runs.Memory(path).held() as found:
+        assert found.last == {}
+        found.last.update(table_size=1.0)
+        found.shapes[HERE] = {"2026-01-01": [["a" * 9000]]}
+    with runs.Memory(path).held(writes=False) as found:
+        assert found.last == {"table_size": 1.0}
+    disks.fill(small_disk)
+    full = runs.Memory(path)
+    with full.held() as found:
+        assert found.last == {"table_size": 1.0}
+        before = time.time()
+        found.last.update(table_size=before)
+    assert "No space left" in full.errors[0]
+    with runs.Memory(path).held(writes=False) as found:
+        assert found.last["table_size"] == pytest.approx(before, abs=10)
+    os.utime(f"{path}.lock", (before + 3600, before + 3600))  # the clock was put back
+    with runs.Memory(path).held() as found:
+        assert found.last == {"table_size": 1.0}
+    (small_disk / "filler").unlink()
+    with runs.Memory(path).held() as found:
+        found.last.update(table_size=2.0)
+    with runs.Memory(path).held() as found:
+        assert found.last == {"table_size": 2.0}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "last": {}}', '{"format": 2, "last": 3}'])
