@@ -354,6 +354,27 @@ def test_an_index_that_is_dropped_is_no_reset_of_what_its_table_has_counted(past
     assert past.server.value(increase, "pgops") == 120
 
 
+def test_what_nothing_refers_to_any_more_is_forgotten(past: Past) -> None:
+    def kept() -> list[Any]:
+        counts = [f"SELECT count(*) FROM pgops.{table}" for table in ("shape", "series", "epoch")]
+        return [past.server.value(count, "pgops") for count in counts]
+
+    past.store(5, 10, 4)
+    past.store(5, 10, 4, COUNTER)
+    past.maintain()
+    both = kept()
+    past.server.value(
+        "INSERT INTO pgops.epoch (node_id, origin, last_used_on) VALUES (1, 'of old', '2020-01-01')", "pgops"
+    )
+    for table in ("shape", "epoch"):
+        past.server.value(f"UPDATE pgops.{table} SET last_used_on = '2020-01-01'", "pgops")
+    past.shapes.clear()
+    past.store(4, 10, 5)  # the first shape is used again, which has but one of the two series
+    assert past.maintain()["forgotten"] == 1
+    assert kept() == [both[0] - 1, both[1] - 1, both[2]]
+    assert past.rollup(4)["last"] == 5
+
+
 def test_an_hour_at_the_border_is_rolled_up_again_as_it_was(past: Past) -> None:
     day = (datetime.now(timezone.utc) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
     first = int((past.now - day).total_seconds() / 3600)

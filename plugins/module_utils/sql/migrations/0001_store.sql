@@ -100,6 +100,7 @@ CREATE TABLE pgops.epoch (
     epoch_id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     node_id integer NOT NULL REFERENCES pgops.node,
     origin text NOT NULL,
+    last_used_on date NOT NULL,
     UNIQUE (node_id, origin)
 );
 

@@ -7,7 +7,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Deletes shapes and series that no round and no rollup can refer to any more; returns how many shapes.
+-- Deletes shapes, series and epochs that no round and no rollup can refer to any more; returns how many shapes.
 DECLARE
     forgotten integer;
     -- What was used last before the oldest of them.
@@ -21,6 +21,7 @@ BEGIN
         DELETE FROM pgops.series AS s
         WHERE NOT EXISTS (SELECT FROM pgops.shape_series AS p WHERE p.series_id = s.series_id);
     END IF;
+    DELETE FROM pgops.epoch AS e WHERE e.last_used_on < keep_from;
     RETURN forgotten;
 END
 $$;

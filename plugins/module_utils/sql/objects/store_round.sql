@@ -14,7 +14,7 @@ AS $$
 -- (one delivered twice) is left as it is.
 DECLARE
     known pgops.shape;
-    known_epoch_id integer;
+    epoch pgops.epoch;
     hour constant timestamptz := date_trunc('hour', p_collected_at);
 BEGIN
     SELECT s.* INTO known FROM pgops.shape AS s
@@ -39,12 +39,12 @@ BEGIN
     IF known.last_used_on < current_date THEN
         UPDATE pgops.shape AS s SET last_used_on = current_date WHERE s.shape_id = known.shape_id;
     END IF;
-    SELECT e.epoch_id INTO known_epoch_id FROM pgops.epoch AS e
-    WHERE e.node_id = p_node_id AND e.origin = p_origin;
+    SELECT e.* INTO epoch FROM pgops.epoch AS e
+    WHERE e.node_id = p_node_id AND e.origin = p_origin AND e.last_used_on >= current_date;
     IF NOT FOUND THEN
-        INSERT INTO pgops.epoch (node_id, origin) VALUES (p_node_id, p_origin)
-        ON CONFLICT (node_id, origin) DO UPDATE SET origin = excluded.origin
-        RETURNING epoch_id INTO known_epoch_id;
+        INSERT INTO pgops.epoch AS e (node_id, origin, last_used_on) VALUES (p_node_id, p_origin, current_date)
+        ON CONFLICT (node_id, origin) DO UPDATE SET last_used_on = greatest(e.last_used_on, excluded.last_used_on)
+        RETURNING e.* INTO epoch;
     END IF;
     -- Of a late round, the hour after its own is rolled up again as well: its first increase began before.
     INSERT INTO pgops.rollup_due (node_id, started_at)
@@ -55,7 +55,7 @@ BEGIN
     PERFORM pgops.create_round_class(known.keep_days);
     PERFORM pgops.create_partition('round_' || known.keep_days, p_collected_at::date);
     INSERT INTO pgops.round (shape_id, epoch_id, collected_at, keep_days, sample_values)
-    VALUES (known.shape_id, known_epoch_id, p_collected_at, known.keep_days, p_values)
+    VALUES (known.shape_id, epoch.epoch_id, p_collected_at, known.keep_days, p_values)
     ON CONFLICT (shape_id, collected_at, keep_days) DO NOTHING;
     RETURN true;
 END
