@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "instance": "main",
     "state": "present",
     "cluster": "shop",
+    "after": [],
     "mount": None,
     "compression": "none",
     "timeout": 600,

@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
 AGENT: dict[str, Any] = {
     **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
     "host": "",
+    "after": [],
     "state": "present",
     "instance": "main",
     "cluster": "shop",

@@ -35,12 +35,12 @@ def targets(
 
     Raises AnsibleFilterError for a declaration that cannot be meant, and where there is none though one is required.
     """
-    own = [entry for entry in declared if not entry.get("host")]
+    here = [entry for entry in declared if not entry.get("host")]
     found_here = [found for found in facts["instances"] if not found.get("host")]
-    _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in own])
+    _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in here])
     by_port = {int(instance["port"]): instance for instance in found_here}
     old = superseded(facts)
-    chosen = [_declared(entry, by_port) for entry in own] or [
+    chosen = [_declared(entry, by_port) for entry in here] or [
         dict(found) for found in found_here if discover and found["name"] not in old
     ]
     afar = [_declared_afar(entry, facts) for entry in declared if entry.get("host")]
@@ -53,61 +53,78 @@ def targets(
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )
-    agents = facts["host"]["agents"] or ()
-    keepers = {agent["name"] for agent in agents if agent["credential"]}
-    named = {agent["name"]: agent["cluster"] for agent in agents}
-    named = {**{new: named[name] for name, new in old.items() if name in named}, **named}
-    chosen = [
-        {**instance, "cluster": _cluster(instance, named.get(instance["name"]), cluster, len(chosen) > 1)}
-        for instance in chosen
+    keepers = {agent["name"] for agent in facts["host"]["agents"] or () if agent["credential"]}
+    names = _clusters(chosen, _given(facts, old), cluster)
+    several = len(chosen) > 1
+    own = [
+        _own(instance, host, name, [] if several and (instance.get("cluster") or name != cluster) else peers)
+        for instance, name in zip(chosen, names)
     ]
-    return [
-        {
-            "name": instance["name"],
-            "host": "",
-            "port": int(instance["port"]),
-            "socket_directory": instance.get("socket_directory") or "",
-            "cluster": instance["cluster"],
-            "node": f"{host}/{instance['name']}",
-            "peers": list(instance.get("peers") or (peers if instance["cluster"] == cluster else [])),
-            "credential": instance["name"] in keepers,
-            "role": instance.get("role") or "",
-            "owner": instance.get("owner") or "",
-        }
-        for instance in chosen
-    ] + [{**instance, "credential": instance["name"] in keepers} for instance in afar]
+    return [{**instance, "credential": instance["name"] in keepers} for instance in own + afar]
 
 
-def superseded(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What pg_upgradecluster has left of former versions, each with its successor: clusters of Debian's that are down
-    and not started with the host, where there is one of the same name and a newer version."""
-    clusters = sorted((found for found in facts["instances"] if found.get("start")), key=_version)
-    newest = {_within(found): found for found in clusters}
+def _own(instance: Mapping[str, Any], host: str, cluster: str, peers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An instance of the host itself, with its cluster's name and other nodes, unless it declares them."""
     return {
-        found["name"]: newest[_within(found)]["name"]
-        for found in clusters
-        if not found["running"] and found["start"] != "auto" and _version(newest[_within(found)]) > _version(found)
+        "name": instance["name"],
+        "host": "",
+        "port": int(instance["port"]),
+        "socket_directory": instance.get("socket_directory") or "",
+        "cluster": cluster,
+        "node": f"{host}/{instance['name']}",
+        "peers": list(instance.get("peers") or peers),
+        "role": instance.get("role") or "",
+        "owner": instance.get("owner") or "",
     }
 
 
-def _version(cluster: Mapping[str, Any]) -> list[int]:
-    return [int(part) for part in cluster["name"].partition("-")[0].split(".") if part.isdigit()]
+def superseded(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The instances with an agent that pg_upgradecluster has put another in the place of, each with that successor: a
+    running cluster of Debian's with the same name, a newer version, and the port that the agent knows. The old one is
+    gone, or down and not started with the host.
+    """
+    clusters = {found["name"]: found for found in facts["instances"] if found.get("start")}
+    rising = sorted((found for found in clusters.values() if found["running"]), key=_version)
+    return {
+        agent["name"]: new["name"]
+        for agent in facts["host"]["agents"] or ()
+        for new in rising
+        if (agent["port"], _within(agent)) == (int(new["port"]), _within(new))
+        and _version(agent) < _version(new)
+        and not _wanted(clusters.get(agent["name"]))
+    }
 
 
-def _within(cluster: Mapping[str, Any]) -> str:
-    """A Debian cluster's name within its version: main of 17-main."""
-    return str(cluster["name"].partition("-")[2])
+def _wanted(cluster: Mapping[str, Any] | None) -> bool:
+    return cluster is not None and (cluster["running"] or cluster["start"] == "auto")
 
 
-def _cluster(instance: Mapping[str, Any], given: str | None, cluster: str, several: bool) -> str:
-    """The name of an instance's cluster. Two instances of a host are never of one cluster unless somebody says so;
-    but the name that was once ``given`` stays when others come or go: samples and WAL are kept under it."""
-    if instance.get("cluster"):
-        return str(instance["cluster"])
-    own = re.escape(instance["name"])
-    if given and re.fullmatch(rf"{re.escape(cluster)}(-({own}|[0-9.]+-{re.escape(_within(instance))}))?", given):
-        return given
-    return f"{cluster}-{instance['name']}" if several else cluster
+def _version(instance: Mapping[str, Any]) -> list[int]:
+    return [int(part) for part in instance["name"].partition("-")[0].split(".") if part.isdigit()]
+
+
+def _within(instance: Mapping[str, Any]) -> str:
+    """The name of a Debian cluster within its version: main of 17-main."""
+    return str(instance["name"].partition("-")[2])
+
+
+def _given(facts: Mapping[str, Any], old: Mapping[str, str]) -> dict[str, str]:
+    """The names of clusters that instances were given when they were deployed; a successor has the ``old`` one's."""
+    given = {agent["name"]: agent["cluster"] for agent in facts["host"]["agents"] or () if agent["cluster"]}
+    return {**given, **{new: given[name] for name, new in old.items() if name in given}}
+
+
+def _clusters(chosen: Sequence[Mapping[str, Any]], given: Mapping[str, str], cluster: str) -> list[str]:
+    """The names of the instances' clusters. Two instances of a host are never of one cluster unless somebody says so;
+    but the name that one was ``given`` stays when others come or go: samples and WAL are kept under it."""
+    names: dict[str, str] = {}
+    for instance in sorted(chosen, key=_version, reverse=True):
+        own, before = f"{cluster}-{instance['name']}", given.get(instance["name"], "")
+        kept = rf"{re.escape(cluster)}(-({re.escape(instance['name'])}|[0-9.]+-{re.escape(_within(instance))}))?"
+        usual = own if len(chosen) > 1 else cluster
+        taken = before in names.values() or not re.fullmatch(kept, before)
+        names[instance["name"]] = str(instance.get("cluster") or (usual if taken else before))
+    return [names[instance["name"]] for instance in chosen]
 
 
 def _declared_afar(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

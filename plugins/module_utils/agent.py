@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -11,7 +12,7 @@ import pwd
 import secrets
 import site
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -326,19 +327,20 @@ def _give(step: Given) -> None:
 # --- removal
 
 
-def removal(layout: Layout, user: str) -> Plan:
-    """What takes the instance away, and with the last instance of a host the agent itself and its user."""
+def removal(layout: Layout, user: str, gone: Sequence[str] = ()) -> Plan:
+    """What takes the instance away, and with the last instance of a host the agent itself and its user; ``gone`` are
+    those that were removed by then."""
     # The link goes first: only the configuration tells of it.
     paths = [*filter(None, [linked(layout)]), layout.configuration, layout.data]
-    others = [name for name in instances(layout) if name != layout.instance]
-    if not others:
+    left = {*instances(layout)} - {*gone}
+    last = not left - {layout.instance} and bool(left or not gone)
+    if last:
         paths += [layout.configurations, os.path.dirname(layout.data), layout.library]
         command = files.read(layout.command)
         paths += [layout.command] if command and command.to == layout.launcher else []
-    gone = files.removal(paths, {path: files.read(path) for path in paths})
-    made_here = not others and layout.prefix == "/" and user_comment(user) == USER_COMMENT
-    last = (Change(f"user {user}", {"system": True}, None, OldUser(user)),) if made_here else ()
-    return changes(gone, last)
+    made_here = last and layout.prefix == "/" and user_comment(user) == USER_COMMENT
+    users = (Change(f"user {user}", {"system": True}, None, OldUser(user)),) if made_here else ()
+    return changes(files.removal(paths, {path: files.read(path) for path in paths}), users)
 
 
 @dataclass(frozen=True)
@@ -476,16 +478,18 @@ def _interpreter(path: str) -> str:
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_agent returns."""
     layout = Layout(params["instance"], params["prefix"])
+    # A run has found what it did for these before; check mode has to imagine it.
+    earlier = params["after"] if check_mode else []
     if params["state"] == "absent":
         warnings = _forgotten(layout, check_mode)
-        gone = _settle(layout, lambda: removal(layout, params["user"]), remove, check_mode)
+        gone = _settle(layout, lambda: removal(layout, params["user"], earlier), remove, check_mode)
         return changes(gone, warnings=warnings).result()
     wish = _placed(layout, desired(params))
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
     warnings = _validated(layout, wish) if params["validate"] else ()
-    made = _settle(layout, lambda: _planned(layout, wish), apply, check_mode)
+    made = _settle(layout, lambda: _planned(layout, wish, earlier), apply, check_mode)
     return {**changes(made, warnings=warnings).result(), "version": wish.program.version}
 
 
@@ -541,9 +545,16 @@ def _validated_afar(layout: Layout, wish: Desired, own: list[collectors.Collecto
         return ()
 
 
-def _planned(layout: Layout, wish: Desired) -> Plan:
-    # Nothing can be done to a server that a killed run has left stopped, before it is started.
-    return changes(_interrupted(layout)) + plan(layout, read(layout, wish), wish)
+def _planned(layout: Layout, wish: Desired, earlier: Sequence[str]) -> Plan:
+    """Nothing can be done to a server that a killed run has left stopped, before it is started. What an ``earlier``
+    instance of the host would get as well is done by then."""
+    own = plan(layout, read(layout, wish), wish)
+    shared: list[Change] = []
+    for name in earlier:
+        other = replace(layout, instance=name)
+        with contextlib.suppress(Conflict):  # its own matter, which keeps it from anything
+            shared += plan(other, read(other, wish), wish)
+    return changes(_interrupted(layout), (change for change in own if change not in shared))
 
 
 def _interrupted(layout: Layout) -> tuple[Change, ...]:

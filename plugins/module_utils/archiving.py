@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,7 +186,9 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         archive = read(session, params, layout)
         current = configured.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
-        prepared = _prepared(archive, layout, params["python"] or sys.executable, current)
+        # In check mode, what instances before this one share with it is yet to be made, but not by this.
+        shared = bool(check_mode and params["after"])
+        prepared = _prepared(archive, [] if shared else [_program_file(layout, params)], current)
         if not check_mode:
             _prepare(archive, prepared)
     values = archive.settings(current)
@@ -217,8 +219,11 @@ def _checked(params: Mapping[str, Any]) -> None:
         )
 
 
-def _prepared(archive: Archive, layout: Layout, python: str, current: Current) -> Plan:
-    file = program_file(layout, python)
+def _program_file(layout: Layout, params: Mapping[str, Any]) -> File:
+    return program_file(layout, params["python"] or sys.executable)
+
+
+def _prepared(archive: Archive, programs: Sequence[File], current: Current) -> Plan:
     present = repository.read(archive.wanted)
     made = repository.plan(archive.wanted, present)
     unseen = ""
@@ -228,7 +233,8 @@ def _prepared(archive: Archive, layout: Layout, python: str, current: Current) -
             f"{archive.wanted.path} has nothing of this cluster on this standby. Unless its primary is yet to be set "
             "up, the two do not see the same file system, and after a failover nothing can be archived."
         )
-    return changes(files.plan([file], {file.path: files.read(file.path)}), made, warnings=[unseen] if unseen else [])
+    found = {file.path: files.read(file.path) for file in programs}
+    return changes(files.plan(programs, found), made, warnings=[unseen] if unseen else [])
 
 
 def _prepare(archive: Archive, prepared: Plan) -> None:

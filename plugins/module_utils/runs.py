@@ -38,12 +38,13 @@ class Cost:
 class Runs:
     """``last`` is when each collector ran last, in Unix time; ``seconds`` what its last runs took, over all
     databases, the newest last; ``shapes`` the series of each place; ``costs`` what runs cost that was not yet
-    reported."""
+    reported. ``begun`` is when all that was due was run last, as far as this process has done it; it is not kept."""
 
     last: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    begun: float = field(default=0.0, compare=False)
 
     def note(self, spent: Mapping[str, float], failed: Mapping[str, int]) -> None:
         """Remember what collectors took in one run, in seconds, and in how many databases they failed."""
@@ -55,8 +56,7 @@ class Runs:
             self.costs[name] = Cost(cost.runs + (name in spent), took, errors)
 
     def ran_by(self, moment: float) -> None:
-        """Take every collector that is known to have run at ``moment`` at the latest, in Unix time: whatever was due
-        then has run."""
+        """Take every collector for one that has run since ``moment``, in Unix time, when all that was due was run."""
         self.last = {name: max(last, moment) for name, last in self.last.items()}
 
     def reported(self) -> dict[str, Cost]:
@@ -114,11 +114,11 @@ class Memory:
         except (HostFailed, OSError) as error:
             self.errors.append(f"what collectors took cannot be remembered: {error}")
             with contextlib.suppress(OSError):
-                os.utime(f"{self.path}.lock")
+                os.utime(f"{self.path}.lock", (found.begun, found.begun))
         self._seen = self._identity()
 
     def _unwritten(self) -> float:
-        """When there was a collection that could not be written, in Unix time; 0 where the last one was."""
+        """When the last collection began, in Unix time, if it could not be written; else 0."""
         with contextlib.suppress(OSError):
             lock, written = (os.stat(f"{self.path}.{suffix}").st_mtime for suffix in ("lock", "json"))
             return lock if written < lock <= time.time() else 0.0

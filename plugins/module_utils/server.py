@@ -36,8 +36,8 @@ else:
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
-PARTING = 1.0
-"""Seconds in which a session's server process is seen to go, and is left to itself after."""
+PARTING = 0.5
+"""Seconds for which a session's server process is waited for once it is to go."""
 
 _OPENING = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
@@ -183,20 +183,21 @@ class Session:
     def close(self) -> None:
         """End the session, and see its server process go: until it has, it takes one of the role's few connections.
 
-        The process keeps its end of the connection for as long as it lives. One that is busy may take long.
+        The process keeps its end of the connection for as long as it lives. Of another host's that is not waited for:
+        the network may be gone.
         """
-        try:
-            wire = self._wire()
-        except (OSError, psycopg.Error):  # the connection is lost
-            self.connection.close()
+        wire = None
+        with contextlib.suppress(OSError, psycopg.Error):  # as of a connection that is lost
+            wire = self._wire() if self.target.local else None
+        self.connection.close()
+        if wire is None:
             return
-        with wire:
-            wire.settimeout(PARTING)
-            self.connection.close()
-            until = time.monotonic() + PARTING
-            with contextlib.suppress(OSError):
-                while wire.recv(65536) and time.monotonic() < until:
-                    pass
+        until = time.monotonic() + PARTING
+        with wire, contextlib.suppress(OSError):
+            while (left := until - time.monotonic()) > 0:
+                wire.settimeout(left)
+                if not wire.recv(65536):
+                    break
 
     def _wire(self) -> socket.socket:
         """The connection itself, to be closed on its own; the session's stays open."""

@@ -154,6 +154,13 @@ options:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
     default: ""
+  after:
+    description:
+      - Other instances of this host that the same play handles before this one. What they share with it, check mode
+        takes for handled then; a run does not look at this.
+    type: list
+    elements: str
+    default: []
   prefix:
     description: Directory below which everything is installed. With any other than V(/) no user is made.
     type: path
@@ -243,6 +250,7 @@ SPEC = {
     "explain": {"type": "bool", "default": False},
     "textfile_directory": {"type": "path"},
     "python": {"type": "str", "default": ""},
+    "after": {"type": "list", "elements": "str", "default": []},
     "prefix": {"type": "path", "default": "/"},
     "sources": {"type": "str", "default": "", "no_log": True},
 }

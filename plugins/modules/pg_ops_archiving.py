@@ -86,6 +86,13 @@ options:
     description: The Python of the program. The one that Ansible uses on the host if not given.
     type: str
     default: ""
+  after:
+    description:
+      - Other instances of this host that the same play handles before this one. What they share with it, check mode
+        takes for handled then; a run does not look at this.
+    type: list
+    elements: str
+    default: []
   prefix:
     description: The directory below which the agent is installed.
     type: path
@@ -198,6 +205,7 @@ SPEC = {
     "configure": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "python": {"type": "str", "default": ""},
+    "after": {"type": "list", "elements": "str", "default": []},
     "prefix": {"type": "path", "default": "/"},
     **reporting.connection_spec(),
 }

@@ -36,6 +36,7 @@ HBA = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n"
 AGENT: dict[str, Any] = {
     **dict.fromkeys(("password", "repository", "textfile_directory")),
     **dict.fromkeys(("socket_directory", "superuser", "python"), ""),
+    "after": [],
     "state": "present",
     "instance": "orders",
     "cluster": "orders",

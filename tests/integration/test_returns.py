@@ -18,6 +18,7 @@ ANSIBLES = {"changed", "diff", "warnings"}
 ONLY_SOMETIMES = {"code", "skipped_reason"}
 AGENT = {
     **dict.fromkeys(("host", "socket_directory", "ca_cert", "password", "python"), ""),
+    "after": [],
     "state": "present",
     "instance": "main",
     "cluster": "c",
@@ -101,6 +102,7 @@ def test_archiving(server: Server, tmp_path: Path) -> None:
     place = {
         "repository": str(tmp_path / "shop"),
         "prefix": str(tmp_path),
+        "after": [],
         "mount": None,
         "python": "",
         "timeout": 600,

@@ -249,20 +249,22 @@ def commands(chapter: str, **names: str) -> list[list[str]]:
 def test_each_instance_of_a_host_has_its_own_and_one_of_them_can_be_taken_away(
     fleet: Fleet, second_instance: None
 ) -> None:
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
     fleet.on("pg15", "mkdir", "-p", "/srv/shared/wal")
     looks = other(fleet, "postgres", LOOKS)
-    limit = ("--limit", "pg15", "-e", json.dumps(WHOLE))
+    limit = ("--limit", "pg15", "--diff", "-e", json.dumps({**WHOLE, "pgops_purge": True}))
+    predicted = fleet.play("pgops.fleet.site", *limit, "--check")
     run = fleet.play("pgops.fleet.site", *limit)
     assert run.code == 0, run.text
+    assert run.changes == predicted.changes
     assert fleet.play("pgops.fleet.site", *limit).changes == {}
     timers = fleet.on("pg15", "systemctl", "list-timers", "--no-legend", "pgops-*")
     assert "pgops-15-main-collect" in timers
     assert "pgops-15-other-collect" in timers
     for name in ("15-main", "15-other"):
         fleet.collect("pg15", name)
-    # The first keeps the name that it had while it was alone.
     nodes = "SELECT DISTINCT cluster, node FROM pgops.system_metrics"
-    assert fleet.sql("pg15", nodes) == "billing|pg15/15-main"
+    assert fleet.sql("pg15", nodes) == "billing-15-main|pg15/15-main"
     assert other(fleet, "pgops", nodes) == "billing-15-other|pg15/15-other"
     assert other(fleet, "postgres", LOOKS) != looks
 
@@ -275,11 +277,16 @@ def test_each_instance_of_a_host_has_its_own_and_one_of_them_can_be_taken_away(
     assert other(fleet, "postgres", LOOKS) == looks
     left = "find / -xdev -path /proc -prune -o -name '*15-other*' -print | grep pgops || true"
     assert fleet.on("pg15", "sh", "-c", left) == ""
-    alone = json.dumps({**WHOLE, "pgops_instances": [{"name": "15-main"}]})
-    assert fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", alone).changes == {}
+    # The other one keeps the name of its cluster, although it is alone now.
+    alone = json.dumps({"pgops_instances": [{"name": "15-main"}]})
+    assert fleet.play("pgops.fleet.site", *limit, "-e", alone).changes == {}
 
-    back = ("-e", '{"pgops_purge": true, "pgops_restart": "if_required"}')
-    assert fleet.play("pgops.fleet.remove", "--limit", "pg15", *back).code == 0
+    assert fleet.play("pgops.fleet.site", *limit).code == 0
+    predicted = fleet.play("pgops.fleet.remove", *limit, "--check")
+    removed = fleet.play("pgops.fleet.remove", *limit)
+    assert removed.code == 0, removed.text
+    assert removed.changes == predicted.changes
+    assert other(fleet, "postgres", LOOKS) == looks
     assert (
         fleet.on("pg15", "sh", "-c", "ls -d /etc/pgops /usr/local/lib/pgops /var/lib/pgops 2>/dev/null || true") == ""
     )
@@ -292,8 +299,10 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
     for command in (
         f"mkdir -p {old} && echo manual >{old}/start.conf && echo port = 5439 >{old}/postgresql.conf",
         f"chown -R postgres: {old}",
-        "sed 's/15-main/14-main/g' /etc/pgops/15-main/agent.json >/tmp/agent.json",
+        "mkdir -p /var/lib/postgresql/14/main",
+        "sed 's/15-main/14-main/g; s:/15/main:/14/main:g' /etc/pgops/15-main/agent.json >/tmp/agent.json",
         "cp -a /etc/pgops/15-main /etc/pgops/14-main && cp /tmp/agent.json /etc/pgops/14-main/",
+        "mkdir /var/lib/pgops/14-main && echo '{\"format\": 1}' >/var/lib/pgops/14-main/before.json",
     ):
         fleet.on("pg15", "sh", "-c", command)
     job = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "user": "pgops"}
@@ -305,9 +314,15 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
     assert list(run.changes) == [("pg15", "Remove the jobs of what was upgraded", "14-main")]
     assert "14-main" not in fleet.on("pg15", "systemctl", "list-timers", "--all", "--no-legend", "pgops-*")
     assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
-    fleet.on("pg15", "rm", "-r", "/etc/postgresql/14")
-    (dropped,) = commands("Upgrades", db1="pg15", **{"15_main": "14-main"})
-    subprocess.run([*dropped, "-i", INVENTORY], check=True, timeout=120)
+    # What its settings were before can only be put back where it is started again.
+    removed = fleet.play("pgops.fleet.remove", "--limit", "pg15")
+    assert removed.code == 0, removed.text
+    assert fleet.on("pg15", "ls", "/etc/pgops").split() == ["14-main"]
+    assert "14-main: down since pg_upgradecluster" in removed.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg15").code == 0
+    fleet.on("pg15", "rm", "-r", "/etc/postgresql/14", "/var/lib/postgresql/14")
+    for command in commands("Upgrades", db1="pg15", **{"15_main": "14-main"}):
+        subprocess.run([*command, "-i", INVENTORY], check=True, timeout=120)
     assert fleet.on("pg15", "ls", "/etc/pgops").split() == ["15-main"]
 
 

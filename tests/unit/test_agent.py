@@ -42,6 +42,7 @@ pytestmark = pytest.mark.skipif(bool(server.IMPORT_ERROR), reason="the agent nee
 def params(prefix: Path, **other: Any) -> dict[str, Any]:
     """The module's arguments."""
     return {
+        "after": [],
         "state": "present",
         "instance": "main",
         "cluster": "shop",
@@ -91,6 +92,24 @@ def test_prediction_run_and_second_run(tmp_path: Path) -> None:
     assert done == predicted
     assert installed(tmp_path) in done["version"]
     assert not agent.converge(params(tmp_path), False)["changed"]
+
+
+def test_what_several_instances_share_is_predicted_once(tmp_path: Path) -> None:
+    names = ["main", "other", "third"]
+    orders = [params(tmp_path, instance=name, after=names[:place]) for place, name in enumerate(names)]
+    for wish in ({}, {"sources": sources.pack({**BUNDLE, "version.py": 'VERSION = "9"\n'})}, {"state": "absent"}):
+        predicted = [agent.converge({**order, **wish}, True) for order in orders]
+        assert all(said["changes"] for said in predicted[: 1 if "sources" in wish else 3])
+        assert [agent.converge({**order, **wish}, False) for order in orders] == predicted
+    left = {"usr", "usr/local", "usr/local/bin", "usr/local/lib", "etc", "var", "var/lib", "pgops.lock"}
+    assert files(tmp_path) == left
+    # Of those to be removed, one may never have been installed.
+    agent.converge(orders[0], False)
+    order = [{**orders[0], "state": "absent"}, {**orders[1], "state": "absent"}]
+    for wish in (order, [{**order[1], "after": []}, {**order[0], "after": ["other"]}]):
+        agent.converge(orders[0], False)
+        predicted = [agent.converge(one, True) for one in wish]
+        assert [agent.converge(one, False) for one in wish] == predicted
 
 
 def test_a_new_version_is_switched_to_and_one_old_kept(tmp_path: Path) -> None:

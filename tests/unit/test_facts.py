@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import facts_contract
@@ -213,8 +214,10 @@ def test_agents_are_told_without_their_servers(tmp_path):
     for name in ("17-main", "15-gone"):
         (tmp_path / "etc/pgops" / name).mkdir(parents=True)
     (tmp_path / "etc/pgops/17-main/pgpass").touch()
+    Path(Layout("17-main", str(tmp_path)).data).mkdir(parents=True)
+    Path(Layout("17-main", str(tmp_path)).before).touch()
     (tmp_path / "etc/pgops/17-main/agent.json").write_text(Configuration("17-main", "orders", "db1/17-main").text())
     assert agent.installed(str(tmp_path)) == [
-        {"name": "15-gone", "cluster": None, "credential": False},
-        {"name": "17-main", "cluster": "orders", "credential": True},
+        {"name": "15-gone", "cluster": None, "port": None, "credential": False, "record": False},
+        {"name": "17-main", "cluster": "orders", "port": 5432, "credential": True, "record": True},
     ]

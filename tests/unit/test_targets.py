@@ -23,13 +23,16 @@ PEER = {"host": "db2", "port": 5432}
 
 
 def facts(
-    *instances: tuple[str, int], agents: dict[str, bool] | None = None, clusters: dict[str, str] | None = None
+    *instances: tuple[str, int],
+    agents: dict[str, bool] | None = None,
+    clusters: dict[str, str] | None = None,
+    ports: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    names = clusters or {}
+    names, known = clusters or {}, {**dict(instances), **(ports or {})}
     return {
         "host": {
             "agents": [
-                {"name": name, "credential": kept, "cluster": names.get(name)}
+                {"name": name, "credential": kept, "cluster": names.get(name), "port": known.get(name)}
                 for name, kept in (agents or dict.fromkeys(names, False)).items()
             ]
         },
@@ -71,7 +74,7 @@ def test_the_name_that_a_cluster_was_given_stays_when_instances_come_and_go():
     joined = targets(facts(*two, clusters={"17-main": "orders"}), [], "db1", "orders", [PEER])
     assert clusters(*joined) == {"17-main": ("orders", [PEER]), "17-archive": ("orders-17-archive", [])}
     alone = facts(("17-main", 5432), clusters={"17-main": "orders-17-main", "17-archive": "orders-17-archive"})
-    assert clusters(*targets(alone, [], "db1", "orders", [PEER])) == {"17-main": ("orders-17-main", [])}
+    assert clusters(*targets(alone, [], "db1", "orders", [PEER])) == {"17-main": ("orders-17-main", [PEER])}
     declared = [{"name": "17-main"}]
     assert clusters(*targets(facts(*two, clusters={"17-main": "orders"}), declared, "db1", "orders", [PEER])) == {
         "17-main": ("orders", [PEER])
@@ -84,29 +87,68 @@ def test_a_name_that_the_inventory_changed_is_taken(given):
     assert clusters(*targets(known, [], "db1", "orders", [PEER])) == {"17-main": ("orders", [PEER])}
     declared = [{"name": "17-main", "cluster": "eu"}]
     known = facts(("17-main", 5432), clusters={"17-main": "orders"})
-    assert clusters(*targets(known, declared, "db1", "orders", [PEER])) == {"17-main": ("eu", [])}
+    assert clusters(*targets(known, declared, "db1", "orders", [PEER])) == {"17-main": ("eu", [PEER])}
 
 
-@pytest.mark.parametrize("name", ["orders", "orders-9.6-main"])
-def test_what_was_upgraded_is_left_alone_and_its_successor_takes_its_place(name):
-    known = facts(("9.6-main", 5433), ("17-main", 5432), ("9.6-other", 5434), clusters={"9.6-main": name})
-    for old in (known["instances"][0], known["instances"][2]):
-        old.update(running=False, start="manual")
-    assert superseded(known) == {"9.6-main": "17-main"}
-    main, other = targets(known, [], "db1", "orders", [PEER])
-    assert (main["name"], main["cluster"], main["peers"]) == ("17-main", name, [PEER] if name == "orders" else [])
-    assert (other["name"], other["cluster"]) == ("9.6-other", "orders-9.6-other")
-    # and keeps it, once the old one is gone
+def upgraded(**known: Any) -> dict[str, Any]:
+    """A host after pg_upgradecluster: 15-main is down, and its port is that of 17-main."""
+    found = facts(("15-main", 5433), ("17-main", 5432), ports={"15-main": 5432}, **known)
+    found["instances"][0].update(running=False, start="manual")
+    return found
+
+
+@pytest.mark.parametrize("name", ["orders", "orders-15-main"])
+@pytest.mark.parametrize("before", [{}, {"17-main": "orders-17-main"}, {"17-main": None}])
+def test_what_was_upgraded_is_left_alone_and_its_successor_takes_its_place(name, before):
+    known = upgraded(clusters={"15-main": name, **before})
+    assert superseded(known) == {"15-main": "17-main"}
+    (main,) = targets(known, [], "db1", "orders", [PEER])
+    assert (main["name"], main["cluster"], main["peers"]) == ("17-main", name, [PEER])
+    # once the old one is dropped, before or after the next run
     del known["instances"][0]
-    known["host"]["agents"] = [{"name": "17-main", "credential": False, "cluster": name}]
-    assert targets(known, [], "db1", "orders", [PEER])[0] == main
-
-
-@pytest.mark.parametrize("change", [{"running": True}, {"start": "auto"}, {"name": "18-main"}, {"start": None}])
-def test_what_runs_or_is_to_be_started_was_not_upgraded(change):
-    known = facts(("15-main", 5433), ("17-main", 5432))
-    known["instances"][0].update({"running": False, "start": "manual", **change})
+    assert superseded(known) == {"15-main": "17-main"}
+    assert targets(known, [], "db1", "orders", [PEER]) == [main]
+    known["host"]["agents"] = [{"name": "17-main", "credential": False, "cluster": name, "port": 5432}]
     assert superseded(known) == {}
+    assert targets(known, [], "db1", "orders", [PEER]) == [main]
+
+
+@pytest.mark.parametrize(
+    ("of", "change"),
+    [
+        (0, {"running": True}),
+        (0, {"start": "auto"}),
+        (0, {"name": "18-main"}),
+        (1, {"running": False}),
+        (1, {"port": 5434}),
+        (1, {"name": "17-other"}),
+        (1, {"start": None}),
+    ],
+)
+def test_what_runs_or_is_to_be_started_or_has_no_successor_was_not_upgraded(of, change):
+    known = upgraded(clusters={"15-main": "orders", "18-main": "orders"})
+    known["host"]["agents"][1]["port"] = 5432
+    known["instances"][of].update(change)
+    assert superseded(known) == ({} if change != {"name": "18-main"} else {"15-main": "17-main"})
+
+
+def test_an_old_one_that_is_started_again_is_a_cluster_of_its_own():
+    known = upgraded(clusters={"15-main": "orders", "17-main": "orders"})
+    known["instances"][0]["running"] = True
+    assert clusters(*targets(known, [], "db1", "orders", [PEER])) == {
+        "15-main": ("orders-15-main", []),
+        "17-main": ("orders", [PEER]),
+    }
+
+
+def test_peers_are_those_of_the_host_unless_several_instances_share_it():
+    declared = [{"name": "17-main", "cluster": "eu"}]
+    assert clusters(*targets(facts(("17-main", 5432)), declared, "db1", "orders", [PEER])) == {
+        "17-main": ("eu", [PEER])
+    }
+    both = [{"name": "17-main", "cluster": "orders"}, {"name": "17-copy", "port": 5433, "cluster": "orders"}]
+    found = targets(facts(("17-main", 5432), ("17-copy", 5433)), both, "db1", "orders", [PEER])
+    assert clusters(*found) == {"17-main": ("orders", []), "17-copy": ("orders", [])}
 
 
 def test_a_declared_instance_keeps_what_was_found_of_it():

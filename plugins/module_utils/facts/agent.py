@@ -28,8 +28,9 @@ CRON_LINE = re.compile(
 
 
 def installed(prefix: str) -> list[dict[str, Any]] | None:
-    """The instances that an agent is configured for, whether or not their servers are still there, each with
-    its cluster and whether it has a password for that one's other nodes; None where that is out of sight."""
+    """The instances that an agent is configured for, whether or not their servers are still there, each with its
+    cluster and port, whether it has a password for the cluster's other nodes, and whether what settings were before
+    is on record; None where that is out of sight."""
     folder = Layout("any", prefix).configurations
     try:
         names = sorted(name for name in os.listdir(folder) if INSTANCE.match(name))
@@ -37,16 +38,20 @@ def installed(prefix: str) -> list[dict[str, Any]] | None:
         return []
     except OSError:
         return None
-    layouts = [Layout(name, prefix) for name in names]
-    return [{"name": at.instance, "cluster": _cluster(at), "credential": exists(at.passfile)} for at in layouts]
+    return [_installed(Layout(name, prefix)) for name in names]
 
 
-def _cluster(layout: Layout) -> str | None:
-    """The cluster that an agent's configuration names; None where it names none that can be read."""
-    try:
-        return configuration.load(layout).cluster
-    except PgOpsError:
-        return None
+def _installed(layout: Layout) -> dict[str, Any]:
+    known = None
+    with contextlib.suppress(PgOpsError):
+        known = configuration.load(layout)
+    return {
+        "name": layout.instance,
+        "cluster": known.cluster if known else None,
+        "port": known.port if known else None,
+        "credential": exists(layout.passfile),
+        "record": exists(layout.before),
+    }
 
 
 def remote(prefix: str) -> list[configuration.Configuration]:

@@ -1,6 +1,6 @@
 -- collector: sequences
 -- scope: database
--- interval: 600
+-- interval: 1200
 -- timeout: 20
 -- role: primary
 -- rights: all_data
@@ -110,7 +110,7 @@ placed AS (
 -- both have a common factor.
 turn AS (
     SELECT (x.steps - floor(x.steps))::float8 AS start
-    FROM (SELECT floor(extract(EPOCH FROM now()) / 600)::numeric * 0.61803398874989485 AS steps) AS x
+    FROM (SELECT floor(extract(EPOCH FROM now()) / 1200)::numeric * 0.61803398874989485 AS steps) AS x
 ),
 
 -- Each that is read is a lock until the transaction ends, and the server's table of locks has an end: 500 take up to
