@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -31,6 +32,7 @@ from psycopg.conninfo import make_conninfo
 
 PATIENCE = 60.0  # seconds until a server must be up or down
 PR_SET_PDEATHSIG = 1
+PORTS: set[int] = set()
 UP = ("ready", "standby")
 HBA = "local all all {method}\nhost all all 127.0.0.1/32 {method}\nlocal replication all {method}\n"
 # Data of tests need not survive a power cut, and several servers share one small machine.
@@ -50,9 +52,31 @@ def _own_user() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that this process has not used yet, and nobody does now. Not one of those that the kernel gives to who
+    connects: it would, while the server is stopped."""
+    while True:
+        port = random.randrange(20_000, 32_768)
+        if port in PORTS:
+            continue
+        PORTS.add(port)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Connection(psycopg.Connection):
+    """One whose session is gone once it is closed, for all who look at the server then."""
+
+    def close(self) -> None:
+        """The server's process keeps its end for as long as it lives."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(super().close)
+            stack.enter_context(contextlib.suppress(OSError, psycopg.Error))
+            wire = stack.enter_context(socket.socket(fileno=os.dup(self.fileno())))
+            super().close()
+            wire.settimeout(5)
+            while wire.recv(65536):
+                pass
 
 
 def _lives(process: Path) -> bool:
@@ -315,7 +339,7 @@ class Server:
 
     def connect(self, dbname: str = "postgres", **parameters: str | int) -> psycopg.Connection:
         """A connection in autocommit mode; to be used in a `with`."""
-        return psycopg.connect(self.dsn(dbname, **parameters), autocommit=True)
+        return Connection.connect(self.dsn(dbname, **parameters), autocommit=True)
 
     def value(self, query: str, dbname: str = "postgres") -> object:
         """The first column of the first row of a statement, as the superuser; None without rows."""
@@ -328,6 +352,16 @@ class Server:
         """Run a script of several statements with psql, stopping at the first error; its unaligned output."""
         options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(dbname)]
         return self.run(binaries.client("psql"), *options, "-c", script).strip()
+
+    @contextlib.contextmanager
+    def stopped(self, kind: str) -> Iterator[None]:
+        """Without what a process of the server does by itself: `archiver`."""
+        pid = int(str(self.value(f"SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}'")))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     @contextlib.contextmanager
     def database(self, options: str = "") -> Iterator[str]:

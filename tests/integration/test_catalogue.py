@@ -212,10 +212,12 @@ def test_what_cannot_be_archived_is_named(kept: Catalogue) -> None:
     name = kept.host.switch()
     failed = f"SELECT last_failed_wal = '{name}' FROM pg_stat_archiver"
     until(lambda: bool(kept.host.server.value(failed)), "failed")
-    stored.unlink()
-    away.rename(stored)
-    kept.update()
-    assert kept.facts()["failed"] == [name]
+    with kept.host.server.stopped("archiver"):  # which tries again every second
+        assert kept.host.server.value(failed) is True
+        stored.unlink()
+        away.rename(stored)
+        kept.update()
+        assert kept.facts()["failed"] == [name]
     kept.host.wait_for(name)
     kept.update()
     assert kept.facts()["failed"] == []

@@ -527,6 +527,16 @@ END$$;
 """
 
 
+def measured_at_rest(server: Server, database: str, query: str) -> tuple[list[dict[str, Any]], Any]:
+    """What freeze_need says while a query gives the same, which anybody's transaction ages; and what it gives."""
+    for _attempt in range(20):
+        before = server.value(query, database)
+        rows = measure(server, "freeze_need", database)
+        if server.value(query, database) == before:
+            return rows, before
+    raise AssertionError("transactions come all the time")
+
+
 def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Server, database: str) -> None:
     deployed.psql(FREEZING + "CREATE TABLE burnt (a integer)", database)
     deployed.value("VACUUM late", database)
@@ -537,14 +547,14 @@ def test_ages_of_tables_are_rated_by_when_autovacuum_freezes_them(deployed: Serv
         holder.execute("BEGIN; LOCK TABLE early IN SHARE UPDATE EXCLUSIVE MODE")
         deployed.psql(AGEING + BURNING, database)
         deployed.value("VACUUM (FREEZE, PROCESS_TOAST FALSE) passed_on", database)
-        rows = measure(deployed, "freeze_need", database)
-        ages: Any = deployed.value(
+        rows, ages = measured_at_rest(
+            deployed,
+            database,
             """
             SELECT jsonb_object_agg(c.relname, jsonb_build_array(
                 age(c.relfrozenxid), mxid_age(c.relminmxid), age(t.relfrozenxid)
             )) FROM pg_class AS c INNER JOIN pg_class AS t ON c.reltoastrelid = t.oid
             """,
-            database,
         )
         holder.execute("ROLLBACK")
     xid = values_of(rows, "table_xid_freeze_lag_percent", "table")
@@ -576,9 +586,9 @@ def test_a_temporary_table_that_grows_old_is_seen(deployed: Server, database: st
         pooled.execute("CREATE TEMPORARY TABLE kept (a text) WITH (autovacuum_freeze_max_age = 100000)")
         deployed.psql("CREATE TABLE burnt (a integer)", database)
         deployed.psql(BURNING, database)
-        rows = measure(deployed, "freeze_need", database)
-        age = deployed.value("SELECT age(relfrozenxid) FROM pg_class WHERE relname = 'kept'", database)
-    expected = pytest.approx(100 * int(str(age)) / 100_000)
+        age = "SELECT age(relfrozenxid) FROM pg_class WHERE relname = 'kept'"
+        rows, kept = measured_at_rest(deployed, database, age)
+    expected = pytest.approx(100 * kept / 100_000)
     assert row_of(rows, part="temporary")["table_xid_freeze_lag_percent"] == expected
     assert row_of(rows, part="temporary")["table_multixact_freeze_lag_percent"] is not None
     assert "kept" not in values_of(rows, "table_xid_freeze_lag_percent", "table")
@@ -668,7 +678,12 @@ def test_of_many_sequences_the_fullest_are_read_each_time_and_all_others_in_turn
     deployed: Server, database: str
 ) -> None:
     deployed.psql(MANY, database)
-    counted(deployed, database, "blks_hit > 2000 FROM pg_statio_all_sequences WHERE relname = 'drawn'")
+    # So many at once may be more than PostgreSQL 14 takes of a busy machine's datagrams.
+    for _attempt in range(6):
+        with contextlib.suppress(RuntimeError):
+            counted(deployed, database, "blks_hit > 2000 FROM pg_statio_all_sequences WHERE relname = 'drawn'")
+            break
+        deployed.psql("SELECT count(nextval('drawn')) FROM generate_series(1, 3000)", database)
     for stride in (1, 6):  # an interval of ten minutes, and one of an hour
         runs = [_read(deployed, database, 2_900_000 + stride * number) for number in range(8)]
         read = [names for names, _ in runs]
@@ -699,7 +714,7 @@ def test_a_table_is_dropped_at_once_while_sequences_are_read(deployed: Server, d
 
     with ThreadPoolExecutor() as threads, deployed.connect(database) as dropper:
         reading = threads.submit(_collect_on)
-        dropper.execute("SET lock_timeout = '100ms'")
+        dropper.execute("SET lock_timeout = '1s'")  # where it takes no time; a collection may take 20 s
         try:
             for number in range(1, 201):
                 dropper.execute(f"TRUNCATE t{number} RESTART IDENTITY".encode())
@@ -754,8 +769,15 @@ CREATE TABLE many AS SELECT g AS a FROM generate_series(1, 20000) AS g;
 )
 def test_maintenance_is_seen_while_it_runs(deployed: Server, database: str, operation: str, statement: str) -> None:
     deployed.psql(SLOW, database)
-    idle = row_of(measure(deployed, "vacuum_progress", "postgres"), operation=operation)
-    assert (idle["maintenance_running"], idle["maintenance_percent"], idle["maintenance_seconds"]) == (0, None, None)
+    seen: list[tuple[Any, ...]] = []
+
+    def running_now() -> int:
+        row = row_of(measure(deployed, "vacuum_progress", "postgres"), operation=operation)
+        seen.append((row["maintenance_running"], row["maintenance_percent"], row["maintenance_seconds"]))
+        return int(seen[-1][0])
+
+    until(lambda: running_now() == 0, "idle")  # autovacuum may be at work
+    assert seen[-1] == (0, None, None)
     # An index build on the table's first block says that all blocks are done.
     partly = "heap_blks_total > 0" if operation == "VACUUM" else "blocks_done < blocks_total"
     view = f"pg_stat_progress_{operation.lower().replace(' ', '_')}"
@@ -763,12 +785,13 @@ def test_maintenance_is_seen_while_it_runs(deployed: Server, database: str, oper
         worker.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
         began = time.time()
         running = threads.submit(worker.execute, statement.encode())
-        until(lambda: bool(deployed.value(f"SELECT {partly} FROM {view}")), "running")
-        row = row_of(measure(deployed, "vacuum_progress", "postgres"), operation=operation)
+        mine = f"SELECT {partly} FROM {view} WHERE pid = {worker.info.backend_pid}"
+        until(lambda: bool(deployed.value(mine)), "running")
+        until(lambda: running_now() == 1, "alone")
         took = time.time() - began
         deployed.value(f"SELECT pg_cancel_backend({worker.info.backend_pid})")
         with pytest.raises(psycopg.errors.QueryCanceled):
             running.result(10)
-    assert row["maintenance_running"] == 1
-    assert 0 <= row["maintenance_percent"] < 100
-    assert 0 < row["maintenance_seconds"] <= took
+    _number, percent, seconds = seen[-1]
+    assert 0 <= percent < 100
+    assert 0 < seconds <= took

@@ -241,7 +241,7 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
 def test_a_tablespace_that_hangs_holds_up_no_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at before is found; where all else is stays as it was known."""
     place.needs_mounts()
-    monkeypatch.setattr("pgops.disks.FINDING", 0.5)
+    monkeypatch.setattr("pgops.disks.FINDING", 3)
     (place.server.data_dir / "pg_tblspc" / "99999").symlink_to(place.folder / "gone")
     try:
         with disks.hanging(place.folder / "gone") as mounted:

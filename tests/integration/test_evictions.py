@@ -100,6 +100,7 @@ def test_what_is_left_of_six_thousand_statements_is_right(
     load(server)
     # Sessions tell what they did when they end, and the server shows it a little later.
     until(lambda: float(str(server.value(ACTIVE))) > active + 1000, "told")
+    until(lambda: server.value("SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'") == 0, "all gone")
     began = time.monotonic()
     outcome = usage.collect(configuration, layout)
     took = time.monotonic() - began

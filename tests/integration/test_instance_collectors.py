@@ -275,9 +275,11 @@ def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
         assert row(primary, "xmin_horizon", holder="slot_catalog")["xmin_age"] > 0
         before = row(primary, "slots", slot="behind")
         primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 500000))")
-        after = row(primary, "slots", slot="behind")
         kept = "SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = 'behind'"
-        assert after["slot_retained_bytes"] == primary.value(kept)
+        least: Any = primary.value(kept)
+        after = row(primary, "slots", slot="behind")
+        most: Any = primary.value(kept)
+        assert least <= after["slot_retained_bytes"] <= most
         assert after["slot_retained_bytes"] >= before["slot_retained_bytes"] + 500_000
         assert (after["slot_type"], after["slot_active"], after["slot_wal_status"]) == ("physical", 0, 0)
         assert (after["slot_invalidated"], after["slot_safe_wal_bytes"]) == (0, None)
@@ -519,7 +521,7 @@ def test_maintenance_is_a_statement_but_no_long_transaction(primary: Server, sho
 
 
 def test_those_that_help_vacuum_hold_back_nobody(primary: Server, shop: str) -> None:
-    primary.value("CREATE TABLE public.one AS SELECT g, -g AS h FROM generate_series(1, 5000) AS g", shop)
+    primary.value("CREATE TABLE public.one AS SELECT g, -g AS h FROM generate_series(1, 20000) AS g", shop)
     primary.value("CREATE INDEX ON public.one (g) WITH (fillfactor = 10)", shop)
     primary.value("CREATE INDEX ON public.one (h) WITH (fillfactor = 10)", shop)
     primary.value("DELETE FROM public.one", shop)
@@ -591,8 +593,13 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     primary, name = pair.primary, pair.standby.directory.name
     (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
     assert connected["standbys_connected"] == 1
-    until(lambda: row(primary, "replication", standby=name)["replication_lag_bytes"] == 0, "caught up")
-    assert row(primary, "replication", standby=name)["replication_lag_seconds"] == 0
+
+    def lags(*kinds: str) -> list[Any]:
+        found = row(primary, "replication", standby=name)
+        return [found[f"replication_{kind}"] for kind in kinds]
+
+    # All at once, and again: the server writes a little by itself every 15 seconds.
+    until(lambda: lags("lag_bytes", "lag_seconds") == [0, 0], "caught up")
     # While WAL is written without a break, it is measured how long replay takes. The last segment is a young one.
     primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
     with busy(primary, "DO $$BEGIN LOOP PERFORM pg_logical_emit_message(false, 'test', 'x'); END LOOP; END$$"):
@@ -604,14 +611,15 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
         paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'"
         until(lambda: pair.standby.value(paused) is True, "paused")
     primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 400000))")
-    until(lambda: row(primary, "replication", standby=name)["replication_flush_lag_bytes"] == 0, "flushed")
-    sent = row(primary, "replication", standby=name)
+    # Nobody writes to the segment any more in which replay stands.
+    primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
+    until(lambda: lags("send_lag_bytes", "write_lag_bytes", "flush_lag_bytes") == [0, 0, 0], "flushed")
+    (behind_by,) = lags("lag_bytes")
     until(lambda: row(pair.standby, "standby")["replay_lag_bytes"] >= 400_000, "received")
     behind = row(pair.standby, "standby")
     assert_stuck_replay_is_not_called_short(pair)
     pair.standby.value("SELECT pg_wal_replay_resume()")
-    assert (sent["replication_send_lag_bytes"], sent["replication_write_lag_bytes"]) == (0, 0)
-    assert 400_000 <= sent["replication_lag_bytes"] < 1_000_000_000
+    assert 400_000 <= behind_by < 1_000_000_000
     assert (behind["receiver_streaming"], behind["replay_paused"]) == (1, 1)
     assert behind["replay_delay_seconds"] > 0
     until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
@@ -639,9 +647,11 @@ def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
     until(lambda: standby.value("SELECT pg_get_wal_replay_pause_state() = 'paused'") is True, "paused")
     primary.value("SELECT pg_logical_emit_message(true, 'test', 'y')")
     until(lambda: row(standby, "standby")["replay_delay_seconds"] > 0.01, "late")
-    found = row(standby, "standby")["replay_delay_seconds"]
     age = "SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float - 0.3"
-    assert found == pytest.approx(standby.value(age), abs=0.2)
+    before: Any = standby.value(age)
+    found = row(standby, "standby")["replay_delay_seconds"]
+    after: Any = standby.value(age)
+    assert before <= found <= after
     standby.value("SELECT pg_wal_replay_resume()")
     standby.value("ALTER SYSTEM RESET recovery_min_apply_delay")
     standby.value("SELECT pg_reload_conf()")

@@ -244,9 +244,9 @@ def test_what_a_function_tries_while_its_statement_is_planned(shop: Server) -> N
 def test_a_function_that_does_not_end_is_ended(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it catches the timeout, which comes only once."""
     monkeypatch.setattr(explaining, "TIME_LIMIT", 0.5)
-    monkeypatch.setattr(explaining, "PATIENCE", 1.0)
     plan, wrong = planned(shop, "SELECT mine.sleeps()", "mallory")
     assert (plan, wrong) == (None, "Planning took longer than 2 s. [SQLSTATE 57014]")
+    monkeypatch.setattr(explaining, "PATIENCE", 1.0)
     plan, wrong = planned(shop, "SELECT mine.stays()", "mallory")
     assert (plan, wrong) == (None, explaining.ENDED)
     until(lambda: shop.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pgops_explain'") == 0, "gone")

@@ -90,7 +90,7 @@ def test_differences_are_the_real_executions(counting: Server, tmp_path: Path) -
 def test_shares_and_priorities_are_those_of_the_time(counting: Server, tmp_path: Path) -> None:
     run(counting, tmp_path)
     execute(counting, 1, "SELECT pg_sleep(1.5)")
-    execute(counting, 1, "SELECT 'a', pg_sleep(0.15)")
+    execute(counting, 1, "SELECT 'a', pg_sleep(0.11)")  # between 5 and 10 %, also where it wakes up late
     run(counting, tmp_path)
     found = counting.value(
         "SELECT jsonb_agg(to_jsonb(q)) FROM pgops.analyze_slow_queries(1) AS q WHERE query_pattern LIKE '%pg_sleep%'",
@@ -98,7 +98,7 @@ def test_shares_and_priorities_are_those_of_the_time(counting: Server, tmp_path:
     )
     assert isinstance(found, list)
     assert [one["optimization_priority"] for one in found] == [1, 2]
-    assert found[0]["max_execution_time_ms"] == pytest.approx(1500, abs=200)
+    assert 1500 <= found[0]["max_execution_time_ms"] < 5000
     total = counting.value("SELECT sum(percentage_of_total_time) FROM pgops.analyze_slow_queries()", "pgops")
     assert total == pytest.approx(100)
     first = "SELECT query FROM pgops.top_queries('{}', p_limit => 1)"

@@ -81,7 +81,7 @@ def sleeping(
             until(lambda: server.value(RUNNING.format(query[:20].replace("'", "''"))) == 1, "running")
             yield session
         finally:
-            server.value(f"SELECT pg_terminate_backend({session.info.backend_pid})")
+            server.value(f"SELECT pg_terminate_backend({session.info.backend_pid}, 10000)")
             thread.join()
 
 
