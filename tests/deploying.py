@@ -46,8 +46,8 @@ DEFAULTS: dict[str, Any] = {
     "sources": SOURCES,
 }
 AGENT: dict[str, Any] = {
-    **dict.fromkeys(("socket_directory", "ca_cert", "password", "python", "repository", "superuser")),
-    "host": "",
+    **dict.fromkeys(("ca_cert", "password", "repository", "textfile_directory")),
+    **dict.fromkeys(("host", "socket_directory", "python", "superuser"), ""),
     "after": [],
     "state": "present",
     "instance": "main",

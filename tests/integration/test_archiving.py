@@ -100,7 +100,7 @@ def test_the_agent_stays_as_long_as_its_program_archives(root: Path, new_server:
     host = Host(new_server(binaries.majors()[-1]).start(), root / "base", root / "prefix")
     place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
     bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    agent.converge({**AGENT, **place, "python": sys.executable, "textfile_directory": None, "sources": bundle}, False)
+    agent.converge({**AGENT, **place, "python": sys.executable, "sources": bundle}, False)
     host.apply()
     declared = {
         "ansible_connection": "local",

@@ -266,7 +266,7 @@ def test_the_agent_is_told_where_the_directories_are_and_keeps_it_while_the_serv
 ) -> None:
     layout = Layout("main", str(tmp_path))
     bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    wish = {**AGENT, "prefix": str(tmp_path), "sources": bundle, "textfile_directory": None}
+    wish = {**AGENT, "prefix": str(tmp_path), "sources": bundle}
     wish.update(port=place.server.port, socket_directory=str(place.server.socket_dir))
     agent.converge(wish, False)
     known = configuration.load(layout).real_paths

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import EVERY_MAJOR, _make
+from deploying import AGENT as LOCAL
 from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
 from servers import Server, until
 
@@ -33,28 +34,8 @@ BUNDLE = sources.pack(
     {**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",), "sql/collectors")}
 )
 HBA = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n"
-AGENT: dict[str, Any] = {
-    **dict.fromkeys(("password", "repository", "textfile_directory")),
-    **dict.fromkeys(("socket_directory", "superuser", "python"), ""),
-    "after": [],
-    "state": "present",
-    "instance": "orders",
-    "cluster": "orders",
-    "node": "db.example.org/orders",
-    "database": "pgops",
-    "peers": [],
-    "ssl_mode": "verify-full",
-    "user": "pgops",
-    "keeper": "postgres",
-    "collectors": [],
-    "validate": True,
-    "collector_settings": {},
-    "metric_retention": {},
-    "query_texts": True,
-    "explain": False,
-    "slow_query_ms": 1000.0,
-    "sources": BUNDLE,
-}
+PLACE = {"instance": "orders", "cluster": "orders", "node": "db.example.org/orders"}
+AGENT = {**LOCAL, **PLACE, "ssl_mode": "verify-full", "user": "pgops", "validate": True, "sources": BUNDLE}
 
 
 newest = pytest.mark.parametrize("remote", EVERY_MAJOR[-1:], indirect=True)

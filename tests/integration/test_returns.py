@@ -9,37 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from deploying import LIBRARY, deploy, target, withdraw
+from deploying import AGENT, LIBRARY, deploy, target, withdraw
 from servers import Server
 
 from pgops import agent, archiving, jobs, settings, sources, statements
 
 ANSIBLES = {"changed", "diff", "warnings"}
 ONLY_SOMETIMES = {"code", "skipped_reason"}
-AGENT = {
-    **dict.fromkeys(("host", "socket_directory", "ca_cert", "password", "python"), ""),
-    "after": [],
-    "state": "present",
-    "instance": "main",
-    "cluster": "c",
-    "node": "n",
-    "port": 5432,
-    "database": "pgops",
-    "peers": [],
-    "ssl_mode": "require",
-    "user": "pgops",
-    "collectors": [],
-    "validate": True,
-    "collector_settings": {},
-    "repository": None,
-    "metric_retention": {},
-    "query_texts": True,
-    "explain": False,
-    "slow_query_ms": 1000.0,
-    "keeper": "postgres",
-    "superuser": "",
-    "textfile_directory": None,
-}
 JOB = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "jitter": 0, "time_limit": 50}
 
 
@@ -71,7 +47,7 @@ def test_schema(server: Server) -> None:
 
 def test_agent(tmp_path: Path) -> None:
     bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": bundle, "password": None}, True)
+    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": bundle}, True)
     assert returned(result) == documented("pg_ops_agent") - ONLY_SOMETIMES
 
 

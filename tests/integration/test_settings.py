@@ -272,7 +272,7 @@ def test_a_killed_run_is_finished_or_undone_by_the_next(host: Host, moment: str)
 def test_what_was_before_is_forgotten_with_its_server_only(host: Host) -> None:
     place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
     bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    given = {**AGENT, **place, "python": sys.executable, "textfile_directory": None, "sources": bundle}
+    given = {**AGENT, **place, "python": sys.executable, "sources": bundle}
     agent.converge(given, False)
     host.set(work_mem="8MB")
     host.server.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import LIBRARY, SHIPPED, collect, deploy, withdraw
+from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, withdraw
 from servers import Server
 
 from pgops import agent, collectors, sources
@@ -36,27 +36,8 @@ def own(query: str, header: str = HEADER) -> str:
 def params(server: Server, prefix: Path, *texts: str) -> dict[str, Any]:
     """The arguments of pg_ops_agent."""
     place = {"port": server.port, "socket_directory": str(server.socket_dir), "superuser": server.superuser}
-    words = {"state": "present", "instance": "main", "cluster": "shop", "node": "db1/main", "database": "pgops"}
-    none = dict.fromkeys(("ca_cert", "password", "repository", "python", "textfile_directory"))
-    return {
-        **words,
-        **none,
-        **place,
-        "host": "",
-        "ssl_mode": "require",
-        "user": "pgops",
-        "keeper": "postgres",
-        "peers": [],
-        "collectors": list(texts),
-        "collector_settings": {},
-        "validate": True,
-        "metric_retention": {},
-        "query_texts": True,
-        "explain": False,
-        "slow_query_ms": 1000.0,
-        "prefix": str(prefix),
-        "sources": BUNDLE,
-    }
+    own_ones = {"collectors": list(texts), "validate": True, "user": "pgops"}
+    return {**AGENT, **place, **own_ones, "prefix": str(prefix), "sources": BUNDLE}
 
 
 WRONG = {
