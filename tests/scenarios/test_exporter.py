@@ -111,12 +111,15 @@ def _deployed(fleet: Fleet) -> None:
 
 
 def outcomes(fleet: Fleet, host: str) -> dict[str, dict[str, Any]]:
-    """What each job says when systemd runs it now, or has just run it."""
+    """What each job says when systemd runs it now, or has just run it. One that had begun before the last restart may
+    tell of that; the next one does not."""
     said = {}
-    for job in JOBS:
-        unit = f"pgops-{INSTANCES[host]}-{job}.service"
-        fleet.on(host, "systemctl", "start", unit)
-        said[job] = json.loads(fleet.on(host, "journalctl", "-q", "-o", "cat", "-t", "pgops", "-u", unit, "-n", "1"))
+    for job in [*JOBS, *JOBS]:
+        if said.get(job, {"errors": [...]}).get("errors"):
+            unit = f"pgops-{INSTANCES[host]}-{job}.service"
+            fleet.on(host, "systemctl", "start", unit)
+            line = fleet.on(host, "journalctl", "-q", "-o", "cat", "-t", "pgops", "-u", unit, "-n", "1")
+            said[job] = json.loads(line)
     return said
 
 

@@ -70,11 +70,14 @@ def test_timers_are_enabled_and_have_fired(host: Any) -> None:
     unit = f"pgops-{instance(host)}-collect"
     assert host.service(f"{unit}.timer").is_enabled
     assert host.service(f"{unit}.timer").is_running
-    line = wait_for(lambda: host.check_output(f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"), 200)
-    outcome = json.loads(line)
-    assert outcome["errors"] == []
-    assert outcome["samples"] > 0
-    assert outcome["spooled"] == 0
+    log = f"journalctl -u {unit}.service -o cat | grep '^{{' | tail -n 1"
+
+    def works() -> bool:
+        outcome = json.loads(host.check_output(log) or "null")
+        return bool(outcome) and outcome["errors"] == [] and outcome["samples"] > 0 and outcome["spooled"] == 0
+
+    # The first may have begun before all was there, or have been cut off by the restart that the settings take.
+    assert wait_for(works, 200), host.check_output(log)
 
 
 def test_samples_of_every_metric_and_database_arrive_from_every_node(host: Any, name: str) -> None:
