@@ -438,7 +438,8 @@ def systemd_says(expression: str, base: datetime) -> list[str] | None:
 def before_the_turn(times: list[str], expression: str, base: datetime) -> list[str]:
     """Only those of the base's year, or of its day where the time has a step: systemd 252 leaves out the first of an
     open step such as */8 in the next year, and 00:00 of 0/21 on the next day."""
-    same = f"{base:%Y-%m-%d}" if re.search(r"/\d+(:|\Z)", expression) and ":" in expression else f"{base:%Y}"
+    clock = expression.rsplit(maxsplit=1)[-1]
+    same = f"{base:%Y-%m-%d}" if ":" in clock and "/" in clock else f"{base:%Y}"
     return [time for time in times if time.startswith(same)]
 
 
@@ -477,6 +478,7 @@ def _cron_field(text: str, low: int, high: int) -> set[int]:
 )
 @example("*-*-1/8", datetime(2028, 12, 9, tzinfo=timezone.utc))
 @example("*-*-* *:0/21", datetime(2025, 2, 24, 23, tzinfo=timezone.utc))
+@example("*:0/21,0", datetime(2024, 5, 1, 23, tzinfo=timezone.utc))
 def test_cron_starts_jobs_when_systemd_would(expression, base):
     said = systemd_says(expression, base)
     try:
