@@ -154,13 +154,6 @@ options:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
     default: ""
-  after:
-    description:
-      - Other instances of this host that the same play handles before this one. What they share with it, check mode
-        takes for handled then; a run does not look at this.
-    type: list
-    elements: str
-    default: []
   prefix:
     description: Directory below which everything is installed. With any other than V(/) no user is made.
     type: path
@@ -170,6 +163,7 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
+  - pgops.fleet.after
   - pgops.fleet.attributes
 requirements:
   - psycopg 3.1 or newer for the agent's Python (Debian's C(python3-psycopg))

@@ -86,18 +86,12 @@ options:
     description: The Python of the program. The one that Ansible uses on the host if not given.
     type: str
     default: ""
-  after:
-    description:
-      - Other instances of this host that the same play handles before this one. What they share with it, check mode
-        takes for handled then; a run does not look at this.
-    type: list
-    elements: str
-    default: []
   prefix:
     description: The directory below which the agent is installed.
     type: path
     default: /
 extends_documentation_fragment:
+  - pgops.fleet.after
   - pgops.fleet.attributes
   - pgops.fleet.connection
 notes:

@@ -294,7 +294,9 @@ def test_each_instance_of_a_host_has_its_own_and_one_of_them_can_be_taken_away(
 
 def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> None:
     """As pg_upgradecluster leaves it: down, by its configuration not to be started, and its port its successor's."""
-    assert fleet.play("pgops.fleet.site", "--limit", "pg15").code == 0
+    fleet.on("pg15", "mkdir", "-p", "/srv/textfile")
+    limit = ("--limit", "pg15", "-e", "pgops_textfile_directory=/srv/textfile")
+    assert fleet.play("pgops.fleet.site", *limit).code == 0
     old = "/etc/postgresql/14/main"
     for command in (
         f"mkdir -p {old} && echo manual >{old}/start.conf && echo port = 5439 >{old}/postgresql.conf",
@@ -309,11 +311,16 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
     jobs = json.dumps({"instance": "14-main", "jobs": [job]})
     given = ["ansible", "pg15", "-i", INVENTORY, "-b", "-m", "pgops.fleet.pg_ops_schedule", "-a", jobs]
     subprocess.run(given, check=True, timeout=120)
-    run = fleet.play("pgops.fleet.site", "--limit", "pg15")
+    fleet.on("pg15", "ln", "-s", "/var/lib/pgops/14-main/export/pgops.prom", "/srv/textfile/pgops_14-main.prom")
+    run = fleet.play("pgops.fleet.site", *limit)
     assert run.code == 0, run.text
-    assert list(run.changes) == [("pg15", "Remove the jobs of what was upgraded", "14-main")]
+    assert {task for _host, task, _item in run.changes} == {
+        "Remove the jobs of what was upgraded",
+        "Remove what node_exporter reads of what was upgraded",
+    }
+    assert fleet.on("pg15", "ls", "/srv/textfile").split() == ["pgops_15-main.prom"]
     assert "14-main" not in fleet.on("pg15", "systemctl", "list-timers", "--all", "--no-legend", "pgops-*")
-    assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
+    assert fleet.play("pgops.fleet.site", *limit).changes == {}
     # What its settings were before can only be put back where it is started again.
     removed = fleet.play("pgops.fleet.remove", "--limit", "pg15")
     assert removed.code == 0, removed.text
