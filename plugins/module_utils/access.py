@@ -18,8 +18,8 @@ from typing import Any
 
 from . import files, rules
 from .errors import Conflict, InvalidInput
+from .ownership import AGENT, EXPLAINER
 from .plan import Change, difference
-from .roles import AGENT, EXPLAINER
 from .rules import ALL, Rule
 from .server import Session
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from . import archiver, database, repository, wal
+from . import archiver, ownership, repository, wal
 from .configuration import Configuration
 from .errors import HostFailed, PgOpsError
-from .roles import OWNER
+from .ownership import OWNER
 from .server import Session, connect, identifier, statement
 from .target import Target
 
@@ -167,7 +167,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
     path = configuration.repository
     with connect(target(configuration)) as session:
         here = session.rows(HERE)[0]
-        database.refuse_foreign(session)
+        ownership.refuse_foreign(session)
         if session.in_recovery:
             _check_standby(session, path, here)
             return {"skipped": "standby: its primary keeps the catalogue", "errors": []}

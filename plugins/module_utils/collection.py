@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import database, delivery, disks, latest
+from . import delivery, disks, latest, ownership
 from .collectors import INSPECTION, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
@@ -36,7 +36,7 @@ Both have changed where it has lost them: a crash discards all of them, a clean 
 resets them restarts no server.
 """
 
-DATABASES = f"SELECT datname FROM pg_database WHERE {database.LOOKED_INTO} ORDER BY random()"
+DATABASES = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} ORDER BY random()"
 """At random, so that where time is short no database is always among those left out."""
 
 BATCH = 100
@@ -199,7 +199,7 @@ def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collec
     Raises PgOpsError where the source cannot be reached.
     """
     with connect(inspector_target(configuration)) as source:
-        database.refuse_foreign(source)
+        ownership.refuse_foreign(source)
         if source.in_recovery:
             return {"skipped": "standby: its primary is inspected", "errors": []}
         visit = Visit(configuration, layout, found, source, inspects=True)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import migrations, roles, spelling
+from . import migrations, ownership, spelling
 from .collectors import INSPECTION, LABELS, OWN, Collector, metrics
 from .errors import InvalidInput
 from .fingerprints import CATALOGUE
@@ -22,7 +22,7 @@ SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_g
              FROM aclexplode(n.nspacl) AS a WHERE a.grantee <> n.nspowner ORDER BY 1) AS rights
 FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 """
-WANTED_SCHEMA_RIGHTS = [f"{roles.AGENT} USAGE", f"{roles.READER} USAGE"]
+WANTED_SCHEMA_RIGHTS = [f"{ownership.AGENT} USAGE", f"{ownership.READER} USAGE"]
 
 
 WITHOUT_TEXTS = (
@@ -120,12 +120,12 @@ def schema(contents: Contents) -> tuple[Change, ...]:
     """What makes the schema, and gives it its rights."""
     created: tuple[Change, ...] = ()
     if not contents.exists:
-        step = [statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(roles.OWNER))]
-        created = (Change("schema pgops", None, {"owner": roles.OWNER}, step),)
+        step = [statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))]
+        created = (Change("schema pgops", None, {"owner": ownership.OWNER}, step),)
     kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
     steps = [
         statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
-        statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(roles.AGENT), identifier(roles.READER)),
+        statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(ownership.AGENT), identifier(ownership.READER)),
         statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
     ]
     return created + difference(

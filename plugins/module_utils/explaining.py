@@ -21,8 +21,8 @@ from . import delivery
 from .configuration import Configuration
 from .errors import PgOpsError, QueryFailed
 from .layout import Layout
+from .ownership import EXPLAINER
 from .redaction import REDACTED, block_end, redacted
-from .roles import EXPLAINER
 from .server import Session, connect
 from .target import Target
 from .version import VERSION

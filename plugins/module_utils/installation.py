@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from . import contents, migrations, objects, roles
+from . import contents, migrations, objects, ownership
 from .errors import Conflict, QueryFailed
 from .fingerprints import CATALOGUE
 from .plan import Change
@@ -69,7 +69,7 @@ def _migrate(inside: Session, change: Change) -> None:
 
 def _as_owner(inside: Session) -> None:
     # Whoever the owner's objects belong to must not be a superuser: a function of theirs would run as one.
-    inside.execute(statement("SET LOCAL ROLE {}", identifier(roles.OWNER)))
+    inside.execute(statement("SET LOCAL ROLE {}", identifier(ownership.OWNER)))
 
 
 @contextlib.contextmanager
@@ -115,7 +115,7 @@ def _own(inside: Session, identity: str) -> None:
     """Take an object back that somebody gave to another role."""
     kind, name = identity.split(" ", 1)
     if inside.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None:
-        inside.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(roles.OWNER))
+        inside.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(ownership.OWNER))
 
 
 def _take_back(inside: Session, found: objects.SchemaObject) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import database, neighbours
+from . import neighbours, ownership
 from .errors import InvalidInput, LoginRefused, PermissionMissing
-from .roles import AGENT, OWNER
+from .ownership import AGENT, OWNER
 from .server import Session, connect
 from .target import Target
 
@@ -107,7 +107,7 @@ def check_rights(session: Session, found: Mapping[str, Mapping[str, Any]], ops: 
         (rights["createdb"] or ops, f"ALTER ROLE {name} CREATEDB"),
         (rights["gives_monitor"] or monitors or session.major < 16, f"GRANT pg_monitor TO {name} WITH ADMIN OPTION"),
         (not foreign, f"GRANT {foreign} TO {name} WITH ADMIN OPTION"),
-        (foreign or not database.ours(ops) or found[OWNER]["held"], f"GRANT {OWNER} TO {name}"),
+        (foreign or not ownership.is_ours(ops) or found[OWNER]["held"], f"GRANT {OWNER} TO {name}"),
     )
     missing = [statement for there, statement in wanted if not there]
     if missing:

@@ -13,12 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .errors import Conflict
+from .ownership import AGENT, EXPLAINER, MARK, OWNER, READER
 from .plan import Change, difference
 from .server import Session, identifier, listed, statement
-
-MARK = "Managed by pgops.fleet"
-OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
-EXPLAINER = "pgops_explain"
 
 READ = """
 SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolsuper AS superuser, r.rolcreatedb AS createdb,

@@ -18,6 +18,7 @@ from . import (
     migrations,
     neighbours,
     objects,
+    ownership,
     remote,
     roles,
     rules,
@@ -102,7 +103,7 @@ class Current:
 
 def read(session: Session, name: str, node: str, with_access: bool, with_contents: bool = True) -> Current:
     """Everything that a plan needs, from the server that ``session`` is on."""
-    found = database.read(session, name)
+    found = ownership.ops_database(session, name)
     identity = session.value("SELECT system_identifier::text FROM pg_control_system()")
     current = Current(
         major=session.major,
@@ -116,7 +117,8 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
         administrator=Administrator(session.user, session.superuser),
     )
     # Somebody else's database is not looked into: what a superuser reads there may run its owner's functions.
-    if not database.ours(found) or session.in_recovery or not with_contents or not current.roles[roles.OWNER]["held"]:
+    seen = ownership.is_ours(found) and current.roles[ownership.OWNER]["held"]
+    if not seen or session.in_recovery or not with_contents:
         return current
     with connect(replace(session.target, database=name)) as inside:
         return replace(current, contents=contents.read(inside, node))
@@ -230,7 +232,7 @@ def _access(
     made = access.plan(current.access, hba, ident, current.patroni)
     if not current.patroni:
         return made, ()
-    left = () if desired.explain else access.left_to_patroni(current.access, [roles.EXPLAINER])
+    left = () if desired.explain else access.left_to_patroni(current.access, [ownership.EXPLAINER])
     mapping = access.mappings(desired.access)
     return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
 
@@ -301,8 +303,8 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
-    logins = [roles.AGENT, roles.EXPLAINER]
-    names = roles.ours(current.roles, [*logins, roles.READER, roles.OWNER] if gone else logins)
+    logins = [ownership.AGENT, ownership.EXPLAINER]
+    names = roles.ours(current.roles, [*logins, ownership.READER, ownership.OWNER] if gone else logins)
     going = current.database["name"] if dropped and current.database else None
     left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
     roles.refuse_owners(left)
@@ -365,7 +367,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         cluster=params["cluster"],
         node=params["node"],
         sources=unpack(params["sources"]),
-        database=database.checked(params["database"]),
+        database=ownership.checked(params["database"]),
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
         rollup_days=params["rollup_days"],
@@ -400,7 +402,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     networks = access.resolve(params["peers"])
     with locked(target, NEEDED) as session:
         current = read(session, wanted.database, wanted.node, with_access=True)
-        if not wanted.explain and roles.EXPLAINER in current.roles:
+        if not wanted.explain and ownership.EXPLAINER in current.roles:
             current = replace(current, holdings=roles.holdings(session))
         made = plan(current, wanted, session.scram, networks)
         _validate(session, wanted)
@@ -426,7 +428,7 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
     with locked(target, NEEDED, superuser=False) as session:
         current = read(session, wanted.database, wanted.node, with_access=False)
         remote.check_rights(session, current.roles, current.database)
-        tried = wanted.database if database.ours(current.database) else session.database
+        tried = wanted.database if ownership.is_ours(current.database) else session.database
         works = remote.password_works(session, current.roles, tried, wanted.password)
         by = replace(current.administrator, password_works=works)
         current = replace(current, administrator=by, left_out=remote.left_out(session))
@@ -440,7 +442,7 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
 
 
 def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    name = database.checked(params["database"])
+    name = ownership.checked(params["database"])
     far = bool(params["remote"])
     with locked(target, NEEDED, superuser=not far) as session:
         current = read(session, name, "", with_access=not far, with_contents=False)

@@ -10,12 +10,11 @@ from typing import Any
 
 from . import settings
 from .assignments import Desired
-from .database import checked
 from .errors import Conflict, InvalidInput, Unsupported
 from .layout import Layout
 from .locking import locked
+from .ownership import AGENT, OWNER, READER, checked
 from .plan import Change, Plan, changes
-from .roles import AGENT, OWNER, READER
 from .server import Session, connect, identifier, statement
 from .settings import Wish
 from .target import Target

@@ -18,9 +18,9 @@ from .configuration import Configuration
 from .errors import PgOpsError
 from .files import File, write
 from .layout import Layout
+from .ownership import EXPLAINER
 from .queries import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 from .redaction import redacted
-from .roles import EXPLAINER
 from .rounds import Sample, packed, place, samples
 from .server import Session, connect
 from .version import VERSION

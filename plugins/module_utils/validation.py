@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import database
+from . import ownership
 from .collectors import COUNTED_SINCE, NAME, Collector
 from .errors import InvalidInput, QueryFailed, Unreachable
-from .roles import AGENT
+from .ownership import AGENT
 from .server import Session, connect, identifier, statement
 from .target import Target
 
@@ -32,7 +32,7 @@ LABEL_TYPES = ("char", "uuid", "regclass", "regnamespace", "regproc", "regproced
 """More types whose values are names: as JSON, those of objects are written with their schema."""
 
 TYPES = "SELECT oid, typname AS name, typcategory::text AS category FROM pg_type WHERE oid = ANY (%s)"
-OTHERS = f"SELECT datname FROM pg_database WHERE {database.LOOKED_INTO} AND datname <> %s ORDER BY datname"
+OTHERS = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} AND datname <> %s ORDER BY datname"
 USABLE_ROLE = "SELECT rolname FROM pg_roles WHERE rolname = %s AND pg_has_role(oid, %s)"
 
 LACKING = (
@@ -107,7 +107,7 @@ def _numbered(own: Sequence[Collector], some: Sequence[Collector]) -> str:
 
 def _home(session: Session, ops_database: str) -> str:
     """The ops database, or what stands for it until it is made: the session's."""
-    there = ops_database == session.database or database.ours(database.read(session, ops_database))
+    there = ops_database == session.database or ownership.is_ours(ownership.ops_database(session, ops_database))
     return ops_database if there else session.database
 
 
