@@ -22,7 +22,7 @@ import pythons
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
-LIBRARY = "plugins/module_utils"
+LIBRARY = "plugins/module_utils/_pgops"
 FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 NO_FLEET_HERE = 3  # fleet.py's exit status on a machine that can't have one; its last line says why
 PYTEST = ("python", "-m", "pytest", "-n2", "--dist=loadgroup", "-q")

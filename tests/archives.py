@@ -16,8 +16,8 @@ import pytest
 from deploying import target
 from servers import Server, until
 
-from pgops import archiving
 from pgops.errors import PgOpsError
+from pgops.repository import deploy as archiving
 
 DEFAULTS: dict[str, Any] = {
     "instance": "main",

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
+LIBRARY = ROOT / "plugins" / "module_utils" / "_pgops"
 DIST = BUILD / "dist"
 COLLECTIONS = BUILD / "collections"
 INSTALLED = COLLECTIONS / "ansible_collections" / "pgops" / "fleet"
@@ -53,7 +54,7 @@ def link_library() -> None:
     link = BUILD / "lib" / "pgops"
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
-        link.symlink_to(Path("..") / ".." / "plugins" / "module_utils", target_is_directory=True)
+        link.symlink_to(Path("..") / ".." / "plugins" / "module_utils" / "_pgops", target_is_directory=True)
 
 
 def _galaxy(*arguments: str) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from deploying import collect, configured, deploy
 from servers import Server, until
 
-from pgops.collectors import Collector
-from pgops.configuration import Peer
-from pgops.runs import Runs
+from pgops.instance.configuration import Peer
+from pgops.metrics.collectors import Collector
+from pgops.metrics.history import Runs
 
 HBA = "local all all trust\nlocal replication all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
 PASSWORD = "correct horse"

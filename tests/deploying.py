@@ -8,19 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import artifact
 from servers import Server
 
-from pgops import collection, collectors, roles, schema, sources
-from pgops.collectors import Collector
-from pgops.configuration import Configuration
-from pgops.layout import Layout
-from pgops.runs import Runs
-from pgops.target import Target
+from pgops import sources
+from pgops.instance.configuration import Configuration
+from pgops.instance.layout import Layout
+from pgops.metrics import collect as collection
+from pgops.metrics import collectors
+from pgops.metrics.collectors import Collector
+from pgops.metrics.history import Runs
+from pgops.opsdb import deploy as schema
+from pgops.opsdb import roles
+from pgops.server.target import Target
 
-LIBRARY = Path(schema.__file__).resolve().parent
-SOURCES = sources.pack(sources.gather(str(LIBRARY), (".sql",)))
+SOURCES = sources.pack(sources.gather(str(artifact.LIBRARY), (".sql",)))
 SHIPPED = [
-    collectors.parse(text, path) for path, text in sources.gather(str(LIBRARY), (".sql",), "sql/collectors").items()
+    collectors.parse(text, path)
+    for path, text in sources.gather(str(artifact.LIBRARY), (".sql",), "sql/collectors").items()
 ]
 DEFAULTS: dict[str, Any] = {
     "state": "present",

@@ -9,9 +9,9 @@ from typing import Any
 from deploying import SHIPPED, target
 from servers import Server, until
 
-from pgops.collectors import Collector, wrapped
-from pgops.rounds import samples
-from pgops.server import connect
+from pgops.metrics.collectors import Collector, wrapped
+from pgops.metrics.rounds import samples
+from pgops.server.session import connect
 
 BY_NAME = {collector.name: collector for collector in SHIPPED}
 Rows = list[dict[str, Any]]

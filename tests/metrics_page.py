@@ -12,7 +12,7 @@ import artifact
 
 MB = 1024 * 1024
 PAGE = artifact.ROOT / "docs" / "metrics.md"
-FOLDER = artifact.ROOT / "plugins" / "module_utils" / "sql" / "collectors"
+FOLDER = artifact.LIBRARY / "sql" / "collectors"
 HEAD = """# Metrics
 
 What the collectors measure, as their files say; `python tests/metrics_page.py` makes this page of them. A
@@ -27,7 +27,7 @@ def page() -> str:
     """The page as it should be."""
     artifact.link_library()
     sys.path.insert(0, str(artifact.BUILD / "lib"))
-    from pgops import collectors
+    from pgops.metrics import collectors
 
     found = [collectors.parse(path.read_text(), path.name) for path in sorted(FOLDER.glob("*.sql"))]
     return HEAD + "\n".join(_section(one) for one in [*found, collectors.OWN, collectors.QUERIES])

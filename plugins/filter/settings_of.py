@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.pgops.fleet.plugins.module_utils import parameters, statements
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.settings import parameters
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.statements import deploy as statements
 
 
 def settings_of(

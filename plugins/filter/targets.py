@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.pgops.fleet.plugins.module_utils import credentials
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.instance import passfile
 
 KNOWN = {"name", "port", "socket_directory", "cluster", "peers"}
 ADMINISTRATOR = {"login_user", "login_password", "login_db"}
@@ -244,5 +244,5 @@ class FilterModule:
             "superseded": superseded,
             "credential_source": credential_source,
             "administrator_password": administrator_password,
-            "passfile_password": credentials.password,
+            "passfile_password": passfile.password,
         }

@@ -213,7 +213,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import agent, reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.agent import deploy
 
 PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
 SSL_MODES = ["disable", "require", "verify-ca", "verify-full"]
@@ -254,7 +255,7 @@ NEEDED = [("state", "present", ["cluster", "node"])]
 def main() -> None:
     """Parse, call the library, report."""
     module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
-    reporting.report(module, lambda: agent.converge(module.params, module.check_mode))
+    reporting.report(module, lambda: deploy.converge(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

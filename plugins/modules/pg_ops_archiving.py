@@ -184,7 +184,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import archiving, reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.repository import deploy
 
 SPEC = {
     "instance": {"type": "str", "required": True},
@@ -210,7 +211,7 @@ def main() -> None:
     needed = [("state", "present", ["cluster", "repository"])]
     module = AnsibleModule(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
     target = reporting.target(module.params)
-    reporting.report(module, lambda: archiving.converge(target, module.params, module.check_mode))
+    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -159,8 +159,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils.facts import gathering
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.facts import gathering
 
 
 def main() -> None:

@@ -187,7 +187,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import jobs, reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.agent import schedule
 
 JOB = {
     "name": {"type": "str", "required": True},
@@ -213,7 +214,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    reporting.report(module, lambda: jobs.converge(module.params, module.check_mode))
+    reporting.report(module, lambda: schedule.converge(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

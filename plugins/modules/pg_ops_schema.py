@@ -191,7 +191,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import reporting, schema
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.opsdb import deploy
 
 SPEC = {
     **reporting.connection_spec(),
@@ -223,7 +224,7 @@ def main() -> None:
     """Parse, call the library, report."""
     module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
     target = reporting.target(module.params)
-    reporting.report(module, lambda: schema.converge(target, module.params, module.check_mode))
+    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

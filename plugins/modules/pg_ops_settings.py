@@ -191,7 +191,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import reporting, settings
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.settings import deploy
 
 
 def main() -> None:
@@ -209,7 +210,7 @@ def main() -> None:
     needed = [("state", "absent", ["instance"])]
     module = AnsibleModule(argument_spec=spec, required_if=needed, supports_check_mode=True)
     target = reporting.target(module.params)
-    reporting.report(module, lambda: settings.converge(target, module.params, module.check_mode))
+    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

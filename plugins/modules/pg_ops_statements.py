@@ -154,7 +154,8 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils import reporting, statements
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.statements import deploy
 
 SPEC = {
     "instance": {"type": "str"},
@@ -179,7 +180,7 @@ def main() -> None:
     needed = [("state", "absent", ["instance"])]
     module = AnsibleModule(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
     target = reporting.target(module.params)
-    reporting.report(module, lambda: statements.converge(target, module.params, module.check_mode))
+    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

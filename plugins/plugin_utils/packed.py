@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.pgops.fleet.plugins.module_utils import sources
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import sources
 
 LIBRARY = os.path.dirname(sources.__file__)
 

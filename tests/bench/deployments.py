@@ -15,8 +15,12 @@ from pathlib import Path
 
 from figures import Figures
 
-from pgops import collectors, objects, sources, units, versions
-from pgops.configuration import Configuration
+from pgops import sources
+from pgops.agent import program as versions
+from pgops.host import systemd
+from pgops.instance.configuration import Configuration
+from pgops.metrics import collectors
+from pgops.opsdb import objects
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "bench"
@@ -24,7 +28,7 @@ PEER = Path(__file__).parent / "peer" / "site.yml"
 FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 INVENTORY = ROOT / "build" / "fleet" / "inventory.yml"
 HOST = "pg18"
-LIBRARY = ROOT / "plugins" / "module_utils"
+LIBRARY = ROOT / "plugins" / "module_utils" / "_pgops"
 PAIRS = 4
 
 
@@ -107,9 +111,9 @@ def peer_variables() -> list[str]:
     folder.mkdir(exist_ok=True)
     for job, calendar in (("collect", "minutely"), ("maintain", "hourly")):
         command = ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "18-main", job]
-        service = units.service("18-main", job, "pgops", command, (55, ["/var/lib/pgops/18-main/state"]))
+        service = systemd.service("18-main", job, "pgops", command, (55, ["/var/lib/pgops/18-main/state"]))
         (folder / f"pgops-18-main-{job}.service").write_bytes(service)
-        (folder / f"pgops-18-main-{job}.timer").write_bytes(units.timer("18-main", job, calendar, 10))
+        (folder / f"pgops-18-main-{job}.timer").write_bytes(systemd.timer("18-main", job, calendar, 10))
     values = {
         "bench_archive": BUILD / "agent.tar",
         "bench_configuration": BUILD / "agent.json",

@@ -14,8 +14,8 @@ from deploying import SHIPPED, collect, deploy, target
 from figures import Figures
 from servers import Server
 
-from pgops.collectors import SHARE, wrapped
-from pgops.server import Session, connect
+from pgops.metrics.collectors import SHARE, wrapped
+from pgops.server.session import Session, connect
 
 REPEATS = 5
 LEAST = 0.2

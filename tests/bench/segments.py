@@ -18,7 +18,7 @@ from pathlib import Path
 from figures import Figures
 from servers import Server
 
-from pgops import archiver
+from pgops.repository import archiver
 
 SEGMENTS = 40
 SIZE = 16 * 1024 * 1024

@@ -14,10 +14,10 @@ from deploying import SHIPPED, deploy, target
 from figures import Figures
 from servers import Server
 
-from pgops import collectors, delivery, rounds
-from pgops.collectors import Collector, wrapped
-from pgops.rounds import Shapes
-from pgops.server import Session, connect
+from pgops.metrics import collectors, delivery, rounds
+from pgops.metrics.collectors import Collector, wrapped
+from pgops.metrics.rounds import Shapes
+from pgops.server.session import Session, connect
 
 MINUTES = 360
 TABLES = 30

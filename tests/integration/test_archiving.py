@@ -24,8 +24,10 @@ from deploying import AGENT, LIBRARY, target
 from servers import Server, until
 
 import playbooks
-from pgops import agent, archiving, sources
+from pgops import sources
+from pgops.agent import deploy as agent
 from pgops.errors import Conflict, HostFailed, InvalidInput
+from pgops.repository import deploy as archiving
 
 pytestmark = pytest.mark.ends
 

@@ -18,9 +18,10 @@ from deploying import configured, deploy, target
 from facts_contract import differences
 from servers import Server, until
 
-from pgops import archiver, catalogue, cli
+from pgops import cli
 from pgops.errors import Conflict, HostFailed
 from pgops.facts import gathering
+from pgops.repository import archiver, catalogue
 
 pytestmark = pytest.mark.ends
 

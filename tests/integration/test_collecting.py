@@ -19,9 +19,11 @@ import pytest
 from deploying import SHIPPED, collect, configured, deploy, inspect, withdraw
 from servers import Server, until
 
-from pgops import cli, collection, collectors, retention
+from pgops import cli
 from pgops.errors import Conflict
-from pgops.runs import Runs
+from pgops.metrics import collect as collection
+from pgops.metrics import collectors, partitions
+from pgops.metrics.history import Runs
 
 pytestmark = pytest.mark.ends
 
@@ -289,7 +291,7 @@ def test_old_days_are_dropped_even_where_no_new_ones_can_be_made(deployed: Serve
     deployed.value(insert.format("now() - interval '40 days'"), "pgops")
     deployed.value("ALTER FUNCTION pgops.maintain_partitions(integer) RENAME TO away", "pgops")
     configuration, layout = configured(deployed, tmp_path)
-    outcome = retention.maintain(configuration)
+    outcome = partitions.maintain(configuration)
     assert len(outcome["dropped"]) == 1
     (error,) = outcome["errors"]
     assert "partitions cannot be made" in error
@@ -313,16 +315,16 @@ def test_where_the_store_is_too_large_the_oldest_days_go_and_it_is_said(deployed
         deployed.value(f"SELECT pgops.create_partition('round_0', current_date - {day})", "pgops")
         deployed.value(insert.format(day), "pgops")  # two megabytes each
     configuration, _layout = configured(deployed, tmp_path)
-    kept = retention.maintain(configuration)
+    kept = partitions.maintain(configuration)
     assert (kept["dropped"], kept["errors"]) == ([], [])
     deploy(deployed, max_size_mb=5)
-    outcome = retention.maintain(configuration)
+    outcome = partitions.maintain(configuration)
     days = [str(deployed.value(f"SELECT current_date - {day}")) for day in (3, 2)]
     assert outcome["dropped"] == [f"round_0_{day.replace('-', '')}" for day in days]
     (error,) = outcome["errors"]
     assert f"larger than pgops_max_size_mb: {', '.join(days)}" in error
     deploy(deployed, max_size_mb=1)
-    assert len(retention.maintain(configuration)["dropped"]) == 1  # the present day stays, whatever it takes
+    assert len(partitions.maintain(configuration)["dropped"]) == 1  # the present day stays, whatever it takes
     assert deployed.value("SELECT count(*) FROM pgops.round", "pgops") >= 1000
 
 

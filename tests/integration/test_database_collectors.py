@@ -17,9 +17,9 @@ from deploying import deploy, withdraw
 from measuring import BY_NAME, Rows, counted, measure, row_of, session_of, values_of
 from servers import Server, until
 
-from pgops.collectors import wrapped
 from pgops.errors import QueryFailed
-from pgops.rounds import samples
+from pgops.metrics.collectors import wrapped
+from pgops.metrics.rounds import samples
 
 INSIDE = [
     "table_size",

@@ -20,11 +20,14 @@ from conftest import EVERY_MAJOR, _make
 from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, target
 from servers import Server, until
 
-from pgops import agent, configuration, mounts, sources
-from pgops.disks import Host, measured, real_paths
-from pgops.identity import acting_as
-from pgops.layout import Layout
-from pgops.mounts import HANGS
+from pgops import sources
+from pgops.agent import deploy as agent
+from pgops.host import mounts
+from pgops.host.identity import acting_as
+from pgops.host.mounts import HANGS
+from pgops.instance import configuration
+from pgops.instance.layout import Layout
+from pgops.server.disks import Host, measured, real_paths
 
 DISKS = [one for one in SHIPPED if one.name == "disks"]
 MB = 1024 * 1024
@@ -241,7 +244,7 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
 def test_a_tablespace_that_hangs_holds_up_no_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at before is found; where all else is stays as it was known."""
     place.needs_mounts()
-    monkeypatch.setattr("pgops.disks.FINDING", 3)
+    monkeypatch.setattr("pgops.server.disks.FINDING", 3)
     (place.server.data_dir / "pg_tblspc" / "99999").symlink_to(place.folder / "gone")
     try:
         with disks.hanging(place.folder / "gone") as mounted:

@@ -14,7 +14,7 @@ import pytest
 from deploying import configured, deploy
 from servers import Server, until
 
-from pgops import usage
+from pgops.statements import job as usage
 
 TOPLEVEL = NESTED = 3000
 SLEEP_MS = 10

@@ -19,12 +19,15 @@ import pytest
 from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, inspect, withdraw
 from servers import Server
 
-from pgops import agent, collectors, latest, server, sources
-from pgops.collectors import OWN, Collector
-from pgops.configuration import Configuration
-from pgops.identity import acting_as
-from pgops.latest import Run
-from pgops.layout import Layout
+from pgops import sources
+from pgops.agent import deploy as agent
+from pgops.host.identity import acting_as
+from pgops.instance.configuration import Configuration
+from pgops.instance.layout import Layout
+from pgops.metrics import collectors, latest
+from pgops.metrics.collectors import OWN, Collector
+from pgops.metrics.latest import Run
+from pgops.server import session
 
 pytestmark = pytest.mark.ends
 
@@ -63,7 +66,7 @@ def pgops(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[bytes]
         sys.executable,
         "-c",
         RUN,
-        str(Path(latest.__file__).parents[1]),
+        str(Path(latest.__file__).parents[2]),
         "--prefix",
         layout.prefix,
         *arguments,
@@ -224,8 +227,8 @@ def test_before_the_first_collection_and_long_after_the_last_there_is_nothing(la
 def test_what_the_servers_user_measures_is_among_it(server: Server, tmp_path: Path) -> None:
     deploy(server)
     try:
-        with server.database() as name:
-            server.value("CREATE SEQUENCE public.short MAXVALUE 200; SELECT setval('public.short', 150)", name)
+        with session.database() as name:
+            session.value("CREATE SEQUENCE public.short MAXVALUE 200; SELECT setval('public.short', 150)", name)
             assert collect(server, tmp_path)["errors"] == []
             assert inspect(server, tmp_path)["errors"] == []
     finally:
@@ -291,7 +294,7 @@ def test_what_the_servers_user_puts_in_the_way_is_not_followed(layout: Layout) -
     assert json.loads(with_output.stdout)["warnings"] == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or bool(server.IMPORT_ERROR), reason="needs root, and psycopg for the agent")
+@pytest.mark.skipif(os.geteuid() != 0 or bool(session.IMPORT_ERROR), reason="needs root, and psycopg for the agent")
 def test_the_agent_writes_what_node_exporter_reads_by_a_link_of_roots(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

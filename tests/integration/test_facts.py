@@ -6,21 +6,23 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import artifact
 import binaries
 import facts_contract
 import pytest
 from servers import Server, until
 
-from pgops import locking, schema, server, sources
+from pgops import sources
 from pgops.errors import InvalidInput
 from pgops.facts import gathering, instance
 from pgops.facts.instance import OPS
-from pgops.target import Target
+from pgops.opsdb import deploy as schema
+from pgops.server import locking
+from pgops.server import session as server
+from pgops.server.target import Target
 
-LIBRARY = Path(schema.__file__).resolve().parent
 DEFAULTS = {"gather_subset": ["all"], "database": "pgops", "database_sizes": False, "max_bytes": 65536, "prefix": "/"}
 PASSWORD = "correct horse"
 
@@ -54,7 +56,7 @@ def remote(running: Server, user: str, password: str = PASSWORD) -> Target:
 
 def install(running: Server) -> None:
     """The ops database with one round of samples."""
-    desired = schema.Desired(cluster="shop", node="node1", sources=sources.gather(str(LIBRARY), (".sql",)))
+    desired = schema.Desired(cluster="shop", node="node1", sources=sources.gather(str(artifact.LIBRARY), (".sql",)))
     with locking.locked(local(running), "this cannot be done") as session:
         current = schema.read(session, desired.database, desired.node, with_access=False)
         schema.apply(session, current, desired, schema.plan(current, desired, session.scram))

@@ -19,10 +19,10 @@ from conftest import EVERY_MAJOR, _make
 from deploying import SHIPPED, deploy, target
 from servers import Server, until
 
-from pgops.collectors import Collector, wrapped
 from pgops.facts import engine
-from pgops.rounds import samples
-from pgops.server import connect
+from pgops.metrics.collectors import Collector, wrapped
+from pgops.metrics.rounds import samples
+from pgops.server.session import connect
 
 WITHOUT_CHECKSUMS = 16
 SETTINGS = {

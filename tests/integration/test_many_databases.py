@@ -14,8 +14,8 @@ import pytest
 from deploying import collect, deploy, withdraw
 from servers import Server, until
 
-from pgops import collectors
-from pgops.collectors import Collector
+from pgops.metrics import collectors
+from pgops.metrics.collectors import Collector
 
 pytestmark = pytest.mark.ends
 

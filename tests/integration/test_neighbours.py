@@ -5,22 +5,24 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import artifact
 import binaries
 import facts_contract
 import pytest
 from patroni import Patroni
 from servers import Server
 
-from pgops import neighbours, schema, server, sources
-from pgops import settings as server_settings
+from pgops import sources
 from pgops.errors import LoginRefused, Managed, PermissionMissing, QueryFailed
 from pgops.facts import gathering
-from pgops.target import Target
+from pgops.opsdb import deploy as schema
+from pgops.server import managers
+from pgops.server import session as server
+from pgops.server.target import Target
+from pgops.settings import deploy as server_settings
 
-LIBRARY = Path(schema.__file__).resolve().parent
 PASSWORD = "correct horse"
 HBA = ["local all postgres trust", "local replication all trust", "host all all 127.0.0.1/32 scram-sha-256"]
 IDENT = ["other one two"]
@@ -47,7 +49,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "explain": False,
         "thresholds": {},
         "collectors": [],
-        "sources": sources.pack(sources.gather(str(LIBRARY), (".sql",))),
+        "sources": sources.pack(sources.gather(str(artifact.LIBRARY), (".sql",))),
         "os_user": running.os_user,
         "peers": [],
         "rehearse": False,
@@ -60,7 +62,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
 
 def manager(target: Target) -> str:
     with server.connect(target) as session:
-        return neighbours.manager(session)
+        return managers.manager(session)
 
 
 def facts(target: Target) -> dict[str, Any]:
@@ -179,9 +181,9 @@ def set_beside_patroni(patroni, prefix, wanted):
 
 @own_process
 def test_nothing_is_refused_without_settings_or_manager():
-    neighbours.refuse_settings("Patroni", {})
+    managers.refuse_settings("Patroni", {})
     for owner in ("", "repmgr", "pg_auto_failover"):
-        neighbours.refuse_settings(owner, {"work_mem": "8MB"})
+        managers.refuse_settings(owner, {"work_mem": "8MB"})
 
 
 @own_process
@@ -290,7 +292,7 @@ def test_managed_services(new_server, bootstrap, expected):
         made.psql("GRANT pg_monitor TO customer WITH ADMIN OPTION")
     assert deploy(made, target=customer, remote=True, password="long enough")["changed"]
     with pytest.raises(Managed, match=f"{expected} keeps this server's settings"):
-        neighbours.refuse_settings(expected, {"work_mem": "8MB"})
+        managers.refuse_settings(expected, {"work_mem": "8MB"})
 
 
 def test_names_alone_convince_nobody(server):

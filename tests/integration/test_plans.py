@@ -14,9 +14,10 @@ import pytest
 from deploying import configured, deploy, withdraw
 from servers import Server, until
 
-from pgops import explaining, usage
-from pgops.configuration import Configuration
 from pgops.errors import Conflict, InvalidInput
+from pgops.instance.configuration import Configuration
+from pgops.statements import explain
+from pgops.statements import job as usage
 
 pytestmark = pytest.mark.ends
 
@@ -92,7 +93,7 @@ def nodes(plan: Any) -> list[str]:
 def planned(server: Server, text: str, user: str = "buyer") -> tuple[str | None, str | None]:
     """What becomes of a text that somebody has brought into the store."""
     place: Any = {"port": server.port, "socket_directory": str(server.socket_dir)}
-    return explaining.planned(
+    return explain.planned(
         Configuration("main", "shop", "db1/main", **place),
         {"database_name": "shop", "user_name": user, "query": text},
     )
@@ -243,27 +244,27 @@ def test_what_a_function_tries_while_its_statement_is_planned(shop: Server) -> N
 
 def test_a_function_that_does_not_end_is_ended(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it catches the timeout, which comes only once."""
-    monkeypatch.setattr(explaining, "TIME_LIMIT", 0.5)
+    monkeypatch.setattr(explain, "TIME_LIMIT", 0.5)
     plan, wrong = planned(shop, "SELECT mine.sleeps()", "mallory")
     assert (plan, wrong) == (None, "Planning took longer than 2 s. [SQLSTATE 57014]")
-    monkeypatch.setattr(explaining, "PATIENCE", 1.0)
+    monkeypatch.setattr(explain, "PATIENCE", 1.0)
     plan, wrong = planned(shop, "SELECT mine.stays()", "mallory")
-    assert (plan, wrong) == (None, explaining.ENDED)
+    assert (plan, wrong) == (None, explain.ENDED)
     until(lambda: shop.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pgops_explain'") == 0, "gone")
 
 
 def test_a_plan_that_a_function_blows_up_takes_little_memory(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TIME_LIMIT", 30), ("PATIENCE", 40), ("ROOM", 64 * 1024 * 1024)):
-        monkeypatch.setattr(explaining, name, value)
+        monkeypatch.setattr(explain, name, value)
     blown = "SELECT 1 FROM pg_class WHERE relname::text = mine.much({})"
     before, taken = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for size in (10**6, 10**8):
         plan, wrong = planned(shop, blown.format(size), "mallory")
         assert plan is None
-        assert wrong in (explaining.TOO_LONG, explaining.ENDED)
+        assert wrong in (explain.TOO_LONG, explain.ENDED)
     loud = "SELECT mine.tries($a$SELECT repeat('x', 4000000)$a$)"
     assert "[SQLSTATE XX999]" in (planned(shop, loud, "mallory")[1] or "")[-20:]
-    assert len(planned(shop, loud, "mallory")[1] or "") < 2 * explaining.LONGEST_TEXT
+    assert len(planned(shop, loud, "mallory")[1] or "") < 2 * explain.LONGEST_TEXT
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - taken < 64 * 1024
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     assert planned(shop, "SELECT 1")[1] is None
@@ -309,11 +310,9 @@ def test_secrets_of_what_a_statement_uses_are_not_in_its_plan(shop: Server) -> N
 
 
 def test_a_text_that_is_not_whole_is_not_planned() -> None:
-    assert explaining.unfit("SELECT " + "1," * 5200) == "The statement's text is too long to be kept whole."
-    assert (
-        explaining.unfit("SELECT '***'") == "The statement's text is stored without its secrets, and so is another."
-    )
-    assert explaining.unfit("SELECT 1") is None
+    assert explain.unfit("SELECT " + "1," * 5200) == "The statement's text is too long to be kept whole."
+    assert explain.unfit("SELECT '***'") == "The statement's text is stored without its secrets, and so is another."
+    assert explain.unfit("SELECT 1") is None
 
 
 def test_on_a_standby_plans_are_made_as_well(shop: Server, keep: Callable[[Server], Server]) -> None:

@@ -15,8 +15,8 @@ import pytest
 from deploying import collect, deploy, withdraw
 from servers import Server, until
 
-from pgops import collectors
-from pgops.runs import Runs
+from pgops.metrics import collectors
+from pgops.metrics.history import Runs
 
 pytestmark = pytest.mark.ends
 

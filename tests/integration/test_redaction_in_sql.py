@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from secretive import COMMENTS, HARMLESS, HOSTILE, ODD, QUOTINGS, SECRETS, STATEMENTS
 from servers import Server
 
-from pgops.redaction import redacted
+from pgops.statements.redaction import redacted
 
 pytestmark = pytest.mark.ends
 

@@ -21,9 +21,9 @@ import pytest
 from deploying import DEFAULTS, deploy, target, withdraw
 from servers import Server
 
-from pgops import schema
 from pgops.errors import Conflict, InvalidInput, LoginRefused, PermissionMissing, PgOpsError, Unreachable, Unsupported
-from pgops.server import connect, listening
+from pgops.opsdb import deploy as schema
+from pgops.server.session import connect, listening
 
 pytestmark = pytest.mark.ends
 
@@ -173,7 +173,7 @@ def test_a_pooler_instead_of_a_server(bare: Server, pooler: int) -> None:
 
 def test_a_session_that_is_closed_is_gone(bare: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes its time would count against its role's connection limit, which the next session then meets."""
-    monkeypatch.setattr("pgops.server.PARTING", 30.0)
+    monkeypatch.setattr("pgops.server.session.PARTING", 30.0)
     bare.value("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
     try:
         for _ in range(10):

@@ -22,12 +22,17 @@ from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
 from servers import Server, until
 
 import playbooks
-from pgops import agent, cli, collection, configuration, credentials, schema, sources
+from pgops import cli, sources
+from pgops.agent import deploy as agent
 from pgops.errors import InvalidInput, PermissionMissing
 from pgops.facts import gathering
-from pgops.layout import Layout
-from pgops.server import connect
-from pgops.target import Target
+from pgops.instance import configuration
+from pgops.instance import passfile as credentials
+from pgops.instance.layout import Layout
+from pgops.metrics import collect
+from pgops.opsdb import deploy as schema
+from pgops.server.session import connect
+from pgops.server.target import Target
 from playbooks import Run
 
 BUNDLE = sources.pack(
@@ -97,7 +102,7 @@ def _watcher(remote: Remote, tmp_path: Path) -> Iterator[Watcher]:
 
 @newest
 def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgops.target.SOCKET_DIRECTORIES", (str(watcher.remote.server.socket_dir),))
+    monkeypatch.setattr("pgops.server.target.SOCKET_DIRECTORIES", (str(watcher.remote.server.socket_dir),))
     predicted = watcher.keep(check=True)
     done = watcher.keep()
     assert done["changes"] == predicted["changes"]
@@ -159,7 +164,7 @@ def test_all_databases_are_measured_over_tls(watching: Watcher) -> None:
 
 @newest
 def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(watching: Watcher) -> None:
-    with connect(collection.source_target(configuration.load(watching.layout))) as session:
+    with connect(collect.source_target(configuration.load(watching.layout))) as session:
         about = session.row(
             "SELECT s.ssl, a.client_addr::text AS address, current_setting('tcp_keepalives_idle') AS idle, "
             "current_setting('tcp_user_timeout') AS unheard "
@@ -342,7 +347,7 @@ def test_without_superuser_all_goes_away_again(watcher: Watcher, administrator: 
     assert samples(server) > 0
     assert not far(watcher, administrator, state="absent")["changed"]
     assert far(watcher, administrator)["changed"]
-    with connect(collection.source_target(configuration.load(watcher.layout))):  # who collects is no obstacle
+    with connect(collect.source_target(configuration.load(watcher.layout))):  # who collects is no obstacle
         far(watcher, administrator, state="absent", purge=True)
     assert server.value(state) == before
 

@@ -23,12 +23,14 @@ import pytest
 from deploying import SHIPPED, configured, deploy, withdraw
 from servers import Server, until
 
-from pgops import cli, collectors, delivery, latest, repetition, runs
-from pgops.collectors import Collector
-from pgops.configuration import Peer
+from pgops import cli
 from pgops.errors import Unreachable
-from pgops.server import Session
-from pgops.target import Target
+from pgops.instance.configuration import Peer
+from pgops.metrics import collectors, delivery, history, latest
+from pgops.metrics import repeat as repetition
+from pgops.metrics.collectors import Collector
+from pgops.server.session import Session
+from pgops.server.target import Target
 
 pytestmark = pytest.mark.ends
 
@@ -66,7 +68,7 @@ def repeat(
 ) -> dict[str, Any]:
     """What the job does in so many seconds; ``state`` is the agent's prefix."""
     configuration, layout = configured(server, state, **settings)
-    memory = runs.Memory(f"{layout.state}/collect", 5)
+    memory = history.Memory(f"{layout.state}/collect", 5)
     return repetition.collect(configuration, layout, found, memory, seconds)
 
 

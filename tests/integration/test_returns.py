@@ -12,7 +12,12 @@ import yaml
 from deploying import AGENT, LIBRARY, deploy, target, withdraw
 from servers import Server
 
-from pgops import agent, archiving, jobs, settings, sources, statements
+from pgops import sources
+from pgops.agent import deploy as agent
+from pgops.agent import schedule
+from pgops.repository import deploy as archiving
+from pgops.settings import deploy as settings
+from pgops.statements import deploy as statements
 
 ANSIBLES = {"changed", "diff", "warnings"}
 ONLY_SOMETIMES = {"code", "skipped_reason"}
@@ -54,7 +59,7 @@ def test_agent(tmp_path: Path) -> None:
 def test_schedule(tmp_path: Path) -> None:
     job = {**JOB, "user": "pgops", "writable": [], "enabled": True}
     params = {"instance": "main", "state": "present", "backend": "none", "prefix": str(tmp_path), "jobs": [job]}
-    assert returned(jobs.converge(params, True)) == documented("pg_ops_schedule") - ONLY_SOMETIMES
+    assert returned(schedule.converge(params, True)) == documented("pg_ops_schedule") - ONLY_SOMETIMES
 
 
 def test_settings(server: Server, tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ import pytest
 from deploying import AGENT, LIBRARY
 from servers import Server, free_port, until
 
-from pgops import agent, controldata, settings, sources
+from pgops import sources
+from pgops.agent import deploy as agent
 from pgops.errors import Conflict, InvalidInput, PermissionMissing, PgOpsError, SettingsRefused, Unreachable
-from pgops.layout import Layout
-from pgops.target import Target
+from pgops.instance.layout import Layout
+from pgops.server.target import Target
+from pgops.settings import controldata
+from pgops.settings import deploy as settings
 
 DEFAULTS: dict[str, Any] = {
     "state": "present",

@@ -16,8 +16,10 @@ import pytest
 from deploying import configured, deploy
 from servers import Server, until
 
-from pgops import cli, retention, usage
+from pgops import cli
 from pgops.errors import PgOpsError
+from pgops.metrics import partitions
+from pgops.statements import job as usage
 
 SECRET = "hunter2hunter2"
 COUNTED = "SELECT count(amname) FROM pg_am"
@@ -419,7 +421,7 @@ def test_old_days_and_statements_are_forgotten(counting: Server, tmp_path: Path)
     _store(counting, "41 days", "40 days", (1, "d", 5), calls=1, exec_ms=1)
     counting.value("UPDATE pgops.statement SET last_used_on = current_date - 40 WHERE queryid = 5", "pgops")
     recent = counting.value("SELECT count(*) FROM pgops.query_usage", "pgops")
-    outcome = retention.maintain(configured(counting, tmp_path)[0])
+    outcome = partitions.maintain(configured(counting, tmp_path)[0])
     assert outcome["errors"] == []
     assert (len(outcome["dropped"]), outcome["statements"]) == (1, 1)
     assert counting.value("SELECT count(*) FROM pgops.query_usage", "pgops") == int(str(recent)) - 1

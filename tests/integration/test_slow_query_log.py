@@ -16,8 +16,8 @@ import pytest
 from deploying import configured, deploy, withdraw
 from servers import Server, until
 
-from pgops import usage
-from pgops.configuration import Peer
+from pgops.instance.configuration import Peer
+from pgops.statements import job as usage
 
 pytestmark = pytest.mark.ends
 

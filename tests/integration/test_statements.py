@@ -12,8 +12,8 @@ import pytest
 from deploying import deploy, target
 from servers import Server
 
-from pgops import statements
 from pgops.errors import Conflict, InvalidInput
+from pgops.statements import deploy as statements
 
 DEFAULTS: dict[str, Any] = {
     "instance": "main",

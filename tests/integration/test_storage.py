@@ -18,11 +18,11 @@ import pytest
 from deploying import SHIPPED, collect, configured, deploy, withdraw
 from servers import Server, until
 
-from pgops import delivery, retention
 from pgops.errors import InvalidInput, QueryFailed
-from pgops.rounds import Sample, Shapes, packed, place
-from pgops.server import Session, connect
-from pgops.target import Target
+from pgops.metrics import delivery, partitions
+from pgops.metrics.rounds import Sample, Shapes, packed, place
+from pgops.server.session import Session, connect
+from pgops.server.target import Target
 
 MINUTES = 60
 DAYS = 7
@@ -138,7 +138,7 @@ def test_seven_days_at_one_minute(clocked: Clocked, tmp_path: Path) -> None:
         for hour in range(DAYS * 24):
             clocked.set(START + timedelta(hours=hour + 1, minutes=3))
             stored += store_hour(session, node, hour, shapes)
-            outcome = retention.maintain(configuration)
+            outcome = partitions.maintain(configuration)
             assert outcome["errors"] == []
             assert outcome["rolled_up"] == 1
     days_are_there_as_long_as_they_are_kept(clocked)
@@ -242,7 +242,7 @@ class Past:
                 delivery.store(session, self.node, one, METRICS)
 
     def maintain(self) -> dict[str, Any]:
-        outcome = retention.maintain(self.configuration)
+        outcome = partitions.maintain(self.configuration)
         assert outcome["errors"] == []
         return outcome
 
@@ -483,10 +483,10 @@ def test_where_there_is_no_room_samples_go_before_hours(past: Past) -> None:
     )
     past.server.value(filled, "pgops")
     deploy(past.server, max_size_mb=3)
-    (error,) = retention.maintain(past.configuration)["errors"]
+    (error,) = partitions.maintain(past.configuration)["errors"]
     assert "dropped early" in error
     kinds = "SELECT string_agg(kind, ' ') FROM pgops.partitions WHERE first_day < current_date - 40 OR {}"
     assert past.server.value(kinds.format("(first_day < current_date AND kind = 'round')"), "pgops") == "rollup"
     deploy(past.server, max_size_mb=1)
-    retention.maintain(past.configuration)
+    partitions.maintain(past.configuration)
     assert past.server.value(kinds.format("false"), "pgops") is None

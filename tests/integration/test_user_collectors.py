@@ -12,9 +12,11 @@ import pytest
 from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, withdraw
 from servers import Server
 
-from pgops import agent, collectors, sources
+from pgops import sources
+from pgops.agent import deploy as agent
 from pgops.errors import InvalidInput
-from pgops.layout import Layout
+from pgops.instance.layout import Layout
+from pgops.metrics import collectors
 
 pytestmark = pytest.mark.ends
 

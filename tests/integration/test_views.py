@@ -12,7 +12,7 @@ import pytest
 from deploying import SHIPPED, collect, deploy, inspect, withdraw
 from servers import Server, until
 
-from pgops import collectors
+from pgops.metrics import collectors
 
 
 @pytest.fixture(name="deployed")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import access
-from pgops.access import Access
 from pgops.errors import Conflict, InvalidInput
+from pgops.opsdb import access
+from pgops.opsdb.access import Access
 
 files = st.text().filter(lambda text: access.BEGIN not in text)
 HBA, IDENT = access.lines(Access(), "pgops", [("db2", "10.0.0.2/32")])

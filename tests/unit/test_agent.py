@@ -15,19 +15,21 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import artifact
 import pytest
 from disks import fill
 
-from pgops import agent, server, sources
+from pgops import sources
+from pgops.agent import deploy as agent
 from pgops.errors import Conflict, HostFailed, InvalidInput
-from pgops.layout import Layout
+from pgops.instance.layout import Layout
+from pgops.server import session
 
-LIBRARY = Path(agent.__file__).resolve().parent
 BUNDLE = {
-    **sources.gather(str(LIBRARY), (".py",)),
-    **sources.gather(str(LIBRARY), (".sql",), "sql/collectors"),
+    **sources.gather(str(artifact.LIBRARY), (".py",)),
+    **sources.gather(str(artifact.LIBRARY), (".sql",), "sql/collectors"),
 }
-LIBRARY_PARENT = str(Path(agent.__file__).parents[1])
+LIBRARY_PARENT = str(Path(agent.__file__).parents[2])
 MINE = "-- collector: mine\n-- metric: my_metric\nSELECT 1 AS my_metric\n"
 RUN = """
 import json, sys
@@ -36,7 +38,7 @@ from pgops import agent
 agent.converge(json.load(sys.stdin), False)
 """
 
-pytestmark = pytest.mark.skipif(bool(server.IMPORT_ERROR), reason="the agent needs psycopg")
+pytestmark = pytest.mark.skipif(bool(session.IMPORT_ERROR), reason="the agent needs psycopg")
 
 
 def params(prefix: Path, **other: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import disks
 import pytest
 
-from pgops import archiver
+from pgops.repository import archiver
 
 PROGRAM = str(Path(archiver.__file__).resolve())
 IDENTIFIER = 7412345678901234567

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import collectors, repetition
-from pgops.collectors import Collector, Metric
 from pgops.errors import InvalidInput
+from pgops.metrics import collectors, repeat
+from pgops.metrics.collectors import Collector, Metric
 
-SHIPPED = sorted((Path(collectors.__file__).parent / "sql" / "collectors").glob("*.sql"))
+SHIPPED = sorted((artifact.LIBRARY / "sql" / "collectors").glob("*.sql"))
 DOCUMENTED = artifact.ROOT / "docs" / "monitoring.md"
 GOOD = """-- collector: queue
 -- scope: database
@@ -184,12 +184,12 @@ def test_the_next_turn_is_soon_in_another_slot_and_an_interval_after_the_last(
 ) -> None:
     found = Collector("x", "SELECT 1", (), interval=interval)
     last = now - ago
-    then = repetition.coming(found, now, last)
+    then = repeat.coming(found, now, last)
     assert now < then <= now + interval
     if now < last + interval and last <= now:
         assert then == last + interval
         assert collectors.due(found, then + 1e-3, last)
-    assert repetition.coming(found, now, None) == now + interval
+    assert repeat.coming(found, now, None) == now + interval
 
 
 def test_turns_keep_their_distance_from_one_minute_to_the_next() -> None:
@@ -199,20 +199,20 @@ def test_turns_keep_their_distance_from_one_minute_to_the_next() -> None:
         last, ran = None, []
         for begin in (7.0, 67.0, 127.0, 187.0):
             now = begin
-            while now < begin + repetition.STAY:
+            while now < begin + repeat.STAY:
                 if collectors.due(found, now, last):
                     last = now
                     ran.append(now)
-                now = repetition.coming(found, now, last)
+                now = repeat.coming(found, now, last)
         assert {later - earlier for earlier, later in zip(ran, ran[1:])} == {interval}
 
 
 def test_passes_are_one_result_that_says_each_error_once() -> None:
-    counted = dict.fromkeys(repetition.COUNTED, 2)
+    counted = dict.fromkeys(repeat.COUNTED, 2)
     first = {**counted, "sink": "local", "slowed": {"locks": 120}, "errors": ["a", "b"]}
     passes = [first, {**counted, "sink": "spool", "errors": ["b"]}, {**counted, "errors": ["c", "b"]}]
-    assert repetition.together(passes) == {
-        **dict.fromkeys(repetition.COUNTED, 6),
+    assert repeat.together(passes) == {
+        **dict.fromkeys(repeat.COUNTED, 6),
         "sink": "spool",
         "slowed": {"locks": 120},
         "errors": ["a", "b (3 times)", "c"],

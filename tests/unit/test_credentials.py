@@ -7,18 +7,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import credentials
+from pgops.instance import passfile
 
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
 
 
 @given(texts, texts, texts)
 def test_what_was_written_is_read(database: str, role: str, password: str) -> None:
-    assert credentials.password(credentials.passfile(database, role, password)) == password
+    assert passfile.password(passfile.passfile(database, role, password)) == password
 
 
 def test_the_format_is_libpqs() -> None:
-    assert credentials.passfile("d", "r", "a:b\\c") == "*:*:d:r:a\\:b\\\\c\n"
-    assert credentials.passfile("", "r", "p") == "*:*:*:r:p\n"
-    assert credentials.password("*:*:*:r:p\n") == "p"
-    assert credentials.password("nonsense") is None
+    assert passfile.passfile("d", "r", "a:b\\c") == "*:*:d:r:a\\:b\\\\c\n"
+    assert passfile.passfile("", "r", "p") == "*:*:*:r:p\n"
+    assert passfile.password("*:*:*:r:p\n") == "p"
+    assert passfile.password("nonsense") is None

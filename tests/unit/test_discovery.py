@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pgops import discovery
+from pgops.server import discovery
 
 
 @pytest.fixture

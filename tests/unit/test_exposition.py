@@ -10,18 +10,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import artifact
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import collectors, latest
-from pgops.collectors import OWN, Metric
-from pgops.exposition import exported_name, exported_value, exposition, label_name, number
-from pgops.latest import Run
+from pgops.metrics import collectors, latest
+from pgops.metrics.collectors import OWN, Metric
+from pgops.metrics.exposition import exported_name, exported_value, exposition, label_name, number
+from pgops.metrics.latest import Run
 
 SHIPPED = [
     collectors.parse(path.read_text(), path.name)
-    for path in sorted((Path(collectors.__file__).parent / "sql" / "collectors").glob("*.sql"))
+    for path in sorted((artifact.LIBRARY / "sql" / "collectors").glob("*.sql"))
 ]
 METRICS = [metric for found in [*SHIPPED, OWN] for metric in found.metrics]
 NOW = 1_700_000_000.0

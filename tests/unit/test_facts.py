@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.configuration import Configuration
 from pgops.errors import InvalidInput, QueryFailed
 from pgops.facts import agent, answer, gathering, host, instance, size
-from pgops.layout import Layout
+from pgops.instance.configuration import Configuration
+from pgops.instance.layout import Layout
 
 SUBSETS = ["all", "min", *instance.SECTIONS, "!all", *(f"!{name}" for name in instance.SECTIONS)]
 

@@ -17,11 +17,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pgops import calendars, crontab, files, jobs, units
+from pgops.agent import schedule
+from pgops.agent.schedule import Current, Job, Reload, Schedule, Start
 from pgops.errors import Conflict, HostFailed, InvalidInput, Unsupported
-from pgops.files import Directory, File, Found, Link
-from pgops.jobs import Current, Job, Reload, Schedule, Start
-from pgops.layout import Layout
+from pgops.host import calendars, files, systemd
+from pgops.host import cron as crontab
+from pgops.host.files import Directory, File, Found, Link
+from pgops.instance.layout import Layout
 
 COLLECT = {
     "name": "collect",
@@ -61,42 +63,42 @@ def declared(*, instance="main", state="present", backend="systemd", prefix="/",
 )
 def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
     with pytest.raises(InvalidInput, match=why):
-        jobs.schedule(declared(jobs=[{**COLLECT, **change}]))
+        schedule.schedule(declared(jobs=[{**COLLECT, **change}]))
 
 
 def test_two_jobs_of_one_name_are_refused():
     with pytest.raises(InvalidInput, match="more than once: job collect"):
-        jobs.schedule(declared(jobs=[COLLECT, COLLECT]))
+        schedule.schedule(declared(jobs=[COLLECT, COLLECT]))
 
 
 def test_a_job_that_is_not_enabled_is_as_not_declared():
-    assert jobs.schedule(declared(jobs=[{**COLLECT, "enabled": False}])).jobs == ()
+    assert schedule.schedule(declared(jobs=[{**COLLECT, "enabled": False}])).jobs == ()
 
 
 @pytest.mark.parametrize("backend", ["systemd", "cron"])
 def test_another_prefix_is_refused_where_it_would_not_be_read(backend):
     with pytest.raises(InvalidInput, match="backend: none"):
-        jobs.schedule(declared(backend=backend, prefix="/srv/demo"))
+        schedule.schedule(declared(backend=backend, prefix="/srv/demo"))
 
 
 def test_the_command_names_instance_and_prefix():
-    wanted = jobs.schedule(declared(backend="none", prefix="/srv/demo"))
-    assert jobs.described(wanted)[0]["command"] == [
+    wanted = schedule.schedule(declared(backend="none", prefix="/srv/demo"))
+    assert schedule.described(wanted)[0]["command"] == [
         *("/srv/demo/usr/local/lib/pgops/current/bin/pgops", "--instance", "main"),
         *("--prefix", "/srv/demo", "collect"),
     ]
 
 
 def test_without_systemd_the_error_names_the_other_backends(monkeypatch):
-    monkeypatch.setattr(units, "booted", lambda: False)
+    monkeypatch.setattr(systemd, "booted", lambda: False)
     with pytest.raises(Unsupported, match="cron"):
-        jobs.obstacles(jobs.schedule(declared()))
+        schedule.obstacles(schedule.schedule(declared()))
 
 
 def test_a_missing_user_is_told(monkeypatch):
-    monkeypatch.setattr(units, "booted", lambda: True)
-    wanted = jobs.schedule(declared(jobs=[{**COLLECT, "user": "nobody-knows-me"}]))
-    (problem,) = jobs.obstacles(wanted)
+    monkeypatch.setattr(systemd, "booted", lambda: True)
+    wanted = schedule.schedule(declared(jobs=[{**COLLECT, "user": "nobody-knows-me"}]))
+    (problem,) = schedule.obstacles(wanted)
     assert problem.message == "Job collect runs as nobody-knows-me, who is no user of this host."
     assert "pg_ops_agent" in problem.hint
 
@@ -120,25 +122,25 @@ def unquoted(text: str) -> str:
 
 @given(WORDS)
 def test_a_quoted_word_is_the_same_word(word):
-    assert unquoted(units.quoted(word)) == word
+    assert unquoted(systemd.quoted(word)) == word
 
 
 def test_words_of_a_command_are_neither_variables_nor_specifiers():
-    content = units.service("main", "odd", "pgops", ["/bin/x", "$HOME %i"], (60, ["/a b"])).decode()
+    content = systemd.service("main", "odd", "pgops", ["/bin/x", "$HOME %i"], (60, ["/a b"])).decode()
     assert 'ExecStart=/bin/x "$$HOME %%i"\n' in content
     assert 'ReadWritePaths=-"/a b"\n' in content
 
 
 @pytest.mark.parametrize(("user", "confined"), [("pgops", True), ("root", False)])
 def test_only_root_keeps_capabilities(user, confined):
-    content = units.service("main", "x", user, ["/bin/x"], (60, []))
+    content = systemd.service("main", "x", user, ["/bin/x"], (60, []))
     assert (b"\nCapabilityBoundingSet=\n" in content) is confined
 
 
 def test_the_marker_is_exact():
-    assert units.owner(units.timer("a", "b-c", "daily", 0)) == "a"
-    assert units.owner(units.service("a-b", "c", "pgops", ["/bin/x"], (60, []))) == "a-b"
-    assert units.owner(b"[Unit]\nDescription=Instance=a\n") is None
+    assert systemd.owner(systemd.timer("a", "b-c", "daily", 0)) == "a"
+    assert systemd.owner(systemd.service("a-b", "c", "pgops", ["/bin/x"], (60, []))) == "a-b"
+    assert systemd.owner(b"[Unit]\nDescription=Instance=a\n") is None
     assert crontab.owner(crontab.text("x.y", [])) == "x.y"
     assert crontab.owner(b"MAILTO=root\n") is None
 
@@ -168,7 +170,7 @@ def outcome(current: Current, planned, steps: int | None = None) -> Current:
     for change in list(planned)[:steps]:
         step = change.step
         if isinstance(step, Start):
-            states[step.unit] = units.State("active")
+            states[step.unit] = systemd.State("active")
         elif isinstance(step, Reload):
             states = {name: replace(state, outdated=False) for name, state in states.items()}
         elif isinstance(step, str):
@@ -193,7 +195,7 @@ def made(entry: files.Entry) -> Found:
 
 def owned(current: Current, instance: str) -> dict[str, Found]:
     """All that is an instance's, links included."""
-    own = {path: there for path, there in current.found.items() if there and jobs._owner(there) == instance}
+    own = {path: there for path, there in current.found.items() if there and schedule._owner(there) == instance}
     ends = tuple(f"/{os.path.basename(path)}" for path in own)
     return {
         path: there
@@ -204,23 +206,23 @@ def owned(current: Current, instance: str) -> dict[str, Found]:
 
 @given(SCHEDULES)
 def test_a_second_plan_is_empty(wanted):
-    planned = jobs.plan(EMPTY, wanted)
+    planned = schedule.plan(EMPTY, wanted)
     assert bool(planned) == (bool(wanted.jobs) and wanted.backend != "none")
-    assert not jobs.plan(outcome(EMPTY, planned), wanted)
+    assert not schedule.plan(outcome(EMPTY, planned), wanted)
 
 
 @given(SCHEDULES, SCHEDULES)
 def test_any_schedule_follows_any_other_and_touches_nobody_elses(first, second):
-    before = outcome(EMPTY, jobs.plan(EMPTY, first))
+    before = outcome(EMPTY, schedule.plan(EMPTY, first))
     try:
-        planned = jobs.plan(before, second)
+        planned = schedule.plan(before, second)
     except Conflict:
         assert first.layout.instance != second.layout.instance
         return
     after = outcome(before, planned)
-    assert not jobs.plan(after, second)
+    assert not schedule.plan(after, second)
     assert owned(after, second.layout.instance) == owned(
-        outcome(EMPTY, jobs.plan(EMPTY, second)), second.layout.instance
+        outcome(EMPTY, schedule.plan(EMPTY, second)), second.layout.instance
     )
     if first.layout.instance != second.layout.instance:
         assert owned(after, first.layout.instance) == owned(before, first.layout.instance)
@@ -228,8 +230,8 @@ def test_any_schedule_follows_any_other_and_touches_nobody_elses(first, second):
 
 @given(SCHEDULES)
 def test_absent_leaves_nothing(wanted):
-    there = outcome(EMPTY, jobs.plan(EMPTY, wanted))
-    gone = outcome(there, jobs.plan(there, Schedule(wanted.layout, "none")))
+    there = outcome(EMPTY, schedule.plan(EMPTY, wanted))
+    gone = outcome(there, schedule.plan(there, Schedule(wanted.layout, "none")))
     assert {path for path, found in gone.found.items() if found} == set(EMPTY.found)
     assert not gone.states
 
@@ -237,59 +239,59 @@ def test_absent_leaves_nothing(wanted):
 @given(SETS, SETS, st.sampled_from(["systemd", "cron", "none"]), st.integers(0, 20))
 def test_the_run_after_a_killed_one_converges(first, second, backend, steps):
     layout = Layout("a")
-    before = outcome(EMPTY, jobs.plan(EMPTY, Schedule(layout, "systemd", first)))
+    before = outcome(EMPTY, schedule.plan(EMPTY, Schedule(layout, "systemd", first)))
     wanted = Schedule(layout, backend, second)
-    killed = outcome(before, jobs.plan(before, wanted), steps)
-    after = outcome(killed, jobs.plan(killed, wanted))
-    assert not jobs.plan(after, wanted)
-    assert owned(after, "a") == owned(outcome(EMPTY, jobs.plan(EMPTY, wanted)), "a")
+    killed = outcome(before, schedule.plan(before, wanted), steps)
+    after = outcome(killed, schedule.plan(killed, wanted))
+    assert not schedule.plan(after, wanted)
+    assert owned(after, "a") == owned(outcome(EMPTY, schedule.plan(EMPTY, wanted)), "a")
 
 
 def present(wanted: Schedule) -> Current:
-    return outcome(EMPTY, jobs.plan(EMPTY, wanted))
+    return outcome(EMPTY, schedule.plan(EMPTY, wanted))
 
 
-WANTED = jobs.schedule(declared())
+WANTED = schedule.schedule(declared())
 TIMER = "pgops-main-collect.timer"
 
 
 @pytest.mark.parametrize(
     ("state", "subject"),
     [
-        (units.State("inactive"), f"update timer {TIMER}"),
-        (units.State("failed"), f"update timer {TIMER}"),
-        (units.State("active", outdated=True), f"update unit {TIMER}"),
+        (systemd.State("inactive"), f"update timer {TIMER}"),
+        (systemd.State("failed"), f"update timer {TIMER}"),
+        (systemd.State("active", outdated=True), f"update unit {TIMER}"),
     ],
 )
 def test_a_timer_that_does_not_run_as_declared_is_a_change(state, subject):
     drifted = replace(present(WANTED), states={TIMER: state})
-    assert jobs.plan(drifted, WANTED).result()["changes"] == [subject]
+    assert schedule.plan(drifted, WANTED).result()["changes"] == [subject]
 
 
 def test_a_disabled_timer_is_a_change():
     there = present(WANTED)
     link = f"/etc/systemd/system/timers.target.wants/{TIMER}"
     disabled = replace(there, found={**there.found, link: None})
-    assert jobs.plan(disabled, WANTED).result()["changes"] == [f"create link {link}"]
+    assert schedule.plan(disabled, WANTED).result()["changes"] == [f"create link {link}"]
 
 
 def test_units_of_one_name_from_two_instances_are_a_conflict():
-    there = present(jobs.schedule(declared(instance="a-b", jobs=[{**COLLECT, "name": "c"}])))
+    there = present(schedule.schedule(declared(instance="a-b", jobs=[{**COLLECT, "name": "c"}])))
     with pytest.raises(Conflict, match="belongs to instance a-b"):
-        jobs.plan(there, jobs.schedule(declared(instance="a", jobs=[{**COLLECT, "name": "b-c"}])))
+        schedule.plan(there, schedule.schedule(declared(instance="a", jobs=[{**COLLECT, "name": "b-c"}])))
 
 
 @pytest.mark.parametrize("found", [Found("file", 0o644, "root", "root", b"[Unit]\n"), Found("link", 0o777, "", "")])
 def test_what_somebody_else_made_is_a_conflict(found):
     there = replace(EMPTY, found={**EMPTY.found, f"/etc/systemd/system/{TIMER}": found})
     with pytest.raises(Conflict, match="was not made by this collection"):
-        jobs.plan(there, WANTED)
-    assert not jobs.plan(there, jobs.schedule(declared(state="absent")))
+        schedule.plan(there, WANTED)
+    assert not schedule.plan(there, schedule.schedule(declared(state="absent")))
 
 
 def test_only_timers_that_change_have_their_calendars_checked():
-    assert jobs.unchecked(jobs.plan(EMPTY, WANTED), WANTED) == {"collect": "minutely"}
-    assert jobs.unchecked(jobs.plan(present(WANTED), WANTED), WANTED) == {}
+    assert schedule.unchecked(schedule.plan(EMPTY, WANTED), WANTED) == {"collect": "minutely"}
+    assert schedule.unchecked(schedule.plan(present(WANTED), WANTED), WANTED) == {}
 
 
 # cron
@@ -385,9 +387,9 @@ def test_what_cron_cannot_express_is_refused_with_what_it_can(expression):
 
 
 def test_the_refusal_names_the_job():
-    wanted = jobs.schedule(declared(backend="cron", jobs=[{**COLLECT, "calendar": "*:*:0/10"}]))
+    wanted = schedule.schedule(declared(backend="cron", jobs=[{**COLLECT, "calendar": "*:*:0/10"}]))
     with pytest.raises(InvalidInput, match=r"^Job collect: "):
-        jobs.plan(EMPTY, wanted)
+        schedule.plan(EMPTY, wanted)
 
 
 def elements(low: int, high: int):
@@ -518,11 +520,11 @@ def lives_in_group(group: int) -> bool:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
 def test_systemd_names_the_job_of_a_calendar_that_it_does_not_take():
-    units.check_calendars({})
-    units.check_calendars({"collect": "*:*:0/5", "backup": "Mon *-*-1..7 03:00"})
+    systemd.check_calendars({})
+    systemd.check_calendars({"collect": "*:*:0/5", "backup": "Mon *-*-1..7 03:00"})
     for wrong in ("evry day", "2020-01-01", "*-02-30", "--help"):
         with pytest.raises(InvalidInput, match=f"^Job backup: '{re.escape(wrong)}' is no calendar"):
-            units.check_calendars({"collect": "minutely", "backup": wrong})
+            systemd.check_calendars({"collect": "minutely", "backup": wrong})
 
 
 # On a real file system
@@ -533,7 +535,7 @@ def host(tmp_path, monkeypatch):
     """A layout below a directory, on a host that systemd does not run."""
     if os.geteuid():
         pytest.skip("units and crontabs belong to root")
-    monkeypatch.setattr(units, "booted", lambda: False)
+    monkeypatch.setattr(systemd, "booted", lambda: False)
     for folder in ("etc/systemd/system", "etc/cron.d"):
         (tmp_path / folder).mkdir(parents=True)
     return Layout("a", str(tmp_path))
@@ -543,11 +545,13 @@ def host(tmp_path, monkeypatch):
 def test_files_are_found_again_after_a_run_that_failed_midway(host, monkeypatch, steps):
     wanted = Schedule(host, "systemd", (Job("collect", ("collect",), "daily"), Job("b-c", ("x",), "daily")))
     _fail_after(steps, wanted, monkeypatch)
-    jobs.apply(jobs.plan(jobs.read(wanted), wanted), wanted)
-    assert {change.action for change in jobs.plan(jobs.read(wanted), wanted)} == {"update"}  # timers to be started
+    schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
+    assert {change.action for change in schedule.plan(schedule.read(wanted), wanted)} == {
+        "update"
+    }  # timers to be started
     gone = Schedule(host, "none")
     _fail_after(steps, gone, monkeypatch)
-    jobs.apply(jobs.plan(jobs.read(gone), gone), gone)
+    schedule.apply(schedule.plan(schedule.read(gone), gone), gone)
     assert os.listdir(host.units) == ["timers.target.wants"]
     assert os.listdir(os.path.join(host.units, "timers.target.wants")) == []
 
@@ -566,16 +570,16 @@ def _fail_after(steps: int, wanted: Schedule, monkeypatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(files, "apply", apply_some)
         with pytest.raises(HostFailed):
-            jobs.apply(jobs.plan(jobs.read(wanted), wanted), wanted)
+            schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
 
 
 def test_a_crontab_is_written_and_removed(host):
     wanted = Schedule(host, "cron", (Job("collect", ("collect",), "*:0/5"),))
-    jobs.apply(jobs.plan(jobs.read(wanted), wanted), wanted)
-    assert not jobs.plan(jobs.read(wanted), wanted)
+    schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
+    assert not schedule.plan(schedule.read(wanted), wanted)
     assert os.stat(host.crontab).st_mode & 0o777 == 0o644
     other = Schedule(replace(host, instance="a-b"), "none")
-    assert not jobs.plan(jobs.read(other), other)
+    assert not schedule.plan(schedule.read(other), other)
     gone = Schedule(host, "none")
-    jobs.apply(jobs.plan(jobs.read(gone), gone), gone)
+    schedule.apply(schedule.plan(schedule.read(gone), gone), gone)
     assert os.listdir(os.path.dirname(host.crontab)) == []

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import migrations
 from pgops.errors import Conflict, InvalidInput
+from pgops.opsdb import migrations
 
 FILES = migrations.shipped({f"{number:04d}_step.sql": f"SELECT {number}" for number in range(1, 6)})
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgops import objects
 from pgops.errors import InvalidInput
+from pgops.opsdb import objects
 
 A = "-- object: function pgops.a()\nCREATE ..."
 B = "-- object: view pgops.b\n-- requires: a\nCREATE ..."

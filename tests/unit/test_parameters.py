@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import parameters
 from pgops.errors import InvalidInput
-from pgops.parameters import Parameter
+from pgops.settings import parameters
+from pgops.settings.parameters import Parameter
 
 BUFFERS = Parameter("shared_buffers", "integer", "8kB", "16", "1073741823", context="postmaster")
 WORK_MEM = Parameter("work_mem", "integer", "kB", "64", "2147483647")

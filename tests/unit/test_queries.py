@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.queries import ORDERS, SUMS, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
+from pgops.statements.readings import (
+    ORDERS,
+    SUMS,
+    Entry,
+    Key,
+    Snapshot,
+    Usage,
+    difference,
+    execution,
+    foremost,
+    snapshot,
+)
 
 KEYS = st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 6), st.booleans())
 COUNTS = st.tuples(*[st.integers(0, 50)] * len(SUMS))

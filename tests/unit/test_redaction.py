@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from secretive import COMMENTS, HARMLESS, HOSTILE, MARK, ODD, QUOTINGS, SECRETS, STATEMENTS
 
-from pgops.redaction import redacted
+from pgops.statements.redaction import redacted
 
 
 @given(

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import collectors, rounds, runs
 from pgops.errors import Busy, InvalidInput
-from pgops.rounds import LONGEST, SLACK, Sample, Shapes
+from pgops.metrics import collectors, history, rounds
+from pgops.metrics.rounds import LONGEST, SLACK, Sample, Shapes
 
 QUEUE = collectors.parse(
     "-- collector: queue\n-- metric: waiting\n-- metric: served kind=counter\nSELECT 1 AS waiting", "queue.sql"
@@ -114,14 +114,14 @@ def test_the_halves_of_a_round_are_the_round(values: dict[str, float]) -> None:
 def test_what_is_remembered_comes_back_but_for_databases_that_are_gone(
     values: dict[str, float], spent: list[float]
 ) -> None:
-    remembered = runs.Runs(last={"queue": 12.5})
+    remembered = history.Runs(last={"queue": 12.5})
     pack(values, remembered.shapes)
     for seconds in spent:
         remembered.note({"queue": seconds}, {"queue": 1})
     with tempfile.TemporaryDirectory() as folder:
-        runs.save(f"{folder}/collect.json", remembered)
-        assert runs.load(f"{folder}/collect.json") == remembered
-    assert len(remembered.seconds.get("queue", [])) == min(len(spent), runs.REMEMBERED)
+        history.save(f"{folder}/collect.json", remembered)
+        assert history.load(f"{folder}/collect.json") == remembered
+    assert len(remembered.seconds.get("queue", [])) == min(len(spent), history.REMEMBERED)
     remembered.forget(["shop db"])
     assert HERE in remembered.shapes
     remembered.forget(["other"])
@@ -130,19 +130,19 @@ def test_what_is_remembered_comes_back_but_for_databases_that_are_gone(
 
 def test_what_is_remembered_is_written_when_asked_for_and_what_others_wrote_is_heeded(tmp_path: Path) -> None:
     path = str(tmp_path / "collect")
-    one, other = runs.Memory(path), runs.Memory(path)
+    one, other = history.Memory(path), history.Memory(path)
     with one.held() as first, pytest.raises(Busy), other.held():
         pass
     first.last["queue"] = 1.0
     with one.held(writes=False) as again:
         assert again is first
         again.note({"queue": 0.5}, {"queue": 2, "broken": 1})
-    assert runs.load(f"{path}.json").costs == {}
+    assert history.load(f"{path}.json").costs == {}
     with one.held():
         pass
     with other.held() as found:
         assert found == first
-        assert found.costs == {"queue": runs.Cost(1, 0.5, 2), "broken": runs.Cost(0, 0.0, 1)}
+        assert found.costs == {"queue": history.Cost(1, 0.5, 2), "broken": history.Cost(0, 0.0, 1)}
         found.note({"queue": 1.5}, {})
         costs = found.reported()
     assert (costs["queue"].mean, costs["queue"].errors, costs["broken"].mean) == (1.0, 2, None)
@@ -152,31 +152,31 @@ def test_what_is_remembered_is_written_when_asked_for_and_what_others_wrote_is_h
 
 def test_what_ran_is_known_although_the_disk_is_full(small_disk: Path) -> None:
     path = str(small_disk / "collect")
-    with runs.Memory(path).held() as found:
+    with history.Memory(path).held() as found:
         assert found.last == {}
         found.last.update(table_size=1.0)
         found.shapes[HERE] = {"2026-01-01": [["a" * 9000]]}
-    with runs.Memory(path).held(writes=False) as found:
+    with history.Memory(path).held(writes=False) as found:
         assert found.last == {"table_size": 1.0}
     for suffix in ("lock", "json"):  # an hour ago
         os.utime(f"{path}.{suffix}", (time.time() - 3600,) * 2)
     disks.fill(small_disk)
-    full = runs.Memory(path)
+    full = history.Memory(path)
     with full.held() as found:
         assert found.last == {"table_size": 1.0}
         found.begun = time.time() - 30
         found.last.update(table_size=found.begun, activity=found.begun + 20)
     assert "No space left" in full.errors[0]
     begun = found.begun
-    with runs.Memory(path).held(writes=False) as found:
+    with history.Memory(path).held(writes=False) as found:
         assert found.last == {"table_size": pytest.approx(begun)}
     os.utime(f"{path}.lock", (begun + 3600, begun + 3600))  # the clock was put back
-    with runs.Memory(path).held() as found:
+    with history.Memory(path).held() as found:
         assert found.last == {"table_size": 1.0}
     (small_disk / "filler").unlink()
-    with runs.Memory(path).held() as found:
+    with history.Memory(path).held() as found:
         found.last.update(table_size=2.0)
-    with runs.Memory(path).held() as found:
+    with history.Memory(path).held() as found:
         assert found.last == {"table_size": 2.0}
 
 
@@ -185,5 +185,5 @@ def test_a_file_that_is_none_of_ours_remembers_nothing(text: str) -> None:
     with tempfile.NamedTemporaryFile("w") as file:
         file.write(text)
         file.flush()
-        assert runs.load(file.name) == runs.Runs()
-    assert runs.load("/nonexistent/collect.json") == runs.Runs()
+        assert history.load(file.name) == history.Runs()
+    assert history.load("/nonexistent/collect.json") == history.Runs()

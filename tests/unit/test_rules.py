@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pgops import access, rules
-from pgops.access import Access
-from pgops.rules import Rule
+from pgops.opsdb import access, hba
+from pgops.opsdb.access import Access
+from pgops.opsdb.hba import Rule
 
 LOCAL = Rule("local", ("all",), ("pgops",), "", "peer")
 MAPPED = dataclasses.replace(LOCAL, options=("map=pgops",))
@@ -69,18 +69,18 @@ def changed(rule: Rule, **parts: object) -> Rule:
     ],
 )
 def test_the_first_rule_that_fits_decides(wanted, present, expected):
-    assert rules.admit(present, wanted) is expected
+    assert hba.admit(present, wanted) is expected
 
 
 @given(some.lists(ANY), some.sampled_from([LOCAL, MAPPED, REMOTE]))
 def test_our_rule_at_the_top_always_admits(present, wanted):
-    assert rules.admit([wanted, *present], wanted)
+    assert hba.admit([wanted, *present], wanted)
 
 
 @given(some.lists(ANY), some.sampled_from([LOCAL, MAPPED, REMOTE]))
 def test_what_admits_goes_on_admitting_whatever_follows(present, wanted):
-    if rules.admit(present, wanted):
-        assert rules.admit([*present, changed(wanted, users=("all",), method="reject")], wanted)
+    if hba.admit(present, wanted):
+        assert hba.admit([*present, changed(wanted, users=("all",), method="reject")], wanted)
 
 
 def test_lines_and_rules_are_the_same():

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import assignments, autoconf, before, service, transaction
-from pgops.assignments import Desired, SettingsPlan
-from pgops.before import Former
-from pgops.configured import Current, Entry, Running
 from pgops.errors import Conflict, InvalidInput, Managed, Unsupported
-from pgops.parameters import Parameter
-from pgops.service import Service
+from pgops.server import service
+from pgops.server.service import Service
+from pgops.settings import autoconf, originals, planning, transaction
+from pgops.settings.originals import Former
+from pgops.settings.parameters import Parameter
+from pgops.settings.planning import Desired, SettingsPlan
+from pgops.settings.present import Current, Entry, Running
 
 AUTO = "/data/postgresql.auto.conf"
 PARAMETERS = [
@@ -63,20 +64,20 @@ def with_lines(*lines: tuple[str, str], file: str = AUTO) -> Current:
 
 @given(VALUES, VALUES)
 def test_what_was_planned_once_is_not_planned_again(first, second):
-    there = applied(SERVER, assignments.plan(SERVER, Desired(first)))
-    done = applied(there, assignments.plan(there, Desired(second)))
-    assert assignments.plan(done, Desired(second)).steps == []
+    there = applied(SERVER, planning.plan(SERVER, Desired(first)))
+    done = applied(there, planning.plan(there, Desired(second)))
+    assert planning.plan(done, Desired(second)).steps == []
 
 
 @given(VALUES, VALUES)
 def test_what_was_changed_is_put_back(first, second):
-    there = applied(SERVER, assignments.plan(SERVER, Desired(first)))
-    made = assignments.plan(there, Desired(second))
+    there = applied(SERVER, planning.plan(SERVER, Desired(first)))
+    made = planning.plan(there, Desired(second))
     names = [one.parameter.name for one in made.steps]
     present = {name: entry.value if entry else None for name in names for entry in [there.entry(name)]}
-    formers = before.remembered({}, present, {one.parameter.name: one.text for one in made.steps})
+    formers = originals.remembered({}, present, {one.parameter.name: one.text for one in made.steps})
     done = applied(there, made)
-    back = applied(done, assignments.removal(done, formers, restart=False))
+    back = applied(done, planning.removal(done, formers, restart=False))
     for name in names:
         entry = back.entry(name)
         assert (entry.value if entry else None) == present[name]
@@ -85,42 +86,42 @@ def test_what_was_changed_is_put_back(first, second):
 def test_a_list_that_cannot_be_emptied_is_named_with_its_line():
     there = with_lines(("shared_preload_libraries", "a"), file="/etc/postgresql.conf")
     with pytest.raises(Conflict, match="line 0 sets it to a"):
-        assignments.plan(there, Desired({"shared_preload_libraries": ()}, replace_lists=True))
+        planning.plan(there, Desired({"shared_preload_libraries": ()}, replace_lists=True))
     ours = with_lines(("shared_preload_libraries", "a"))
-    (setting,) = assignments.plan(ours, Desired({"shared_preload_libraries": ()}, replace_lists=True)).steps
+    (setting,) = planning.plan(ours, Desired({"shared_preload_libraries": ()}, replace_lists=True)).steps
     assert setting.text is None
 
 
 def test_lists_other_than_of_libraries_are_as_declared():
     there = with_lines(("log_destination", "stderr, csvlog"))
-    (setting,) = assignments.plan(there, Desired({"log_destination": ("syslog",)})).steps
+    (setting,) = planning.plan(there, Desired({"log_destination": ("syslog",)})).steps
     assert (setting.text, setting.words) == ("syslog", None)
 
 
 def test_a_manager_of_the_settings_is_left_alone():
     managed = replace(SERVER, manager="Patroni")
-    assert not assignments.plan(managed, Desired({"work_mem": "4MB"})).plan
+    assert not planning.plan(managed, Desired({"work_mem": "4MB"})).plan
     with pytest.raises(Managed, match="patronictl edit-config --pg work_mem=8MB"):
-        assignments.plan(managed, Desired({"work_mem": "8MB"}))
+        planning.plan(managed, Desired({"work_mem": "8MB"}))
 
 
 def test_what_waited_before_is_part_of_the_restart():
     waits = replace(SERVER.running["max_connections"], pending=True)
     there = replace(with_lines(("max_connections", "200")), running={**SERVER.running, "max_connections": waits})
-    made = assignments.plan(there, Desired({"shared_preload_libraries": ("a",)}, restart=True))
+    made = planning.plan(there, Desired({"shared_preload_libraries": ("a",)}, restart=True))
     assert made.plan.result()["changes"] == ["update setting shared_preload_libraries", "restart server"]
     assert made.restarts[0].after == {"max_connections": "200", "shared_preload_libraries": "a"}
-    assert not assignments.plan(there, Desired({"work_mem": "8MB"}, restart=True)).restarts
+    assert not planning.plan(there, Desired({"work_mem": "8MB"}, restart=True)).restarts
 
 
 def test_secrets_are_not_shown():
     secret = Parameter("primary_conninfo", "string", context="sighup")
     there = replace(SERVER, running={**SERVER.running, secret.name: Running(secret, "password=old")})
-    made = assignments.plan(there, Desired({secret.name: "password=new"}))
+    made = planning.plan(there, Desired({secret.name: "password=new"}))
     assert "password" not in str(made.plan.result())
     assert made.steps[0].text == "password=new"
     with pytest.raises(Managed) as managed:
-        assignments.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=new"}))
+        planning.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=new"}))
     assert "password" not in str(managed.value)
     said = 'LOG:  parameter "primary_conninfo" changed to "password=new"\nFATAL:  no'
     error = transaction._refused(made, Unsupported("It ended."), said, "are in force again")
@@ -143,14 +144,14 @@ def with_standby() -> Current:
 
 def test_a_standby_waits_for_its_primary():
     standby = replace(SERVER, in_recovery=True, primary={"max_connections": 100})
-    made = assignments.plan(standby, Desired({"max_connections": "50", "work_mem": "8MB"}))
+    made = planning.plan(standby, Desired({"max_connections": "50", "work_mem": "8MB"}))
     assert [one.parameter.name for one in made.steps] == ["work_mem"]
     assert made.deferred[0]["primary"] == 100
-    assert assignments.plan(standby, Desired({"max_connections": "150"})).steps
-    gone = assignments.removal(with_standby(), {"max_connections": Former(None, "150")}, restart=False)
+    assert planning.plan(standby, Desired({"max_connections": "150"})).steps
+    gone = planning.removal(with_standby(), {"max_connections": Former(None, "150")}, restart=False)
     assert (gone.steps, gone.deferred[0]["name"]) == ([], "max_connections")
     lowered = replace(standby, primary={"max_connections": 50})
-    assert assignments.plan(lowered, Desired({"max_connections": "50"})).steps
+    assert planning.plan(lowered, Desired({"max_connections": "50"})).steps
 
 
 MODE = Parameter("archive_mode", "enum", choices=("always", "on", "off"), context="postmaster")
@@ -171,11 +172,11 @@ def test_a_command_stays_while_wal_would_pile_up(mode, library, restart, kept):
     running = {"archive_mode": Running(MODE, mode, default="off"), "archive_command": Running(COMMAND, "cp")}
     there = replace(there, running={**SERVER.running, **running})
     formers = {"archive_mode": Former(None, "on"), "Archive_Command": Former("", "cp")}
-    made = assignments.removal(there, formers, restart)
+    made = planning.removal(there, formers, restart)
     assert made.kept == kept
     assert sorted(made.formers) == (sorted(formers) if kept else [])
     assert bool(made.restarts) == (restart and not kept)
-    again = assignments.removal(applied(there, made), made.formers, restart)
+    again = planning.removal(applied(there, made), made.formers, restart)
     assert (again.kept, again.steps, again.formers) == (kept, [], made.formers)
 
 
@@ -184,36 +185,36 @@ def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
     running = {"archive_mode": Running(MODE, "on", default="off"), "archive_command": Running(COMMAND, "cp")}
     there = replace(there, running={**SERVER.running, **running})
     both = {"archive_mode": None, "archive_command": None}
-    assert assignments.plan(there, Desired(both)).warnings == (assignments.PILES_UP,)
-    assert assignments.plan(there, Desired({"archive_command": ""})).warnings == (assignments.PILES_UP,)
-    assert not assignments.plan(there, Desired(both, restart=True)).warnings
-    assert not assignments.plan(there, Desired({"archive_mode": None, "archive_command": "mv"})).warnings
-    assert not assignments.plan(there, Desired({"work_mem": "8MB"})).warnings
+    assert planning.plan(there, Desired(both)).warnings == (planning.PILES_UP,)
+    assert planning.plan(there, Desired({"archive_command": ""})).warnings == (planning.PILES_UP,)
+    assert not planning.plan(there, Desired(both, restart=True)).warnings
+    assert not planning.plan(there, Desired({"archive_mode": None, "archive_command": "mv"})).warnings
+    assert not planning.plan(there, Desired({"work_mem": "8MB"})).warnings
 
 
 def test_unknown_parameters_are_those_of_libraries():
-    assert assignments.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).steps
+    assert planning.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).steps
     with pytest.raises(InvalidInput, match="PostgreSQL 17 has no parameter"):
-        assignments.plan(SERVER, Desired({"log_timing": "off"}))
+        planning.plan(SERVER, Desired({"log_timing": "off"}))
 
 
 # What was there before
 
 
 def test_the_first_value_is_the_one_to_go_back_to():
-    first = before.remembered({}, {"a": "1"}, {"a": "2"})
-    assert before.remembered(first, {"a": "2"}, {"a": "3"}) == {"a": Former("1", "3")}
-    assert before.remembered(first, {"a": "by hand"}, {"a": "3"}) == {"a": Former("by hand", "3")}
+    first = originals.remembered({}, {"a": "1"}, {"a": "2"})
+    assert originals.remembered(first, {"a": "2"}, {"a": "3"}) == {"a": Former("1", "3")}
+    assert originals.remembered(first, {"a": "by hand"}, {"a": "3"}) == {"a": Former("by hand", "3")}
 
 
 def test_capabilities_keep_their_own(tmp_path):
     path = str(tmp_path / "before.json")
-    before.write(path, "settings", {"a": Former(None, "1")})
-    before.write(path, "statements", {"b": Former("x", "y")})
-    before.write(path, "settings", {})
-    assert before.read(path, "settings") == {}
-    assert before.read(path, "statements") == {"b": Former("x", "y")}
-    before.write(path, "statements", {})
+    originals.write(path, "settings", {"a": Former(None, "1")})
+    originals.write(path, "statements", {"b": Former("x", "y")})
+    originals.write(path, "settings", {})
+    assert originals.read(path, "settings") == {}
+    assert originals.read(path, "statements") == {"b": Former("x", "y")}
+    originals.write(path, "statements", {})
     assert not (tmp_path / "before.json").exists()
 
 

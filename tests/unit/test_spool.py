@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.rounds import Round
-from pgops.spool import Spool
+from pgops.metrics.rounds import Round
+from pgops.metrics.spool import Spool
 
 made = st.builds(
     Round,

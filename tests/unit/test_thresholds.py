@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import collectors, spelling, thresholds
+from pgops import spelling
 from pgops.errors import InvalidInput
+from pgops.metrics import collectors, thresholds
 
 METRICS: dict[str, dict[str, Any]] = {
     "deadlocks": {"direction": None, "warning": None, "critical": None},

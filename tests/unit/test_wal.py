@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops import wal
-from pgops.wal import Ancestor, Place, Run
+from pgops.repository import wal
+from pgops.repository.wal import Ancestor, Place, Run
 
 MB = 1 << 20
 SIZES = st.sampled_from([MB << power for power in range(11)])

@@ -1,0 +1,346 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The recurring jobs of an instance: the complete set of them, started by systemd's timers or by cron.
+
+What belongs to the instance is found by a marker inside the files, never by their names: the name
+``pgops-a-b-c.timer`` can be of instance a and of instance a-b.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
+from ..host import calendars, cron, files, systemd
+from ..host.files import Directory, Entry, File, Found, Link
+from ..instance.layout import Layout
+from ..plan import Change, Plan, changes, difference
+
+JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\Z")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+UNIT = re.compile(r".*\.(service|timer)\Z")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that the agent does again and again: ``arguments`` are its subcommand and what follows.
+
+    ``calendar`` is an OnCalendar expression of systemd. ``jitter`` is the most seconds that a start is delayed,
+    ``time_limit`` the seconds after which a run is ended. ``writable`` are the paths that it may write to besides
+    the instance's own files, which systemd enforces and cron does not.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    calendar: str
+    jitter: int = 0
+    time_limit: int = 300
+    user: str = "pgops"
+    writable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All jobs of an instance. ``backend`` is systemd, cron, or none, where they are nobody's business here."""
+
+    layout: Layout
+    backend: str
+    jobs: tuple[Job, ...] = ()
+
+    def command(self, job: Job) -> list[str]:
+        """What is executed for a job."""
+        prefix = [] if self.layout.prefix == "/" else ["--prefix", self.layout.prefix]
+        return [self.layout.launcher, "--instance", self.layout.instance, *prefix, *job.arguments]
+
+    def unit(self, job: Job, suffix: str) -> str:
+        """The path of a job's unit."""
+        return os.path.join(self.layout.units, systemd.unit_name(self.layout.instance, job.name, suffix))
+
+    @property
+    def wants(self) -> str:
+        """The directory whose links make timers start with the host."""
+        return os.path.join(self.layout.units, "timers.target.wants")
+
+
+@dataclass(frozen=True)
+class Current:
+    """What is on the host: files by their paths, and the states of units by their names."""
+
+    host: str
+    found: Mapping[str, Found | None] = field(default_factory=dict)
+    states: Mapping[str, systemd.State] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A step: start a timer."""
+
+    unit: str
+
+
+@dataclass(frozen=True)
+class Reload:
+    """A step: make systemd read the files of units again."""
+
+
+def schedule(params: Mapping[str, Any]) -> Schedule:
+    """What a module's arguments declare.
+
+    Raises InvalidInput.
+    """
+    layout = Layout(params["instance"], params["prefix"])
+    if params["state"] == "absent":
+        return Schedule(layout, "none")
+    backend = str(params["backend"])
+    if backend != "none" and layout.prefix != "/":
+        raise InvalidInput(
+            f"Jobs below the prefix {layout.prefix} cannot be started by {backend}, which reads only /etc.",
+            "Set backend: none, and have the commands that are returned started by something else.",
+        )
+    jobs = tuple(_job(declared) for declared in params["jobs"] if declared["enabled"])
+    names = [job.name for job in jobs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"Declared more than once: job {', '.join(twice)}.", "Names of jobs are unique.")
+    return Schedule(layout, backend, jobs)
+
+
+def _job(declared: Mapping[str, Any]) -> Job:
+    options = {name: value for name, value in declared.items() if name in Job.__dataclass_fields__}
+    sequences = {name: tuple(options.get(name) or ()) for name in ("arguments", "writable")}
+    job = Job(**{**options, **sequences})
+    words = (job.calendar, *job.arguments, *job.writable)
+    problems = (
+        (not JOB.match(job.name), "its name is not made of a-z, 0-9 and '-', 40 at most"),
+        (not job.arguments or not all(job.arguments), "its arguments are empty"),
+        (not job.calendar, "its calendar is empty"),
+        (any(UNPRINTABLE.search(word) for word in words), "a line break or another control character is in it"),
+        (job.jitter < 0 or job.time_limit < 1, "jitter is 0 or more, and time_limit 1 or more"),
+        (not USER.match(job.user), f"'{job.user}' is no user's name"),
+        (not all(os.path.isabs(path) for path in job.writable), "writable paths begin with a slash"),
+    )
+    for wrong, why in problems:
+        if wrong:
+            raise InvalidInput(f"Job {job.name!r} cannot be scheduled: {why}.")
+    return job
+
+
+def read(wanted: Schedule) -> Current:
+    """What is on the host of the instance's jobs.
+
+    Raises HostFailed.
+    """
+    prefix = systemd.unit_name(wanted.layout.instance, "", "")[:-1]
+    names = {name for name in _listed(wanted.layout.units) if name.startswith(prefix) and UNIT.match(name)}
+    if wanted.backend == "systemd":
+        names.update(systemd.unit_name(wanted.layout.instance, job.name, "service") for job in wanted.jobs)
+        names.update(systemd.unit_name(wanted.layout.instance, job.name, "timer") for job in wanted.jobs)
+    paths = [os.path.join(wanted.layout.units, name) for name in names]
+    paths += [os.path.join(wanted.wants, name) for name in names if name.endswith(".timer")]
+    found = {path: files.read(path) for path in [*paths, wanted.wants, wanted.layout.crontab]}
+    return Current(platform.node(), found, systemd.states(names))
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise files.failure(error, f"{folder} cannot be read") from error
+
+
+def plan(current: Current, wanted: Schedule) -> Plan:
+    """What makes the instance's jobs those that are declared. Pure.
+
+    Raises InvalidInput for a calendar that cron cannot express, and Conflict where a file is somebody else's.
+    """
+    entries = _entries(wanted, current)
+    _check_owners(wanted, current, entries)
+    paths = {entry.path for entry in entries}
+    leftover = [path for path in _ours(wanted, current) if path not in paths]
+    written = files.plan(entries, current.found)
+    timers = [wanted.unit(job, "timer") for job in wanted.jobs] if wanted.backend == "systemd" else []
+    return changes(
+        files.removal(leftover, current.found),
+        written,
+        _reloads(current, paths, {change.step.path for change in written}),
+        (change for path in timers for change in _start(current, path)),
+    )
+
+
+def _entries(wanted: Schedule, current: Current) -> list[Entry]:
+    """Files, links and directories as they are to be, in the order in which they are made."""
+    if wanted.backend == "cron" and wanted.jobs:
+        lines = [_cron_line(wanted, job, current.host) for job in wanted.jobs]
+        return [_file(wanted.layout.crontab, cron.text(wanted.layout.instance, lines))]
+    if wanted.backend != "systemd" or not wanted.jobs:
+        return []
+    entries: list[Entry] = [] if current.found.get(wanted.wants) else [Directory(wanted.wants)]
+    for job in wanted.jobs:
+        path = wanted.unit(job, "timer")
+        entries += [
+            _file(wanted.unit(job, "service"), _service(wanted, job)),
+            _file(path, systemd.timer(wanted.layout.instance, job.name, job.calendar, job.jitter)),
+            Link(os.path.join(wanted.wants, os.path.basename(path)), path),
+        ]
+    return entries
+
+
+def _file(path: str, content: bytes) -> File:
+    return File(path, content, 0o644, "root", "root")
+
+
+def _service(wanted: Schedule, job: Job) -> bytes:
+    # Its own part of it; whose that is, the file system knows.
+    limits = (job.time_limit, (wanted.layout.data, *job.writable))
+    return systemd.service(wanted.layout.instance, job.name, job.user, wanted.command(job), limits)
+
+
+def _cron_line(wanted: Schedule, job: Job, host: str) -> str:
+    try:
+        fields = calendars.parse(job.calendar).cron
+        delay = cron.delay(job.jitter, host, wanted.layout.instance, job.name)
+        return cron.line(fields, job.user, wanted.command(job), delay, job.time_limit)
+    except InvalidInput as error:
+        raise InvalidInput(f"Job {job.name}: {error.message}", error.hint) from None
+
+
+def _check_owners(wanted: Schedule, current: Current, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        there = current.found.get(entry.path)
+        if there is None or not isinstance(entry, File):
+            continue
+        owner = _owner(there)
+        if owner != wanted.layout.instance:
+            whose = f"belongs to instance {owner}" if owner else "was not made by this collection"
+            raise Conflict(
+                f"{entry.path} {whose}, so it is not overwritten.",
+                f"Give the instance or the job another name{'' if owner else ', or remove the file'}.",
+            )
+
+
+def _owner(found: Found) -> str | None:
+    return systemd.owner(found.content) or cron.owner(found.content) if found.kind == "file" else None
+
+
+def _ours(wanted: Schedule, current: Current) -> list[str]:
+    """The paths of all that is the instance's, in the order of removal: what names a unit goes before it, so that
+    a run that is killed on the way leaves nothing that the next one cannot find."""
+    owned = [
+        path for path, found in current.found.items() if found is not None and _owner(found) == wanted.layout.instance
+    ]
+    links = [os.path.join(wanted.wants, os.path.basename(path)) for path in owned if path.endswith(".timer")]
+    return [*sorted(links), *sorted(owned, key=lambda path: (not path.endswith(".timer"), path))]
+
+
+def _reloads(current: Current, wanted: set[str], written: set[str]) -> tuple[Change, ...]:
+    """A unit file was changed by somebody, or by a run that was killed, and systemd still has the old one."""
+    return tuple(
+        change
+        for path in sorted(wanted - written)
+        for name in [os.path.basename(path)]
+        if current.states.get(name, systemd.State()).outdated
+        if not path.endswith(f".wants/{name}")
+        for change in difference(f"unit {name}", "older than its file", "as in its file", Reload())
+    )
+
+
+def _start(current: Current, path: str) -> tuple[Change, ...]:
+    name = os.path.basename(path)
+    before = current.states.get(name, systemd.State()).active if current.found.get(path) else None
+    return difference(f"timer {name}", before, "active", Start(name))
+
+
+def obstacles(wanted: Schedule) -> list[PgOpsError]:
+    """What on the host keeps the jobs from running, and may be mended by what runs before this one.
+
+    Raises Unsupported where systemd does not run the host.
+    """
+    if wanted.backend == "systemd" and not systemd.booted():
+        raise Unsupported(
+            "systemd does not run this host.", "Set backend: cron, or none where something else starts the jobs."
+        )
+    found: list[PgOpsError] = []
+    if wanted.backend == "cron" and not cron.installed():
+        found.append(HostFailed("No cron daemon is on this host.", "Install the package cron."))
+    for job in wanted.jobs if wanted.backend != "none" else ():
+        try:
+            pwd.getpwnam(job.user)
+        except KeyError:
+            hint = "Run pg_ops_agent before, or name another user."
+            found.append(HostFailed(f"Job {job.name} runs as {job.user}, who is no user of this host.", hint))
+    return found
+
+
+def apply(planned: Plan, wanted: Schedule) -> None:
+    """Carry the plan out. What is running of a removed job is stopped; of a changed one it goes on.
+
+    The files of removed units go last, when systemd has forgotten the units: until then the next run finds them by
+    their files, and afterwards nothing is left to find.
+
+    Raises HostFailed.
+    """
+    steps = [change.step for change in planned]
+    entries = [step for step in steps if not isinstance(step, (Start, Reload))]
+    removed = _unit_files(step for step in entries if isinstance(step, str))
+    written = _unit_files(step.path for step in entries if not isinstance(step, str))
+    names = [os.path.basename(path) for path in removed]
+    running = systemd.booted()
+    if removed and running:
+        systemd.stop(names)
+    files.apply([step for step in entries if step not in removed])
+    if running and (removed or written or any(isinstance(step, Reload) for step in steps)):
+        systemd.reload()
+    if removed and running:
+        systemd.forget(names)
+    files.apply(removed)
+    if wanted.layout.crontab in entries:
+        cron.stop([wanted.layout.launcher, "--instance", wanted.layout.instance])
+    starts = [step.unit for step in steps if isinstance(step, Start)]
+    if starts and running:
+        systemd.start(starts)
+
+
+def _unit_files(paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if UNIT.match(path) and not os.path.dirname(path).endswith(".wants")]
+
+
+def unchecked(planned: Plan, wanted: Schedule) -> dict[str, str]:
+    """The calendars, by their jobs' names, that systemd has not yet seen: those of timers that are written."""
+    written = {change.step.path for change in planned if isinstance(change.step, File)}
+    return {job.name: job.calendar for job in wanted.jobs if wanted.unit(job, "timer") in written}
+
+
+def described(wanted: Schedule) -> list[dict[str, Any]]:
+    """The jobs as a module returns them."""
+    return [
+        {"name": job.name, "command": wanted.command(job), "user": job.user, "calendar": job.calendar}
+        for job in wanted.jobs
+    ]
+
+
+def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make an instance's jobs those that a module's arguments declare; the module's result.
+
+    Raises PgOpsError.
+    """
+    wanted = schedule(params)
+    problems = obstacles(wanted)
+    planned = plan(read(wanted), wanted)
+    systemd.check_calendars(unchecked(planned, wanted))
+    if problems and not check_mode:
+        raise problems[0]
+    if planned and not check_mode:
+        with files.exclusive(wanted.layout.lock, seconds=60):
+            planned = plan(read(wanted), wanted)
+            apply(planned, wanted)
+    warnings = tuple(str(problem) for problem in problems)
+    return {**(planned + Plan(warnings=warnings)).result(), "jobs": described(wanted)}

@@ -1,0 +1,226 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The sections that the host's files answer: the agent of an instance, and its recurring jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import HostFailed, InvalidInput, PgOpsError
+from ..host import commands
+from ..instance import configuration
+from ..instance.layout import INSTANCE, Layout
+from .answer import failed
+
+NO_ACCESS = "needs root or the agent's user"
+SYSTEMCTL_TIMEOUT = 5
+ASSIGNMENT = re.compile(r"^(Instance|Job|OnCalendar)=(.*)$", re.MULTILINE)
+CRON_LINE = re.compile(
+    r"^(?P<calendar>[0-9*@]\S*(?:[ \t]+\S+){4})[ \t]+\S+[ \t]+.*"
+    r"/pgops(?:[ \t]+--\w+[ \t]+\S+)*[ \t]+(?P<job>[a-z_-]+)",
+    re.MULTILINE,
+)
+
+
+def installed(prefix: str) -> list[dict[str, Any]] | None:
+    """The instances that an agent is configured for, whether or not their servers are still there, each with its
+    cluster and port, whether it has a password for the cluster's other nodes, and whether what settings were before
+    is on record; None where that is out of sight."""
+    folder = Layout("any", prefix).configurations
+    try:
+        names = sorted(name for name in os.listdir(folder) if INSTANCE.match(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return None
+    return [_installed(Layout(name, prefix)) for name in names]
+
+
+def _installed(layout: Layout) -> dict[str, Any]:
+    known = None
+    with contextlib.suppress(PgOpsError):
+        known = configuration.load(layout)
+    return {
+        "name": layout.instance,
+        "cluster": known.cluster if known else None,
+        "port": known.port if known else None,
+        "credential": exists(layout.passfile),
+        "record": exists(layout.before),
+    }
+
+
+def remote(prefix: str) -> list[configuration.Configuration]:
+    """The configurations of remote instances, as far as they can be read."""
+    found = []
+    for one in installed(prefix) or ():
+        with contextlib.suppress(PgOpsError):
+            found.append(configuration.load(Layout(one["name"], prefix)))
+    return [one for one in found if one.host]
+
+
+def configured(instance: str, prefix: str) -> bool | None:
+    """Whether the agent knows the instance; None where that is out of sight."""
+    try:
+        return exists(Layout(instance, prefix).agent_file)
+    except InvalidInput:
+        return False
+
+
+def exists(path: str) -> bool | None:
+    """Whether something is at a path; None where that is out of sight."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def read(layout: Layout) -> dict[str, Any]:
+    """The section ``agent``."""
+    version = _version(layout)
+    found: dict[str, Any] = {
+        "version": version.split("-")[0] if version else None,
+        "build": version,
+        "configured": exists(layout.agent_file),
+        "cluster": None,
+        "node": None,
+        "database": None,
+        "peers": None,
+        "repository": None,
+        "collectors": _names(os.path.join(layout.current, "pgops", "sql", "collectors")),
+        "own_collectors": _names(layout.collectors),
+        "spooled_bytes": _size(os.path.join(layout.state, "spool.jsonl")),
+        "error": None,
+        "hidden": {},
+    }
+    if found["configured"]:
+        try:
+            present = configuration.load(layout)
+        except HostFailed:
+            found["hidden"].update(dict.fromkeys(("cluster", "node", "database", "peers", "repository"), NO_ACCESS))
+        else:
+            found.update(cluster=present.cluster, node=present.node, database=present.database)
+            found["repository"] = present.repository or None
+            found["peers"] = [f"{peer.host}:{peer.port}" for peer in present.peers]
+    unseen = [key for key in ("configured", "own_collectors", "spooled_bytes") if found[key] is None]
+    found["hidden"].update(dict.fromkeys(unseen, NO_ACCESS))
+    return found
+
+
+def _version(layout: Layout) -> str | None:
+    """The name of the version that the link is switched to."""
+    try:
+        return os.path.basename(os.readlink(layout.current))
+    except OSError:
+        return None
+
+
+def _names(folder: str) -> list[str] | None:
+    """Names of the collectors in a folder; None where it is out of sight."""
+    try:
+        return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".sql"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return None
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a file, 0 where there is none; None where it is out of sight."""
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError:
+        return None
+
+
+# --- jobs
+
+
+def jobs(layout: Layout) -> dict[str, Any]:
+    """The section ``jobs``."""
+    found = _timers(layout)
+    names = [f"{job['unit']}.{suffix}" for job in found for suffix in ("timer", "service")]
+    states = _states(names) if names and os.path.isdir("/run/systemd/system") else {}
+    listed = [_state(job, states) for job in found] + _cron(layout)
+    return {"list": sorted(listed, key=lambda job: str(job["name"])), "error": None, "hidden": {}}
+
+
+def _timers(layout: Layout) -> list[dict[str, Any]]:
+    """Our timers of the instance. Who owns a unit stands in it: two instances' names can begin alike."""
+    found = []
+    for path in sorted(
+        glob.glob(os.path.join(glob.escape(layout.units), f"pgops-{glob.escape(layout.instance)}-*.timer"))
+    ):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            fields = dict(ASSIGNMENT.findall(file.read()))
+        if fields.get("Instance") == layout.instance:
+            unit = os.path.basename(path)[: -len(".timer")]
+            found.append({"unit": unit, "name": fields.get("Job"), "calendar": fields.get("OnCalendar")})
+    return found
+
+
+def _states(units: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What systemd knows of units, by their names, from one call.
+
+    Raises HostFailed.
+    """
+    times = "ExecMainExitTimestampMonotonic,InactiveEnterTimestampMonotonic"
+    properties = f"--property=Id,ActiveState,Result,ExecMainStatus,{times}"
+    shown = commands.run(["systemctl", "show", properties, "--", *units], timeout=SYSTEMCTL_TIMEOUT)
+    blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
+    return {block["Id"]: block for block in blocks if "Id" in block}
+
+
+def _state(job: dict[str, Any], states: dict[str, dict[str, str]]) -> dict[str, Any]:
+    timer, service = (states.get(f"{job['unit']}.{suffix}", {}) for suffix in ("timer", "service"))
+    # While it runs, systemd has forgotten what the run before has come to, but not when it ended.
+    running = service.get("ActiveState") in {"activating", "active", "deactivating"}
+    ended = int(service.get("ExecMainExitTimestampMonotonic") or 0)
+    idle_since = ended or int(service.get("InactiveEnterTimestampMonotonic") or 0)
+    return {
+        "name": job["name"],
+        "backend": "systemd",
+        "calendar": job["calendar"],
+        "active": timer["ActiveState"] == "active" if timer else None,
+        "running": running if service else None,
+        "last_run_age_s": max(0, round(time.monotonic() - idle_since / 1e6)) if idle_since else None,
+        "last_result": service.get("Result") if ended else None,
+        "last_exit_code": int(service.get("ExecMainStatus") or 0) if ended else None,
+    }
+
+
+def _cron(layout: Layout) -> list[dict[str, Any]]:
+    """Our jobs in the instance's crontab; cron keeps no record of runs."""
+    try:
+        with open(layout.crontab, encoding="utf-8", errors="replace") as file:
+            lines = CRON_LINE.finditer(file.read())
+    except OSError:
+        return []
+    unknown = dict.fromkeys(("running", "last_run_age_s", "last_result", "last_exit_code"))
+    return [
+        {"name": line["job"], "backend": "cron", "calendar": line["calendar"], "active": None, **unknown}
+        for line in lines
+    ]
+
+
+READERS: dict[str, Callable[[Layout], dict[str, Any]]] = {"agent": read, "jobs": jobs}
+
+
+def section(name: str, instance: str, prefix: str) -> dict[str, Any]:
+    """One of the sections of READERS, with what failed in it as its error."""
+    try:
+        return READERS[name](Layout(instance, prefix))
+    except PgOpsError as error:
+        return failed(error)
+    except OSError as error:
+        return failed(HostFailed(str(error)))

@@ -1,0 +1,58 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One query's answer as a section of the facts, or what kept the server from answering."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+from ..errors import PgOpsError, QueryFailed
+from ..server.session import Session
+
+# As bytes, and those of an SQL_ASCII database as they are: nothing is known of their encoding, and the server would
+# refuse to send text that is no UTF-8.
+ANSWER = """
+SELECT convert_to(
+    to_json(answer)::text, CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END
+)
+FROM (
+{query}
+) AS answer
+"""
+LONGEST_MESSAGE = 500
+Params = Optional[Union[Sequence[Any], Mapping[str, Any]]]
+CODES = {"42501": "permission_missing", "57014": "timeout", "55P03": "busy"}
+"""insufficient_privilege, query_canceled, lock_not_available."""
+
+
+def ask(session: Session, query: str, params: Params = None) -> dict[str, Any]:
+    """The single row of a query as JSON, so that times are ISO 8601 and numbers are numbers.
+
+    Bytes that are no UTF-8, which names in an SQL_ASCII database may hold, become U+FFFD. Raises QueryFailed.
+    """
+    answer = session.value(ANSWER.replace("{query}", query), params)
+    section: dict[str, Any] = json.loads(bytes(answer).decode("utf-8", "replace"))
+    return section
+
+
+def section(session: Session, query: str, params: Params = None) -> dict[str, Any]:
+    """The same as a section, with its keys ``error`` and ``hidden``; an error is in it instead of raised."""
+    try:
+        return {**ask(session, query, params), "error": None, "hidden": {}}
+    except QueryFailed as error:
+        return failed(error)
+
+
+def failed(error: PgOpsError) -> dict[str, Any]:
+    """A section that could not be read."""
+    code = CODES.get(getattr(error, "sqlstate", None) or "", error.code)
+    return {"error": {"code": code, "message": str(error)[:LONGEST_MESSAGE]}}
+
+
+def hide(found: dict[str, Any], keys: Sequence[str], reason: str) -> dict[str, Any]:
+    """Say why keys of a section are null; nothing where the section failed."""
+    if found["error"] is None:
+        found["hidden"].update(dict.fromkeys(keys, reason))
+    return found

@@ -1,0 +1,50 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is known of a host without asking any server."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+from ..server import session
+
+FAMILIES = {
+    "debian": "Debian",
+    "ubuntu": "Debian",
+    "rhel": "RedHat",
+    "fedora": "RedHat",
+    "suse": "Suse",
+    "arch": "Archlinux",
+    "alpine": "Alpine",
+}
+"""The names of families are Ansible's own (ansible_facts.os_family)."""
+
+
+def read(root: str = "/") -> dict[str, Any]:
+    """The section ``host``."""
+    release = _release(os.path.join(root, "etc/os-release"))
+    names = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
+    families = [FAMILIES[name] for name in names if name in FAMILIES]
+    return {
+        "hostname": platform.node(),
+        "os_family": families[0] if families else release.get("ID") or platform.system(),
+        "os": release.get("PRETTY_NAME") or platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "psycopg": None if session.IMPORT_ERROR else sys.modules["psycopg"].__version__,
+        "psycopg_error": session.IMPORT_ERROR,
+        "systemd": os.path.isdir(os.path.join(root, "run/systemd/system")),
+    }
+
+
+def _release(path: str) -> dict[str, str]:
+    """The assignments of os-release(5)."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            pairs = [line.strip().partition("=") for line in file if not line.startswith("#")]
+    except OSError:
+        return {}
+    return {key: value.strip("\"'") for key, _equals, value in pairs if value}

@@ -1,0 +1,210 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""systemd's units of recurring jobs: their text, whose they are, and what systemd knows of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import InvalidInput
+from . import commands
+from .calendars import EXAMPLES
+
+MARKER = re.compile(r"^\[X-Pgops\]\nInstance=(?P<instance>.*)$", re.MULTILINE)
+NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_@+=:,./-]")
+
+HEADER = """\
+# Made by the Ansible collection pgops.fleet, which puts edits back.
+# Settings of your own belong in a drop-in: systemctl edit {unit}
+
+"""
+SERVICE = """\
+[Unit]
+Description=PostgreSQL {instance}: {job}
+Documentation=https://github.com/pgops/fleet
+
+[Service]
+Type=oneshot
+User={user}
+ExecStart={command}
+TimeoutStartSec={time_limit}
+TimeoutStopSec=30
+SyslogIdentifier=pgops
+Environment=LC_ALL=C.UTF-8
+UMask=0077
+# PostgreSQL goes first, and outlives this when memory runs out.
+Nice=5
+IOSchedulingClass=best-effort
+IOSchedulingPriority=7
+OOMScoreAdjust=500
+# /tmp stays the host's, since the server's socket may be there; a server that a job starts may compile (JIT).
+ProtectSystem=strict
+{writable}NoNewPrivileges=true
+ProtectKernelTunables=true
+ProtectKernelModules=true
+ProtectControlGroups=true
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=true
+RestrictRealtime=true
+RestrictSUIDSGID=true
+LockPersonality=true
+{capabilities}
+[X-Pgops]
+Instance={instance}
+Job={job}
+"""
+TIMER = """\
+[Unit]
+Description=PostgreSQL {instance}: {job}
+Documentation=https://github.com/pgops/fleet
+
+[Timer]
+OnCalendar={calendar}
+AccuracySec=1s
+RandomizedDelaySec={jitter}
+# The host's own delay, the same each time; systemd before 247 draws another each time.
+FixedRandomDelay=true
+Persistent=false
+
+[Install]
+WantedBy=timers.target
+
+[X-Pgops]
+Instance={instance}
+Job={job}
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What systemd knows of a unit. ``outdated`` when its file was changed and not read again."""
+
+    active: str = "inactive"
+    outdated: bool = False
+
+
+def unit_name(instance: str, job: str, suffix: str) -> str:
+    """The unit of a job. Two instances can come to the same name (a with b-c, a-b with c); `owner` tells."""
+    return f"pgops-{instance}-{job}.{suffix}"
+
+
+def owner(content: bytes) -> str | None:
+    """The instance that a unit file says it belongs to; None for a file that is not ours."""
+    found = MARKER.search(content.decode("utf-8", "replace"))
+    return found.group("instance") if found else None
+
+
+def service(instance: str, job: str, user: str, command: Sequence[str], limits: tuple[int, Sequence[str]]) -> bytes:
+    """The service of a job. ``limits`` are the seconds that it may run, and the paths that it may write to."""
+    time_limit, writable = limits
+    paths = "".join(f"ReadWritePaths=-{quoted(path)}\n" for path in writable)
+    # root without any capability could not even read postgres's files
+    capabilities = "" if user == "root" else "CapabilityBoundingSet=\n"
+    text = SERVICE.format(
+        instance=instance,
+        job=job,
+        user=user,
+        command=" ".join(quoted(word).replace("$", "$$") for word in command),
+        time_limit=time_limit,
+        writable=paths,
+        capabilities=capabilities,
+    )
+    return (HEADER.format(unit=unit_name(instance, job, "service")) + text).encode()
+
+
+def timer(instance: str, job: str, calendar: str, jitter: int) -> bytes:
+    """The timer of a job. ``jitter`` is in seconds."""
+    text = TIMER.format(instance=instance, job=job, calendar=calendar, jitter=jitter)
+    return (HEADER.format(unit=unit_name(instance, job, "timer")) + text).encode()
+
+
+def quoted(word: str) -> str:
+    """A word as unit files want it; systemd.syntax(7), "Quoting", and systemd.unit(5), "Specifiers"."""
+    word = word.replace("%", "%%")
+    if word and not NEEDS_QUOTES.search(word.replace("%%", "")):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def booted() -> bool:
+    """Whether systemd runs this host; sd_booted(3)."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def states(names: Iterable[str]) -> dict[str, State]:
+    """What systemd knows of units, from one call.
+
+    Raises HostFailed.
+    """
+    names = sorted(names)
+    if not names or not booted():
+        return {}
+    shown = _systemctl("show", "--property=Id,ActiveState,NeedDaemonReload", "--", *names)
+    blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
+    return {
+        block["Id"]: State(block.get("ActiveState", ""), block.get("NeedDaemonReload") == "yes")
+        for block in blocks
+        if "Id" in block
+    }
+
+
+def main_process(name: str) -> int:
+    """The process that a service runs, 0 for none.
+
+    Raises HostFailed.
+    """
+    said = _systemctl("show", "--property=MainPID", "--value", "--", name).strip()
+    return int(said) if said.isdigit() else 0
+
+
+def stop(names: Sequence[str]) -> None:
+    """Stop units, and what they run; one that systemd does not know (5) is stopped.
+
+    Raises HostFailed.
+    """
+    # a job gets TimeoutStopSec to end
+    _systemctl("stop", "--", *names, accepted=(0, 5), timeout=120)
+
+
+def reload() -> None:
+    """Make systemd read changed unit files. Raises HostFailed."""
+    _systemctl("daemon-reload", timeout=120)
+
+
+def start(names: Sequence[str]) -> None:
+    """Start timers. Raises HostFailed."""
+    _systemctl("start", "--", *names)
+
+
+def forget(names: Sequence[str]) -> None:
+    """Let failures of removed units be forgotten; systemd says 1 for those that it does not know."""
+    _systemctl("reset-failed", "--", *names, accepted=(0, 1, 5))
+
+
+def _systemctl(*arguments: str, accepted: Sequence[int] = (0,), timeout: float = 60) -> str:
+    command = ["systemctl", "--no-ask-password", *arguments]
+    return commands.run(command, timeout=timeout, accepted=accepted)
+
+
+def check_calendars(calendars: dict[str, str]) -> None:
+    """Have systemd check the calendars of jobs, by the jobs' names, with one call where all are well.
+
+    Raises InvalidInput for the first that systemd does not take, or that never comes, and HostFailed.
+    """
+    if not calendars or _next_elapses(calendars.values()) == len(calendars):
+        return
+    for job, calendar in calendars.items():
+        if _next_elapses([calendar]) != 1:
+            raise InvalidInput(
+                f"Job {job}: '{calendar}' is no calendar of systemd, or one that never comes.",
+                f"For instance {EXAMPLES}. Try out others with: systemd-analyze calendar.",
+            )
+
+
+def _next_elapses(calendars: Iterable[str]) -> int:
+    """How many of the calendars will come; systemd says 1 where it does not know one."""
+    said = commands.run(["systemd-analyze", "calendar", "--", *calendars], accepted=(0, 1))
+    return len(re.findall(r"^\s*Next elapse: (?!never$)", said, re.MULTILINE))

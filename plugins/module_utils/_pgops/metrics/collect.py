@@ -1,0 +1,410 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One collection: run the collectors that are due on the source, and deliver their rounds to the sink."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import PgOpsError, QueryFailed
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from ..server import disks, ownership
+from ..server.session import Session, connect
+from ..server.target import Target
+from . import delivery, latest
+from .collectors import INSPECTION, OWN, Collector, adjusted, due, metrics, slowed, wrapped
+from .history import Cost, Runs
+from .rounds import Round, Sample, packed, place, samples
+from .spool import Spool
+
+ORIGIN = """
+SELECT concat_ws(' ',
+    (SELECT to_char(min(a.backend_start), 'YYYY-MM-DD"T"HH24:MI:SS.USOF') FROM pg_stat_activity AS a
+     WHERE a.backend_type = 'checkpointer'),
+    (SELECT to_char(least(b.stats_reset, c.stats_reset, w.stats_reset), 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
+     FROM pg_stat_bgwriter AS b, pg_stat_archiver AS c, pg_stat_wal AS w))
+"""
+"""When the server started last, a crash included, and since when it has its oldest statistics.
+
+Both have changed where it has lost them: a crash discards all of them, a clean restart none, and somebody who
+resets them restarts no server.
+"""
+
+DATABASES = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} ORDER BY random()"
+"""At random, so that where time is short no database is always among those left out."""
+
+BATCH = 100
+"""Rounds that are delivered in one transaction, each by a statement of its own: 20 seconds on a line of 200 ms."""
+
+
+@dataclass
+class Budget:
+    """The time that a collection may take, in seconds of the monotonic clock. SIGTERM ends it at once."""
+
+    until: float
+    ended: bool = False
+
+    def left(self) -> float:
+        """Seconds."""
+        return 0.0 if self.ended else max(0.0, self.until - time.monotonic())
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Let SIGTERM interrupt what waits for a server: systemd sends it to a job that takes too long, or when the
+        host shuts down, and what was measured until then is worth keeping.
+
+        Raises QueryFailed.
+        """
+        before = signal.signal(signal.SIGTERM, self._end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _end(self, _signal: int, _frame: object) -> None:
+        self.ended = True
+        raise QueryFailed("ended by SIGTERM")
+
+
+@dataclass
+class Tally:
+    """What happens in one collection, and what is remembered of those before.
+
+    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took; ``measured`` holds
+    samples by their place, with the time when the first was taken.
+    """
+
+    started: float
+    origin: str
+    runs: Runs
+    host: disks.Host
+    retention: Mapping[str, int] = field(default_factory=dict)
+    measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
+    newest: list[latest.Run] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def add(self, collector: Collector, database: str, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows that a collector measured in a database, '' for the instance.
+
+        Raises InvalidInput, ValueError, TypeError or ArithmeticError for what is no sample, and adds nothing.
+        """
+        found = samples(collector, rows, self.retention)
+        for sample in found:
+            where = place(collector.interval, database, sample.keep_days)
+            self.measured.setdefault(where, (at, []))[1].append(sample)
+        pairs = [(sample.series, sample.value) for sample in found]
+        self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
+
+    def fail(self, failed: Iterable[Collector], message: str) -> None:
+        """Note an error, and whose it is: one that failed in several databases is named as often."""
+        self.errors.append(message)
+        for collector in failed:
+            self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
+
+    def leave_out(self, places: Sequence[tuple[str, Sequence[Collector]]]) -> None:
+        """Note that the time is up before some databases, with the collectors that are for them."""
+        left = [collector for _name, some in places for collector in some]
+        self.fail(left, f"the time is up: {len(places)} databases are left out")
+
+    def rounds(self) -> list[Round]:
+        """All that was measured."""
+        return [
+            made
+            for where, (at, found) in self.measured.items()
+            for made in packed(where, found, iso(at), self.origin, self.runs.shapes)
+        ]
+
+
+def source_target(configuration: Configuration) -> Target:
+    """The instance, by its socket or over the network, in the ops database, which a standby has as well."""
+    remote: dict[str, Any] = {}
+    if configuration.host:
+        remote = {"passfile": configuration.passfile, **delivery.encryption(configuration)}
+    return Target(
+        host=configuration.host or configuration.socket_directory,
+        port=str(configuration.port),
+        user=configuration.role,
+        database=configuration.database,
+        application_name="pgops collect",
+        lock_timeout=0.1,
+        **remote,
+    )
+
+
+def inspector_target(configuration: Configuration) -> Target:
+    """The local server as its superuser, who becomes one that reads all data and writes none."""
+    return replace(
+        source_target(configuration),
+        user=configuration.superuser,
+        role="pg_read_all_data",
+        application_name="pgops inspect",
+    )
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a collection has at hand: ``found`` are all collectors, of which it runs those of its rights; ``sink``
+    opens the way to the sink of what comes from the source, delivery.sink() unless it is to stay open for the next
+    collection, too."""
+
+    configuration: Configuration
+    layout: Layout
+    found: Sequence[Collector]
+    source: Session
+    inspects: bool = False
+    sink: Callable[[Configuration, Layout, Session], contextlib.AbstractContextManager[Session]] = delivery.sink
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """Those that there are: whoever comes over the network sees nothing of the server's host."""
+        if self.inspects:
+            return ("all_data",)
+        return ("monitor",) if self.configuration.host else ("monitor", "host")
+
+    @property
+    def spool(self) -> Spool:
+        """Where rounds wait that cannot be delivered."""
+        folder = self.layout.keeping if self.inspects else self.layout.state
+        return Spool(f"{folder}/spool.jsonl", self.configuration.spool_bytes)
+
+    def tally(self, runs: Runs) -> Tally:
+        """Where what happens now is noted."""
+        known = self.configuration
+        host = disks.Host(f"{self.layout.state}/disks.lock", known.repository, known.real_paths)
+        return Tally(time.time(), self.source.value(ORIGIN), runs, host, known.retention)
+
+    def collectors(self) -> list[Collector]:
+        """Those that are for this server, at the intervals of the configuration.
+
+        Raises InvalidInput for a configuration that cannot be meant.
+        """
+        return [
+            one
+            for one in adjusted(self.found, self.configuration.collectors)
+            if one.rights in self.rights and one.applies(self.source.major, self.source.in_recovery)
+        ]
+
+
+def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
+    """What collect does, with the collectors that need to read all data; on a standby there is nothing to do.
+
+    Raises PgOpsError where the source cannot be reached.
+    """
+    with connect(inspector_target(configuration)) as source:
+        ownership.refuse_foreign(source)
+        if source.in_recovery:
+            return {"skipped": "standby: its primary is inspected", "errors": []}
+        visit = Visit(configuration, layout, found, source, inspects=True)
+        return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
+
+
+def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
+    """Run what is due, deliver it, and say what happened: samples, collectors, errors, which are slowed down, sink
+    and how many rounds were delivered or spooled. ``runs`` is what the next collection has to know.
+
+    Raises PgOpsError where the source cannot be reached.
+    """
+    with connect(source_target(configuration)) as source:
+        visit = Visit(configuration, layout, found, source)
+        return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
+
+
+def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
+    """Run all that is due, and deliver it with what it cost, and what waits from before; the result of collect()."""
+    waiting = visit.spool
+    waiting.prepare()
+    with budget.heeded():
+        tally = visit.tally(runs)
+    own = visit.collectors()
+    paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
+    chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
+    intervals = {OWN.interval, INSPECTION.interval, *(one.interval for one in paced)}
+    runs.forget_others(intervals, {0, *tally.retention.values()})
+    runs.begun = tally.started
+    run(visit.source, chosen, tally, budget)
+    later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
+    lost = None if visit.inspects else waiting.dropped()
+    runs.note(tally.seconds, tally.failures)
+    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
+    # The agent reads what the server's user has found, in a directory that is closed to others.
+    _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
+    result = _delivered(visit, tally, budget, _waiting(waiting, tally))
+    return {**result, "collectors": len(chosen), "slowed": later}
+
+
+def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
+    """Run some collectors once more, and deliver what they measure; what they cost is reported with the next
+    everything(). The same result, without what is slowed down."""
+    with budget.heeded():
+        tally = visit.tally(runs)
+    run(visit.source, chosen, tally, budget)
+    runs.note(tally.seconds, tally.failures)
+    _remember(tally, visit.layout.latest_repeated)
+    return {**_delivered(visit, tally, budget, []), "collectors": len(chosen)}
+
+
+def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
+    """Deliver what was measured, and what waits; what came of it."""
+    new = tally.rounds()
+    result = deliver(visit, tally, new, older, budget)
+    return {**result, "samples": sum(one.samples for one in new), "errors": tally.errors}
+
+
+def _remember(tally: Tally, path: str, mode: int = 0o640) -> None:
+    """Keep the newest values for whoever exports them; a full disk costs no more than that."""
+    try:
+        latest.remember(path, tally.newest, tally.started, mode)
+    except (PgOpsError, OSError) as error:
+        tally.errors.append(f"the newest values cannot be kept for an export: {error}")
+
+
+def deliver(
+    visit: Visit, tally: Tally, new: Sequence[Round], older: Sequence[Round], budget: Budget
+) -> dict[str, Any]:
+    """Deliver what is new and what waited, or keep it for later.
+
+    What is new goes first, so that samples are fresh however long the backlog is; that goes on until the time is up,
+    for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
+    """
+    source, waiting = visit.source, visit.spool
+    done, sink = 0, "spool"
+    try:
+        with budget.heeded():
+            identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
+        parcel = delivery.Parcel(visit.configuration, identity, metrics(visit.found))
+        with budget.heeded(), visit.sink(visit.configuration, visit.layout, source) as session:
+            delivery.check_cluster(session, identity.system_identifier)
+            for batch in [*_batches(new), *_batches(older)]:
+                if budget.ended or (done > len(new) and not budget.left()):
+                    break
+                for lost, reason in delivery.deliver(session, parcel, batch):
+                    tally.errors.append(f"{lost.samples} samples lost, of {lost.series[0]}: {reason}")
+                    waiting.count_dropped(lost.samples)
+                done += len(batch)
+                sink = "primary" if source.in_recovery else "local"
+    except PgOpsError as error:
+        tally.errors.append(f"not delivered, kept for later: {error}")
+    left = older[max(0, done - len(new)) :]
+    if len(left) < len(older):
+        waiting.keep(left)
+    kept, dropped = _kept(waiting, tally, new[done:])
+    return {"sink": sink, "delivered": done, "spooled": len(left) + kept, "dropped": dropped}
+
+
+def _batches(found: Sequence[Round]) -> list[Sequence[Round]]:
+    return [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
+
+
+def _waiting(waiting: Spool, tally: Tally) -> list[Round]:
+    try:
+        return waiting.rounds()
+    except OSError as error:
+        tally.errors.append(f"the backlog is left for later: {waiting.path} cannot be read: {error.strerror}")
+        return []
+
+
+def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, int]:
+    """Keep rounds for later: how many were kept, and how many samples found no room and are lost."""
+    try:
+        return waiting.append(found)
+    except OSError as error:
+        lost = sum(one.samples for one in found)
+        tally.errors.append(f"{lost} samples lost: {waiting.path} cannot be written: {error.strerror}")
+        waiting.count_dropped(lost)
+        return 0, lost
+
+
+def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
+    """Run collectors, those of scope database in each that they are for and that lets us in, until the time is up."""
+    try:
+        with budget.heeded():
+            for collector in chosen:
+                if collector.scope == "instance":
+                    measure(source, collector, tally, budget)
+            inside = [collector for collector in chosen if collector.scope == "database"]
+            places = _places(source, inside, tally) if inside else []
+            for at, (name, some) in enumerate(places):
+                if not budget.left():
+                    tally.leave_out(places[at:])
+                    break
+                _run_inside(source, name, some, tally, budget)
+    except PgOpsError as error:
+        tally.fail([one for one in chosen if one.name not in tally.seconds], str(error))
+
+
+def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[str, list[Collector]]]:
+    """The databases that are to be looked into, each with the collectors that are for it."""
+    names = [row["datname"] for row in source.rows(DATABASES)]
+    tally.runs.forget(names)
+    for collector in inside:
+        if not any(map(collector.looks_into, names)):
+            tally.runs.last[collector.name] = tally.started  # done: what it is for may come later
+    places = [(name, [one for one in inside if one.looks_into(name)]) for name in names]
+    return [(name, some) for name, some in places if some]
+
+
+def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
+    try:
+        with contextlib.ExitStack() as stack:
+            same = name == source.database
+            session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
+            for collector in chosen:
+                measure(session, collector, tally, budget)
+    except PgOpsError as error:
+        tally.fail(chosen, f"database {name}: {error}")
+
+
+def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
+    """Run one collector in one database, read only and under a time limit; it fails for itself alone."""
+    started = time.time()
+    seconds = min(collector.timeout, budget.left())
+    tally.runs.last[collector.name] = tally.started
+    try:
+        if not seconds:
+            raise QueryFailed("left out, the time is up")
+        with session.transaction():
+            session.execute("SET TRANSACTION READ ONLY")
+            limit = str(max(1, round(seconds * 1000)))
+            session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
+            rows = session.documents(wrapped(collector.query))
+        if collector.rights == "host":
+            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, budget.left()))
+            for message in wrong:
+                tally.fail([collector], message)
+        where = session.database if collector.scope == "database" else ""
+        tally.add(collector, where, started, rows)
+    except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
+        tally.fail([collector], f"{collector.name} in {session.database}: {error}")
+    tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
+
+
+def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
+    """What collecting costs, and its errors."""
+    rows: list[dict[str, Any]] = [
+        {
+            "collector": name,
+            "collector_duration_ms": _milliseconds(costs[name].mean),
+            "collector_errors": costs[name].errors,
+            "collector_interval_seconds": slowed_down.get(name),
+        }
+        for name in sorted(costs)
+    ]
+    return [*rows, {"samples_dropped": dropped}]
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def iso(moment: float) -> str:
+    """A Unix time as ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat()

@@ -1,0 +1,118 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Hours are rolled up, partitions of the days to come made, those too old, or without room, dropped one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import PgOpsError, QueryFailed
+from ..instance.configuration import Configuration
+from ..server.session import Session, connect
+from .collect import source_target
+
+ROLLING = 120.0
+"""Seconds for hours to be rolled up: after an outage there may be many, and the rest of the job needs time, too."""
+
+FAILURES = 3
+"""So many hours may be wrong; of more, it is most likely the same with all: a full disk, a missing right."""
+
+PAUSES = (0.2, 0.5, 1.0)
+"""Seconds between attempts to drop a partition that somebody else has a lock on."""
+
+LOCKED = "55P03"
+"""SQLSTATE lock_not_available."""
+
+HOURS = "SELECT h.node_id, h.started_at FROM pgops.hours_to_roll_up() AS h"
+DROP = "SELECT pgops.drop_partition(%s)"
+EXPIRED = "SELECT e.partition_name, e.first_day, e.early FROM pgops.expired_partitions() AS e"
+
+
+def maintain(configuration: Configuration) -> dict[str, Any]:
+    """Keep the store of the instance's own ops database; on a standby there is nothing to do.
+
+    Raises PgOpsError where the server cannot be reached.
+    """
+    with connect(source_target(configuration)) as session:
+        if session.in_recovery:
+            return {"skipped": "standby", "errors": []}
+        result: dict[str, Any] = {}
+        errors: list[str] = []
+        with _noted(errors, "partitions cannot be made"):
+            result["created"] = session.value("SELECT pgops.maintain_partitions(7)")
+        # Before anything is dropped, since it is made of what is to be.
+        result["rolled_up"] = _roll_up(session, errors)
+        result["dropped"] = _drop(session, errors)
+        with _noted(errors, "unused shapes cannot be forgotten"):
+            result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
+        with _noted(errors, "old slow executions cannot be forgotten"):
+            session.value("SELECT pgops.forget_slow_queries()")
+        with _noted(errors, "unused statements cannot be forgotten"):
+            result["statements"] = session.value("SELECT pgops.forget_unused_statements()")
+        return {**result, "errors": errors}
+
+
+def _roll_up(session: Session, errors: list[str]) -> int:
+    """How many hours of nodes were rolled up, each in a transaction of its own. What is left is due the next time."""
+    until = time.monotonic() + ROLLING
+    session.execute("SELECT set_config('statement_timeout', %s, false)", [str(round(ROLLING * 1000))])
+    hours: list[dict[str, Any]] = []
+    with _noted(errors, "hours to roll up cannot be listed"):
+        hours = session.rows(HOURS)
+    done = failed = 0
+    for hour in hours:
+        if failed >= FAILURES or time.monotonic() > until:
+            errors.append(f"{len(hours) - done} hours are left to be rolled up the next time")
+            break
+        try:
+            session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
+            done += 1
+        except PgOpsError as error:
+            failed += 1
+            errors.append(f"the hour of {hour['started_at']} cannot be rolled up: {error}")
+    return done
+
+
+def _drop(session: Session, errors: list[str]) -> list[str]:
+    """The partitions that were dropped, oldest first."""
+    # Dropping one locks all that it stands beside, and whoever waits for a lock makes others wait behind it: rather
+    # an hour later than behind a long query.
+    session.execute("SET lock_timeout = '100ms'")
+    expired: list[dict[str, Any]] = []
+    with _noted(errors, "expired partitions cannot be listed"):
+        expired = session.rows(EXPIRED)
+    dropped = []
+    lost: set[str] = set()
+    for partition in expired:
+        name = partition["partition_name"]
+        with _noted(errors, f"{name} cannot be dropped"):
+            if _dropped(session, name):
+                dropped.append(name)
+                lost |= {str(partition["first_day"])} if partition["early"] else set()
+    if lost:
+        errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {', '.join(sorted(lost))}")
+    return dropped
+
+
+def _dropped(session: Session, name: str) -> bool:
+    """Drop a partition, where it is still to go; that a collection is just at it is no reason to leave it."""
+    for pause in PAUSES:
+        try:
+            return bool(session.value(DROP, [name]))
+        except QueryFailed as error:
+            if error.sqlstate != LOCKED:
+                raise
+            time.sleep(pause)
+    return bool(session.value(DROP, [name]))
+
+
+@contextlib.contextmanager
+def _noted(errors: list[str], what: str) -> Iterator[None]:
+    """Note an error, and go on with the next step: a full disk must not keep old days from being dropped."""
+    try:
+        yield
+    except PgOpsError as error:
+        errors.append(f"{what}: {error}")

@@ -1,0 +1,272 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The marked blocks in pg_hba.conf and pg_ident.conf that let the agents in, and nobody else.
+
+Where Patroni writes one of the files, it is left alone: whoever runs Patroni is told what to put where.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Conflict, InvalidInput
+from ..host import files
+from ..plan import Change, difference
+from ..server.ownership import AGENT, EXPLAINER
+from ..server.session import Session
+from . import hba as rules
+from .hba import ALL, Rule
+
+BEGIN, END = "# BEGIN pgops.fleet", "# END pgops.fleet"
+MAP = "pgops"
+PATRONI_HEADER = "# It will be overwritten by Patroni!"
+"""The second line of the files that Patroni writes (patroni/postgresql/config.py, ConfigWriter)."""
+
+WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
+
+
+FILES = """
+SELECT current_setting('hba_file') AS hba, current_setting('ident_file') AS ident,
+       current_setting('ssl')::boolean AS ssl,
+       extract(epoch FROM pg_conf_load_time())::float8 AS loaded_at
+"""
+ERRORS = """
+SELECT line_number, error FROM pg_hba_file_rules
+WHERE error IS NOT NULL AND (type IS DISTINCT FROM 'hostssl' OR current_setting('ssl')::boolean)
+ORDER BY 1
+"""
+"""A rule for TLS on a server without is listed with an error, though PostgreSQL takes it (hba.c), with all its parts;
+of one that it cannot read it lists the line and the error alone."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in: the operating system's user of the agent on this host, by peer, and the agents on other
+    nodes, from their addresses (IP addresses, networks or host names), by TLS and password.
+
+    ``explain``: this host's agent is let in as the role that plans statements, too."""
+
+    os_user: str = "pgops"
+    peers: tuple[str, ...] = ()
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class AccessFiles:
+    """The server's two files as they are now. ``outdated``: they are newer than what the server has read, as after
+    a run that was killed before the reload."""
+
+    hba_path: str
+    hba: str
+    ident_path: str
+    ident: str
+    ssl: bool = True
+    outdated: bool = False
+
+
+def read(session: Session) -> AccessFiles:
+    """The files that the server names; needs a superuser and this host's file system.
+
+    Raises HostFailed, or Conflict where pg_hba.conf has an error already, so that no reload would take it.
+    """
+    paths = session.rows(FILES)[0]
+    broken = errors(session)
+    if broken:
+        raise Conflict(
+            f"{paths['hba']} has an error already: {broken}.",
+            "Mend that line first: PostgreSQL takes no change of the file before.",
+        )
+    hba, ident = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
+    newest = max(os.stat(path).st_mtime for path in (hba, ident) if os.path.exists(path))
+    # a file from the future, as after a clock was set back, would stay newer whatever is done
+    outdated = paths["loaded_at"] < newest <= time.time()
+    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"], outdated)
+
+
+def _text(path: str) -> str:
+    found = files.read(path)
+    return found.content.decode("utf-8", "surrogateescape") if found else ""
+
+
+def errors(session: Session) -> str:
+    """What pg_hba_file_rules finds wrong in the file on disk; empty for nothing."""
+    rows = session.rows(ERRORS)
+    return "; ".join(f"line {row['line_number']}: {row['error']}" for row in rows)
+
+
+def resolve(peers: Sequence[str]) -> list[tuple[str, str]]:
+    """(peer, network) of every address of the peers, in the form of pg_hba.conf.
+
+    Raises InvalidInput for a name that does not resolve on this host.
+    """
+    found: list[tuple[str, str]] = []
+    for peer in peers:
+        try:
+            found.append((peer, str(ipaddress.ip_network(peer, strict=False))))
+            continue
+        except ValueError:
+            pass
+        try:
+            addresses = {str(info[4][0]) for info in socket.getaddrinfo(peer, None, type=socket.SOCK_STREAM)}
+        except OSError as error:
+            raise InvalidInput(
+                f"The address of the cluster's node {peer} cannot be found on this host: {error}.",
+                "Give its IP address (pgops_address), or make the name known here.",
+            ) from error
+        found += [(peer, str(ipaddress.ip_network(address.partition("%")[0]))) for address in sorted(addresses)]
+    return found
+
+
+def wanted(access: Access, database: str, networks: Sequence[tuple[str, str]]) -> dict[str, Rule]:
+    """The rules that let the agents in, by their lines in pg_hba.conf."""
+    role = quoted(AGENT)
+    options = (f"map={MAP}",) if access.os_user != AGENT else ()
+    line = " ".join([f"local all {role} peer", *options])
+    found = {line: Rule("local", (ALL,), (AGENT,), "", "peer", options)}
+    if access.explain:
+        found[f"local all {quoted(EXPLAINER)} peer map={MAP}"] = Rule(
+            "local", (ALL,), (EXPLAINER,), "", "peer", (f"map={MAP}",)
+        )
+    for _peer, network in networks:
+        line = f"hostssl {quoted(database)} {role} {network} scram-sha-256"
+        found[line] = Rule("hostssl", (database,), (AGENT,), network, "scram-sha-256")
+    return found
+
+
+def lines(access: Access, database: str, networks: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """The blocks' texts for pg_hba.conf and pg_ident.conf; the latter is empty where names are the same."""
+    mapping = mappings(access)
+    return _block(list(wanted(access, database, networks))), _block(mapping) if mapping else ""
+
+
+def mappings(access: Access) -> list[str]:
+    """The lines of pg_ident.conf that tell the agent's user of the operating system to be its roles."""
+    wanted = [AGENT] * (access.os_user != AGENT) + [EXPLAINER] * access.explain
+    return [f"{MAP} {quoted(access.os_user)} {quoted(role)}" for role in wanted]
+
+
+def _block(rules: Sequence[str]) -> str:
+    return "\n".join([BEGIN, *rules, END, ""])
+
+
+def quoted(name: str) -> str:
+    """A name as pg_hba.conf takes it literally, also where it is a keyword there.
+
+    Raises InvalidInput for a name that the file's format cannot hold.
+    """
+    if any(ord(character) < 32 for character in name) or not name:
+        raise InvalidInput(f"The name {name!r} cannot stand in pg_hba.conf.", "Choose one without line breaks.")
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """(before, block, after) of a file; an empty block where there is none.
+
+    Raises Conflict for a block that begins and does not end.
+    """
+    start = text.find(BEGIN)
+    if start < 0:
+        return "", "", text
+    end = text.find(END, start)
+    if end < 0:
+        raise Conflict(f"A line '{BEGIN}' has no '{END}' below it.", "Put the line back, or remove the block.")
+    end += len(END)
+    end += text[end : end + 1] == "\n"
+    return text[:start], text[start:end], text[end:]
+
+
+def replaced(text: str, block: str) -> str:
+    """The text with our block as given, at the top where there was none: the first line that fits decides."""
+    before, _old, after = split(text)
+    return before + block + after
+
+
+def plan(current: AccessFiles, hba: str, ident: str, patroni: bool = False) -> tuple[Change, ...]:
+    """What brings both blocks to the given texts; an empty text takes a block away. Steps are (path, text).
+
+    ``patroni``: whether Patroni manages the server; a file that it writes is left alone.
+    """
+    made: tuple[Change, ...] = ()
+    for path, text, block in (
+        (current.ident_path, current.ident, ident),
+        (current.hba_path, current.hba, hba),
+    ):
+        if patroni and by_patroni(text):
+            continue
+        present = split(text)[1]
+        made += difference(f"block in {path}", present or None, block or None, (path, replaced(text, block)))
+    if current.outdated and not made:
+        return (Change("access rules of the server", "older than their files", "as in their files"),)
+    return made
+
+
+def by_patroni(text: str) -> bool:
+    """Whether a file was written by Patroni, which would take our block out again."""
+    return PATRONI_HEADER in text[:400]
+
+
+def asked_of_patroni(
+    current: AccessFiles, present: Sequence[Rule], rules_wanted: Mapping[str, Rule], mapping: Sequence[str]
+) -> tuple[str, ...]:
+    """What somebody has to make Patroni write, in the files that it writes, as far as it is not there."""
+    asked: tuple[str, ...] = ()
+    missing = [line for line, rule in rules_wanted.items() if not rules.admit(present, rule)]
+    if missing and by_patroni(current.hba):
+        asked += (_request("pg_hba", "Add at the top of", missing),)
+    there = [_words(line) for line in current.ident.splitlines()]
+    missing = [line for line in mapping if _words(line) not in there]
+    if missing and by_patroni(current.ident):
+        asked += (_request("pg_ident", "Add to", missing),)
+    return asked
+
+
+def left_to_patroni(current: AccessFiles, names: Sequence[str] = (AGENT, EXPLAINER)) -> tuple[str, ...]:
+    """The lines for the agent's roles in files that Patroni writes, which somebody has to make it leave out."""
+    asked: tuple[str, ...] = ()
+    for name, text in (("pg_hba", current.hba), ("pg_ident", current.ident)):
+        # the role is the third word in both
+        left = [line for line in text.splitlines() if not {*_words(line)[2:3]}.isdisjoint(names)]
+        if left and by_patroni(text):
+            asked += (_request(name, "Take out of", left),)
+    return asked
+
+
+def _request(name: str, what: str, found: Sequence[str]) -> str:
+    return (
+        f"Patroni writes {name}.conf. {what} the list postgresql.{name} with 'patronictl edit-config', or in "
+        f"Patroni's own configuration file if the list is there: {'; '.join(found)}"
+    )
+
+
+def _words(line: str) -> list[str]:
+    return [word.strip('"') for word in WORD.findall(line)]
+
+
+def apply(session: Session, current: AccessFiles, steps: Sequence[Any]) -> None:
+    """Write the files, have the server check them, and reload; put the old text back where it finds an error."""
+    before = {current.hba_path: current.hba, current.ident_path: current.ident}
+    steps = [step for step in steps if step is not None]
+    for path, text in steps:
+        _rewrite(path, text)
+    broken = errors(session)
+    if broken:
+        for path, _text in steps:
+            _rewrite(path, before[path])
+        raise Conflict(f"PostgreSQL does not take the access rules ({broken}); the file is as before.")
+    session.value("SELECT pg_reload_conf()")
+
+
+def _rewrite(path: str, text: str) -> None:
+    found = files.read(path)
+    if found is None:
+        raise Conflict(f"{path} is not there.", "Create it, owned by the server's user, and run this again.")
+    content = text.encode("utf-8", "surrogateescape")
+    files.apply([files.File(path, content, found.mode, found.owner, found.group)])

@@ -1,0 +1,442 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The ops database as a whole: roles, database, migrations, objects, what is configured, and access to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import Conflict, InvalidInput, QueryFailed
+from ..host import files
+from ..instance import passfile
+from ..metrics import collectors, thresholds, trial
+from ..metrics.collectors import LONGEST_RETENTION, Collector
+from ..plan import Change, Plan, changes, difference
+from ..server import managers, ownership
+from ..server.locking import locked
+from ..server.session import Session, connect, identifier, statement
+from ..server.target import Target
+from ..sources import Sources, below, unpack
+from . import access, contents, database, migrations, objects, remote, roles
+from . import hba as rules
+from .access import Access, AccessFiles
+from .contents import Contents
+from .install import execute, install, unhurried
+from .roles import Administrator, Holding
+
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE."""
+NEEDED = "roles, a database and access rules cannot be made"
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What the ops database is to be. By a metric's name, ``retention`` is in days, where it is not the usual one,
+    and ``thresholds`` are its warning and critical value, where they are not those of its collector."""
+
+    cluster: str
+    node: str
+    sources: Sources = field(repr=False)
+    database: str = "pgops"
+    password: str | None = field(default=None, repr=False)
+    retention_days: int = 30
+    rollup_days: int = 400
+    max_size_mb: int = 10240
+    retention: Mapping[str, int] = field(default_factory=dict)
+    query_texts: bool = True
+    explain: bool = False
+    thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    extra_collectors: tuple[Collector, ...] = ()
+    access: Access | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As pgops.setting holds them."""
+        names = ("retention_days", "rollup_days", "max_size_mb")
+        return {**{name: str(getattr(self, name)) for name in names}, "query_texts": str(self.query_texts).lower()}
+
+    @property
+    def collectors(self) -> list[Collector]:
+        """Shipped ones and the user's, which must not take a shipped one's name."""
+        shipped = [collectors.parse(text, file) for file, text in below(self.sources, "sql/collectors").items()]
+        return collectors.joined(shipped, self.extra_collectors)
+
+
+@dataclass(frozen=True)
+class Current:
+    """What is there now, as read in one go."""
+
+    major: int
+    in_recovery: bool
+    system_identifier: str
+    manager: str = ""
+    roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    holdings: tuple[Holding, ...] = ()
+    database: Mapping[str, Any] | None = None
+    contents: Contents = field(default_factory=Contents)
+    access: AccessFiles | None = None
+    hba_rules: tuple[rules.Rule, ...] = ()
+    administrator: Administrator = field(default_factory=Administrator)
+    left_out: str = ""
+
+    @property
+    def patroni(self) -> bool:
+        """Whether Patroni manages the server, and may write its access files."""
+        return self.manager == managers.PATRONI
+
+
+# --- reading
+
+
+def read(session: Session, name: str, node: str, with_access: bool, with_contents: bool = True) -> Current:
+    """Everything that a plan needs, from the server that ``session`` is on."""
+    found = ownership.ops_database(session, name)
+    identity = session.value("SELECT system_identifier::text FROM pg_control_system()")
+    current = Current(
+        major=session.major,
+        in_recovery=session.in_recovery,
+        system_identifier=identity,
+        manager=managers.manager(session),
+        roles=roles.read(session),
+        database=found,
+        access=access.read(session) if with_access and session.target.local else None,
+        hba_rules=rules.read(session) if with_access else (),
+        administrator=Administrator(session.user, session.superuser),
+    )
+    # Somebody else's database is not looked into: what a superuser reads there may run its owner's functions.
+    seen = ownership.is_ours(found) and current.roles[ownership.OWNER]["held"]
+    if not seen or session.in_recovery or not with_contents:
+        return current
+    with connect(replace(session.target, database=name)) as inside:
+        return replace(current, contents=contents.read(inside, node))
+
+
+# --- planning
+
+
+@dataclass(frozen=True)
+class SchemaPlan:
+    """A plan and its parts, each carried out its own way; ``disowned`` are statements by the databases that they
+    are for, and belong to the changes of the roles."""
+
+    roles: tuple[Change, ...] = ()
+    disowned: tuple[tuple[str, Any], ...] = ()
+    database: tuple[Change, ...] = ()
+    migrations: tuple[Change, ...] = ()
+    objects: tuple[Change, ...] = ()
+    contents: tuple[Change, ...] = ()
+    access: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    skipped_reason: str = ""
+
+    @property
+    def plan(self) -> Plan:
+        """As modules report it."""
+        return changes(
+            self.roles,
+            self.database,
+            self.migrations,
+            self.objects,
+            self.contents,
+            self.access,
+            warnings=self.warnings,
+            skipped_reason=self.skipped_reason,
+        )
+
+
+def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[tuple[str, str]] = ()) -> SchemaPlan:
+    """What brings an instance's ops database to what is desired.
+
+    On a standby only the access rules can be other than the primary's. ``verifier`` makes a SCRAM verifier of
+    (role, password); ``networks`` are the peers' resolved addresses.
+    """
+    blocks, warnings = _access(current, desired, networks)
+    planning, kept = _planning(current, desired)
+    if current.in_recovery:
+        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
+    wanted = desired.collectors
+    functions = [
+        objects.collector_function(collector)
+        for collector in wanted
+        if collector.called_in(desired.database, current.major)
+    ]
+    shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
+    warnings += kept
+    found = current.contents
+    ours = {one.identity for one in shipped} | set(found.sources)
+    stray = [name for name in objects.drifted(found.installed, found.catalogue) if name not in ours]
+    if stray:
+        warnings += (f"Changed or added by hand, and left as they are: {', '.join(stray)}.",)
+    return SchemaPlan(
+        roles=roles.plan(
+            current.roles,
+            desired.password,
+            verifier,
+            current.major,
+            current.administrator,
+            len(desired.access.peers) if desired.access else 0,
+        )
+        + planning,
+        database=database.plan(current.database, desired.database, current.major),
+        migrations=contents.schema(found)
+        + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
+        objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
+        contents=contents.plan(
+            found,
+            contents.Wanted(desired.database, desired.settings, wanted, desired.thresholds, desired.retention),
+            current.major,
+        )
+        + _node(found.node, desired, current.system_identifier)
+        + _recorded(found.recorded_by, current.major),
+        access=blocks,
+        warnings=warnings,
+        skipped_reason=current.left_out,
+    )
+
+
+def _planning(current: Current, desired: Desired) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+    if desired.access is None:  # a remote instance, which never has the role
+        return (), ()
+    return roles.explainer(current.roles, desired.explain, current.holdings, current.major)
+
+
+def _access(
+    current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
+) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+    if desired.access is None:
+        return (), ()
+    wanted = access.wanted(desired.access, desired.database, networks)
+    if current.access is None:
+        missing = [line for line, rule in wanted.items() if not rules.admit(current.hba_rules, rule)]
+        asked = f"pg_hba.conf is out of reach over the network; it has to admit the agent: {'; '.join(missing)}"
+        return (), (asked,) if missing else ()
+    if networks and not current.access.ssl:
+        raise Conflict(
+            "The nodes of a cluster reach each other over TLS only, and this server has ssl = off.",
+            "Set ssl = on with a certificate (Debian's package ssl-cert makes one), or take the peers out.",
+        )
+    hba, ident = access.lines(desired.access, desired.database, networks)
+    made = access.plan(current.access, hba, ident, current.patroni)
+    if not current.patroni:
+        return made, ()
+    left = () if desired.explain else access.left_to_patroni(current.access, [ownership.EXPLAINER])
+    mapping = access.mappings(desired.access)
+    return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
+
+
+def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier: str) -> tuple[Change, ...]:
+    if present and present["cluster"] == desired.cluster:
+        return ()
+    step = statement(
+        "SELECT pgops.register_node({}, {}, {}, true, '')", desired.cluster, desired.node, system_identifier
+    )
+    before = {"cluster": present["cluster"]} if present else None
+    return difference(f"node {desired.node}", before, {"cluster": desired.cluster}, step)
+
+
+def _recorded(by: int | None, major: int) -> tuple[Change, ...]:
+    """After pg_upgrade the fingerprints are recorded anew: the new server writes definitions differently."""
+    if by is None:
+        return ()
+    return difference("fingerprints of the objects", {"PostgreSQL": by}, {"PostgreSQL": major}, [])
+
+
+# --- applying
+
+
+def _validate(session: Session, desired: Desired) -> None:
+    """Try the user's collectors; pg_ops_agent says what a person should know of them.
+
+    Raises InvalidInput.
+    """
+    if desired.access:
+        agent = trial.agent_at(session.target, desired.access.os_user)
+    else:
+        agent = remote.agent_at(session.target, desired.password)
+    trial.validate(session, desired.database, desired.extra_collectors, agent)
+
+
+def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan) -> None:
+    """Carry a plan out: roles, database, then all inside the database in one transaction, then access."""
+    with session.transaction():
+        execute(session, made.roles)
+    with unhurried(session):
+        execute(session, made.database)
+    if made.migrations or made.objects or made.contents:
+        with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
+            if made.database:  # until now there was none to try them in
+                _validate(inside, desired)
+            install(inside, made.migrations, made.objects, made.contents)
+    if made.access and current.access:
+        access.apply(session, current.access, [change.step for change in made.access])
+
+
+# --- removal
+
+
+def removal(current: Current, purge: bool) -> SchemaPlan:
+    """What takes the login role and the access rules away, and with ``purge`` the ops database and all roles.
+
+    The owner of the ops database, and the role that its views are granted to, stay as long as it does.
+
+    Raises Conflict where a role that is to go owns something elsewhere.
+    """
+    blocks: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if current.access:
+        blocks = access.plan(current.access, "", "", current.patroni)
+        warnings = access.left_to_patroni(current.access) if current.patroni else ()
+    if current.in_recovery:
+        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
+    dropped = database.removal(current.database) if purge else ()
+    gone = purge or current.database is None
+    logins = [ownership.AGENT, ownership.EXPLAINER]
+    names = roles.ours(current.roles, [*logins, ownership.READER, ownership.OWNER] if gone else logins)
+    going = current.database["name"] if dropped and current.database else None
+    left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
+    roles.refuse_owners(left)
+    return SchemaPlan(
+        roles=roles.removal(current.roles, names),
+        disowned=tuple((name, roles.disown(names)) for name in sorted({holding.database for holding in left})),
+        database=dropped,
+        access=blocks,
+        warnings=warnings,
+    )
+
+
+def remove(session: Session, current: Current, made: SchemaPlan) -> None:
+    """Carry a removal out: access last, so that where something else fails nobody is locked out."""
+    with unhurried(session):
+        _drop(session, current, made.database)
+    for name, step in made.disowned:
+        with connect(replace(session.target, database=name)) as inside:
+            inside.execute(step)
+    with session.transaction():
+        execute(session, made.roles)
+    if made.access and current.access:
+        access.apply(session, current.access, [change.step for change in made.access])
+
+
+def _drop(session: Session, current: Current, made: Sequence[Change]) -> None:
+    """Drop the database, if it is to go.
+
+    To end everybody in it takes rights on their roles, and only a superuser has those on a worker of autovacuum. When
+    it is not told to, the server ends such workers all the same, and waits five seconds for sessions.
+    """
+    try:
+        execute(session, made)
+    except QueryFailed as error:
+        if error.sqlstate != INSUFFICIENT_PRIVILEGE or not current.database:
+            raise
+        step = statement("DROP DATABASE {}", identifier(current.database["name"]))
+        execute(session, [replace(change, step=step) for change in made])
+
+
+# --- all of it
+
+
+def desired(params: Mapping[str, Any]) -> Desired:
+    """What a module's arguments ask for.
+
+    Raises InvalidInput.
+    """
+    for name, most in (("retention_days", LONGEST_RETENTION), ("rollup_days", 10 * LONGEST_RETENTION)):
+        if not 1 <= params[name] <= most:
+            raise InvalidInput(f"{name} must be 1 to {most}.")
+    if params["max_size_mb"] < 1:
+        raise InvalidInput("max_size_mb must be 1 or more.")
+    if params["explain"] and (params["remote"] or not params["query_texts"]):
+        raise InvalidInput(
+            "Plans are made of stored texts, and over the socket of the server's own host.",
+            "Set explain to false for a remote instance, or without query_texts.",
+        )
+    return Desired(
+        cluster=params["cluster"],
+        node=params["node"],
+        sources=unpack(params["sources"]),
+        database=ownership.checked(params["database"]),
+        password=params["password"] or passfile_password(params["passfile"]),
+        retention_days=params["retention_days"],
+        rollup_days=params["rollup_days"],
+        max_size_mb=params["max_size_mb"],
+        retention=collectors.checked_retention(params["metric_retention"]),
+        thresholds=thresholds.checked(params["thresholds"]),
+        query_texts=params["query_texts"],
+        explain=params["explain"],
+        extra_collectors=tuple(
+            collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
+        ),
+        access=None if params["remote"] else Access(params["os_user"], tuple(params["peers"]), params["explain"]),
+    )
+
+
+def passfile_password(path: str | None) -> str | None:
+    """The password in a file of libpq's format that pg_ops_agent wrote; None where there is no such file.
+
+    Raises HostFailed.
+    """
+    present = files.read(path) if path else None
+    return passfile.password(present.content.decode()) if present else None
+
+
+def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read, plan, and unless in check mode apply; what pg_ops_schema returns."""
+    if params["state"] == "absent":
+        return _removed(target, params, check_mode)
+    wanted = desired(params)
+    if params["remote"]:
+        return _converge_remote(target, wanted, params["rehearse"], check_mode)
+    networks = access.resolve(params["peers"])
+    with locked(target, NEEDED) as session:
+        current = read(session, wanted.database, wanted.node, with_access=True)
+        if not wanted.explain and ownership.EXPLAINER in current.roles:
+            current = replace(current, holdings=roles.holdings(session))
+        made = plan(current, wanted, session.scram, networks)
+        _validate(session, wanted)
+        _carry_out(session, current, wanted, made, params["rehearse"], check_mode)
+        return made.plan.result()
+
+
+def _carry_out(
+    session: Session, current: Current, wanted: Desired, made: SchemaPlan, rehearse: bool, check_mode: bool
+) -> None:
+    if not check_mode:
+        apply(session, current, wanted, made)
+    elif rehearse and current.contents.exists:
+        with connect(replace(session.target, database=wanted.database, lock_timeout=5.0)) as inside:
+            install(inside, made.migrations, made.objects, made.contents, rehearse=True)
+
+
+def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode: bool) -> dict[str, Any]:
+    """The same of an instance whose agent is on this host, and comes over the network with a password."""
+    if target.local:
+        raise InvalidInput("A remote instance is reached over the network.", "Set login_host to its host.")
+    wanted = replace(wanted, password=remote.drawn(wanted.password, check_mode))
+    with locked(target, NEEDED, superuser=False) as session:
+        current = read(session, wanted.database, wanted.node, with_access=False)
+        remote.check_rights(session, current.roles, current.database)
+        tried = wanted.database if ownership.is_ours(current.database) else session.database
+        works = remote.password_works(session, current.roles, tried, wanted.password)
+        by = replace(current.administrator, password_works=works)
+        current = replace(current, administrator=by, left_out=remote.left_out(session))
+        made = plan(current, wanted, session.scram)
+        _validate(session, wanted)
+        _carry_out(session, current, wanted, made, rehearse, check_mode)
+        if made.plan and check_mode:
+            return made.plan.result()
+        warnings = made.warnings + remote.warnings(session, wanted.database, str(wanted.password))
+        return replace(made, warnings=warnings).plan.result()
+
+
+def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    name = ownership.checked(params["database"])
+    far = bool(params["remote"])
+    with locked(target, NEEDED, superuser=not far) as session:
+        current = read(session, name, "", with_access=not far, with_contents=False)
+        current = replace(current, holdings=roles.holdings(session))
+        made = removal(current, params["purge"])
+        if not check_mode:
+            remove(session, current, made)
+        return made.plan.result()

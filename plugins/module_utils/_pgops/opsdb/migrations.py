@@ -1,0 +1,75 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Numbered migrations and the ledger of those that were applied. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import Conflict, InvalidInput
+from ..plan import Change
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One migration file, or one row of the ledger (whose ``text`` is empty)."""
+
+    number: int
+    name: str
+    sha256: str
+    text: str = ""
+
+
+def shipped(files: Mapping[str, str]) -> list[Migration]:
+    """The migrations of files named ``0001_what.sql``, in their order, numbered from 1 without a gap.
+
+    Raises InvalidInput.
+    """
+    found = []
+    for file, text in sorted(files.items()):
+        match = re.fullmatch(r"(\d{4})_([a-z0-9_]+)\.sql", file)
+        if not match:
+            raise InvalidInput(f"{file} is not named like a migration, 0001_what.sql.")
+        found.append(Migration(int(match.group(1)), match.group(2), hashlib.sha256(text.encode()).hexdigest(), text))
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise InvalidInput("The collection's migrations are not numbered 1, 2, 3 and so on.")
+    return found
+
+
+def pending(ledger: Sequence[Migration], files: Sequence[Migration]) -> list[Migration]:
+    """The shipped migrations that the ledger lacks.
+
+    Raises Conflict for a ledger newer than the collection, for one with a gap, and for a migration that
+    was edited after it was applied.
+    """
+    applied = {migration.number: migration for migration in ledger}
+    newest = max(applied, default=0)
+    if newest > len(files):
+        raise Conflict(
+            f"The schema pgops is at migration {newest}, newer than this collection, which ships {len(files)}.",
+            "Update the collection pgops.fleet; a schema is never taken back.",
+        )
+    missing = sorted(set(range(1, newest + 1)) - set(applied))
+    if missing:
+        raise Conflict(
+            f"The ledger pgops.migration has a gap: {', '.join(map(str, missing))} missing below {newest}.",
+            "Its rows were deleted, or restored in part: put them back from a backup.",
+        )
+    edited = [file for file in files if file.number in applied and applied[file.number].sha256 != file.sha256]
+    if edited:
+        raise Conflict(
+            f"Migration {edited[0].number:04d}_{edited[0].name} differs from the one that was applied.",
+            "An applied migration is frozen: reinstall the collection pgops.fleet as it was released.",
+        )
+    return [file for file in files if file.number not in applied]
+
+
+def plan(ledger: Sequence[Migration], files: Sequence[Migration]) -> tuple[Change, ...]:
+    """One change a pending migration; its step is the Migration."""
+    return tuple(
+        Change(f"migration {migration.number:04d}_{migration.name}", None, {"sha256": migration.sha256}, migration)
+        for migration in pending(ledger, files)
+    )

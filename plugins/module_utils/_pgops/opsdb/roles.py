@@ -1,0 +1,292 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The database roles of the monitoring, each with the least rights that its work needs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+from ..errors import Conflict
+from ..plan import Change, difference
+from ..server.ownership import AGENT, EXPLAINER, MARK, OWNER, READER
+from ..server.session import Session, identifier, listed, statement
+
+READ = """
+SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolsuper AS superuser, r.rolcreatedb AS createdb,
+       r.rolcreaterole AS createrole, r.rolreplication AS replication, r.rolbypassrls AS bypassrls,
+       r.rolconnlimit AS connection_limit, coalesce(r.rolconfig, '{}') AS settings,
+       coalesce(shobj_description(r.oid, 'pg_authid'), '') AS comment,
+       ARRAY(SELECT DISTINCT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+             WHERE m.member = r.oid ORDER BY 1) AS member_of,
+       ARRAY(SELECT ARRAY[g.rolname::text, pg_get_userbyid(m.grantor)::text] FROM pg_auth_members AS m
+             JOIN pg_roles AS g ON g.oid = m.roleid WHERE m.member = r.oid) AS grants,
+       {verifier} AS verifier, {held} AS held, {managed} AS managed
+FROM pg_roles AS r
+WHERE r.rolname = ANY (%s)
+"""
+VERIFIER = "(SELECT a.rolpassword FROM pg_authid AS a WHERE a.oid = r.oid)"
+HELD = "pg_has_role(r.oid, 'USAGE')"
+SINCE_16 = (
+    "pg_has_role(r.oid, 'USAGE') AND pg_has_role(r.oid, 'SET')",
+    "pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')",
+)
+
+HOLDINGS = """
+SELECT DISTINCT r.rolname AS role, d.datname AS database, s.deptype = 'o' AS owner
+FROM pg_shdepend AS s JOIN pg_roles AS r ON r.oid = s.refobjid AND s.refclassid = 'pg_authid'::regclass
+JOIN pg_database AS d ON d.oid = CASE WHEN s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END
+WHERE r.rolname = ANY (%s) ORDER BY 2, 1
+"""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a role is to be. Settings hold for its sessions; a superuser's settings of a role may go where the
+    role's own cannot (lc_messages), so that errors come in one language."""
+
+    name: str
+    login: bool = False
+    member_of: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    connection_limit: int = -1
+
+
+ROLES = (
+    Role(OWNER),
+    Role(READER),
+    Role(AGENT, True, ("pg_monitor",), ("lc_messages=C",), 8),
+)
+NAMES = tuple(role.name for role in ROLES)
+PLANNING = Role(EXPLAINER, True, (), ("lc_messages=C",), 3)
+"""Of its own, since what it plans may run functions: whoever may become another role in a session can do so there.
+Its memberships are whatever somebody has given it."""
+POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
+
+
+def read(session: Session) -> dict[str, dict[str, Any]]:
+    """The roles of ours that are there, by name. ``verifier`` is seen by a superuser only; ``held`` says whether who
+    asks may act as the role, ``managed`` whether they may change it, as far as that is told by the role itself."""
+    held, managed = SINCE_16 if session.major >= 16 else (HELD, "true")
+    query = READ.replace("{held}", held).replace("{managed}", managed)
+    query = query.replace("{verifier}", VERIFIER if session.superuser else "NULL::text")
+    return {row["name"]: row for row in session.rows(query, [[*NAMES, EXPLAINER]])}
+
+
+@dataclass(frozen=True)
+class Administrator:
+    """Who makes the roles. Without a superuser's rights: they have to be members of the roles to act for them, and
+    ``password_works`` says whether the role's password is the declared one, None where nobody has tried."""
+
+    name: str = ""
+    superuser: bool = True
+    password_works: bool | None = None
+
+
+@dataclass(frozen=True)
+class Holding:
+    """That a role has rights in a database or on it; as ``owner``, that the database, or what is in it, is its."""
+
+    role: str
+    database: str
+    owner: bool
+
+
+def holdings(session: Session) -> tuple[Holding, ...]:
+    """What our roles have, in all databases."""
+    return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[*NAMES, EXPLAINER]]))
+
+
+def plan(
+    current: Mapping[str, Mapping[str, Any]],
+    password: str | None,
+    verifier: Callable[[str, str], str],
+    major: int,
+    by: Administrator = Administrator(),
+    peers: int = 0,
+) -> tuple[Change, ...]:
+    """What makes the roles what they are to be; steps are statements. ``peers`` is how many other nodes' agents come.
+
+    A role of the same name that somebody else made is refused with Conflict: what it can do, and who uses it,
+    is not ours to change. ``verifier`` makes the SCRAM verifier of a role's password.
+    """
+    made: list[Change] = []
+    wanted = [_shared(role, peers) for role in ROLES]
+    for role in wanted if by.superuser else map(_modest, wanted, map(current.get, NAMES)):
+        found = current.get(role.name)
+        made += _one(role, found, major)
+        if not by.superuser:
+            made += _membership(role.name, found, by.name, major)
+    if password is not None:
+        made += _password(current.get(AGENT), password, verifier, by.password_works)
+    return tuple(made)
+
+
+def _shared(role: Role, peers: int) -> Role:
+    """A role with room for other nodes' agents, each of which keeps one session and now and then has another."""
+    return replace(role, connection_limit=role.connection_limit + 2 * peers) if role.name == AGENT else role
+
+
+def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[Change, ...]:
+    if found is not None and found["comment"] != MARK:
+        raise Conflict(
+            f"A role {role.name} exists already and was not made by pgops.fleet.",
+            f"Rename or drop it; if it may be taken over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
+        )
+    present = _attributes(found) if found else None
+    return difference(f"role {role.name}", present, _wanted(role), _statements(role, found, major))
+
+
+def explainer(
+    current: Mapping[str, Mapping[str, Any]], wanted: bool, held: Sequence[Holding], major: int
+) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+    """What makes the role that plans statements, or takes it away, and what a person should know.
+
+    Where it is not wanted any more and somebody has given it rights (``held``) or memberships, these are not ours to
+    drop: it only loses its login.
+    """
+    found = current.get(EXPLAINER)
+    given = tuple(found["member_of"]) if found else ()
+    if wanted:
+        return _one(replace(PLANNING, member_of=given), found, major), ()
+    if found is None or found["comment"] != MARK:
+        return (), ()
+    places = sorted({holding.database for holding in held if holding.role == EXPLAINER})
+    if not given and not places:
+        return removal(current, [EXPLAINER]), ()
+    having = [f"is a member of {', '.join(given)}"] if given else []
+    having += [f"holds rights in the databases {', '.join(places)}"] if places else []
+    warning = (
+        f"Role {EXPLAINER} is not used any more, but stays without login, as it {' and '.join(having)}. "
+        f"Take that back (REVOKE, DROP OWNED BY), and the next run drops it."
+    )
+    return _one(replace(PLANNING, login=False, member_of=given), found, major), (warning,)
+
+
+def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:
+    """A role without the settings that only a superuser can give it, but for those that it has already."""
+    return replace(role, settings=tuple(one for one in role.settings if found and one in found["settings"]))
+
+
+def _membership(name: str, found: Mapping[str, Any] | None, member: str, major: int) -> tuple[Change, ...]:
+    # Since PostgreSQL 16 who makes a role may change it, but not act for it.
+    options = " WITH INHERIT TRUE, SET TRUE" if major >= 16 else ""
+    step = statement("GRANT {} TO {}" + options, identifier(name), identifier(member))
+    acts = bool(found and found["held"])
+    return difference(f"role {member}", {f"acts for {name}": acts}, {f"acts for {name}": True}, step)
+
+
+def _attributes(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "login": found["login"],
+        "connection limit": found["connection_limit"],
+        "member of": sorted(found["member_of"]),
+        "settings": sorted(found["settings"]),
+        "powers": [power for power in POWERS if found[power]],
+    }
+
+
+def _wanted(role: Role) -> dict[str, Any]:
+    return {
+        "login": role.login,
+        "connection limit": role.connection_limit,
+        "member of": sorted(role.member_of),
+        "settings": sorted(role.settings),
+        "powers": [],
+    }
+
+
+def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> list[Any]:
+    name = identifier(role.name)
+    verb = "ALTER" if found else "CREATE"
+    login = "LOGIN" if role.login else "NOLOGIN"
+    # Of a role that is there, only what is to change may be named: the rest takes a superuser.
+    plain = " ".join(f"NO{power.upper()}" for power in POWERS if not found or found[power])
+    made = [
+        statement(f"{verb} ROLE {{}} {plain} INHERIT {login} CONNECTION LIMIT {{}}", name, role.connection_limit),
+        statement("COMMENT ON ROLE {} IS {}", name, MARK),
+        statement("ALTER ROLE {} RESET ALL", name),
+    ]
+    for setting in role.settings:
+        key, _equals, value = setting.partition("=")
+        made.append(statement("ALTER ROLE {} SET {} TO {}", name, identifier(key), value))
+    held = set(found["member_of"]) if found else set()
+    for group, grantor in sorted(map(tuple, found["grants"])) if found else ():
+        if group not in role.member_of:
+            # since PostgreSQL 16 a membership is revoked by whoever granted it, or in their name
+            by = [identifier(grantor)] if major >= 16 else []
+            revoke = "REVOKE {} FROM {}" + " GRANTED BY {}" * len(by)
+            made.append(statement(revoke, identifier(group), name, *by))
+    if set(role.member_of) - held:
+        made.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
+    return made
+
+
+def _password(
+    found: Mapping[str, Any] | None, password: str, verifier: Callable[[str, str], str], works: bool | None
+) -> tuple[Change, ...]:
+    present = found["verifier"] if found else None
+    if works or (present and scram_matches(present, password)):
+        return ()
+    return (
+        Change(
+            f"password of role {AGENT}",
+            "another (hidden)" if present or works is False else None,
+            "as declared (hidden)",
+            [statement("ALTER ROLE {} PASSWORD {}", identifier(AGENT), verifier(AGENT, password))],
+        ),
+    )
+
+
+def scram_matches(verifier: str, password: str) -> bool:
+    """Whether a password is the one of a SCRAM-SHA-256 verifier, as stored in pg_authid.
+
+    Source: RFC 5802, section 3; PostgreSQL, src/common/scram-common.c, for the format.
+    """
+    try:
+        method, parameters, keys = verifier.split("$", 2)
+        iterations, salt = parameters.split(":")
+        stored_key, _server_key = keys.split(":")
+        rounds, salt_bytes = int(iterations), base64.b64decode(salt, validate=True)
+    except ValueError:
+        return False
+    if method != "SCRAM-SHA-256":
+        return False
+    prepared = unicodedata.normalize("NFKC", password).encode()
+    salted = hashlib.pbkdf2_hmac("sha256", prepared, salt_bytes, rounds)
+    client_key = hmac.new(salted, b"Client Key", hashlib.sha256).digest()
+    return hmac.compare_digest(base64.b64encode(hashlib.sha256(client_key).digest()).decode(), stored_key)
+
+
+def ours(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Those of the names that are roles which we made."""
+    return [name for name in names if name in current and current[name]["comment"] == MARK]
+
+
+def removal(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> tuple[Change, ...]:
+    """What removes roles of ours; steps are statements."""
+    return tuple(
+        Change(f"role {name}", _attributes(current[name]), None, [statement("DROP ROLE {}", identifier(name))])
+        for name in names
+    )
+
+
+def refuse_owners(left: Sequence[Holding]) -> None:
+    """Raise Conflict where a role that is to go owns something: it is not for us to drop."""
+    owned = sorted({f"{holding.role} in database {holding.database}" for holding in left if holding.owner})
+    if owned:
+        raise Conflict(
+            f"Roles that are to be removed own objects: {', '.join(owned)}.",
+            "If that is the ops database, name it (pgops_database); else give the objects to another role, "
+            "or drop them.",
+        )
+
+
+def disown(names: Sequence[str]) -> Any:
+    """The statement that takes from roles that own nothing all rights in a database."""
+    return statement("DROP OWNED BY {}", listed([identifier(name) for name in names]))

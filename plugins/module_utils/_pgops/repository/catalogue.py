@@ -1,0 +1,408 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is in the cluster's repository, noted in the ops database: a cache, which can be filled anew at any time.
+
+A directory is listed again only where it was changed. The newest comes first, so that what is known always reaches
+from the newest file back without a hole, however often a run is cut short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import HostFailed, PgOpsError
+from ..instance.configuration import Configuration
+from ..server import ownership
+from ..server.ownership import OWNER
+from ..server.session import Session, connect, identifier, statement
+from ..server.target import Target
+from . import archiver, generations, wal
+
+BATCH = 100
+"""Files that are noted in one transaction."""
+BUDGET = 240.0
+"""Seconds after which the rest is left to the next run."""
+SETTLED_NS = 10 * 10**9
+"""How long ago a directory has to have been changed, for its time to tell a later change from that one: some file
+systems count in whole seconds, and a server's clock in the network may differ."""
+
+HERE = """
+SELECT (SELECT s.system_identifier FROM pg_control_system() AS s)::text || '-'
+       || current_setting('server_version_num')::integer / 10000 AS generation,
+       CASE WHEN NOT pg_is_in_recovery()
+            THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END AS timeline,
+       current_setting('archive_command') AS command, current_setting('data_directory') AS data
+"""
+FAILING = """
+SELECT last_failed_wal AS name, last_failed_time AS failed_at
+FROM pg_stat_archiver WHERE last_failed_time > coalesce(last_archived_time, '-infinity')
+"""
+KNOWN = "SELECT EXISTS (SELECT FROM pgops.generation WHERE name = %s AND repository = %s AND segments > 0)"
+FORGET = "DELETE FROM pgops.generation WHERE repository = %s"
+GENERATION = """
+INSERT INTO pgops.generation (name, segment_bytes, repository) VALUES (%s, %s, %s)
+ON CONFLICT (name) DO UPDATE SET repository = excluded.repository, segment_bytes = excluded.segment_bytes
+RETURNING generation_id
+"""
+GONE = """
+SELECT name, generation_id, segment_bytes FROM pgops.generation WHERE repository = %s AND name <> ALL (%s::text[])
+"""
+MOVED = """
+DELETE FROM pgops.wal_directory WHERE generation_id IN (
+    SELECT g.generation_id FROM pgops.generation AS g WHERE g.name = %s AND g.repository <> %s)
+"""
+DOUBTED = """
+DELETE FROM pgops.wal_directory AS d WHERE d.generation_id = %(generation)s AND d.directory IN (
+    SELECT CASE WHEN f.wal_lsn IS NULL THEN '' ELSE left(f.wal_filename, 16) END
+    FROM pgops.wal_file AS f WHERE f.generation_id = %(generation)s AND f.status = 'failed'
+)
+"""
+DIRECTORIES = "SELECT directory, modified_ns FROM pgops.wal_directory WHERE generation_id = %s"
+FILES = """
+SELECT wal_filename, file_size, ending FROM pgops.wal_file
+WHERE generation_id = %(generation)s AND status = 'archived'
+  AND wal_filename > %(directory)s AND wal_filename < %(directory)s || 'G' AND wal_lsn IS NOT NULL
+"""
+HISTORIES = """
+SELECT wal_filename, file_size, ending FROM pgops.wal_file
+WHERE generation_id = %(generation)s AND status = 'archived' AND wal_lsn IS NULL
+"""
+NOTE = """
+INSERT INTO pgops.wal_file (generation_id, wal_filename, timeline, segment, wal_lsn, ending, file_size, archived_at,
+                            status, checksum)
+SELECT %s, n.* FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::pg_lsn[], %s::text[], %s::bigint[],
+                           %s::timestamptz[], %s::text[], %s::bytea[]) AS n
+ON CONFLICT (generation_id, wal_filename) DO UPDATE
+SET timeline = excluded.timeline, segment = excluded.segment, wal_lsn = excluded.wal_lsn, ending = excluded.ending,
+    file_size = excluded.file_size, archived_at = excluded.archived_at, status = excluded.status,
+    checksum = excluded.checksum, failed_at = NULL, expired_at = NULL
+"""
+EXPIRED = """
+UPDATE pgops.wal_file SET status = 'expired', expired_at = now()
+WHERE generation_id = %s AND wal_filename = ANY (%s)
+"""
+LOOKED = """
+INSERT INTO pgops.wal_directory (generation_id, directory, modified_ns) VALUES (%s, %s, %s)
+ON CONFLICT (generation_id, directory) DO UPDATE SET modified_ns = excluded.modified_ns
+"""
+REMOVED = "DELETE FROM pgops.wal_directory WHERE generation_id = %s AND directory = %s"
+FAILED = """
+INSERT INTO pgops.wal_file AS f (generation_id, wal_filename, timeline, wal_lsn, status, failed_at)
+VALUES (%s, %s, %s, %s, 'failed', %s)
+ON CONFLICT (generation_id, wal_filename) DO UPDATE SET status = 'failed', failed_at = excluded.failed_at
+"""
+OLD = """
+DELETE FROM pgops.wal_file AS f WHERE f.generation_id = %s AND f.status = 'expired' AND f.expired_at < now() - (
+    SELECT make_interval(days => s.value::integer) FROM pgops.setting AS s WHERE s.name = 'retention_days')
+"""
+RUNS = """
+SELECT n.timeline, min(n.segment) AS first, max(n.segment) AS last
+FROM (
+    SELECT f.timeline, f.segment, f.segment - row_number() OVER (PARTITION BY f.timeline ORDER BY f.segment) AS run
+    FROM pgops.wal_file AS f WHERE f.generation_id = %s AND f.status = 'archived' AND f.segment IS NOT NULL
+) AS n GROUP BY n.timeline, n.run
+"""
+SUMMARY = """
+UPDATE pgops.generation AS g
+SET catalogued_at = now(), segments = n.segments, stored_bytes = n.bytes, continuous_to = %(to)s::pg_lsn,
+    continuous_since = (SELECT f.archived_at FROM pgops.wal_file AS f
+                        WHERE f.generation_id = %(generation)s AND f.wal_filename = %(since)s::text)
+FROM (SELECT count(f.segment) AS segments, coalesce(sum(f.file_size), 0) AS bytes
+      FROM pgops.wal_file AS f WHERE f.generation_id = %(generation)s AND f.status = 'archived') AS n
+WHERE g.generation_id = %(generation)s
+"""
+CLOSED = "DELETE FROM pgops.wal_gap WHERE generation_id = %s AND first_wal || last_wal <> ALL (%s::text[])"
+MISSING = """
+INSERT INTO pgops.wal_gap (generation_id, first_wal, last_wal, segments) VALUES (%s, %s, %s, %s)
+ON CONFLICT (generation_id, first_wal, last_wal) DO NOTHING
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of the repository. ``ending`` tells its compression; ``modified`` is in Unix time."""
+
+    path: str
+    ending: str
+    size: int
+    modified: float
+
+
+@dataclass
+class Tally:
+    """What a run found: how many files were noted, and how many are gone; ``until`` ends it, in monotonic time."""
+
+    until: float
+    noted: int = 0
+    expired: int = 0
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generation of the repository, and its row. ``timeline`` is the server's, None for one of the past."""
+
+    id: int
+    name: str
+    repository: str
+    segment_bytes: int
+    timeline: int | None
+
+    @property
+    def wal(self) -> str:
+        """The directory of its WAL."""
+        return os.path.join(self.repository, self.name, "wal")
+
+
+def update(configuration: Configuration, rebuild: bool = False, budget: float = BUDGET) -> dict[str, Any]:
+    """Bring the catalogue up to date with the repository; with ``rebuild`` forget it before, and take the time.
+
+    Raises PgOpsError where the repository or the server cannot be reached.
+    """
+    path = configuration.repository
+    with connect(target(configuration)) as session:
+        here = session.rows(HERE)[0]
+        ownership.refuse_foreign(session)
+        if session.in_recovery:
+            _check_standby(session, path, here)
+            return {"skipped": "standby: its primary keeps the catalogue", "errors": []}
+        if not os.path.isfile(os.path.join(path, here["generation"], archiver.IDENTITY)):
+            if path.replace("%", "%%") not in here["command"]:
+                return {"skipped": f"nothing is archived into {path} yet", "errors": []}
+            raise HostFailed(f"{path} is not there, and WAL is archived into it.", "Is it mounted?")
+        session.execute(statement("SET ROLE {}", identifier(OWNER)))
+        # Whatever is lost of it is found again.
+        session.execute("SET synchronous_commit = off")
+        if rebuild:
+            session.execute(FORGET, [path])
+        tally = Tally(time.monotonic() + (float("inf") if rebuild else budget))
+        errors: list[str] = []
+        for generation in _generations(session, path, here):
+            try:
+                _catalogue(session, generation, tally)
+            except (PgOpsError, OSError, archiver.Failure) as error:
+                errors.append(f"{generation.name}: {error}")
+        return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": errors}
+
+
+def target(configuration: Configuration) -> Target:
+    """The local server as its superuser, in the ops database."""
+    return Target(
+        host=configuration.socket_directory,
+        port=str(configuration.port),
+        user=configuration.superuser,
+        database=configuration.database,
+        application_name="pgops catalogue",
+    )
+
+
+def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:
+    """A standby that has not its primary's repository would archive nothing once it is promoted.
+
+    Raises HostFailed.
+    """
+    folder = os.path.join(path, here["generation"], "wal")
+    if not session.value(KNOWN, [here["generation"], path]):
+        return
+    # By whose it is: this job may see a file system as read-only that the server writes to.
+    if not os.path.isdir(folder) or os.stat(folder).st_uid != os.stat(here["data"]).st_uid:
+        raise HostFailed(
+            f"{folder} is not there, or not this standby's to write to: after a failover nothing could be archived.",
+            "Mount the file system of its primary's repository here; the server's user has one number everywhere.",
+        )
+
+
+def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[Generation]:
+    """The generations of the repository, the server's own first; also those that are known and gone from it."""
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise HostFailed(f"{path} cannot be read: {error.strerror}.") from error
+    found = []
+    for name, identity in generations.generations(path, names).items():
+        size = int(identity["wal_segment_size"])
+        with session.transaction():
+            session.execute(MOVED, [name, path])
+            number = session.value(GENERATION, [name, size, path])
+        timeline = here["timeline"] if name == here["generation"] else None
+        found.append(Generation(number, name, path, size, timeline))
+    gone = session.rows(GONE, [path, [generation.name for generation in found]])
+    found += [Generation(row["generation_id"], row["name"], path, row["segment_bytes"], None) for row in gone]
+    return sorted(found, key=lambda generation: generation.timeline is None)
+
+
+def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
+    session.execute(DOUBTED, {"generation": generation.id})
+    known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
+    present = _directories(generation.wal)
+    changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
+    complete = True
+    for directory in sorted(changed, reverse=True):
+        complete = _look(session, generation, directory, present[directory], tally)
+        if not complete:
+            tally.complete = False
+            break
+    for directory in sorted(set(known) - set(present)):
+        with session.transaction():
+            tally.expired += _gone(session, generation, set(_known(session, generation, directory)))
+            session.execute(REMOVED, [generation.id, directory])
+    failing = _note_failure(session, generation)
+    session.execute(OLD, [generation.id])
+    if complete and (changed or failing or set(known) != set(present)):
+        _summarise(session, generation)
+
+
+def _directories(folder: str) -> dict[str, int]:
+    """When the directories of a generation's WAL were changed, by their names; '' is the topmost, of history files.
+
+    The time is read before anything is listed: what comes later changes it again. 0 where it is too recent to tell.
+    """
+    now = time.time_ns()
+    try:
+        found = {"": os.stat(folder).st_mtime_ns}
+        with os.scandir(folder) as entries:
+            folders = [entry for entry in entries if len(entry.name) == 16 and entry.is_dir()]
+            found.update({entry.name: entry.stat().st_mtime_ns for entry in folders})
+    except FileNotFoundError:
+        return {}
+    return {name: modified if modified < now - SETTLED_NS else 0 for name, modified in found.items()}
+
+
+def _look(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
+    """Note what is new in a directory and what is gone from it; whether the time sufficed."""
+    present = listing(generation.wal, directory)
+    known = _known(session, generation, directory)
+    new = [name for name, kept in present.items() if known.get(name) != (kept.size, kept.ending)]
+    for batch in _batches(sorted(new, reverse=True)):
+        if time.monotonic() > tally.until:
+            return False
+        rows = [_row(name, present[name], generation.segment_bytes) for name in batch]
+        session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
+        tally.noted += len(batch)
+    with session.transaction():
+        tally.expired += _gone(session, generation, set(known) - set(present))
+        session.execute(LOOKED, [generation.id, directory, modified])
+    return True
+
+
+def listing(wal_directory: str, directory: str) -> dict[str, Kept]:
+    """The WAL files of a directory, by their names without the endings of their compression; those that are in a
+    directory where nobody looks for them are left out."""
+    found: dict[str, Kept] = {}
+    with os.scandir(os.path.join(wal_directory, directory)) as entries:
+        for entry in entries:
+            name, ending = _parted(entry.name)
+            misplaced = directory != ("" if name.endswith(".history") else name[:16])
+            if misplaced or name in found or not archiver.kind(name):
+                continue
+            about = entry.stat(follow_symlinks=False)
+            found[name] = Kept(entry.path, ending, about.st_size, about.st_mtime)
+    return found
+
+
+def _parted(name: str) -> tuple[str, str]:
+    for ending in filter(None, archiver.ENDINGS.values()):
+        if name.endswith(ending):
+            return name[: -len(ending)], ending
+    return name, ""
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + BATCH] for start in range(0, len(names), BATCH))
+
+
+def _row(name: str, kept: Kept, segment_bytes: int) -> tuple[Any, ...]:
+    """A file as NOTE takes it. One that is not whole, or cannot be read, is nothing that can be relied on."""
+    place = wal.place(name, segment_bytes)
+    whole = bool(kept.ending) or place is None or place.segment is None or kept.size == segment_bytes
+    checksum = digest(kept.path) if whole else None
+    return (
+        name,
+        place.timeline if place else int(name[:8], 16),
+        place.segment if place else None,
+        wal.lsn(place.lsn) if place else None,
+        kept.ending,
+        kept.size,
+        datetime.fromtimestamp(kept.modified, timezone.utc),
+        "archived" if checksum is not None else "failed",
+        checksum,
+    )
+
+
+def digest(path: str) -> bytes | None:
+    """The SHA-256 of a file's content as it is stored; None where it cannot be read."""
+    made = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(archiver.CHUNK):
+                made.update(chunk)
+            # What a backlog of terabytes puts into the cache would push the server's own data out of it.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        return None
+    return made.digest()
+
+
+def _known(session: Session, generation: Generation, directory: str) -> dict[str, tuple[int, str]]:
+    """Size and ending of the files of a directory that are known to be archived."""
+    query = FILES if directory else HISTORIES
+    rows = session.rows(query, {"generation": generation.id, "directory": directory})
+    return {row["wal_filename"]: (row["file_size"], row["ending"]) for row in rows}
+
+
+def _gone(session: Session, generation: Generation, names: set[str]) -> int:
+    """Note which files are no longer there; how many they are."""
+    if names:
+        session.execute(EXPIRED, [generation.id, sorted(names)])
+    return len(names)
+
+
+def _note_failure(session: Session, generation: Generation) -> bool:
+    """Note the file that the server fails to archive, where it does; whether it does."""
+    failing = session.row(FAILING) if generation.timeline is not None else None
+    if failing is None or not archiver.kind(failing["name"]):
+        return False
+    place = wal.place(failing["name"], generation.segment_bytes)
+    at = [place.timeline, wal.lsn(place.lsn)] if place else [int(failing["name"][:8], 16), None]
+    session.execute(FAILED, [generation.id, failing["name"], *at, failing["failed_at"]])
+    return True
+
+
+def _summarise(session: Session, generation: Generation) -> None:
+    """Note what the files come to: since when WAL is there without a gap, and which gaps there are."""
+    size = generation.segment_bytes
+    runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
+    timeline = generation.timeline or max((run.timeline for run in runs), default=1)
+    ancestors = wal.ancestry(_history(generation, timeline))
+    chain = wal.continuous(runs, timeline, ancestors, size)
+    since = wal.name(chain[-1].timeline, chain[-1].first, size) if chain else None
+    to = wal.lsn((chain[0].last + 1) * size) if chain else None
+    with session.transaction():
+        session.execute(SUMMARY, {"generation": generation.id, "since": since, "to": to})
+        _note_gaps(session, generation, wal.gaps(runs, timeline, ancestors, size))
+
+
+def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]) -> None:
+    size = generation.segment_bytes
+    named = [
+        (wal.name(gap.timeline, gap.first, size), wal.name(gap.timeline, gap.last, size), gap.last - gap.first + 1)
+        for gap in gaps
+    ]
+    session.execute(CLOSED, [generation.id, [first + last for first, last, _segments in named]])
+    for row in named:
+        session.execute(MISSING, [generation.id, *row])
+
+
+def _history(generation: Generation, timeline: int) -> str:
+    """The history file of a timeline; empty where it is not in the repository."""
+    name = f"{timeline:08X}.history"
+    present = archiver.stored(archiver.place(generation.repository, generation.name, name))
+    if present is None:
+        return ""
+    return b"".join(archiver.unpacked(*present)).decode("utf-8", "replace")

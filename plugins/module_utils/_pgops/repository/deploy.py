@@ -1,0 +1,268 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""WAL archiving: the repository, the program that writes into it, the settings, and the proof that WAL arrives."""
+
+from __future__ import annotations
+
+import grp
+import inspect
+import os
+import pwd
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Conflict, HostFailed, InvalidInput, Unsupported
+from ..host import files
+from ..host.files import Directory, File
+from ..instance.layout import Layout
+from ..plan import Change, Plan, changes
+from ..server.locking import locked
+from ..server.session import Session, connect
+from ..server.target import Target
+from ..settings import deploy as settings
+from ..settings import present as configured
+from ..settings.deploy import Wish
+from ..settings.planning import Desired
+from ..settings.present import Current
+from . import archiver, generations
+from .generations import Generation, Wanted
+
+CAPABILITY = "archiving"
+NEEDED = "archiving cannot be set up"
+FOREIGN = ("archive_command", "archive_library")
+NAMES = ("archive_mode", "archive_command", "archive_library", "archive_timeout", "wal_level", "data_directory")
+PATIENCE = 60
+"""Seconds that a segment is waited for while nothing at all is archived."""
+
+IDENTITY = """
+SELECT s.system_identifier::text AS system_identifier,
+       current_setting('server_version_num')::integer / 10000 AS major,
+       pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes,
+       current_setting('data_directory') AS data_directory
+FROM pg_control_system() AS s
+"""
+ARCHIVER = """
+SELECT archived_count, last_archived_wal, failed_count, last_failed_wal,
+       coalesce(last_archived_time > coalesce(last_failed_time, '-infinity'), false) AS works
+FROM pg_stat_archiver
+"""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """How WAL gets into a repository: the program, and its arguments. ``timeout`` is in seconds."""
+
+    program: str
+    wanted: Wanted
+    compression: str
+    timeout: int
+
+    @property
+    def command(self) -> str:
+        """The value of archive_command. Failures that a shell tells with more than 125 become one that counts."""
+        words = [self.program, "push", self.wanted.path, self.wanted.generation.name, self.compression]
+        return shlex.join(words).replace("%", "%%") + ' "%p" || exit 1'
+
+    def settings(self, current: Current) -> dict[str, str]:
+        """What the server has to be set to; wal_level only where it says too little."""
+        level = {"wal_level": "replica"} if current.configured("wal_level") == "minimal" else {}
+        own = {"archive_mode": "on", "archive_command": self.command, "archive_timeout": str(self.timeout)}
+        return {**level, **own}
+
+
+def refuse_foreign(current: Current, program: str, replace: bool) -> None:
+    """Stop where something else archives already.
+
+    Raises Conflict with what to set.
+    """
+    for name in FOREIGN:
+        value = current.configured(name) or ""
+        if value in ("", "(disabled)") or value.startswith(shlex.quote(program) + " ") or replace:
+            continue
+        entry = current.entry(name)
+        raise Conflict(
+            f"{name} = {value} ({f'{entry.file}, line {entry.line}' if entry else 'default'}) archives already.",
+            "To hand archiving over, set replace; what is there is kept, and put back by state absent. "
+            "WAL that has been archived so far stays where it is.",
+        )
+
+
+def program(layout: Layout) -> str:
+    """Where the program is on a host; shared by its instances."""
+    return os.path.join(layout.library, "archiver")
+
+
+def program_file(layout: Layout, python: str) -> File:
+    """The program, as a file that needs nothing else of this collection."""
+    root = "root" if layout.prefix == "/" else None
+    text = f"#!{python} -IS\n{inspect.getsource(archiver)}"
+    return File(program(layout), text.encode(), 0o755, root, root)
+
+
+# --- reading
+
+
+def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive:
+    """What the arguments of pg_ops_archiving come to on this server.
+
+    Raises Unsupported where its files are not on this host.
+    """
+    found = session.rows(IDENTITY)[0]
+    data = str(found.pop("data_directory"))
+    if not session.target.local or not os.path.isdir(data):
+        raise Unsupported(
+            "Archiving is set up on the server's own host, over its socket.",
+            "Run this there, and give no login_host.",
+        )
+    owner = os.stat(data)
+    path = os.path.normpath(params["repository"])
+    if os.path.commonpath([os.path.realpath(path), os.path.realpath(data)]) == os.path.realpath(data):
+        raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Give it another place.")
+    wanted = Wanted(
+        path=path,
+        cluster=params["cluster"],
+        generation=Generation(**found),
+        owner=pwd.getpwuid(owner.st_uid).pw_name,
+        group=grp.getgrgid(owner.st_gid).gr_name,
+        mount=params["mount"] or "",
+        another_server=params["another_server"],
+        standby=session.in_recovery,
+    )
+    return Archive(program(layout), wanted, params["compression"], params["timeout"])
+
+
+# --- proof
+
+
+def prove(session: Session, archive: Archive, data_directory: str) -> str:
+    """Have a segment archived, and compare what arrives with what was sent; its name.
+
+    Raises HostFailed.
+    """
+    # Without a record in it a segment is not switched.
+    session.value("SELECT pg_create_restore_point('pgops.fleet: proof of archiving')")
+    name = str(session.value("SELECT pg_walfile_name(pg_switch_wal())"))
+    target = archiver.place(archive.wanted.path, archive.wanted.generation.name, name)
+    stored = _arrived(session, target)
+    source = os.path.join(data_directory, "pg_wal", name)
+    if os.path.exists(source) and not archiver.same(source, *stored):
+        raise HostFailed(f"{stored[0]} is not what the server has sent.", "See what else writes into the repository.")
+    return name
+
+
+def _arrived(session: Session, target: str) -> tuple[str, str]:
+    """Where a segment is in the repository; waited for as long as others before it get there."""
+    progress: Any = None
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        stored = archiver.stored(target)
+        if stored is not None:
+            return stored
+        now = session.rows(ARCHIVER)[0]
+        if now["archived_count"] != progress:
+            progress, deadline = now["archived_count"], time.monotonic() + PATIENCE
+        if time.monotonic() > deadline:
+            raise HostFailed(
+                f"{os.path.basename(target)} has not arrived in the repository within {PATIENCE} seconds; "
+                f"{now['failed_count']} attempts failed, the last one of {now['last_failed_wal']}.",
+                "The server's log has the words of the archiver. pg_wal grows until this is mended.",
+            )
+        time.sleep(0.1)
+
+
+# --- all of it
+
+
+def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read, plan, and unless in check mode apply and prove; what pg_ops_archiving returns."""
+    layout = Layout(params["instance"], params["prefix"])
+    restart = params["restart"] == "if_required"
+    if params["state"] == "absent":
+        return settings.settled(target, layout, Wish(CAPABILITY, Desired({}, restart), absent=True), check_mode)
+    _checked(params)
+    with locked(target, NEEDED) as session:
+        archive = read(session, params, layout)
+        current = configured.read(session, NAMES, {})
+        refuse_foreign(current, archive.program, params["replace"])
+        # In check mode, what instances before this one share with it is yet to be made, but not by this.
+        shared = bool(check_mode and params["after"])
+        prepared = _prepared(archive, [] if shared else [_program_file(layout, params)], current)
+        if not check_mode:
+            _prepare(archive, prepared)
+    values = archive.settings(current)
+    if params["replace"] and current.configured("archive_library"):
+        values["archive_library"] = ""
+    wish = Wish(CAPABILITY, Desired(values if params["configure"] else {}, restart))
+    done = settings.settled(target, layout, wish, check_mode)
+    proof = {"proven": None, "segment": None} if check_mode else _proof(target, archive)
+    said = prepared.result()
+    return {
+        **done,
+        "changed": done["changed"] or said["changed"],
+        "diff": said["diff"] + done["diff"],
+        "changes": said["changes"] + done["changes"],
+        "warnings": [*said.get("warnings", ()), *done.get("warnings", ())],
+        "settings": values,
+        **proof,
+    }
+
+
+def _checked(params: Mapping[str, Any]) -> None:
+    if params["timeout"] < 0:
+        raise InvalidInput("timeout must be 0 (never) or more seconds.")
+    tool = params["compression"]
+    if tool in archiver.COMPRESS and shutil.which(tool) is None:
+        raise InvalidInput(
+            f"compression is {tool}, and this host has no {tool}.", f"Install the package {tool}, or take gzip."
+        )
+
+
+def _program_file(layout: Layout, params: Mapping[str, Any]) -> File:
+    return program_file(layout, params["python"] or sys.executable)
+
+
+def _prepared(archive: Archive, programs: Sequence[File], current: Current) -> Plan:
+    present = generations.read(archive.wanted)
+    made = generations.plan(archive.wanted, present)
+    unseen = ""
+    set_up = (current.configured("archive_command") or "") == archive.command
+    if archive.wanted.standby and set_up and archive.wanted.generation.name not in present.generations:
+        unseen = (
+            f"{archive.wanted.path} has nothing of this cluster on this standby. Unless its primary is yet to be set "
+            "up, the two do not see the same file system, and after a failover nothing can be archived."
+        )
+    found = {file.path: files.read(file.path) for file in programs}
+    return changes(files.plan(programs, found), made, warnings=[unseen] if unseen else [])
+
+
+def _prepare(archive: Archive, prepared: Plan) -> None:
+    place = archive.wanted.path
+
+    def in_repository(change: Change) -> bool:
+        return bool(change.step.path == place or change.step.path.startswith(place + "/"))
+
+    for folder in {os.path.dirname(change.step.path) for change in prepared if not in_repository(change)}:
+        if not os.path.isdir(folder):  # as where this runs before there is an agent
+            files.apply([Directory(folder)])
+    files.apply([change.step for change in prepared if not in_repository(change)])
+    generations.apply(archive.wanted, tuple(change for change in prepared if in_repository(change)))
+
+
+def _proof(target: Target, archive: Archive) -> dict[str, Any]:
+    """Whether WAL arrives: tried where the server has not shown it since it started."""
+    with connect(target) as session:
+        running = session.value("SELECT current_setting('archive_mode')") != "off"
+        ours = session.value("SELECT current_setting('archive_command')") == archive.command
+        if session.in_recovery or not (running and ours):
+            return {"proven": None, "segment": None}
+        seen = session.rows(ARCHIVER)[0]
+        last = archiver.place(archive.wanted.path, archive.wanted.generation.name, str(seen["last_archived_wal"]))
+        if seen["works"] and archiver.stored(last) is not None:
+            return {"proven": True, "segment": seen["last_archived_wal"]}
+        data = str(session.value("SELECT current_setting('data_directory')"))
+        return {"proven": True, "segment": prove(session, archive, data)}

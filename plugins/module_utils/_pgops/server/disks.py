@@ -1,0 +1,206 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The space of the disks that a server uses, which no SQL tells: the server names the paths, and the agent, on the
+same host, looks at their file systems."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from ..host import mounts
+from ..host.files import failure
+from ..host.identity import acting_as
+from . import discovery
+from .target import Target
+
+MB = 1024 * 1024
+STARTING = 2.0
+"""Seconds that the process may take besides those that it is given for its work."""
+ENDING = 0.5
+"""Seconds that a process has to die of SIGKILL, before it is left to the kernel."""
+FINDING = 5.0
+"""Seconds in which the server's directories have to be found, when the agent is deployed."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the agent knows of its host's disks besides what the server says.
+
+    ``lock`` is the file that keeps a path from being looked at while an earlier look hangs. ``repository`` is ''
+    where there is none. ``real_paths`` are paths of the server without links, as of when the agent was deployed.
+    """
+
+    lock: str
+    repository: str = ""
+    real_paths: Mapping[str, str] = field(default_factory=dict)
+
+
+def measured(
+    host: Host, found: Sequence[Mapping[str, Any]], seconds: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of the collector `disks`, and what could not be measured, in words.
+
+    ``found`` are the places that the server names: ``disk`` and other labels, and the ``path``. It takes ``seconds``
+    at most, and a little for the start of a process.
+
+    Raises HostFailed.
+    """
+    places = [dict(row) for row in found]
+    places += [{"disk": "repository", "path": host.repository}] if host.repository else []
+    answers = _answers(host, [str(place["path"]) for place in places], seconds)
+    rows, wrong = [], []
+    for place, answer in zip(places, answers):
+        path = place.pop("path")
+        if "error" in answer:
+            wrong.append(f"the disk of {path} is not known: {answer['error']}")
+        else:
+            rows.append({**place, **_row(answer)})
+    return rows, wrong
+
+
+def _row(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Shares as df(1) computes them, without its rounding: what is reserved for root is neither used nor free."""
+    used_inodes = answer["inodes"] - answer["free_inodes"]
+    return {
+        "mount": answer["mount"] or None,
+        "disk_size_mb": answer["size"] / MB,
+        "disk_free_mb": answer["free"] / MB,
+        "disk_used_percent": _percent(answer["used"], answer["free"]),
+        "disk_inodes_used_percent": _percent(used_inodes, answer["free_inodes"]) if answer["inodes"] else None,
+    }
+
+
+def _percent(used: int, free: int) -> float | None:
+    return 100 * used / (used + free) if used + free else None
+
+
+def _answers(host: Host, paths: Sequence[str], seconds: float) -> list[dict[str, Any]]:
+    """What `mounts` says of each path."""
+    asked = json.dumps([[path, host.real_paths.get(path)] for path in paths])
+    program = [sys.executable, "-IS", mounts.__file__, str(seconds), asked]
+    try:
+        process = _started(program, host.lock)
+    except OSError as error:
+        raise failure(error, "No process can be started that looks at the disks") from error
+    said = _said(process, seconds + STARTING)
+    failed = process.returncode not in (0, -signal.SIGKILL)
+    silence = (
+        f"exit code {process.returncode} of {mounts.__file__}" if failed else f"no answer for {seconds:g} seconds"
+    )
+    answers: list[dict[str, Any]] = [{"error": silence} for _path in paths]
+    for line in said.splitlines():
+        answer = json.loads(line)
+        answers[answer.pop("number")] = answer
+    return answers
+
+
+def _started(program: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
+    """In a session of its own: who ends the agent's must not wait for a process that cannot be ended."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function
+            program, stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _said(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """What a process has said until it ended, or the time was up. What hangs in the kernel is not waited for."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired as late:
+        return bytes(late.output or b"")
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(ENDING)
+    if process.stdout:
+        process.stdout.close()
+    # Else Python would ask for it again and again.
+    process.returncode = -signal.SIGKILL if process.returncode is None else process.returncode
+
+
+def real_paths(target: Target) -> dict[str, str | None]:
+    """The directories of the server behind a local socket without links, by the names that the server has for them:
+    the data directory, pg_wal, and the tablespaces. None for one that was not found in time, since a file system
+    hangs; nothing where the server is not to be found.
+
+    As root, it is the server's own user who looks: nothing is told that its user may not know.
+    """
+    path = f"{target.socket_path}.lock"
+    if not discovery.trusted(os.path.dirname(path), int(target.port)):
+        return {}
+    try:
+        owner = os.lstat(target.socket_path)
+        with acting_as(owner.st_uid if os.geteuid() == 0 else None, owner.st_gid):
+            paths = _directories(path)
+            found = _resolved(paths, FINDING)
+    except (OSError, ValueError, IndexError):
+        return {}
+    return {path: found.get(path) for path in paths}
+
+
+def _directories(lock_file: str) -> list[str]:
+    """Those of the server that a socket's lock file tells of."""
+    descriptor = os.open(lock_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+        data = file.read().splitlines()[discovery.DATA_DIRECTORY]
+    folder = os.path.join(data, "pg_tblspc")
+    spaces = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    outside = [os.readlink(path) for path in spaces if os.path.islink(path)]
+    return [data, os.path.join(data, "pg_wal"), *outside]
+
+
+def _resolved(paths: Sequence[str], seconds: float) -> dict[str, str]:
+    """Paths without links, as far as they are found in so many seconds.
+
+    By a process of its own, as in `mounts`, but a fork: where a module runs there is no file of `mounts`, and the
+    server's user may not be let to the Python that runs it.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        _resolve(paths, writing)
+    os.close(writing)
+    said, until = b"", time.monotonic() + seconds
+    while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
+        read = os.read(reading, 65536)
+        if not read:
+            break
+        said += read
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    until = time.monotonic() + ENDING
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.01)
+    return dict(json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n"))
+
+
+def _resolve(paths: Sequence[str], answers: int) -> NoReturn:
+    """In the child: a line of JSON for each path. It holds nothing open that somebody may wait for."""
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        for other in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, answers}:
+            with contextlib.suppress(OSError):
+                os.close(other)
+        for path in paths:
+            os.write(answers, json.dumps([path, os.path.realpath(path)]).encode() + b"\n")
+    finally:
+        os._exit(0)

@@ -1,0 +1,135 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Other managers of a server, which must not be worked against."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import Managed
+from .session import Session
+
+PATRONI = "Patroni"
+REPMGR = "repmgr"
+PG_AUTO_FAILOVER = "pg_auto_failover"
+SERVICES = {
+    "Amazon RDS": "its DB parameter group",
+    "Google Cloud SQL": "its database flags",
+    "Azure Database": "its server parameters",
+}
+"""Managed services, each with where its settings are kept."""
+
+PLAIN = re.compile(r"[1-9][0-9]*[a-zA-Z]*|(?!null\Z)[a-z_]{2,}")
+
+# Only what nobody but a superuser can make counts: a name alone (of a session, a database or a role) may be
+# anybody's, or come from a dump of the roles of a server that was managed.
+#
+# The function below pg_stat_activity: the view's joins would cost more than all the rest. It shows the name and role
+# of every session to everybody. Those of Patroni are "Patroni heartbeat" and "Patroni restapi", before 4 "Patroni".
+#
+# Role 10 is who initdb made: the service itself, whatever roles its customers have or took along.
+# repmgr and the monitor of pg_auto_failover keep their extensions in databases of their own, not in this one.
+READ = """
+SELECT
+    seen.data_directory,
+    EXISTS (
+        SELECT FROM pg_stat_get_activity(NULL) AS a
+        WHERE a.application_name LIKE 'Patroni%'
+            AND EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = a.usesysid AND r.rolsuper)
+    ) AS patroni,
+    EXISTS (SELECT FROM pg_extension WHERE extname = 'repmgr')
+    OR EXISTS (
+        SELECT FROM pg_database AS d
+        INNER JOIN pg_roles AS r ON d.datdba = r.oid
+        WHERE d.datname = 'repmgr' AND (r.rolsuper OR r.rolreplication)
+    )
+    OR seen.libraries ~ '(^|[^a-z_])repmgr([^a-z_]|$)' AS repmgr,
+    EXISTS (SELECT FROM pg_extension WHERE extname = 'pgautofailover')
+    OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgautofailover_replicator' AND rolreplication)
+    OR seen.libraries ~ '(^|[^a-z_])pgautofailover([^a-z_]|$)' AS pg_auto_failover,
+    CASE pg_get_userbyid(10)
+        WHEN 'rdsadmin' THEN 'Amazon RDS'
+        WHEN 'cloudsqladmin' THEN 'Google Cloud SQL'
+        WHEN 'azuresu' THEN 'Azure Database'
+        WHEN 'azure_superuser' THEN 'Azure Database'
+    END AS service
+FROM (
+    SELECT
+        CASE WHEN may.see THEN current_setting('data_directory') END AS data_directory,
+        CASE WHEN may.see THEN current_setting('shared_preload_libraries') END AS libraries
+    FROM (SELECT pg_has_role('pg_read_all_settings', 'USAGE') AS see) AS may
+) AS seen
+"""
+
+
+def manager(session: Session) -> str:
+    """Who manages the server besides: Patroni, repmgr, pg_auto_failover, a managed service, or nobody ('')."""
+    return recognised(session.rows(READ)[0], session.target.local)
+
+
+def recognised(row: Mapping[str, Any], local: bool) -> str:
+    """The same from what READ gave; the data directory is looked into where it is ``local``."""
+    if row["patroni"] or (local and started_by_patroni(row["data_directory"])):
+        return PATRONI
+    if row["repmgr"]:
+        return REPMGR
+    return PG_AUTO_FAILOVER if row["pg_auto_failover"] else row["service"] or ""
+
+
+def started_by_patroni(data_directory: str | None) -> bool:
+    """Whether Patroni started the server of a data directory, also while Patroni itself is down.
+
+    Its copy of the cluster's configuration is not enough: a copy of the data directory has it too, wherever it is
+    restored. PostgreSQL writes down how it was started, and Patroni names the cluster on the command line (Patroni,
+    postgresql/config.py, CMDLINE_OPTIONS).
+    """
+    if not data_directory or not os.path.exists(os.path.join(data_directory, "patroni.dynamic.json")):
+        return False
+    try:
+        with open(os.path.join(data_directory, "postmaster.opts"), encoding="utf-8", errors="replace") as file:
+            return '"--cluster_name=' in file.read()
+    except OSError:
+        return False
+
+
+def refuse_settings(owner: str, settings: Mapping[str, str]) -> None:
+    """Stop where the manager ``owner``, as recognised, keeps the server's settings.
+
+    Raises Managed, with what to do instead.
+    """
+    if not settings:
+        return
+    names = ", ".join(sorted(settings))
+    if owner == PATRONI:
+        words = [word for name, value in sorted(settings.items()) for word in ("--pg", f"{name}={_in_yaml(value)}")]
+        raise Managed(
+            f"Patroni keeps this server's settings; {names} cannot be set beside it.",
+            f"Set it for the whole cluster: {shlex.join(['patronictl', 'edit-config', *words])}",
+        )
+    if owner in SERVICES:
+        raise Managed(
+            f"{owner} keeps this server's settings; {names} cannot be set from within.",
+            f"Set it in {SERVICES[owner]}.",
+        )
+
+
+def _in_yaml(value: str) -> str:
+    # What patronictl takes is YAML, where 010 is 8, 1:00 is 60, and spaces at the ends are lost.
+    return value if PLAIN.fullmatch(value) else json.dumps(value)
+
+
+def refuse_ops_database(owner: str) -> None:
+    """Stop where the manager ``owner``, as recognised, lets nobody be a superuser.
+
+    Raises Managed.
+    """
+    if owner in SERVICES:
+        raise Managed(
+            f"{owner} gives nobody a superuser, without which the ops database cannot be made.",
+            "Declare it as a remote instance (docs/remote.md), or leave it out; pg_ops_facts works with it.",
+        )

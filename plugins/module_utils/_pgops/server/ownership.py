@@ -1,0 +1,64 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is ours on a server: the names of our roles, their mark, and the ops database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import Conflict, InvalidInput
+from .session import Session
+
+MARK = "Managed by pgops.fleet"
+"""The comment of a role that we made."""
+OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
+EXPLAINER = "pgops_explain"
+
+LOOKED_INTO = "datallowconn AND NOT datistemplate AND datconnlimit <> -2"
+"""The databases that collectors look into. Templates are left out: CREATE DATABASE waits for, and then fails on,
+anybody who is connected to one. So are those whose DROP was interrupted (-2)."""
+
+READ = """
+SELECT d.datname AS name, d.datconnlimit = -2 AS half_dropped,
+       pg_encoding_to_char(d.encoding) AS encoding, d.datdba::regrole::text AS owner,
+       ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
+                              a.privilege_type)
+             FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
+             WHERE a.grantee <> d.datdba ORDER BY 1) AS rights
+FROM pg_database AS d WHERE d.datname = %s
+"""
+
+
+def checked(name: str) -> str:
+    """A database name that PostgreSQL and its access files can hold.
+
+    Raises InvalidInput.
+    """
+    if not name or len(name.encode()) > 63 or any(ord(character) < 32 for character in name):
+        raise InvalidInput(f"The database name {name!r} is empty, has line breaks, or is longer than 63 bytes.")
+    if name in ("template0", "template1", "postgres"):
+        raise InvalidInput(f"The ops database cannot be {name}.", "Give it a name of its own: the default is pgops.")
+    return name
+
+
+def ops_database(session: Session, name: str) -> dict[str, Any] | None:
+    """A database's encoding, owner and rights, or None."""
+    return session.row(READ, [name])
+
+
+def is_ours(found: Mapping[str, Any] | None) -> bool:
+    """Whether a database is there, and one that we made and can connect to."""
+    return bool(found and found["owner"] == OWNER and found["encoding"] == "UTF8" and not found["half_dropped"])
+
+
+def refuse_foreign(session: Session) -> None:
+    """Refuse a session in a database that is not ours: nothing of somebody else's is run as a superuser.
+
+    Raises Conflict.
+    """
+    if not is_ours(ops_database(session, session.database)):
+        raise Conflict(
+            f"The database {session.database} is not the one that pgops.fleet made.",
+            "Run site.yml on this host; it says what is in the way.",
+        )

@@ -1,0 +1,168 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The server as something that is started and stopped: by systemd, by Debian's tools, or by PostgreSQL's own."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import HostFailed, Unsupported
+from ..host import commands, systemd
+from ..host.identity import acting_as
+from . import discovery
+
+UNIT = re.compile(r"^(?:0::|\d+:name=systemd:)/.*?([^/]+\.service)$", re.MULTILINE)
+LONGEST_START = 600
+"""Seconds that a server may take to stop and start: recovery after a crash takes its time."""
+LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Service:
+    """How the server of a data directory is started.
+
+    ``unit`` is systemd's, ``cluster`` Debian's name (17-main); both empty for a server that pg_ctl of
+    ``bin_directory`` starts. ``log`` is the file that its standard error goes to, where it is one.
+    """
+
+    data_directory: str
+    bin_directory: str
+    owner: int
+    unit: str = ""
+    cluster: str = ""
+    log: str = ""
+
+
+def of(data_directory: str, bin_directory: str) -> Service:
+    """How the server that runs in a data directory of this host was started.
+
+    Raises Unsupported where it cannot be started again from here, and HostFailed.
+    """
+    process = discovery.postmaster(data_directory)
+    if process is None:
+        raise HostFailed(f"No server runs in {data_directory} on this host.", "Start it and run this again.")
+    if process == 1:
+        raise Unsupported(
+            "The server is the first process of a container, which ends with it.",
+            "Restart the container to bring the settings into force, and leave restart at 'never'.",
+        )
+    owner = os.stat(data_directory).st_uid
+    if os.stat(f"/proc/{process}").st_uid != owner:
+        raise Unsupported(
+            f"Process {process}, which postmaster.pid in {data_directory} names, is not of the directory's owner.",
+            "See what wrote that file: restarting the wrong service helps nobody.",
+        )
+    return Service(
+        data_directory=data_directory,
+        bin_directory=bin_directory,
+        owner=owner,
+        unit=_unit(process),
+        cluster=_cluster(data_directory),
+        log=_standard_error(process),
+    )
+
+
+def _unit(process: int) -> str:
+    """The unit whose main process this is; a server started by hand is in the unit of who did."""
+    with contextlib.suppress(OSError), open(f"/proc/{process}/cgroup", encoding="utf-8") as file:
+        found = UNIT.search(file.read())
+        if found and systemd.booted() and systemd.main_process(found.group(1)) == process:
+            return found.group(1)
+    return ""
+
+
+def _cluster(data_directory: str) -> str:
+    real = os.path.realpath(data_directory)
+    for instance in discovery.instances():
+        if instance.version and instance.data_directory and os.path.realpath(instance.data_directory) == real:
+            return instance.name
+    return ""
+
+
+def _standard_error(process: int) -> str:
+    with contextlib.suppress(OSError):
+        path = os.readlink(f"/proc/{process}/fd/2")
+        return path if os.path.isfile(path) else ""
+    return ""
+
+
+def check_rights(service: Service) -> None:
+    """Raises Unsupported where who runs this may not restart the server."""
+    if os.geteuid() in ({0} if service.unit else {0, service.owner}):
+        return
+    what = f"the unit {service.unit}" if service.unit else "the server"
+    raise Unsupported(f"Only root may restart {what}.", "Run this as root (become: true).")
+
+
+def restart(service: Service) -> None:
+    """Stop the server, if it runs, and start it; back when it takes connections.
+
+    Raises HostFailed where it does not come up.
+    """
+    if service.unit:
+        # After several failures in short time systemd refuses to start a unit at all.
+        systemd.forget([service.unit])
+        command, owner = ["systemctl", "--no-ask-password", "restart", "--", service.unit], None
+    elif service.cluster and not systemd.booted():
+        command, owner = ["pg_ctlcluster", *service.cluster.split("-", 1), "restart"], None
+    else:
+        # `restart` takes the options of the last start along, and starts a server that is down as well.
+        tool = os.path.join(service.bin_directory, "pg_ctl")
+        log = service.log or os.path.join(service.data_directory, "pg_ctl.log")
+        options = ["-D", service.data_directory, "-l", log, "-w", "-m", "fast", "-t", str(LONGEST_START)]
+        command, owner = [tool, "restart", *options], service.owner
+    commands.run(command, timeout=LONGEST_START + 60, owner=owner)
+    if discovery.postmaster(service.data_directory) is None:
+        raise HostFailed(f"The server of {service.data_directory} ended after its start.")
+
+
+# --- what the server says
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment in the server's logs: the size of each file in the places that it writes to, and the time in s."""
+
+    patterns: tuple[str, ...]
+    sizes: Mapping[str, int]
+    at: float
+
+
+def mark(service: Service, log_directory: str) -> Mark:
+    """Now; ``log_directory`` is the server's own setting, relative to the data directory or absolute."""
+    collected = os.path.join(glob.escape(os.path.join(service.data_directory, log_directory)), "*")
+    started = os.path.join(glob.escape(service.data_directory), "pg_ctl.log")
+    patterns = (*([glob.escape(service.log)] if service.log else []), started, collected)
+    with _as_owner(service):
+        return Mark(patterns, {path: os.path.getsize(path) for path in _logs(patterns)}, time.time())
+
+
+def _as_owner(service: Service) -> contextlib.AbstractContextManager[None]:
+    """As root, logs are read as the server's user: it could put any file in their place."""
+    return acting_as(service.owner if os.geteuid() == 0 else None)
+
+
+def _logs(patterns: Iterable[str]) -> list[str]:
+    return [path for pattern in patterns for path in sorted(glob.glob(pattern)) if os.path.isfile(path)]
+
+
+def said_since(service: Service, since: Mark) -> str:
+    """The last lines that the server has logged since a moment: those that tell of an error, where there are any."""
+    lines: list[str] = []
+    with _as_owner(service):
+        for path in dict.fromkeys(_logs(since.patterns)):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                file.seek(since.sizes.get(path, 0))
+                lines += file.read(1 << 20).decode("utf-8", "replace").splitlines()
+    if not lines and service.unit:
+        with contextlib.suppress(HostFailed):
+            journal = ["journalctl", "--no-pager", "-q", "-o", "cat", "-u", service.unit, f"--since=@{int(since.at)}"]
+            lines = commands.run(journal).splitlines()
+    telling = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL)\b", line)]
+    return "\n".join((telling or lines)[-LAST_LINES:])

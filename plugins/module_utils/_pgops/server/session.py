@@ -1,0 +1,477 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Sessions with a server, and what is known of a server once a session is open.
+
+The only file that imports psycopg. The import is guarded, so that a module can still say what is missing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import os
+import pwd
+import socket
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
+from ..host.identity import acting_as
+from . import discovery
+from .target import DRIVER_HINT, Target
+
+try:
+    import psycopg
+    from psycopg import sql
+    from psycopg.adapt import Loader
+except ImportError as error:
+    IMPORT_ERROR: str | None = str(error)
+else:
+    IMPORT_ERROR = None
+
+OLDEST = 14
+"""The oldest major version of PostgreSQL that is supported."""
+
+PARTING = 0.5
+"""Seconds for which a session's server process is waited for once it is to go."""
+
+_OPENING = """
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
+       pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
+       pg_catalog.set_config('TimeZone', 'UTC', false),
+       pg_catalog.set_config('jit', 'off', false),
+       pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+       pg_catalog.set_config('tcp_keepalives_idle', '30', false),
+       pg_catalog.set_config('tcp_keepalives_interval', '10', false),
+       pg_catalog.set_config('tcp_keepalives_count', '3', false),
+       pg_catalog.set_config('tcp_user_timeout', '60000', false),
+       CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
+            THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
+       CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
+            THEN pg_catalog.set_config('lc_messages', 'C', false) END,
+       pg_catalog.set_config('statement_timeout', %s, false),
+       pg_catalog.set_config('lock_timeout', %s, false),
+       pg_catalog.pg_backend_pid() AS pid,
+       pg_catalog.current_setting('server_version_num')::integer AS version_num,
+       pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' AS superuser,
+       pg_catalog.pg_is_in_recovery() AS in_recovery,
+       pg_catalog.current_database() AS database
+"""
+"""Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
+database may have chosen. What begins with tcp, of no effect on a local socket, ends sessions within a minute whose
+client was cut off: each would take one of the role's few connections for two hours."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open session in autocommit mode, and what its server is.
+
+    ``version_num`` is PostgreSQL's own number, 170004 for 17.4.
+    """
+
+    target: Target
+    connection: Any
+    version_num: int
+    superuser: bool
+    in_recovery: bool
+    database: str
+    user: str
+
+    @property
+    def major(self) -> int:
+        """The major version, 17 for 17.4."""
+        return self.version_num // 10000
+
+    def rows(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All rows of a query, each as a dict of column to value.
+
+        Raises QueryFailed with the SQLSTATE.
+        """
+        with translated(), self.connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+            cursor.execute(_query(query), params)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def row(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """The first row, or None."""
+        found = self.rows(query, params)
+        return found[0] if found else None
+
+    def value(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        found = self.row(query, params)
+        return next(iter(found.values())) if found else None
+
+    def documents(self, query: str) -> list[dict[str, Any]]:
+        """The JSON objects that a query of one column gives.
+
+        In binary form, for which the protocol takes a single statement only; as text, since a database in
+        SQL_ASCII may hold what is no UTF-8.
+        """
+        with translated(), self.connection.cursor() as cursor:
+            cursor.adapters.register_loader("text", _json_loader())
+            cursor.execute(f"SELECT found.document::text FROM ({query}) AS found (document)".encode(), binary=True)
+            return [json.loads(row[0]) for row in cursor.fetchall()]
+
+    def described(self, query: str) -> list[tuple[str, int]]:
+        """Run a query of a single statement, which the binary form guarantees, for its columns: (name, oid of type).
+
+        Raises QueryFailed.
+        """
+        with translated(), self.connection.cursor() as cursor:
+            cursor.execute(query.encode(), binary=True)
+            return [(column.name, column.type_code) for column in cursor.description or ()]
+
+    def parsed(self, query: str) -> list[tuple[str, int]]:
+        """Have a single statement looked up and neither planned nor run, for its columns: (name, oid of type).
+
+        Raises QueryFailed.
+        """
+        with translated():
+            self._prepare(query)
+            found = self.connection.pgconn.describe_prepared(b"")
+            names = [(found.fname(at) or b"").decode("utf-8", "backslashreplace") for at in range(found.nfields)]
+            return [(name, found.ftype(at)) for at, name in enumerate(names)]
+
+    def _prepare(self, text: str) -> None:
+        parsed = self.connection.pgconn.prepare(b"", text.encode())
+        if parsed.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(parsed)
+
+    def single(self, text: str) -> Any:
+        """The first column of the first row of one statement, whose parameters have no values: the extended protocol
+        parses it, which takes no second statement, and the simple one, which binds no value, runs it.
+
+        Raises QueryFailed.
+        """
+        with translated():
+            self._prepare(text)
+        return self.value(text)
+
+    def abandon(self) -> None:
+        """End the session from another thread, whatever it does: a function may outlive a statement_timeout that it
+        catches, but no termination, nor can it make this side wait longer."""
+        with contextlib.suppress(PgOpsError), connect(self.target) as other:
+            other.value("SELECT pg_terminate_backend(%s)", [self.connection.info.backend_pid])
+        with contextlib.suppress(OSError, psycopg.Error), self._wire() as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
+        """Run a statement for its effect."""
+        with translated():
+            self.connection.execute(_query(query), params)
+
+    def script(self, text: str) -> None:
+        """Run SQL text of several statements, without parameters."""
+        with translated():
+            self.connection.execute(text.encode())
+
+    @contextlib.contextmanager
+    def transaction(self, rollback: bool = False) -> Iterator[None]:
+        """All statements inside, or none of them."""
+        with translated(), self.connection.transaction(force_rollback=rollback):
+            yield
+
+    def scram(self, role: str, password: str) -> str:
+        """The SCRAM verifier of a password, made here, so that the password itself never reaches a log."""
+        made: bytes = self.connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+        return made.decode()
+
+    def close(self) -> None:
+        """End the session, and see its server process go: until it has, it takes one of the role's few connections.
+
+        The process keeps its end of the connection for as long as it lives. Of another host's that is not waited for:
+        the network may be gone.
+        """
+        wire = None
+        with contextlib.suppress(OSError, psycopg.Error):  # as of a connection that is lost
+            wire = self._wire() if self.target.local else None
+        self.connection.close()
+        if wire is None:
+            return
+        until = time.monotonic() + PARTING
+        with wire, contextlib.suppress(OSError):
+            while (left := until - time.monotonic()) > 0:
+                wire.settimeout(left)
+                if not wire.recv(65536):
+                    break
+
+    def _wire(self) -> socket.socket:
+        """The connection itself, to be closed on its own; the session's stays open."""
+        return socket.socket(fileno=os.dup(self.connection.fileno()))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def connect(target: Target) -> Session:
+    """Open a session whose search_path, formats and timeouts are pinned.
+
+    As root, a local socket is opened as the operating system's user that owns it, or another where the target says
+    so, so that peer authentication works without becoming an unprivileged user first.
+
+    Raises DriverMissing, Unreachable, LoginRefused, or Unsupported (a pooler, an old version).
+    """
+    if IMPORT_ERROR is not None:
+        raise DriverMissing(f"psycopg 3 cannot be imported: {IMPORT_ERROR}.", DRIVER_HINT)
+    owner = socket_owner(target) if target.local else None
+    switch = _identity(target, owner) if os.geteuid() == 0 and target.password is None else None
+    user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
+    try:
+        with acting_as(switch):
+            connection = psycopg.connect(**_arguments(target, user), autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise refusal(target, user, error) from error
+    try:
+        return _opened(target, user, connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _identity(target: Target, owner: int | None) -> int | None:
+    try:
+        return pwd.getpwnam(target.os_user).pw_uid if owner is not None and target.os_user else owner
+    except KeyError:
+        return owner
+
+
+def _opened(target: Target, user: str, connection: Any) -> Session:
+    for name in ("text", "varchar", "bpchar", "name"):
+        for loader in _lossy_loaders():
+            connection.adapters.register_loader(name, loader)
+    major = connection.info.server_version // 10000
+    if major < OLDEST:
+        raise Unsupported(
+            f"The server on {place(target)} is PostgreSQL {major}.",
+            f"Version {OLDEST} is the oldest supported: upgrade the server, or leave this host out.",
+        )
+    timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
+    with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        try:
+            row = cursor.execute(_OPENING, timeouts).fetchone()
+        except psycopg.errors.FeatureNotSupported:
+            # A standby refuses every query where the default is serializable.
+            cursor.execute("SET default_transaction_isolation = 'read committed'")
+            row = cursor.execute(_OPENING, timeouts).fetchone()
+    if target.role:
+        with translated():
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
+    # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
+    if row["pid"] != connection.info.backend_pid:
+        raise Unsupported(
+            f"What answers on {place(target)} is a connection pooler, not a PostgreSQL server.",
+            "Give the server's own host and port: settings of a session do not survive a pooler.",
+        )
+    return Session(
+        target=target,
+        connection=connection,
+        version_num=row["version_num"],
+        superuser=row["superuser"],
+        in_recovery=row["in_recovery"],
+        database=row["database"],
+        user=user,
+    )
+
+
+GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+"""Seconds, a number, and milliseconds, after which a peer that the network has lost is waited for no more."""
+
+
+def _arguments(target: Target, user: str) -> dict[str, Any]:
+    """libpq's connection parameters; those left empty stay libpq's defaults."""
+    host = os.path.dirname(target.socket_path) if target.local else target.host
+    wanted = {
+        "host": host,
+        "port": target.port,
+        "user": user,
+        "password": target.password,
+        "dbname": target.database,
+        "sslmode": "" if target.local else target.sslmode,
+        "sslrootcert": target.sslrootcert,
+        "passfile": target.passfile,
+        "channel_binding": target.channel_binding,
+        "target_session_attrs": target.target_session_attrs,
+        "application_name": target.application_name,
+        "connect_timeout": target.connect_timeout,
+        "client_encoding": "UTF8",
+        **({} if target.local else GIVING_UP),
+    }
+    return {key: value for key, value in wanted.items() if value not in ("", None)}
+
+
+def socket_owner(target: Target) -> int | None:
+    """The uid that owns the server's Unix socket.
+
+    Raises Unreachable where there is no socket, or one that anybody could have put there.
+    """
+    path = target.socket_path
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise Unreachable(
+            f"No PostgreSQL server listens on {place(target)}: {path}: {error.strerror}.",
+            "Start the server, or give its port (login_port) or socket directory (login_host).",
+        ) from error
+    if not stat.S_ISSOCK(found.st_mode):
+        return None
+    directory, port = os.path.dirname(path), int(target.port)
+    if not discovery.trusted(directory, port) and target.user != _name(found.st_uid):
+        raise Unreachable(
+            f"{path} belongs to user {_name(found.st_uid)}, and anybody may put a socket there.",
+            "If it is the server's, say so: set login_user to that user; else see why the server has none.",
+        )
+    return found.st_uid
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def refusal(target: Target, user: str, error: Any) -> PgOpsError:
+    """The error for a connection that failed, told apart without reading the server's words.
+
+    libpq gives no SQLSTATE for a failed connection; whether the server listens and whether a password was
+    asked for is what can be known for certain.
+    """
+    words = " ".join(str(error).split())
+    up = [at for at in each(target) if listening(at)]
+    if not up and target.local:
+        return Unreachable(f"The server on {place(target)} is down: {words}", "Start it and run this again.")
+    if not up:
+        return Unreachable(
+            f"No PostgreSQL server answers on {place(target)}: {words}",
+            "Start the server, or correct login_host and login_port; look at listen_addresses and firewalls too.",
+        )
+    if target.target_session_attrs != "any":
+        return Unreachable(
+            f"No node takes writes and lets role {user} in, of {place(target)}; those that answer are "
+            f"{', '.join(place(at) for at in up)}: {words}",
+            "Promote a node, or see in its log why it refuses the role.",
+        )
+    connection = getattr(error, "pgconn", None)
+    used = bool(connection is not None and connection.used_password)
+    if connection is not None and connection.needs_password:
+        hint = "The server asks for a password and none was given: set login_password."
+    elif used:
+        hint = f"A password was used: check that it is the one of role {user}, and that the database exists."
+    else:
+        hint = (
+            f"Check that database {target.database} and role {user} exist, that the role may CONNECT, "
+            "and that a line of pg_hba.conf admits it."
+        )
+    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
+
+
+def each(target: Target) -> list[Target]:
+    """The nodes of a target that names several, one by one."""
+    if target.local:
+        return [target]
+    hosts, ports = target.host.split(","), target.port.split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    return [replace(target, host=host, port=port) for host, port in zip(hosts, ports)]
+
+
+def listening(target: Target) -> bool:
+    """Whether anything accepts a connection on the target's socket or port."""
+    try:
+        if target.local:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(target.connect_timeout)
+                probe.connect(target.socket_path)
+            return True
+        with socket.create_connection((target.host, int(target.port)), timeout=target.connect_timeout):
+            return True
+    except OSError:
+        return False
+
+
+def place(target: Target) -> str:
+    """The target in words."""
+    if target.local:
+        return f"the local socket of port {target.port}"
+    return ", ".join(f"{at.host}:{at.port}" for at in each(target))
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn psycopg's errors into QueryFailed with the SQLSTATE and the server's own hint."""
+    try:
+        yield
+    except psycopg.Error as error:
+        diagnostic = error.diag
+        message = diagnostic.message_primary or str(error).strip() or type(error).__name__
+        detail = f" ({diagnostic.message_detail})" if diagnostic.message_detail else ""
+        where = f" [SQLSTATE {error.sqlstate}]" if error.sqlstate else ""
+        raise QueryFailed(message + detail + where, diagnostic.message_hint or "", error.sqlstate) from error
+
+
+def identifier(*names: str) -> Any:
+    """A quoted, possibly qualified identifier."""
+    return sql.Identifier(*names)
+
+
+def statement(template: str, *parts: Any, **named: Any) -> Any:
+    """A statement with ``{}`` places filled: strings become quoted literals, identifiers stay."""
+    return sql.SQL(template).format(
+        *[_part(part) for part in parts], **{name: _part(part) for name, part in named.items()}
+    )
+
+
+def listed(parts: Sequence[Any]) -> Any:
+    """Parts separated by commas."""
+    return sql.SQL(", ").join([_part(part) for part in parts])
+
+
+def raw(text: str) -> Any:
+    """SQL text from a file of this collection, taken as it is."""
+    return sql.SQL(text)
+
+
+def _part(part: Any) -> Any:
+    return part if isinstance(part, sql.Composable) else sql.Literal(part)
+
+
+def _query(query: Any) -> Any:
+    return query.encode() if isinstance(query, str) else query
+
+
+def _lossy_loaders() -> list[Any]:
+    """Loaders of both formats for text that is no UTF-8 (an SQL_ASCII database checks nothing): they escape."""
+
+    class LossyText(Loader):
+        def load(self, data: Any) -> str:
+            return bytes(data).decode("utf-8", "backslashreplace")
+
+    class LossyBinary(LossyText):
+        format = psycopg.pq.Format.BINARY
+
+    return [LossyText, LossyBinary]
+
+
+def _json_loader() -> Any:
+    """A loader of JSON in binary form, in which the escapes of what is no UTF-8 are escaped once more."""
+
+    class LossyJson(Loader):
+        format = psycopg.pq.Format.BINARY
+
+        def load(self, data: Any) -> str:
+            return bytes(data).decode("utf-8", "pgops.json")
+
+    codecs.register_error("pgops.json", _doubly_escaped)
+    return LossyJson
+
+
+def _doubly_escaped(error: UnicodeError) -> tuple[str, int]:
+    text, end = codecs.backslashreplace_errors(error)
+    return str(text).replace("\\", "\\\\"), end

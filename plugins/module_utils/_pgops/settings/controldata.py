@@ -1,0 +1,31 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a standby must not have less of than its primary, as its control file has it from the primary."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..host import commands
+
+AT_LEAST_THE_PRIMARYS = (
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+)
+"""A standby with less of one of these does not start, or stops replaying (PostgreSQL, "Hot Standby", Administrator's
+Overview): they are raised on standbys first, and lowered on the primary first."""
+
+LINE = re.compile(r"^(\w+) setting:\s+(\d+)$", re.MULTILINE)
+
+
+def read(data_directory: str, bin_directory: str) -> dict[str, int]:
+    """The primary's values as far as they have been replayed; of a primary its own.
+
+    Raises HostFailed.
+    """
+    said = commands.run([os.path.join(bin_directory, "pg_controldata"), "-D", data_directory])
+    return {name: int(value) for name, value in LINE.findall(said) if name in AT_LEAST_THE_PRIMARYS}

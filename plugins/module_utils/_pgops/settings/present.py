@@ -1,0 +1,180 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a server's files configure, what it runs with, and where each value comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InvalidInput
+from ..server import managers
+from ..server.session import Session
+from .autoconf import NAME
+from .parameters import Meaning, Parameter
+
+# The last entry of a parameter is the one that counts: pg_file_settings shows `applied` as false also for what waits
+# for a restart.
+PARAMETERS = """
+SELECT s.name, s.setting, s.unit, s.vartype, s.context, s.min_val, s.max_val, s.enumvals, s.source, s.boot_val,
+       s.pending_restart
+FROM pg_settings AS s
+WHERE lower(s.name) = ANY (%s) OR s.pending_restart OR lower(s.name) = ANY (
+    ARRAY['allow_alter_system', 'data_directory', 'config_file', 'dynamic_library_path', 'port'])
+"""
+ENTRIES = """
+SELECT f.seqno, f.name, f.setting, f.sourcefile, f.sourceline, f.error
+FROM pg_file_settings AS f
+ORDER BY f.seqno
+"""
+LIBRARY = """
+SELECT EXISTS (
+    SELECT FROM unnest(%(places)s::text[]) AS p (place), unnest(ARRAY['', '.so', '.dylib', '.dll']) AS e (ending)
+    CROSS JOIN LATERAL (
+        SELECT replace(p.place, '$libdir', (SELECT c.setting FROM pg_config() AS c WHERE c.name = 'PKGLIBDIR'))
+    ) AS at (directory)
+    WHERE NOT (pg_stat_file(at.directory || %(name)s || e.ending, true)).isdir
+)
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a configuration file. ``name`` is None where the line could not be read."""
+
+    name: str | None
+    value: str | None
+    file: str | None = None
+    line: int | None = None
+    error: str | None = None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether ALTER SYSTEM wrote it."""
+        return os.path.basename(self.file or "") == NAME
+
+
+@dataclass(frozen=True)
+class Running:
+    """A parameter as the server runs with it. ``source`` is pg_settings' word for where the value comes from."""
+
+    parameter: Parameter
+    value: str
+    source: str = "default"
+    default: str | None = None
+    pending: bool = False
+
+
+@dataclass(frozen=True)
+class Current:
+    """All that a plan needs. ``running`` is by lower-case name; ``missing`` are libraries without a file; ``primary``
+    is what a standby's primary has of what the standby must not have less of."""
+
+    running: Mapping[str, Running] = field(default_factory=dict)
+    entries: tuple[Entry, ...] = ()
+    version_num: int = 0
+    in_recovery: bool = False
+    manager: str = ""
+    missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    primary: Mapping[str, int] = field(default_factory=dict)
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of a name; one of a library that is not loaded yet takes any text."""
+        found = self.running.get(name.lower())
+        return found.parameter if found else Parameter(name, "string")
+
+    def entry(self, name: str, automatic: bool | None = None) -> Entry | None:
+        """The entry that counts for a parameter, or None: of all files, of ALTER SYSTEM's, or of the others."""
+        found = [
+            entry
+            for entry in self.entries
+            if entry.name and entry.name.lower() == name.lower() and automatic in (None, entry.automatic)
+        ]
+        return found[-1] if found else None
+
+    def automatic(self, name: str) -> str | None:
+        """What ALTER SYSTEM has set, None for nothing."""
+        entry = self.entry(name, automatic=True)
+        return entry.value if entry else None
+
+    def configured(self, name: str) -> str | None:
+        """The value that a restart would bring; None for a parameter that nobody knows."""
+        entry = self.entry(name)
+        if entry is not None:
+            return entry.value
+        found = self.running.get(name.lower())
+        return found.default if found else None
+
+    def setting(self, name: str) -> str:
+        """The value that the server runs with; '' for a parameter it does not know."""
+        found = self.running.get(name.lower())
+        return found.value if found else ""
+
+    @property
+    def data_directory(self) -> str:
+        """The server's own, as it names it; '' where the role may not see it."""
+        return self.setting("data_directory")
+
+
+def same(parameter: Parameter, one: str | None, other: str | None) -> bool:
+    """Whether two values mean the same; one that is no value at all equals none."""
+    if one is None or other is None:
+        return one is other
+    meant = _meaning(parameter, one)
+    return one == other or (meant is not None and meant == _meaning(parameter, other))
+
+
+def _meaning(parameter: Parameter, text: str) -> Meaning | None:
+    try:
+        return parameter.meaning(text)
+    except InvalidInput:
+        return None
+
+
+def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple[str, ...]]) -> Current:
+    """What is configured and what runs, of the parameters named; ``libraries`` are to be looked for on the server's
+    disk, by the parameter that loads them."""
+    # First: it has this session compare what the files hold now with what runs, reloaded or not.
+    entries = tuple(_entry(row) for row in session.rows(ENTRIES))
+    rows = session.rows(PARAMETERS, [[name.lower() for name in names]])
+    running = {row["name"].lower(): _running(row) for row in rows}
+    place = running["dynamic_library_path"].value
+    return Current(
+        running=running,
+        entries=entries,
+        version_num=session.version_num,
+        in_recovery=session.in_recovery,
+        manager=managers.manager(session),
+        missing={
+            name: tuple(word for word in words if not _there(session, name, word, place))
+            for name, words in libraries.items()
+        },
+    )
+
+
+def _running(row: Mapping[str, Any]) -> Running:
+    parameter = Parameter(
+        name=row["name"],
+        vartype=row["vartype"],
+        unit=row["unit"],
+        minimum=row["min_val"],
+        maximum=row["max_val"],
+        choices=tuple(row["enumvals"] or ()),
+        context=row["context"],
+    )
+    return Running(parameter, row["setting"], row["source"], row["boot_val"], row["pending_restart"])
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(row["name"], row["setting"], row["sourcefile"], row["sourceline"], row["error"])
+
+
+def _there(session: Session, parameter: str, library: str, path: str) -> bool:
+    """Whether the server finds a library's file, where it looks for it (load_libraries and dfmgr.c)."""
+    if parameter.lower() == "local_preload_libraries" and "/" not in library:
+        library = f"$libdir/plugins/{library}"
+    directory, slash, name = library.rpartition("/")
+    places = [directory + slash] if slash else [f"{place.strip()}/" for place in path.split(":") if place.strip()]
+    return bool(session.value(LIBRARY, {"places": places, "name": name}))

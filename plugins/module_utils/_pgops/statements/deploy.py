@@ -1,0 +1,182 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""pg_stat_statements: loaded and configured by settings, and the extension in the databases that are to have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import Conflict, InvalidInput, Unsupported
+from ..instance.layout import Layout
+from ..plan import Change, Plan, changes
+from ..server.locking import locked
+from ..server.ownership import AGENT, OWNER, READER, checked
+from ..server.session import Session, connect, identifier, statement
+from ..server.target import Target
+from ..settings import deploy as settings
+from ..settings.deploy import Wish
+from ..settings.planning import Desired
+
+NAME = "pg_stat_statements"
+CAPABILITY = "statements"
+NEEDED = "an extension cannot be made"
+
+AVAILABLE = "SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'"
+INSTALLED = """
+SELECT e.extversion AS version, obj_description(e.oid, 'pg_extension') AS comment
+FROM pg_extension AS e WHERE e.extname = 'pg_stat_statements'
+"""
+DATABASE = """
+SELECT d.datallowconn AND NOT d.datistemplate AS usable, pg_get_userbyid(d.datdba) AS owner
+FROM pg_database AS d WHERE d.datname = %s
+"""
+OURS = "Managed by pgops.fleet"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A database's extension. ``exists``: the database is there; ``version`` None: the extension is not; ``ours``:
+    this collection has made it."""
+
+    database: str
+    exists: bool
+    version: str | None = None
+    ours: bool = False
+
+
+def plan(found: Sequence[Found], available: str) -> tuple[Change, ...]:
+    """What creates the extension, or brings it to the version that the server has; steps are (database, action)."""
+    return tuple(change for one in found for change in _extension(one, available))
+
+
+def _extension(found: Found, available: str) -> list[Change]:
+    subject = f"extension {NAME} in database {found.database}"
+    if found.version is None:
+        return [Change(subject, None, {"version": available}, (found.database, "CREATE"))]
+    if _number(found.version) < _number(available):
+        return [Change(subject, {"version": found.version}, {"version": available}, (found.database, "UPDATE"))]
+    return []
+
+
+def removal(found: Sequence[Found]) -> tuple[Change, ...]:
+    """What drops the extension where this collection has made it."""
+    return tuple(
+        Change(f"extension {NAME} in database {one.database}", {"version": one.version}, None, (one.database, "DROP"))
+        for one in found
+        if one.ours
+    )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+# --- reading and applying
+
+
+def read(session: Session, names: Sequence[str]) -> list[Found]:
+    """The extension in each database."""
+    return [_read(session, name) for name in names]
+
+
+def _read(session: Session, name: str) -> Found:
+    database = session.row(DATABASE, [name])
+    if database is None:
+        return Found(name, exists=False)
+    if not database["usable"]:
+        raise Conflict(f"Database {name} takes no connections, or is a template.", "Take it out of databases.")
+    with connect(replace(session.target, database=name)) as inside:
+        extension = inside.row(INSTALLED) or {}
+    return Found(name, True, extension.get("version"), extension.get("comment") == OURS)
+
+
+def apply(session: Session, made: Sequence[Change]) -> None:
+    """Carry the changes out, each database's in one transaction."""
+    for change in made:
+        database, action = change.step
+        with connect(replace(session.target, database=database)) as inside, inside.transaction():
+            if action == "DROP":
+                inside.execute(f"DROP EXTENSION {NAME}")
+            elif action == "UPDATE":
+                inside.execute(f"ALTER EXTENSION {NAME} UPDATE")
+            else:
+                _create(inside)
+
+
+def _create(inside: Session) -> None:
+    # Named, so that it does not end up in whatever schema somebody's search_path begins with.
+    inside.execute(f"CREATE EXTENSION {NAME} WITH SCHEMA public")
+    inside.execute(statement(f"COMMENT ON EXTENSION {NAME} IS {{}}", OURS))
+    if inside.value("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()") == OWNER:
+        # In the ops database nobody else may look into public.
+        for role in (AGENT, READER):
+            inside.execute(statement("GRANT USAGE ON SCHEMA public TO {}", identifier(role)))
+
+
+# --- all of it
+
+
+def wanted(params: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
+    """The settings that the arguments of pg_ops_statements ask for."""
+    switches = {True: "on", False: "off"}
+    return {
+        "shared_preload_libraries": (NAME,),
+        f"{NAME}.max": str(params["max"]),
+        f"{NAME}.track": params["track"],
+        f"{NAME}.track_planning": switches[params["track_planning"]],
+        f"{NAME}.track_utility": switches[params["track_utility"]],
+        "track_io_timing": switches[params["track_io_timing"]],
+        "compute_query_id": params["compute_query_id"],
+    }
+
+
+def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read, plan, and unless in check mode apply; what pg_ops_statements returns.
+
+    Raises Unsupported where the server comes without the extension.
+    """
+    if params["max"] < 100:
+        raise InvalidInput("max must be 100 or more.")
+    names = [checked(params["database"]), *params["databases"]]
+    layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
+    absent = params["state"] == "absent"
+    values = wanted(params) if params["configure"] or absent else {}
+    wish = Wish(CAPABILITY, Desired(values, params["restart"] == "if_required"), absent)
+    if absent:
+        dropped = _extensions(target, names, absent, check_mode)
+        return _result(dropped, settings.settled(target, layout, wish, check_mode))
+    with connect(target) as session:
+        if session.value(AVAILABLE) is None:
+            raise Unsupported(
+                f"The server has no extension {NAME}.",
+                "Install the package with PostgreSQL's contrib modules (Debian's server package has them).",
+            )
+    done = settings.settled(target, layout, wish, check_mode)
+    return _result(_extensions(target, names, absent, check_mode), done)
+
+
+def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: bool) -> Plan:
+    with locked(target, NEEDED) as session:
+        if session.in_recovery:
+            return Plan(skipped_reason="standby: the extension is its primary's")
+        found = read(session, list(dict.fromkeys(names)))
+        missing = [one.database for one in found if not one.exists]
+        if missing and not absent and not check_mode:
+            raise Conflict(f"There is no database {', '.join(missing)}.", "Create it, or correct the name.")
+        made = removal(found) if absent else plan(found, str(session.value(AVAILABLE)))
+        if not check_mode:
+            apply(session, made)
+    return changes(made)
+
+
+def _result(extensions: Plan, done: Mapping[str, Any]) -> dict[str, Any]:
+    said = extensions.result()
+    return {
+        **done,
+        **({"skipped_reason": extensions.skipped_reason} if extensions.skipped_reason else {}),
+        "changed": done["changed"] or said["changed"],
+        "diff": done["diff"] + said["diff"],
+        "changes": done["changes"] + said["changes"],
+    }

@@ -1,0 +1,209 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Plans of slow statements, made afterwards from their stored texts, where somebody has asked for it.
+
+A text is its author's. To plan it may run functions that they wrote, so it happens in a session of its own, as a role
+that can do nothing, which no session of ours can be reached from and nothing outlives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import PgOpsError, QueryFailed
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from ..metrics import delivery
+from ..server.ownership import EXPLAINER
+from ..server.session import Session, connect
+from ..server.target import Target
+from ..version import VERSION
+from .redaction import REDACTED, block_end, redacted
+
+TIME_LIMIT = 2.0
+"""Seconds that the server takes for a plan at most."""
+
+PATIENCE = 5.0
+"""Seconds after which a session is ended that did not heed it."""
+
+BUDGET = 30.0
+"""Seconds after which a run begins with no further statement; it has the next ones."""
+
+LONGEST_TEXT = 10240
+"""Characters, at which a stored text was cut."""
+
+LARGEST_PLAN = 256 * 1024
+"""Characters of JSON."""
+
+ROOM = 512 * 1024 * 1024
+"""Bytes of memory that a plan may take here: what a function returned, a gigabyte at most, may be in it."""
+
+GENERIC_PLAN = 16
+"""The first major version that plans a statement without the values of its parameters."""
+
+PLANNABLE = ("select", "with", "values", "table", "insert", "update", "delete", "merge")
+WORD = re.compile(r"[a-z]+(?![\w$])", re.IGNORECASE | re.ASCII)
+
+REASONS = {
+    "42P02": f"Without the values of its parameters, PostgreSQL before {GENERIC_PLAN} cannot plan a statement.",
+    "57014": f"Planning took longer than {TIME_LIMIT:g} s.",
+}
+"""Better words than the server's, by SQLSTATE."""
+
+TOO_LONG = "The plan is too long to be kept."
+ENDED = "The session was ended, as planning went on nevertheless, or the server was stopped."
+
+ASKED = "SELECT database_name, queryid, user_name, query FROM pgops.statements_to_explain(%s)"
+STORE = "SELECT pgops.store_query_plan(%s, %s, %s, %s::jsonb, %s)"
+
+BEFORE = """
+SELECT set_config('lock_timeout', '100ms', true),
+       set_config('idle_in_transaction_session_timeout', '10s', true),
+       set_config('search_path', replace(coalesce(
+           (SELECT substr(one, length('search_path=') + 1)
+            FROM pg_db_role_setting AS s JOIN pg_roles AS r ON r.oid = s.setrole, unnest(s.setconfig) AS one
+            WHERE r.rolname = %(user)s AND starts_with(one, 'search_path=')
+              AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
+            ORDER BY s.setdatabase DESC LIMIT 1),
+           (SELECT reset_val FROM pg_settings WHERE name = 'search_path')
+       ), '"$user"', quote_ident(%(user)s)), true)
+"""
+"""Names mean what they do to the statement's user, as far as that is no matter of the session: last, since from here
+on nothing else is to be looked up."""
+
+
+def explain(configuration: Configuration, layout: Layout, source: Session, origin: str) -> int:
+    """Plan what the sink has of slow statements of this node, and no plan for, and store plans or what is in their
+    way; returns how many plans were made. ``origin`` is the cluster's system identifier.
+
+    Raises PgOpsError where the sink does not work.
+    """
+    made, until = 0, time.monotonic() + BUDGET
+    with delivery.sink(configuration, layout, source) as sink:
+        node_id = sink.value(
+            "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
+            [configuration.cluster, configuration.node, origin, not source.in_recovery, VERSION],
+        )
+        for one in sink.rows(ASKED, [node_id]):
+            if time.monotonic() > until:
+                break
+            plan, wrong = planned(configuration, one)
+            made += plan is not None
+            sink.execute(STORE, [node_id, one["database_name"], one["queryid"], plan, wrong])
+    return made
+
+
+def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The plan of a statement (database_name, user_name, query) as JSON, or why there is none."""
+    wrong = unfit(one["query"])
+    if wrong:
+        return None, wrong
+    try:
+        with _bounded(), connect(_target(configuration, one["database_name"])) as session:
+            plan = _explained(session, one["query"], one["user_name"])
+            if len(json.dumps(plan)) > LARGEST_PLAN:
+                return None, TOO_LONG
+            return json.dumps(_clean(plan)), None
+    except QueryFailed as error:
+        return None, _reason(error)
+    except MemoryError:
+        return None, TOO_LONG
+    except (PgOpsError, ValueError, RecursionError) as error:
+        return None, redacted(str(error)[:LONGEST_TEXT])
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Take no more memory than there is ROOM for, besides what is taken already."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + ROOM
+    if before[0] == resource.RLIM_INFINITY or before[0] > most:
+        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _target(configuration: Configuration, database: str) -> Target:
+    return Target(
+        host=configuration.socket_directory,
+        port=str(configuration.port),
+        user=EXPLAINER,
+        database=database,
+        application_name="pgops explain",
+        connect_timeout=5,
+        statement_timeout=TIME_LIMIT,
+        lock_timeout=0.1,
+    )
+
+
+def _explained(session: Session, text: str, user: str) -> Any:
+    options = "FORMAT JSON, GENERIC_PLAN" if session.major >= GENERIC_PLAN else "FORMAT JSON"
+    with _ended(session), session.transaction(rollback=True):
+        session.execute("SET TRANSACTION READ ONLY")
+        session.execute(BEFORE, {"user": user})
+        return session.single(f"EXPLAIN ({options}) {text}")
+
+
+@contextlib.contextmanager
+def _ended(session: Session) -> Iterator[None]:
+    """End the session after a while, also where it catches what its server says."""
+    timer = threading.Timer(PATIENCE, session.abandon)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _reason(error: QueryFailed) -> str:
+    if error.sqlstate in (None, "57P01"):
+        return ENDED
+    words = error.message.rpartition(" [SQLSTATE ")[0][:LONGEST_TEXT]  # a function may say as much as it likes
+    return f"{REASONS.get(error.sqlstate) or redacted(words)} [SQLSTATE {error.sqlstate}]"
+
+
+def unfit(text: str) -> str | None:
+    """Why a text is not planned at all, None where it may be."""
+    if len(text) >= LONGEST_TEXT:
+        return "The statement's text is too long to be kept whole."
+    if REDACTED in text:
+        return "The statement's text is stored without its secrets, and so is another."
+    if first_word(text) not in PLANNABLE:
+        return "Such a statement has no plan."
+    return None
+
+
+def first_word(text: str) -> str:
+    """The first word after comments and parentheses, in lower case; empty where there is none."""
+    at = 0
+    while at < len(text):
+        if text.startswith("/*", at):
+            at = block_end(text, at)
+        elif text.startswith("--", at):
+            at += re.match(r"[^\r\n]*", text[at:]).end()  # type: ignore[union-attr]  # matches anything
+        elif text[at].isspace() or text[at] == "(":
+            at += 1
+        else:
+            break
+    found = WORD.match(text, at)
+    return found.group().lower() if found else ""
+
+
+def _clean(plan: Any) -> Any:
+    """A plan whose conditions are without secrets, as texts are: those of views and policies are in it, too."""
+    if isinstance(plan, dict):
+        return {key: _clean(value) for key, value in plan.items()}
+    if isinstance(plan, list):
+        return [_clean(value) for value in plan]
+    return redacted(plan) if isinstance(plan, str) else plan

@@ -1,0 +1,236 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The job that stores what statements did since it ran last, their texts, and the executions that took long."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from ..errors import PgOpsError
+from ..host.files import File, write
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from ..metrics import delivery, latest
+from ..metrics.collect import ORIGIN, source_target
+from ..metrics.collectors import QUERIES
+from ..metrics.rounds import Sample, packed, place, samples
+from ..server.ownership import EXPLAINER
+from ..server.session import Session, connect
+from ..version import VERSION
+from . import explain
+from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
+from .redaction import redacted
+
+MISSING = "The database {} has no extension pg_stat_statements. Set pgops_statements to true and run site.yml."
+
+STATISTICS = """
+SELECT s.taken_at, s.reset_at, s.evicted, s.active_ms, s.statistics_since,
+       (SELECT c.system_identifier::text FROM pg_control_system() AS c) AS origin
+FROM pgops.statement_statistics() AS s
+"""
+COUNTERS = f"SELECT {', '.join((*KEY, *SUMS))}, max_exec_ms, stats_since FROM pgops.statement_counters()"
+
+SESSIONS = "SELECT pgops.slow_sessions(%s::numeric, %s)::text"
+
+STORE_SESSIONS = "SELECT pgops.store_slow_sessions(%s, %s::jsonb)"
+
+STORE_EXECUTIONS = "SELECT pgops.store_slow_statements(%s, %s::timestamptz, %s::timestamptz, %s::jsonb)"
+
+FORGET = "SELECT pgops.forget_slow_queries()"
+
+FULL = "slow_query_log is full, and lost its {} oldest executions: raise pgops_slow_query_ms"
+
+PLACE = ("queryid", "database_name", "user_name", "toplevel")
+"""What names a statement."""
+
+STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
+
+
+def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
+    """Store the difference to the reading of the run before; say how many statements did anything and were stored,
+    the coverage in %, how many texts are new, how many executions were noted as slow, and how many plans were made.
+    The first run has no difference yet.
+
+    The reading is kept only after delivery: what a run could not deliver is in the next one's difference.
+
+    Raises PgOpsError where the source or the sink does not work; then nothing was stored.
+    """
+    path = os.path.join(layout.state, "queries.json")
+    with connect(replace(source_target(configuration), application_name="pgops queries")) as source:
+        if not source.value("SELECT count(*) FROM pgops.statements_extension()"):
+            return {"skipped": MISSING.format(source.database), "errors": []}
+        now, before = read(source), load(path)
+        found = difference(before, now) if before else None
+        reading = File(path, json.dumps(now.document()).encode(), 0o640)
+        if not found:  # then no failure can lose one
+            write(reading)
+        metrics = measured(now, found)
+        wrong = remember(layout, now, metrics)
+        result = deliver(configuration, layout, source, (before, now), found, metrics)
+        write(reading)
+        result["errors"] += wrong
+        if configuration.explain:
+            result["plans"] = explain.explain(configuration, layout, source, now.origin)
+        return result
+
+
+def read(source: Session) -> Snapshot:
+    """Everything that pg_stat_statements has now, but the texts.
+
+    Raises QueryFailed.
+    """
+    about = source.row(STATISTICS)
+    entries = {_key(row): _entry(row) for row in source.rows(COUNTERS)}
+    values = {name: _plain(value) for name, value in (about or {}).items()}
+    return Snapshot(**values, entries=entries)
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return (row["dbid"], row["userid"], row["queryid"], row["toplevel"])
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(tuple(row[name] for name in SUMS), row["max_exec_ms"], _plain(row["stats_since"]))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it: times as text."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def load(path: str) -> Snapshot | None:
+    """The reading of the run before; None where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return snapshot(json.load(file))
+    except (OSError, ValueError):
+        return None
+
+
+def measured(now: Snapshot, found: Difference | None) -> list[Sample]:
+    """The metrics of this job; none of what is not known."""
+    coverage = found.coverage if found else None
+    row = {"statements_evicted": now.evicted, "query_coverage_percent": coverage, "counted_since": now.reset_at}
+    return samples(QUERIES, [row])
+
+
+def remember(layout: Layout, now: Snapshot, metrics: list[Sample]) -> list[str]:
+    """Keep the metrics for an export; returns what is in the way, which a full disk is for that alone."""
+    taken_at = datetime.fromisoformat(now.taken_at).timestamp()
+    values = [(one.series, one.value) for one in metrics]
+    try:
+        run = latest.Run(QUERIES.name, "", QUERIES.interval, taken_at, values)
+        latest.remember(layout.latest_queries, [run], taken_at)
+    except (PgOpsError, OSError) as error:
+        return [f"the newest values cannot be kept for an export: {error}"]
+    return []
+
+
+def deliver(
+    configuration: Configuration,
+    layout: Layout,
+    source: Session,
+    between: tuple[Snapshot | None, Snapshot],
+    found: Difference | None,
+    metrics: list[Sample],
+) -> dict[str, Any]:
+    """Store the job's metrics, a difference, where there is one, the texts that the sink does not know yet, and the
+    executions that took long, all in one transaction.
+
+    Raises PgOpsError.
+    """
+    before, now = between
+    threshold = configuration.slow_query_ms
+    sessions = None if threshold < 0 else source.value(SESSIONS, [threshold, configuration.query_texts])
+    counted: dict[str, Any] = {"first": True, "statements": len(now.entries)}
+    with delivery.sink(configuration, layout, source) as sink:
+        delivery.check_cluster(sink, now.origin)
+        with sink.transaction():
+            # Enough to survive a crash, and waits for no standby.
+            sink.execute("SET LOCAL synchronous_commit = local")
+            node_id = sink.value(
+                "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
+                [configuration.cluster, configuration.node, now.origin, not source.in_recovery, VERSION],
+            )
+            store_metrics(sink, node_id, source.value(ORIGIN), now.taken_at, metrics)
+            slow = sink.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
+            if before and found:
+                interval = (node_id, before.taken_at, now.taken_at)
+                counted, executions = store(configuration, source, sink, interval, found)
+                slow += executions
+            lost = sink.value(FORGET)
+    where = "local" if sink is source else "primary"
+    return {**counted, "slow": slow, "sink": where, "errors": [FULL.format(lost)] if lost else []}
+
+
+def store(
+    configuration: Configuration, source: Session, sink: Session, interval: tuple[int, str, str], found: Difference
+) -> tuple[dict[str, Any], int]:
+    """Store the difference of an interval (node, begin, end); returns what happened, and how many executions were
+    slow.
+
+    Raises QueryFailed.
+    """
+    stored = foremost(found.usage)
+    documents = named(source, stored)
+    slow = slowest(stored, documents, configuration.slow_query_ms, configuration.role)
+    unknown = sink.value(STORE, [*interval, found.coverage, json.dumps(documents), found.evictions])
+    texts = store_texts(source, sink, interval[0], unknown) if configuration.query_texts and unknown else 0
+    executions = sink.value(STORE_EXECUTIONS, [*interval, json.dumps(slow)])
+    counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage, "texts": texts}
+    return counted, executions
+
+
+def store_metrics(sink: Session, node_id: int, origin: str, taken_at: str, metrics: list[Sample]) -> None:
+    """Store the metrics of this job, each as a round of its own: one that has no value changes no other's shape.
+
+    Raises QueryFailed.
+    """
+    known = {metric.name: metric for metric in QUERIES.metrics}
+    for one in metrics:
+        for made in packed(place(QUERIES.interval), [one], taken_at, origin, {}):
+            delivery.store(sink, node_id, made, known)
+
+
+def slowest(
+    usage: Sequence[Usage], documents: Sequence[Mapping[str, Any]], threshold_ms: float, role: str
+) -> list[dict[str, Any]]:
+    """What is known of executions that took long, where the threshold is not negative; ``documents`` are of the same
+    statements, and those of ``role``, which is the agent's, and of the role that makes plans, are left out."""
+    if threshold_ms < 0:
+        return []
+    found = [(execution(one, threshold_ms), document) for one, document in zip(usage, documents)]
+    return [
+        {**{name: document[name] for name in PLACE}, **known}
+        for known, document in found
+        if known and document["user_name"] not in (role, EXPLAINER)
+    ]
+
+
+def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:
+    """What is stored, with the names of databases and users; those that are no more have their numbers."""
+    databases = {row["oid"]: row["name"] for row in source.rows("SELECT oid, datname AS name FROM pg_database")}
+    users = {row["oid"]: row["name"] for row in source.rows("SELECT oid, rolname AS name FROM pg_roles")}
+    return [
+        one.document(
+            (databases.get(one.key[0], str(one.key[0])), users.get(one.key[1], str(one.key[1])))
+            if one.key
+            else ("", "")
+        )
+        for one in usage
+    ]
+
+
+def store_texts(source: Session, sink: Session, node_id: int, unknown: list[int]) -> int:
+    """Store the redacted texts of some statements; returns how many.
+
+    Raises QueryFailed.
+    """
+    rows = source.rows("SELECT t.queryid, t.query FROM pgops.statement_texts(%s::bigint[]) AS t", [unknown])
+    texts = [{"queryid": row["queryid"], "query": redacted(row["query"])} for row in rows]
+    return int(sink.value("SELECT pgops.store_query_texts(%s, %s::jsonb, true)", [node_id, json.dumps(texts)]))
