@@ -12,8 +12,8 @@ help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: ## The main job on a throw-away server, as any user; shows a page
-	@$(PYTHON) tests/pythons.py venv build/venv-demo requirements-demo.txt
-	@build/venv-demo/bin/python tests/artifact.py
+	@$(PYTHON) tests/workshop/pythons.py venv build/venv-demo requirements-demo.txt
+	@build/venv-demo/bin/python tests/workshop/artifact.py
 	@PATH="$(CURDIR)/build/venv-demo/bin:$$PATH" build/venv-demo/bin/python demo/run.py
 
 test: build ## All tests; says at the end what could not be run here
@@ -32,11 +32,11 @@ bench: build ## The benchmarks, beside their peers; results in build/bench/
 	@$(BIN)/python tests/bench/run.py
 
 build: venv ## Build the collection and install it into build/collections
-	@$(BIN)/python tests/artifact.py
+	@$(BIN)/python tests/workshop/artifact.py
 
 clean: ## Delete all that was made (not the fleet: make fleet-down)
 	rm -rf build .nox
 
 venv: build/venv/made-from
 build/venv/made-from: requirements-dev.txt
-	@$(PYTHON) tests/pythons.py venv build/venv requirements-dev.txt
+	@$(PYTHON) tests/workshop/pythons.py venv build/venv requirements-dev.txt

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import nox
 
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/workshop")
 import pythons
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
 LIBRARY = "plugins/module_utils/_pgops"
+ROOMS = ("tests/support", "tests/oracles", "tests/workshop")
 FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 NO_FLEET_HERE = 3  # fleet.py's exit status on a machine that can't have one; its last line says why
 PYTEST = ("python", "-m", "pytest", "-n2", "--dist=loadgroup", "-q")
@@ -78,7 +79,7 @@ class Background:
             session.error(f"{self.name} exited with {code}; {self.log.relative_to(ROOT)} has all of it")
 
 
-sanity_test = Background("sanity", "python", "tests/sanity.py")
+sanity_test = Background("sanity", "python", "tests/workshop/sanity.py")
 oldest_tests = Background("oldest_controller", "nox", "--session", "oldest_controller")
 fleet_start = Background("fleet", "python", str(FLEET), "up", impossible=NO_FLEET_HERE)
 
@@ -113,10 +114,10 @@ def style(session: nox.Session) -> None:
 @nox.session(python=False, tags=["check"])
 def types(session: nox.Session) -> None:
     """Mypy, strict, on the library and on what the tests stand on."""
-    found = [*Path("tests").glob("*.py"), *Path("demo").glob("*.py")]
-    support = sorted(str(path) for path in found if path.name != "conftest.py")
+    found = [path for room in (*ROOMS, "demo") for path in Path(room).glob("*.py")]
+    support = sorted(map(str, found))
     session.run("mypy", "--package", "pgops", env={"MYPYPATH": "build/lib"})
-    session.run("mypy", *support, "noxfile.py", env={"MYPYPATH": "tests:build/lib"})
+    session.run("mypy", *support, "noxfile.py", env={"MYPYPATH": ":".join([*ROOMS, "build/lib"])})
 
 
 @nox.session(python=False, tags=["check"])
@@ -185,7 +186,7 @@ def oldest_host(session: nox.Session) -> None:
 @nox.session(python=False, tags=["test"])
 def servers(session: nox.Session) -> None:
     """Fetch the binaries of every supported PostgreSQL."""
-    said = str(session.run("python", "tests/binaries.py", silent=True)).strip()
+    said = str(session.run("python", "tests/workshop/binaries.py", silent=True)).strip()
     print(said, flush=True)
     missing = [line for line in said.splitlines() if line.startswith("not here")]
     if missing:
@@ -204,7 +205,7 @@ def oldest_controller(session: nox.Session) -> None:
     session.install("--requirement", "requirements-oldest.txt")
     majors = {"PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", "15")}
     session.run(*PYTEST, "tests/unit", "tests/integration", *session.posargs, env=majors)
-    session.run("python", "tests/sanity.py", "--python", "3.11")
+    session.run("python", "tests/workshop/sanity.py", "--python", "3.11")
 
 
 @nox.session(python=False, tags=["test"])

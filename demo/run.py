@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests" / room) for room in ("support", "workshop")]
 
 import artifact  # noqa: E402
 from page import page  # noqa: E402

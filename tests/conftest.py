@@ -13,6 +13,7 @@ import disks
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from majors import EVERY_MAJOR, make_server
 from servers import Server
 
 # How long something takes says how busy the machine is. The same examples each time, unless PGOPS_TEST_SEARCH is set:
@@ -28,10 +29,6 @@ artifact.link_library()
 sys.path.append(str(artifact.COLLECTIONS))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)
 os.environ.setdefault("ANSIBLE_LOCALHOST_WARNING", "False")
-
-EVERY_MAJOR = [
-    pytest.param(major, id=f"pg{major}", marks=pytest.mark.xdist_group(f"pg{major}")) for major in binaries.majors()
-]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,17 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
 
 
-def _make(major: int, **options: object) -> Server:
-    try:
-        return Server.create(major, **options)  # type: ignore[arg-type]
-    except binaries.UnavailableError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="session", params=EVERY_MAJOR)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server, one for all tests of its major: leave no role and no setting behind."""
-    with _make(request.param) as running:
+    with make_server(request.param) as running:
         yield running
 
 
@@ -95,7 +85,7 @@ def new_server() -> Iterator[Callable[..., Server]]:
     made: list[Server] = []
 
     def make(major: int, **options: object) -> Server:
-        made.append(_make(major, **options))
+        made.append(make_server(major, **options))
         return made[-1]
 
     yield make

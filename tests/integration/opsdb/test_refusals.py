@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import artifact
 import binaries
 import pytest
 from deploying import DEFAULTS, deploy, target, withdraw
@@ -29,11 +28,11 @@ pytestmark = pytest.mark.ends
 
 RUN = """
 import sys
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[3:]
 from deploying import DEFAULTS
-from pgops import schema
-from pgops.server import Target
-schema.converge(Target(host=sys.argv[3], port=sys.argv[4], user="postgres"), DEFAULTS, False)
+from pgops.opsdb import deploy
+from pgops.server.target import Target
+deploy.converge(Target(host=sys.argv[1], port=sys.argv[2], user="postgres"), DEFAULTS, False)
 """
 
 
@@ -210,7 +209,7 @@ SEEN = {
 
 @pytest.mark.parametrize("sign", SEEN)
 def test_a_run_killed_in_the_middle_is_finished_by_the_next(bare: Server, sign: str) -> None:
-    arguments = [str(artifact.ROOT / "tests"), str(artifact.ROOT / "build/lib"), str(bare.socket_dir), str(bare.port)]
+    arguments = [str(bare.socket_dir), str(bare.port), *sys.path]
     with subprocess.Popen([sys.executable, "-c", RUN, *arguments]) as run:
         while not bare.value(SEEN[sign]):
             assert run.poll() is None

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import artifact
 import clusters
 import psycopg
 import pytest
 from clusters import Node
-from conftest import EVERY_MAJOR, _make
+from majors import EVERY_MAJOR, make_server
 from servers import Server, until
 
 SLOT = "db2_slot"
@@ -22,7 +23,7 @@ SLOT = "db2_slot"
 
 @pytest.fixture(name="pair", scope="module", params=EVERY_MAJOR)
 def _pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]]:
-    with _make(request.param, settings={"wal_level": "logical", "autovacuum": "off"}) as server:
+    with make_server(request.param, settings={"wal_level": "logical", "autovacuum": "off"}) as server:
         first = clusters.primary(server, "db1/main", tmp_path_factory.mktemp("db1"))
         server.value(f"SELECT pg_create_physical_replication_slot('{SLOT}')")
         second = first.standby("db2/main", tmp_path_factory.mktemp("db2"), {"primary_slot_name": SLOT})
@@ -144,7 +145,7 @@ def test_a_standby_says_itself_that_it_is_cut(pair: tuple[Node, Node]) -> None:
 def test_a_link_that_is_silent_says_so(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
-    view = Path(__file__).parents[2] / "plugins/module_utils/_pgops/sql/objects/replication_senders.sql"
+    view = artifact.LIBRARY / "sql/objects/replication_senders.sql"
     impatient = view.read_text().replace("'1 minute'::interval", "'2 seconds'::interval")
     receiver = int(str(second.server.value("SELECT pid FROM pg_stat_wal_receiver")))
     first.server.value(f"SET ROLE pgops_owner; {impatient}", "pgops")

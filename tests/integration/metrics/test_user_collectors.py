@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, withdraw
+from deploying import AGENT, BUNDLE, SHIPPED, collect, deploy, withdraw
 from servers import Server
 
-from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.errors import InvalidInput
 from pgops.instance.layout import Layout
@@ -20,7 +19,6 @@ from pgops.metrics import collectors
 
 pytestmark = pytest.mark.ends
 
-BUNDLE = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
 HEADER = "-- collector: own\n-- metric: own_things direction=above warning=1 critical=2\n"
 GOOD = f"{HEADER}-- scope: database\nSELECT current_database() AS database, 7 AS own_things\n"
 

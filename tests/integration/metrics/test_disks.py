@@ -16,11 +16,10 @@ from typing import Any
 
 import disks
 import pytest
-from conftest import EVERY_MAJOR, _make
-from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, target
+from deploying import AGENT, BUNDLE, SHIPPED, collect, deploy, target
+from majors import EVERY_MAJOR, make_server
 from servers import Server, until
 
-from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.host import mounts
 from pgops.host.identity import acting_as
@@ -87,7 +86,9 @@ def _place(request: pytest.FixtureRequest) -> Iterator[Place]:
                 for path in (place.wal, place.space, place.log):
                     shutil.chown(path, place.server.os_user)
             settings = {"logging_collector": "on", "log_directory": str(place.log)}
-            place.server = _make(request.param, initdb=("--waldir", str(place.wal / "pg_wal")), settings=settings)
+            place.server = make_server(
+                request.param, initdb=("--waldir", str(place.wal / "pg_wal")), settings=settings
+            )
             with place.server as server:
                 server.value(f"CREATE TABLESPACE roomy LOCATION '{place.space}'")
                 deploy(server)
@@ -268,8 +269,7 @@ def test_the_agent_is_told_where_the_directories_are_and_keeps_it_while_the_serv
     place: Place, tmp_path: Path
 ) -> None:
     layout = Layout("main", str(tmp_path))
-    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    wish = {**AGENT, "prefix": str(tmp_path), "sources": bundle}
+    wish = {**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}
     wish.update(port=place.server.port, socket_directory=str(place.server.socket_dir))
     agent.converge(wish, False)
     known = configuration.load(layout).real_paths

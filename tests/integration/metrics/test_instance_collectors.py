@@ -15,8 +15,8 @@ from typing import Any
 import binaries
 import psycopg
 import pytest
-from conftest import EVERY_MAJOR, _make
 from deploying import SHIPPED, deploy, target
+from majors import EVERY_MAJOR, make_server
 from servers import Server, until
 
 from pgops.facts import engine
@@ -71,7 +71,7 @@ class Pair:
 @pytest.fixture(name="pair", scope="module", params=EVERY_MAJOR)
 def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     checksums = () if request.param == WITHOUT_CHECKSUMS else ("--data-checksums",)
-    with _make(request.param, settings=SETTINGS, initdb=checksums) as primary:
+    with make_server(request.param, settings=SETTINGS, initdb=checksums) as primary:
         deploy(primary)
         with primary.standby(STANDBY) as standby:
             until(

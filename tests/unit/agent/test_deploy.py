@@ -34,8 +34,8 @@ MINE = "-- collector: mine\n-- metric: my_metric\nSELECT 1 AS my_metric\n"
 RUN = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from pgops import agent
-agent.converge(json.load(sys.stdin), False)
+from pgops.agent import deploy
+deploy.converge(json.load(sys.stdin), False)
 """
 
 pytestmark = pytest.mark.skipif(bool(session.IMPORT_ERROR), reason="the agent needs psycopg")

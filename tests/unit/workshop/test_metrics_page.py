@@ -8,4 +8,4 @@ import metrics_page
 
 
 def test_the_page_is_made_of_the_collectors_as_they_are() -> None:
-    assert metrics_page.PAGE.read_text() == metrics_page.page(), "run: python tests/metrics_page.py"
+    assert metrics_page.PAGE.read_text() == metrics_page.page(), "run: python tests/workshop/metrics_page.py"

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-BUILD = Path(__file__).resolve().parent.parent / "build"
+BUILD = Path(__file__).resolve().parents[2] / "build"
 
 
 class UnavailableError(Exception):

@@ -1,6 +1,6 @@
 """docs/metrics.md, made of what the collectors say of themselves.
 
-python tests/metrics_page.py          write it
+python tests/workshop/metrics_page.py          write it
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PAGE = artifact.ROOT / "docs" / "metrics.md"
 FOLDER = artifact.LIBRARY / "sql" / "collectors"
 HEAD = """# Metrics
 
-What the collectors measure, as their files say; `python tests/metrics_page.py` makes this page of them. A
+What the collectors measure, as their files say; `python tests/workshop/metrics_page.py` makes this page of them. A
 collector of scope `database` runs in every database. `inspect` stands where the server's own user runs it, since the
 agent may not read that. 1 MB is 1048576 bytes. A counter counts since its statistics were reset: read it by
 `pgops.metric_rates()`. What is not known has no value, rather than 0.

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import artifact
 import promtool
 import pytest
-from deploying import AGENT, LIBRARY, SHIPPED, collect, deploy, inspect, withdraw
+from deploying import AGENT, BUNDLE, SHIPPED, collect, deploy, inspect, withdraw
 from servers import Server
 
-from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.host.identity import acting_as
 from pgops.instance.configuration import Configuration
@@ -32,7 +32,7 @@ from pgops.server import session
 pytestmark = pytest.mark.ends
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
-PAGE = Path(__file__).parents[2] / "docs/prometheus.md"
+PAGE = artifact.ROOT / "docs/prometheus.md"
 SEQUENCES = next(found for found in SHIPPED if found.name == "sequences")
 ODD = 'with "quotes", a \\ and\na line'
 
@@ -302,8 +302,7 @@ def test_the_agent_writes_what_node_exporter_reads_by_a_link_of_roots(
     folder.mkdir(0o755)
     # Owners are kept only below /, where the tests leave nothing.
     monkeypatch.setattr(agent, "_owners", lambda _layout, desired: ("root", desired.user, desired.group))
-    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    wish = {**AGENT, "prefix": layout.prefix, "sources": bundle, "textfile_directory": str(folder)}
+    wish = {**AGENT, "prefix": layout.prefix, "sources": BUNDLE, "textfile_directory": str(folder)}
     wish["keeper"] = "daemon"
     agent.converge(wish, False)
     latest.remember(layout.latest, [measured(found) for found in SHIPPED if found != SEQUENCES], time.time())

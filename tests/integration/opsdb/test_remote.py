@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import EVERY_MAJOR, _make
 from deploying import AGENT as LOCAL
-from deploying import DEFAULTS, LIBRARY, deploy, target, withdraw
+from deploying import BUNDLE, DEFAULTS, deploy, target, withdraw
+from majors import EVERY_MAJOR, make_server
 from servers import Server, until
 
 import playbooks
-from pgops import cli, sources
+from pgops import cli
 from pgops.agent import deploy as agent
 from pgops.errors import InvalidInput, PermissionMissing
 from pgops.facts import gathering
@@ -35,9 +35,6 @@ from pgops.server.session import connect
 from pgops.server.target import Target
 from playbooks import Run
 
-BUNDLE = sources.pack(
-    {**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",), "sql/collectors")}
-)
 HBA = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n"
 PLACE = {"instance": "orders", "cluster": "orders", "node": "db.example.org/orders"}
 AGENT = {**LOCAL, **PLACE, "ssl_mode": "verify-full", "user": "pgops", "validate": True, "sources": BUNDLE}
@@ -57,7 +54,7 @@ class Remote:
 
 @pytest.fixture(name="remote", scope="module", params=EVERY_MAJOR)
 def _remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
-    server = _make(request.param)
+    server = make_server(request.param)
     authority = server.enable_tls()
     server.configure({"listen_addresses": "127.0.0.1, 127.0.0.2", "shared_preload_libraries": "pg_stat_statements"})
     server.write_hba(HBA)

@@ -18,10 +18,9 @@ from typing import Any
 import artifact
 import binaries
 import pytest
-from deploying import AGENT, LIBRARY
+from deploying import AGENT, BUNDLE
 from servers import Server, free_port, until
 
-from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.errors import Conflict, InvalidInput, PermissionMissing, PgOpsError, SettingsRefused, Unreachable
 from pgops.instance.layout import Layout
@@ -40,8 +39,9 @@ DEFAULTS: dict[str, Any] = {
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[1]]
-from pgops import service, settings, transaction
-from pgops.target import Target
+from pgops.server import service
+from pgops.server.target import Target
+from pgops.settings import deploy
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +57,7 @@ if sys.argv[2] == "before the restart":
     service.restart = die
 else:
     service.restart = stop_and_die
-settings.converge(Target(host=sys.argv[3], port=sys.argv[4], user="postgres"), {**eval(sys.argv[5])}, False)
+deploy.converge(Target(host=sys.argv[3], port=sys.argv[4], user="postgres"), {**eval(sys.argv[5])}, False)
 """
 
 
@@ -274,8 +274,7 @@ def test_a_killed_run_is_finished_or_undone_by_the_next(host: Host, moment: str)
 
 def test_what_was_before_is_forgotten_with_its_server_only(host: Host) -> None:
     place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
-    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    given = {**AGENT, **place, "python": sys.executable, "sources": bundle}
+    given = {**AGENT, **place, "python": sys.executable, "sources": BUNDLE}
     agent.converge(given, False)
     host.set(work_mem="8MB")
     host.server.stop()

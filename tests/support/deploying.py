@@ -22,6 +22,8 @@ from pgops.opsdb import deploy as schema
 from pgops.opsdb import roles
 from pgops.server.target import Target
 
+BUNDLE = sources.pack(sources.gather(str(artifact.LIBRARY), (".py", ".sql")))
+"""The whole library, as pg_ops_agent takes it."""
 SOURCES = sources.pack(sources.gather(str(artifact.LIBRARY), (".sql",)))
 SHIPPED = [
     collectors.parse(text, path)

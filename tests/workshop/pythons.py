@@ -4,8 +4,8 @@ Runs on any Python 3.9 or newer with its standard library alone: it is what ever
 A Python counts when it starts and can make a virtual environment: a pyenv shim of a version that is not
 selected, or Debian's python3 without python3-venv, is on PATH and can not.
 
-    python3 tests/pythons.py list
-    python3 tests/pythons.py venv build/venv requirements-dev.txt
+    python3 tests/workshop/pythons.py list
+    python3 tests/workshop/pythons.py venv build/venv requirements-dev.txt
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OLDEST_HOST = 9  # the oldest Python of a managed host, as a minor version
 OLDEST_CONTROLLER = 11
 NEWEST = 14

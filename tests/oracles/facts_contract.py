@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "facts.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "facts.md"
 
 
 class Key(NamedTuple):

@@ -20,11 +20,10 @@ import disks
 import psycopg
 import pytest
 from archives import DEFAULTS, Host, digest
-from deploying import AGENT, LIBRARY, target
+from deploying import AGENT, BUNDLE, target
 from servers import Server, until
 
 import playbooks
-from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.repository import deploy as archiving
@@ -101,8 +100,7 @@ def test_the_agent_stays_as_long_as_its_program_archives(root: Path, new_server:
     pytest.importorskip("ansible", reason="playbooks run on the controller only")
     host = Host(new_server(binaries.majors()[-1]).start(), root / "base", root / "prefix")
     place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
-    bundle = sources.pack({**sources.gather(str(LIBRARY), (".py",)), **sources.gather(str(LIBRARY), (".sql",))})
-    agent.converge({**AGENT, **place, "python": sys.executable, "sources": bundle}, False)
+    agent.converge({**AGENT, **place, "python": sys.executable, "sources": BUNDLE}, False)
     host.apply()
     declared = {
         "ansible_connection": "local",
