@@ -121,6 +121,12 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(python=False, tags=["check"])
+def floors(session: nox.Session) -> None:
+    """The floors of the library: no import goes up or sideways."""
+    session.run("python", "tests/workshop/floors.py")
+
+
+@nox.session(python=False, tags=["check"])
 def sql(session: nox.Session) -> None:
     """Sqlfluff."""
     if not files("*.sql", LIBRARY):

@@ -145,7 +145,7 @@ def test_a_standby_says_itself_that_it_is_cut(pair: tuple[Node, Node]) -> None:
 def test_a_link_that_is_silent_says_so(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
-    view = artifact.LIBRARY / "sql/objects/replication_senders.sql"
+    view = artifact.LIBRARY / "sql/objects/replication/replication_senders.sql"
     impatient = view.read_text().replace("'1 minute'::interval", "'2 seconds'::interval")
     receiver = int(str(second.server.value("SELECT pid FROM pg_stat_wal_receiver")))
     first.server.value(f"SET ROLE pgops_owner; {impatient}", "pgops")

@@ -14,7 +14,7 @@ B = "-- object: view pgops.b\n-- requires: a\nCREATE ..."
 
 
 def found() -> list[objects.SchemaObject]:
-    return objects.shipped({"b.sql": B, "a.sql": A})
+    return objects.shipped({"read/b.sql": B, "store/a.sql": A})
 
 
 def test_required_objects_come_first() -> None:
@@ -28,8 +28,9 @@ def test_required_objects_come_first() -> None:
         {"a.sql": A.replace("\n", "\n-- requires: b\n"), "b.sql": B},
         {"a.sql": "CREATE FUNCTION pgops.a()"},
         {"a.sql": A.replace("pgops.a()", "public.a()")},
+        {"read/a.sql": A, "store/a.sql": A},
     ],
-    ids=["unknown", "circle", "no header", "foreign"],
+    ids=["unknown", "circle", "no header", "foreign", "two of one name"],
 )
 def test_files_that_cannot_be_meant_are_refused(files: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import graphlib
 from pathlib import Path
 
 import artifact
@@ -44,18 +43,6 @@ def imported(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-def library_imports(path: Path) -> set[str]:
-    """The files of the library that a file of it imports."""
-    found = set()
-    for level, name in imported(path):
-        if level:
-            words = name.split(".")
-            stem = path.parents[level - 1].joinpath(*words)
-            candidates = (stem.with_suffix(".py"), stem.parent.with_suffix(".py"), stem / "__init__.py")
-            found |= {shown(candidate) for candidate in candidates if candidate.exists() and candidate != path}
-    return found
-
-
 def test_there_is_something_to_check():
     assert LIBRARY_FILES
 
@@ -90,12 +77,3 @@ def test_only_reporting_knows_ansible(path):
 def test_only_server_knows_the_driver(path):
     known = [name for level, name in imported(path) if not level and name.split(".")[0] in ("psycopg", "psycopg2")]
     assert path.name == DRIVER or known == []
-
-
-def test_library_imports_go_downwards():
-    graph = {shown(path): library_imports(path) for path in LIBRARY_FILES}
-    assert any(graph.values())
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        pytest.fail(f"files import each other: {' -> '.join(error.args[1])}")

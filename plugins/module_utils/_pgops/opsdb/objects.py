@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Repeatable objects of the schema: functions and views, each from one file. Pure.
 
-A file begins with ``-- object: function pgops.name(types)`` or ``-- object: view pgops.name``, and may
+A file's name is the object's key, in whichever folder it is. It begins with
+``-- object: function pgops.name(types)`` or ``-- object: view pgops.name``, and may
 name files that must come before it: ``-- requires: a, b``.
 """
 
@@ -57,7 +58,13 @@ def shipped(files: Mapping[str, str]) -> list[SchemaObject]:
 
     Raises InvalidInput.
     """
-    parsed = {file.rpartition(".")[0]: _parse(file, text) for file, text in files.items()}
+    paths = {_name(path): path for path in sorted(files)}
+    twice = sorted(path for path in files if paths[_name(path)] != path)
+    if twice:
+        raise InvalidInput(
+            f"{twice[0]} and {paths[_name(twice[0])]} have one name: an object's file name is its key."
+        )
+    parsed = {name: _parse(path, files[path]) for name, path in paths.items()}
     for name, found in parsed.items():
         unknown = [other for other in found.requires if other not in parsed]
         if unknown:
@@ -67,6 +74,11 @@ def shipped(files: Mapping[str, str]) -> list[SchemaObject]:
         return [parsed[name] for name in order]
     except CycleError as error:
         raise InvalidInput(f"Objects require each other in a circle: {error.args[1]}.") from None
+
+
+def _name(path: str) -> str:
+    """The name of a file, without its folders and its ending."""
+    return path.rpartition("/")[2].rpartition(".")[0]
 
 
 def _parse(file: str, text: str) -> SchemaObject:

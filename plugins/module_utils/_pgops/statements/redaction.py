@@ -5,7 +5,8 @@
 pg_stat_statements replaces the constants of queries, and those of utility statements not at all, or only of some.
 What mentions a secret anywhere loses all its literals, numbers and comments: rather too many than one too few.
 
-The function pgops.redacted (sql/objects/redacted.sql) has the same rules, for what never leaves the server.
+The function pgops.redacted (sql/objects/statements/redacted.sql) has the same rules: some texts never leave the
+server.
 """
 
 from __future__ import annotations
