@@ -11,7 +11,7 @@ from typing import Any
 import artifact
 from servers import Server
 
-from pgops import sources
+from pgops import capabilities, sources
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
 from pgops.metrics import collect as collection
@@ -99,7 +99,11 @@ def configured(server: Server, state: Path, node: str = "db1/main", **settings: 
     layout = Layout("main", str(state))
     Path(layout.state).mkdir(parents=True, exist_ok=True)
     place: dict[str, Any] = {"port": server.port, "socket_directory": str(server.socket_dir)}
-    return Configuration("main", "shop", node, **place, **settings), layout
+    parts = {
+        capability: {name: settings.pop(name) for name in options if name in settings}
+        for capability, options in capabilities.OPTIONS.items()
+    }
+    return Configuration("main", "shop", node, **place, **settings, parts=parts), layout
 
 
 def collect(

@@ -61,6 +61,22 @@ class Upkeep:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A section of pg_ops_facts that the ops database answers: ``query`` gives one row with its keys. Without the
+    schema they are as in absent(): nothing is known, ``lists`` are empty, and ``fixed`` are as they say."""
+
+    name: str
+    query: str
+    values: tuple[str, ...]
+    lists: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def absent(self) -> dict[str, Any]:
+        """The section where there is no schema."""
+        return {**dict.fromkeys(self.values), **{name: [] for name in self.lists}, **self.fixed}
+
+
+@dataclass(frozen=True)
 class Capability:
     """``name`` is its package. ``switch`` is the inventory's variable that turns it on, '' for one that is always on;
     ``options`` are its part of the agent's configuration, with their defaults; ``metrics`` what its jobs measure

@@ -112,7 +112,7 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: 
     assert passfile.read_text() == before
     kept = json.loads(Path(watcher.layout.agent_file).read_text())
     # A server of the watcher's own at the same port is another one.
-    assert (kept["format"], kept["real_paths"]) == (2, {})
+    assert (kept["format"], kept["real_paths"]) == (3, {})
 
 
 @newest

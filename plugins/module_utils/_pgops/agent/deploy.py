@@ -24,6 +24,7 @@ from ..instance import passfile as credentials
 from ..instance.configuration import Configuration, Peer, parse
 from ..instance.layout import Layout
 from ..metrics import collectors
+from ..metrics.options import options
 from ..plan import Change, Plan, changes
 from ..server import discovery, disks, target
 from ..settings import originals
@@ -232,7 +233,7 @@ def named_collectors(desired: Desired) -> list[tuple[str, str]]:
     """
     parsed = [collectors.parse(text, f"collector {place}") for place, text in enumerate(desired.collectors, 1)]
     shipped = [collectors.parse(text, file) for file, text in below(desired.sources, "sql/collectors").items()]
-    collectors.adjusted(collectors.joined(shipped, parsed), desired.configuration.collectors)
+    collectors.adjusted(collectors.joined(shipped, parsed), options(desired.configuration).collectors)
     return [(found.name, text) for found, text in zip(parsed, desired.collectors)]
 
 
@@ -429,16 +430,22 @@ def desired(params: Mapping[str, Any]) -> Desired:
             peers=peers,
             ssl_mode=params["ssl_mode"],
             ca_cert=params["ca_cert"] or "",
-            collectors=collectors.checked_settings(params["collector_settings"]),
             repository=params["repository"] or "",
             superuser=params["superuser"],
-            retention=collectors.checked_retention(params["metric_retention"]),
-            query_texts=params["query_texts"],
-            slow_query_ms=_milliseconds(params["slow_query_ms"]),
-            explain=params["explain"],
             textfile_directory=_absolute(params["textfile_directory"] or ""),
             host=params["host"],
             passfile=Layout(params["instance"], params["prefix"]).passfile if params["host"] else "",
+            parts={
+                "metrics": {
+                    "collectors": collectors.checked_settings(params["collector_settings"]),
+                    "retention": collectors.checked_retention(params["metric_retention"]),
+                },
+                "statements": {
+                    "query_texts": params["query_texts"],
+                    "slow_query_ms": _milliseconds(params["slow_query_ms"]),
+                    "explain": params["explain"],
+                },
+            },
         ),
         sources=unpack(params["sources"]),
         user=params["user"],

@@ -17,7 +17,7 @@ from . import agent, engine, ops
 from .answer import failed
 
 SERVER = ("server", "settings", "databases", "connections", "replication", "archiver")
-OPS = ("schema", "monitoring", "archiving")
+OPS = tuple(section.name for section in ops.SECTIONS)
 HOST = ("agent", "jobs")
 SECTIONS = SERVER + OPS + HOST
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .. import spelling
+from ..capabilities import OPTIONS
 from ..errors import HostFailed, InvalidInput
 from .layout import Layout
 
-FORMAT = 1
-REMOTE_FORMAT = 2
-"""Of a remote instance: an agent that knows of none would take the server at the local socket for it."""
+FORMAT = 3
+FLAT_FORMATS = (1, 2)
+"""Of agents before parts: their options stand beside all else."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,12 @@ class Peer:
 class Configuration:
     """What an agent knows of its instance.
 
-    ``collectors`` maps a collector's name to what differs from its file: interval and timeout in seconds, enabled.
-    ``spool_bytes`` bounds the file of rounds that could not be delivered. ``repository`` is the cluster's, '' where
-    it has none; ``superuser`` is who looks after it logs in as, '' for the role of the server's own user.
-    ``retention`` maps a metric's name to the days that its samples are kept, where these are not the usual ones.
-    ``query_texts`` says whether the texts of statements are stored; ``slow_query_ms`` is how many milliseconds an
-    execution takes that is noted one by one, negative: none is; ``explain`` whether plans are made of them.
-    ``textfile_directory`` is where node_exporter finds the newest values, '' where it is not to. ``real_paths`` are
-    the server's directories without links, by its own names for them: the agent may not be able to look.
-    ``host`` is where a remote instance is reached over TCP with the password in ``passfile``; both are '' for one of
-    this host, which is reached by its socket.
+    ``repository`` is the cluster's, '' where it has none; ``superuser`` is who the jobs of the server's user log in
+    as, '' for the role of that user's name. ``textfile_directory`` is where node_exporter finds the newest values, ''
+    where it is not to. ``real_paths`` are the server's directories without links, by its own names for them: the
+    agent may not be able to look. ``host`` is where a remote instance is reached over TCP with the password in
+    ``passfile``; both are '' for one of this host, which is reached by its socket. ``parts`` are the options of
+    capabilities by their names, where they are not the defaults: only their owners know what they mean.
     """
 
     instance: str
@@ -51,24 +49,46 @@ class Configuration:
     peers: tuple[Peer, ...] = ()
     ssl_mode: str = "require"
     ca_cert: str = ""
-    collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    retention: Mapping[str, int] = field(default_factory=dict)
-    time_budget: float = 45.0
-    spool_bytes: int = 32 * 1024 * 1024
     repository: str = ""
     superuser: str = ""
-    query_texts: bool = True
-    slow_query_ms: float = 1000.0
-    explain: bool = False
     textfile_directory: str = ""
     real_paths: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     passfile: str = ""
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def text(self) -> str:
         """As the file holds it."""
-        number = REMOTE_FORMAT if self.host else FORMAT
-        return json.dumps({"format": number, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+    def part(self, capability: str) -> dict[str, Any]:
+        """The options of a capability, all of them; those of a newer agent are left out."""
+        stored = self.parts.get(capability, {})
+        return {name: stored.get(name, default) for name, default in OPTIONS[capability].items()}
+
+
+def checked_parts(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Options of capabilities as the configuration takes them: known ones, of the types of their defaults.
+
+    Raises InvalidInput.
+    """
+    unknown = spelling.unknown(given, OPTIONS)
+    if unknown:
+        raise InvalidInput(f"There are options of unknown capabilities: {unknown}.")
+    for capability, options in given.items():
+        unknown = spelling.unknown(options, OPTIONS[capability])
+        if unknown:
+            raise InvalidInput(f"Capability {capability} has no option {unknown}.")
+        for name, value in options.items():
+            _check_type(f"Option {name} of capability {capability}", value, OPTIONS[capability][name])
+    return {capability: dict(options) for capability, options in given.items() if options}
+
+
+def _check_type(what: str, value: Any, default: Any) -> None:
+    kind = type(default)
+    whole = kind is float and isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))):
+        raise InvalidInput(f"{what} has to be of the type {kind.__name__}, and is {value!r}.")
 
 
 def parse(text: str, path: str) -> Configuration:
@@ -78,13 +98,23 @@ def parse(text: str, path: str) -> Configuration:
     """
     try:
         data = json.loads(text)
-        if data.pop("format") not in (FORMAT, REMOTE_FORMAT):
+        number = data.pop("format")
+        if number not in (FORMAT, *FLAT_FORMATS):
             raise InvalidInput(f"{path} has another format than this agent reads.", "Run site.yml on this host.")
+        if number in FLAT_FORMATS:
+            data["parts"] = _parted(data)
         known = {key: value for key, value in data.items() if key in Configuration.__dataclass_fields__}
         known["peers"] = tuple(Peer(peer["host"], peer["port"]) for peer in known.get("peers", ()))
         return Configuration(**known)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error!r}.", "Run site.yml here: it makes it anew.") from error
+        raise InvalidInput(f"{path} cannot be read: {error!r}.", "Run site.yml: it writes the file anew.") from error
+
+
+def _parted(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of capabilities among the keys of a file of FLAT_FORMATS."""
+    return {
+        capability: {name: flat[name] for name in options if name in flat} for capability, options in OPTIONS.items()
+    }
 
 
 def load(layout: Layout) -> Configuration:

@@ -23,6 +23,7 @@ from ..server.session import Session, connect
 from . import delivery, latest
 from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .history import Cost, Runs
+from .options import options
 from .rounds import Round, Sample, packed, place, samples
 from .spool import Spool
 
@@ -157,13 +158,13 @@ class Visit:
     def spool(self) -> Spool:
         """Where rounds wait that cannot be delivered."""
         folder = self.layout.keeping if self.inspects else self.layout.state
-        return Spool(f"{folder}/spool.jsonl", self.configuration.spool_bytes)
+        return Spool(f"{folder}/spool.jsonl", options(self.configuration).spool_bytes)
 
     def tally(self, runs: Runs) -> Tally:
         """Where what happens now is noted."""
         known = self.configuration
         host = disks.Host(f"{self.layout.state}/disks.lock", known.repository, known.real_paths)
-        return Tally(time.time(), self.source.value(ORIGIN), runs, host, known.retention)
+        return Tally(time.time(), self.source.value(ORIGIN), runs, host, options(known).retention)
 
     def collectors(self) -> list[Collector]:
         """Those that are for this server, at the intervals of the configuration.
@@ -172,7 +173,7 @@ class Visit:
         """
         return [
             one
-            for one in adjusted(self.found, self.configuration.collectors)
+            for one in adjusted(self.found, options(self.configuration).collectors)
             if one.rights in self.rights and one.applies(self.source.major, self.source.in_recovery)
         ]
 
@@ -187,7 +188,7 @@ def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collec
         if source.in_recovery:
             return {"skipped": "standby: its primary is inspected", "errors": []}
         visit = Visit(configuration, layout, found, source, inspects=True)
-        return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
+        return everything(visit, runs, Budget(time.monotonic() + options(configuration).time_budget))
 
 
 def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
     """
     with connect(endpoints.agent(configuration, "collect")) as source:
         visit = Visit(configuration, layout, found, source)
-        return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
+        return everything(visit, runs, Budget(time.monotonic() + options(configuration).time_budget))
 
 
 def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..server.session import Session, connect
 from .collect import Budget, Visit, again, everything
 from .collectors import Collector, due, slowed
 from .history import Memory, Runs
+from .options import options
 
 MINUTE = 60
 """Seconds between two runs of the job: what has a shorter interval is repeated."""
@@ -133,7 +134,7 @@ class Repetition:
         Raises PgOpsError where the source cannot be reached.
         """
         with self.memory.held() as runs:
-            self._begin(self.configuration.time_budget)
+            self._begin(options(self.configuration).time_budget)
             visit = self._visit()
             self.results.append(everything(visit, runs, self.budget))
             self._look_ahead(runs)
@@ -159,7 +160,7 @@ class Repetition:
 
     def _repeat(self, runs: Runs) -> None:
         try:
-            self._begin(min(self.configuration.time_budget, self.until + GRACE - time.monotonic()))
+            self._begin(min(options(self.configuration).time_budget, self.until + GRACE - time.monotonic()))
             visit = self._visit()
             chosen = self._due(runs)
             if chosen:

@@ -23,6 +23,7 @@ from ..metrics.rounds import Sample, packed, place, samples
 from ..server.ownership import EXPLAINER
 from ..server.session import Session, connect
 from . import explain
+from .options import options
 from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 from .redaction import redacted
 
@@ -78,7 +79,7 @@ def collect(configuration: Configuration, layout: Layout, _options: object = Non
             result = deliver(configuration, source, sink, (before, now), found, metrics)
         write(reading)
         result["errors"] += wrong
-        if configuration.explain:
+        if options(configuration).explain:
             result["plans"] = explain.explain(configuration, layout, source, whose)
         return result
 
@@ -149,8 +150,9 @@ def deliver(
     Raises PgOpsError.
     """
     before, now = between
-    threshold = configuration.slow_query_ms
-    sessions = None if threshold < 0 else source.value(SESSIONS, [threshold, configuration.query_texts])
+    wanted = options(configuration)
+    threshold = wanted.slow_query_ms
+    sessions = None if threshold < 0 else source.value(SESSIONS, [threshold, wanted.query_texts])
     counted: dict[str, Any] = {"first": True, "statements": len(now.entries)}
     session = sink.session
     with sink.transaction() as node_id:
@@ -175,9 +177,10 @@ def store(
     """
     stored = foremost(found.usage)
     documents = named(source, stored)
-    slow = slowest(stored, documents, configuration.slow_query_ms, configuration.role)
+    wanted = options(configuration)
+    slow = slowest(stored, documents, wanted.slow_query_ms, configuration.role)
     unknown = sink.value(STORE, [*interval, found.coverage, json.dumps(documents), found.evictions])
-    texts = store_texts(source, sink, interval[0], unknown) if configuration.query_texts and unknown else 0
+    texts = store_texts(source, sink, interval[0], unknown) if wanted.query_texts and unknown else 0
     executions = sink.value(STORE_EXECUTIONS, [*interval, json.dumps(slow)])
     counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage, "texts": texts}
     return counted, executions
