@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
     parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
+    scheduled = "record this run as one of the schedule, as timers do: the job's age and errors become metrics"
+    parser.add_argument("--scheduled", action="store_true", help=scheduled)
     commands = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     for job in JOBS.values():
         command = commands.add_parser(job.name, help=job.help, description=job.help)

@@ -37,7 +37,7 @@ class Agent:
         for folder in (self.layout.configuration, self.layout.keeping, self.layout.inspection):
             Path(folder).mkdir(parents=True, exist_ok=True)
         Path(self.layout.agent_file).write_text(settings.text())
-        self.arguments = ["--prefix", str(prefix), "--instance", "main"]
+        self.arguments = ["--prefix", str(prefix), "--instance", "main", "--scheduled"]
 
     def run(self, *job: str) -> int:
         return cli.main([*self.arguments, *job])
@@ -95,6 +95,15 @@ def test_a_job_that_still_runs_is_not_run_a_second_time_and_keeps_its_record(age
     before = record.read_text()
     with exclusive(f"{agent.layout.state}/maintain.lock", seconds=0):
         assert agent.run("maintain") == runner.BUSY
+    assert record.read_text() == before
+
+
+def test_what_a_person_runs_is_no_run_of_the_schedule(agent: Agent) -> None:
+    assert agent.run("maintain") == runner.DONE
+    record = Path(agent.layout.state) / "job.maintain.json"
+    before = record.read_text()
+    agent.server.value("ALTER FUNCTION pgops.maintain_partitions(integer) RENAME TO away", "pgops")
+    assert cli.main([*agent.arguments[:-1], "maintain"]) == runner.FAILED
     assert record.read_text() == before
 
 

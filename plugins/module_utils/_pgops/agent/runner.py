@@ -45,7 +45,7 @@ def run(job: Job, function: Function, layout: Layout, options: argparse.Namespac
     began = time.time()
     outcome, code = _attempt(job, function, layout, options)
     ended = time.time()
-    if code != BUSY:
+    if options.scheduled and code != BUSY:
         outcome.update(_recorded(layout, job, ended, ended - began, len(outcome.get("errors", ())) or code))
     if job.prints and options.output is None:
         sys.stderr.writelines(f"{line}\n" for line in ([outcome["error"]] if code else outcome["warnings"]))
