@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgops.converge import converge
+from pgops.converge import read_plan_apply
 from pgops.errors import Conflict
 from pgops.plan import Change, Plan
 
@@ -55,7 +55,7 @@ class Place:
     def converge(self, check_mode: bool = False, locked: bool = True) -> Plan[Change]:
         """All of it."""
         lock = self.lock if locked else None
-        return converge(self.read, self.plan, self.apply, check_mode, lock, self.review)
+        return read_plan_apply(self.read, self.plan, self.apply, check_mode, lock, self.review)
 
 
 def test_check_mode_neither_applies_nor_takes_the_lock() -> None:

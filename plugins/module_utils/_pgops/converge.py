@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 Made = TypeVar("Made", bound=Planned)
 
 
-def converge(
+def read_plan_apply(
     read: Callable[[], Found],
     plan: Callable[[Found], Made],
     apply: Callable[[Found, Made], None],

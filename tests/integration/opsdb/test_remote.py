@@ -103,7 +103,7 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: 
     predicted = watcher.keep(check=True)
     done = watcher.keep()
     assert done["changes"] == predicted["changes"]
-    assert done["diff"] == predicted["diff"]
+    assert (done["diff"], done["prediction"]) == (predicted["diff"], predicted["prediction"])
     passfile = Path(watcher.layout.passfile)
     assert passfile.stat().st_mode & 0o777 == 0o600
     assert len(watcher.password) >= 40
@@ -278,7 +278,7 @@ def deployed_from_afar(watcher: Watcher, user: str) -> None:
     predicted = far(watcher, user, check=True)
     watcher.keep()
     done = far(watcher, user)
-    assert (done["changes"], done["diff"]) == (predicted["changes"], predicted["diff"])
+    assert (done["changes"], done["prediction"]) == (predicted["changes"], predicted["prediction"])
     assert "warnings" not in done
     assert watcher.password not in json.dumps(done)
     again = far(watcher, user)

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..converge import converge as bring
+from ..converge import read_plan_apply
 from ..errors import Conflict, DriverMissing, HostFailed, InvalidInput, LoginRefused
 from ..host import commands, files
 from ..host.files import Directory, Entry, File, Found, Link
@@ -516,7 +516,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     earlier = params["after"] if check_mode else []
     if params["state"] == "absent":
         warnings = _forgotten(layout, check_mode)
-        gone = bring(
+        gone = read_plan_apply(
             read=lambda: read_remains(layout, params["user"]),
             plan=lambda remains: removal(layout, remains, params["user"], earlier),
             apply=lambda _remains, made: apply(made),
@@ -529,7 +529,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
     warnings = _validated(layout, wish) if params["validate"] else ()
-    made = bring(
+    made = read_plan_apply(
         read=lambda: _read_all(layout, wish, earlier),
         plan=lambda found: _planned(layout, wish, found),
         apply=lambda _found, made: apply(made),

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..converge import converge as bring
+from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import calendars, cron, files, systemd
 from ..host.files import Directory, Entry, EntryChange, File, Found, Link, PathRemoval
@@ -355,7 +355,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         if problems and not check_mode:
             raise problems[0]
 
-    planned = bring(
+    planned = read_plan_apply(
         read=lambda: read(wanted),
         plan=lambda found: plan(found, wanted),
         apply=lambda _found, planned: apply(planned, wanted),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..converge import converge as bring
+from ..converge import read_plan_apply
 from ..errors import Conflict, InvalidInput
 from ..host import files
 from ..instance import passfile
@@ -375,7 +375,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     networks = access.resolve(params["peers"])
     with locked(target, NEEDED) as session:
         rehearse = bool(params["rehearse"] and check_mode)
-        made = bring(
+        made = read_plan_apply(
             read=lambda: _read_own(session, wanted),
             plan=lambda current: plan(current, wanted, networks),
             apply=lambda _current, made: apply(session, wanted, made),
@@ -406,7 +406,7 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
         raise InvalidInput("A remote instance is reached over the network.", "Set login_host to its host.")
     wanted = replace(wanted, password=remote.drawn(wanted.password, check_mode))
     with locked(target, NEEDED, superuser=False) as session:
-        made = bring(
+        made = read_plan_apply(
             read=lambda: _read_remote(session, wanted),
             plan=lambda current: plan(current, wanted),
             apply=lambda _current, made: apply(session, wanted, made),
@@ -431,7 +431,7 @@ def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     name = ownership.checked(params["database"])
     far = bool(params["remote"])
     with locked(target, NEEDED, superuser=not far) as session:
-        made = bring(
+        made = read_plan_apply(
             read=lambda: replace(
                 read(session, name, "", with_access=not far, with_contents=False), holdings=roles.holdings(session)
             ),

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..converge import converge as bring
+from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, Unsupported
 from ..host import files
 from ..host.files import Directory, EntryChange, File, Found
@@ -194,7 +194,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         archive = read(session, params, layout)
         current = configured.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
-        prepared = bring(
+        prepared = read_plan_apply(
             read=lambda: _read_places(archive, programs),
             plan=lambda found: _prepared(archive, programs, found, current),
             apply=lambda _found, made: _prepare(archive, made),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..converge import converge as bring
+from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import files
 from ..instance.layout import Layout
@@ -117,7 +117,7 @@ def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bo
             known = _remembered(current, formers, ready.settings, wanted.absent)
             transaction.apply(ready.scene, session, current, ready.settings, known)
 
-        ready = bring(
+        ready = read_plan_apply(
             read=lambda: read(session, {**dict.fromkeys(planning.ARCHIVING), **named}),
             plan=prepared,
             apply=apply,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..converge import converge as bring
+from ..converge import read_plan_apply
 from ..errors import Conflict, InvalidInput, Unsupported
 from ..instance.layout import Layout
 from ..plan import Plan
@@ -202,7 +202,7 @@ def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: 
         if session.in_recovery:
             return Plan(skipped_reason="standby: the extension is its primary's")
         available = str(session.value(AVAILABLE))
-        return bring(
+        return read_plan_apply(
             read=lambda: read(session, list(dict.fromkeys(names))),
             plan=lambda found: Plan(removal(found) if absent else plan(found, available)),
             apply=lambda _found, made: apply(session, made),
