@@ -556,8 +556,8 @@ def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inven
     done = play("site", "--diff", "-vvv")
     assert done.changes == predicted.changes != {}
     assert "pgops_settings: not done for the remote instances orders" in done.text
-    assert '"maintain"' in done.text
-    assert '"inspect"' not in done.text
+    assert '"name": "maintain"' in done.text
+    assert '"name": "inspect"' not in done.text
     assert play("site").changes == {}
     host = Watcher(watcher.remote, watcher.prefix / "host")
     assert host.password not in done.text

@@ -121,7 +121,7 @@ def _refused(made: SettingsPlan, error: BaseException, said: str, former: str) -
     )
 
 
-# --- steps
+# --- carrying out
 
 
 def reload(session: Session) -> None:
