@@ -94,7 +94,7 @@ def deploy(work: Path, hosts: Path) -> None:
 
 def details(run: Run) -> int:
     """How many single changes the tasks of a run tell of."""
-    return sum(len(diff or ()) for diff in run.changes.values())
+    return sum(len(changed or ()) for changed in run.changes.values())
 
 
 def collect(work: Path, server: DemoServer) -> int:

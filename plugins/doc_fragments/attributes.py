@@ -14,7 +14,9 @@ attributes:
     description: What check mode reports is what a run then changes.
     support: full
   diff_mode:
-    description: Every change is shown, before and after; secrets are not.
+    description:
+      - What is created or removed is shown by a line each, and what is changed with what is before and after. Secrets
+        are not shown.
     support: full
   idempotent:
     description: A second run with the same arguments changes nothing.

@@ -115,6 +115,31 @@ changes:
   type: list
   elements: str
   sample: [update setting shared_buffers, restart server]
+prediction:
+  description:
+    - The same as data, with what is before and after. Secrets are not in it.
+    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: V(create), V(update), V(remove), or a word of its own like V(restart).
+      type: str
+    subject:
+      description: What is changed, as in RV(changes).
+      type: str
+    before:
+      description: Text, a mapping, or null where it is not there.
+      type: raw
+    after:
+      description: The same of what it is then.
+      type: raw
+  sample:
+    - action: update
+      subject: setting work_mem
+      before: 4MB
+      after: 8MB
 pending:
   description: All settings of the server that wait for a restart, whoever changed them.
   returned: success

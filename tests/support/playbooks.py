@@ -26,9 +26,12 @@ class Run:
 
     @property
     def changes(self) -> dict[tuple[str, str, str], Any]:
-        """The diff of every task that changed something, by host, task and item."""
+        """What every task changed, or would, by host, task and item: of our modules all of it as data, since their
+        diff shows less, and the diff of others."""
         return {
-            (said["host"], said["task"], str(said["item"])): said["diff"]
+            (said["host"], said["task"], str(said["item"])): (
+                said["diff"] if said["prediction"] is None else said["prediction"]
+            )
             for said in self.outcomes
             if said["changed"] and said["state"] == "ok"
         }

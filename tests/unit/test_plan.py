@@ -4,37 +4,111 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import ClassVar
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.plan import Change, Plan, as_text, changes, difference
+from pgops.plan import Change, Plan, as_text, changes, difference, unpredictable
 
 values = st.none() | st.text() | st.dictionaries(st.text(max_size=3), st.integers(), max_size=4)
 
 
+@dataclass(frozen=True)
+class Secret(Change):
+    """A kind of change that is carried out with a secret."""
+
+    password: str = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Start(Change):
+    """A kind of change with a word of its own."""
+
+    verb: ClassVar[str] = "start"
+
+
 @given(values)
 def test_no_difference_is_no_change(value: object) -> None:
-    assert difference("x", value, value) == ()
+    assert difference(Change("x", value, value)) == ()
 
 
 @given(values, values)
 def test_a_difference_shows_what_differs(before: object, after: object) -> None:
-    made = difference("x", before, after)
+    made = difference(Secret("x", before, after, "kept"))
     assert bool(made) == (before != after)
-    if isinstance(before, dict) and isinstance(after, dict):
-        for change in made:
+    for change in made:
+        assert change.password == "kept"
+        if isinstance(before, dict) and isinstance(after, dict):
             assert not {key for key in change.before if change.after.get(key, ...) == change.before[key]}
 
 
-def test_a_result_tells_all_and_no_steps() -> None:
-    secret = Change("role a", None, {"login": True}, "PASSWORD 'x'")
+def test_a_result_tells_all_and_no_secrets() -> None:
+    secret = Secret("role a", None, {"login": True}, "correct horse")
     result = changes([secret], [Change("file b", "old", "new")], [Change("c", "was", None)], warnings=["w"]).result()
     assert result["changed"]
     assert result["changes"] == ["create role a", "update file b", "remove c"]
-    assert result["diff"][0]["after"] == "login: true\n"
+    assert result["prediction"] == [
+        {"action": "create", "subject": "role a", "before": None, "after": {"login": True}},
+        {"action": "update", "subject": "file b", "before": "old", "after": "new"},
+        {"action": "remove", "subject": "c", "before": "was", "after": None},
+    ]
     assert result["warnings"] == ["w"]
-    assert "PASSWORD" not in repr(result) + repr(secret)
-    assert Plan().result() == {"changed": False, "diff": [], "changes": [], "predictable": True}
+    assert "horse" not in repr(result) + repr(secret)
+    nothing = {"changed": False, "diff": [], "changes": [], "prediction": [], "predictable": True}
+    assert Plan().result() == nothing
+    assert unpredictable("w") == {**nothing, "predictable": False, "warnings": ["w"]}
+
+
+def test_a_diff_has_a_line_for_what_comes_and_goes_and_a_document_for_what_changes() -> None:
+    made = changes(
+        [Change("file a", None, {"content": "long\n" * 99}), Change("file b", {"mode": "0644"}, {"mode": "0600"})],
+        [Change("file c", {"mode": "0644"}, None), Change("role d", None, {"login": True})],
+        [Start("server", "down", "up"), Start("timer", None, "active")],
+    )
+    assert made.diff() == [
+        {
+            "before_header": "created",
+            "after_header": "created",
+            "before": "",
+            "after": "create file a\ncreate role d\n",
+        },
+        {"before_header": "removed", "after_header": "removed", "before": "remove file c\n", "after": ""},
+        {"before_header": "file b", "after_header": "file b", "before": "mode: 0644\n", "after": "mode: 0600\n"},
+        {"before_header": "server", "after_header": "server", "before": "down\n", "after": "up\n"},
+        {"before_header": "timer", "after_header": "timer", "before": "", "after": "active\n"},
+    ]
+    assert [one["action"] for one in made.result()["prediction"]] == [
+        *("create", "update", "remove", "create", "start", "start")
+    ]
+
+
+def test_plans_are_added_with_their_warnings_and_reasons() -> None:
+    first = Plan((Secret("a", None, "x", ""),), ("one",))
+    second = Plan((Start("b", "x", "y"),), ("two",), "standby")
+    both = first + second
+    assert [change.subject for change in both] == ["a", "b"]
+    assert (both.warnings, both.skipped_reason) == (("one", "two"), "standby")
+    assert (second + first).skipped_reason == "standby"
+    assert both.warned(["three"]).warnings == ("one", "two", "three")
+    assert both.plan is both
+    result = both.result(version="1", jobs=[])
+    assert (result["changes"], result["version"], result["jobs"]) == (["create a", "start b"], "1", [])
+    assert not Plan() + Plan()
+
+
+def test_kinds_of_change_are_told_apart_and_what_carries_them_out_is_not() -> None:
+    assert Secret("a", 1, 2, "x") == Secret("a", 1, 2, "y")
+    assert Secret("a", 1, 2, "x") != Change("a", 1, 2)
+
+
+def test_data_is_of_jsons_types() -> None:
+    data = Change("a", {"ratio": Decimal("0.5")}, {"names": ("x", "y")}).data()
+    assert json.loads(json.dumps(data)) == data
+    assert (data["before"], data["after"]) == ({"ratio": "0.5"}, {"names": ["x", "y"]})
 
 
 def test_text_ends_with_a_line() -> None:

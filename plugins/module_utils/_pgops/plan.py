@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Change and Plan: what ``changed``, ``diff`` and check mode are made of, and nothing else is.
+"""Change and Plan: what ``changed``, ``diff``, ``prediction`` and check mode are made of, and nothing else is.
 
 A plan is computed from what is there and what is wanted, without I/O. Check mode reports it; a run
 applies it and reports the same. So a prediction and its outcome cannot differ.
@@ -9,9 +9,10 @@ applies it and reports the same. So a prediction and its outcome cannot differ.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar
 
 
 @dataclass(frozen=True)
@@ -20,94 +21,141 @@ class Change:
 
     ``subject`` names it ("role pgops", "file /etc/..."). ``before`` and ``after`` are text, a mapping,
     or None where the thing is absent; they are shown to people, so secrets never stand in them.
-    ``step`` is what the owner of the plan needs to carry it out; it is neither shown nor compared. ``verb`` names an
-    action that is none of create, update and remove.
+
+    Each kind of change is a class of its own, which holds what it takes to carry it out: fields that are neither
+    shown nor compared.
     """
 
     subject: str
-    before: Any = None
-    after: Any = None
-    step: Any = field(default=None, repr=False, compare=False)
-    verb: str = ""
+    before: Any
+    after: Any
+
+    verb: ClassVar[str] = ""
+    """The action of a kind that is none of create, update and remove."""
 
     @property
     def action(self) -> str:
-        """One of create, update, remove, or the change's own verb."""
+        """One of create, update, remove, or the kind's own verb."""
         if self.verb:
             return self.verb
         if self.before is None:
             return "create"
         return "remove" if self.after is None else "update"
 
+    @property
+    def line(self) -> str:
+        """The change in one line."""
+        return f"{self.action} {self.subject}"
+
+    def data(self) -> dict[str, Any]:
+        """The change as data, of JSON's types only."""
+        found = {"action": self.action, "subject": self.subject, "before": self.before, "after": self.after}
+        return dict(json.loads(json.dumps(found, default=str)))
+
     def diff(self) -> dict[str, str]:
         """The change in the form that Ansible prints."""
-        return {
-            "before_header": self.subject,
-            "after_header": self.subject,
-            "before": as_text(self.before),
-            "after": as_text(self.after),
-        }
+        return _entry(self.subject, as_text(self.before), as_text(self.after))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Changes in the order in which they are made, and what a person should know besides."""
+class HostChange(Change, ABC):
+    """A change of the host that this runs on."""
 
-    changes: tuple[Change, ...] = ()
+    @abstractmethod
+    def apply(self) -> None:
+        """Carry it out. Raises HostFailed."""
+
+
+C = TypeVar("C", bound=Change)
+C_co = TypeVar("C_co", bound=Change, covariant=True)
+Other = TypeVar("Other", bound=Change)
+
+
+@dataclass(frozen=True)
+class Plan(Generic[C_co]):
+    """Changes of some kind in the order in which they are made, and what a person should know besides."""
+
+    changes: tuple[C_co, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped_reason: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.changes)
 
-    def __iter__(self) -> Iterator[Change]:
+    def __iter__(self) -> Iterator[C_co]:
         return iter(self.changes)
 
-    def __add__(self, other: Plan) -> Plan:
+    def __add__(self, other: Plan[Other]) -> Plan[C_co | Other]:
         return Plan(
-            self.changes + other.changes,
+            (*self.changes, *other.changes),
             self.warnings + other.warnings,
             self.skipped_reason or other.skipped_reason,
         )
 
-    def result(self) -> dict[str, Any]:
-        """What a module returns: changed, diff, changes, predictable, and where there are any warnings
-        and skipped_reason."""
+    @property
+    def plan(self) -> Plan[C_co]:
+        """Itself, as everything that is planned in parts gives its plan."""
+        return self
+
+    def warned(self, warnings: Iterable[str]) -> Plan[C_co]:
+        """The same with more to know."""
+        return replace(self, warnings=(*self.warnings, *warnings))
+
+    def diff(self) -> list[dict[str, str]]:
+        """The plan as Ansible prints it: a line for each thing that is created or removed, and for each that is
+        changed what is before and after."""
+        created, removed = (
+            "".join(f"{change.line}\n" for change in self if change.action == action)
+            for action in ("create", "remove")
+        )
+        entries = [_entry("created", "", created)] if created else []
+        entries += [_entry("removed", removed, "")] if removed else []
+        return entries + [change.diff() for change in self if change.action not in ("create", "remove")]
+
+    def result(self, **more: Any) -> dict[str, Any]:
+        """What a module returns: changed, diff, changes, prediction, predictable, where there are any warnings and
+        skipped_reason, and what is the module's own."""
         result: dict[str, Any] = {
             "changed": bool(self.changes),
-            "diff": [change.diff() for change in self.changes],
-            "changes": [f"{change.action} {change.subject}" for change in self.changes],
+            "diff": self.diff(),
+            "changes": [change.line for change in self],
+            "prediction": [change.data() for change in self],
             "predictable": True,
         }
         if self.warnings:
             result["warnings"] = list(self.warnings)
         if self.skipped_reason:
             result["skipped_reason"] = self.skipped_reason
-        return result
+        return {**result, **more}
 
 
 def unpredictable(reason: str) -> dict[str, Any]:
     """The result of a module in check mode where it cannot know what a run would change."""
-    return {"changed": False, "diff": [], "changes": [], "predictable": False, "warnings": [reason]}
+    return {**Plan[Change](warnings=(reason,)).result(), "predictable": False}
 
 
-def changes(*parts: Iterable[Change], warnings: Iterable[str] = (), skipped_reason: str = "") -> Plan:
+def changes(*parts: Iterable[C], warnings: Iterable[str] = (), skipped_reason: str = "") -> Plan[C]:
     """A plan of all changes in ``parts``, in their order."""
     return Plan(tuple(change for part in parts for change in part), tuple(warnings), skipped_reason)
 
 
-def difference(subject: str, before: Any, after: Any, step: Any = None) -> tuple[Change, ...]:
-    """One change, or none where ``before`` equals ``after``.
+def difference(change: C) -> tuple[C, ...]:
+    """The change, or none where what is before equals what is after.
 
     Of two mappings only the keys that differ are shown.
     """
+    before, after = change.before, change.after
     if before == after:
         return ()
     if isinstance(before, dict) and isinstance(after, dict):
         differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
         before = {key: before[key] for key in differing if key in before}
         after = {key: after[key] for key in differing if key in after}
-    return (Change(subject, before, after, step),)
+    return (replace(change, before=before, after=after),)
+
+
+def _entry(header: str, before: str, after: str) -> dict[str, str]:
+    return {"before_header": header, "after_header": header, "before": before, "after": after}
 
 
 def as_text(value: Any) -> str:

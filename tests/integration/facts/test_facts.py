@@ -59,7 +59,7 @@ def install(running: Server) -> None:
     desired = schema.Desired(cluster="shop", node="node1", sources=sources.gather(str(artifact.LIBRARY), (".sql",)))
     with locking.locked(local(running), "this cannot be done") as session:
         current = schema.read(session, desired.database, desired.node, with_access=False)
-        schema.apply(session, current, desired, schema.plan(current, desired, session.scram))
+        schema.apply(session, desired, schema.plan(current, desired))
     running.psql("SELECT pgops.collect_database_metrics()", "pgops")
 
 

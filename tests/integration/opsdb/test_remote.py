@@ -102,7 +102,7 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: 
     predicted = watcher.keep(check=True)
     done = watcher.keep()
     assert done["changes"] == predicted["changes"]
-    assert done["diff"] == predicted["diff"]
+    assert (done["diff"], done["prediction"]) == (predicted["diff"], predicted["prediction"])
     passfile = Path(watcher.layout.passfile)
     assert passfile.stat().st_mode & 0o777 == 0o600
     assert len(watcher.password) >= 40
@@ -277,7 +277,7 @@ def deployed_from_afar(watcher: Watcher, user: str) -> None:
     predicted = far(watcher, user, check=True)
     watcher.keep()
     done = far(watcher, user)
-    assert (done["changes"], done["diff"]) == (predicted["changes"], predicted["diff"])
+    assert (done["changes"], done["prediction"]) == (predicted["changes"], predicted["prediction"])
     assert "warnings" not in done
     assert watcher.password not in json.dumps(done)
     again = far(watcher, user)
@@ -555,8 +555,8 @@ def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inven
     done = play("site", "--diff", "-vvv")
     assert done.changes == predicted.changes != {}
     assert "pgops_settings: not done for the remote instances orders" in done.text
-    assert '"maintain"' in done.text
-    assert '"inspect"' not in done.text
+    assert '"name": "maintain"' in done.text
+    assert '"name": "inspect"' not in done.text
     assert play("site").changes == {}
     host = Watcher(watcher.remote, watcher.prefix / "host")
     assert host.password not in done.text

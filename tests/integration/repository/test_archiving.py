@@ -199,13 +199,13 @@ def test_a_standby_makes_no_repository_and_misses_its_primarys(
     host.apply()
     (host.base / "elsewhere").mkdir()
     other = Host(keep(host.server.standby()).start(), host.base / "elsewhere", host.prefix, {"instance": "standby"})
-    assert other.apply()["warnings"] == []
+    assert "warnings" not in other.apply()
     for check in (True, False):
         (warning,) = other.apply(check=check)["warnings"]
         assert "do not see the same file system" in warning
     assert not other.repository.exists()
     shutil.copytree(host.repository, other.repository)
-    assert other.apply()["warnings"] == []
+    assert "warnings" not in other.apply()
 
 
 def test_an_unmounted_repository_is_not_written_to(make: Callable[..., Host]) -> None:

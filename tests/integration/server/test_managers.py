@@ -27,6 +27,9 @@ PASSWORD = "correct horse"
 HBA = ["local all postgres trust", "local replication all trust", "host all all 127.0.0.1/32 scram-sha-256"]
 IDENT = ["other one two"]
 
+NOTHING = {"changed": False, "diff": [], "changes": [], "prediction": [], "predictable": True}
+"""What a second run says."""
+
 
 def local(running: Server) -> Target:
     return Target(host=str(running.socket_dir), port=str(running.port), user=running.superuser)
@@ -127,7 +130,7 @@ def test_what_patroni_writes_is_left_to_it(patroni):
     assert first["warnings"] == asked
     assert {"create role pgops", "create database pgops", "create schema pgops"} <= set(first["changes"])
     assert not [change for change in first["changes"] if "block in" in change]
-    assert deploy(patroni) == {"changed": False, "diff": [], "changes": [], "predictable": True, "warnings": asked}
+    assert deploy(patroni) == {**NOTHING, "warnings": asked}
     assert files(patroni) == before
     assert refused(patroni)
 
@@ -135,7 +138,7 @@ def test_what_patroni_writes_is_left_to_it(patroni):
     patroni.set_list("pg_ident", IDENT + ident)
     patroni.set_list("pg_hba", hba + HBA)
     patroni.wait_until(lambda: not refused(patroni), "open for the agent")
-    assert deploy(patroni) == {"changed": False, "diff": [], "changes": [], "predictable": True}
+    assert deploy(patroni) == NOTHING
 
     before = files(patroni)
     removed = deploy(patroni, state="absent")
@@ -226,7 +229,7 @@ def test_our_block_survives_patroni(keep):
     node.start()
     assert files(node) == ours
     assert not refused(node)
-    assert deploy(node) == {"changed": False, "diff": [], "changes": [], "predictable": True}
+    assert deploy(node) == NOTHING
 
     node.set_list("pg_ident", IDENT)
     node.wait_until(lambda: IDENT[0] in files(node)["pg_ident.conf"], "writing pg_ident.conf")
@@ -337,6 +340,6 @@ def test_rules_over_the_network_by_their_meaning(major, new_server):
     asked = "pg_hba.conf is out of reach over the network; it has to admit the agent: "
     assert deploy(made, **wanted)["warnings"] == [asked + hostssl]
     made.write_hba("local all all peer\nhost all postgres 127.0.0.1/32 trust\nhost pgops all 10.0.0.0/24 md5\n")
-    assert deploy(made, **wanted) == {"changed": False, "diff": [], "changes": [], "predictable": True}
+    assert deploy(made, **wanted) == NOTHING
     made.write_hba("host all postgres 127.0.0.1/32 trust\nhost all all 10.0.0.7/32 reject\n" + hostssl + "\n")
     assert deploy(made, **wanted)["warnings"] == [asked + 'local all "pgops" peer; ' + hostssl]

@@ -121,6 +121,8 @@ def test_what_is_predicted_happens_once_and_is_taken_back(host: Host) -> None:
         "before": "0\n",
         "after": "600\n",
     }
+    subject = {"action": "update", "subject": "setting archive_timeout"}
+    assert done["prediction"][1] == {**subject, "before": "0", "after": "600"}
     assert [host.show(name) for name in wanted] == ["8MB", "10min", "on", '"$user", "sho p"']
     again = host.set(work_mem="8192kB", archive_timeout="10min", log_duration="yes", search_path='"$user","sho p"')
     assert not again["changed"]

@@ -38,7 +38,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "module": result._task.action,
             "item": said.get("_ansible_item_label", ""),
             "state": state,
-            **{key: said.get(key) for key in ("changed", "diff", "msg", "code", "predictable", "changes")},
+            **{key: said.get(key) for key in ("changed", "diff", "msg", "code", "predictable", "prediction")},
         }
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(outcome, default=str) + "\n")

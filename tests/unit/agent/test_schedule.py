@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pgops.agent import schedule
-from pgops.agent.schedule import Current, Job, Reload, Schedule, Start
+from pgops.agent.schedule import Current, Job, Schedule, SchedulePlan, TimerStart, UnitReload
 from pgops.errors import Conflict, HostFailed, InvalidInput, Unsupported
-from pgops.host import calendars, files, systemd
+from pgops.host import calendars, systemd
 from pgops.host import cron as crontab
-from pgops.host.files import Directory, File, Found, Link
+from pgops.host.files import EntryChange, Found, PathRemoval
 from pgops.instance.layout import Layout
 
 COLLECT = {
@@ -164,33 +164,24 @@ SCHEDULES = st.builds(
 EMPTY = Current("db1", {"/etc/systemd/system/timers.target.wants": Found("directory", 0o755, "root", "root")})
 
 
-def outcome(current: Current, planned, steps: int | None = None) -> Current:
+def outcome(current: Current, planned: SchedulePlan, steps: int | None = None) -> Current:
     """The host after a plan, or after its first ``steps``."""
     found, states = dict(current.found), dict(current.states)
-    for change in list(planned)[:steps]:
-        step = change.step
-        if isinstance(step, Start):
-            states[step.unit] = systemd.State("active")
-        elif isinstance(step, Reload):
+    for change in list(planned.plan)[:steps]:
+        if isinstance(change, TimerStart):
+            states[change.unit] = systemd.State("active")
+        elif isinstance(change, UnitReload):
             states = {name: replace(state, outdated=False) for name, state in states.items()}
-        elif isinstance(step, str):
-            found.pop(step)
-            states.pop(os.path.basename(step), None)
+        elif isinstance(change, PathRemoval):
+            found.pop(change.path)
+            states.pop(os.path.basename(change.path), None)
         else:
-            found[step.path] = made(step)
-            name = os.path.basename(step.path)
-            if isinstance(step, File) and name in states:
+            assert isinstance(change, EntryChange)
+            found[change.path] = change.entry.as_found(None)
+            name = os.path.basename(change.path)
+            if found[change.path].kind == "file" and name in states:
                 states[name] = replace(states[name], outdated=steps is not None)
     return Current(current.host, found, states)
-
-
-def made(entry: files.Entry) -> Found:
-    """What is there once an entry was carried out."""
-    if isinstance(entry, Link):
-        return Found("link", 0o777, "root", "root", to=entry.to)
-    if isinstance(entry, Directory):
-        return Found("directory", entry.mode, "root", "root")
-    return Found("file", entry.mode, "root", "root", entry.content)
 
 
 def owned(current: Current, instance: str) -> dict[str, Found]:
@@ -207,8 +198,8 @@ def owned(current: Current, instance: str) -> dict[str, Found]:
 @given(SCHEDULES)
 def test_a_second_plan_is_empty(wanted):
     planned = schedule.plan(EMPTY, wanted)
-    assert bool(planned) == (bool(wanted.jobs) and wanted.backend != "none")
-    assert not schedule.plan(outcome(EMPTY, planned), wanted)
+    assert bool(planned.plan) == (bool(wanted.jobs) and wanted.backend != "none")
+    assert not schedule.plan(outcome(EMPTY, planned), wanted).plan
 
 
 @given(SCHEDULES, SCHEDULES)
@@ -220,7 +211,7 @@ def test_any_schedule_follows_any_other_and_touches_nobody_elses(first, second):
         assert first.layout.instance != second.layout.instance
         return
     after = outcome(before, planned)
-    assert not schedule.plan(after, second)
+    assert not schedule.plan(after, second).plan
     assert owned(after, second.layout.instance) == owned(
         outcome(EMPTY, schedule.plan(EMPTY, second)), second.layout.instance
     )
@@ -243,7 +234,7 @@ def test_the_run_after_a_killed_one_converges(first, second, backend, steps):
     wanted = Schedule(layout, backend, second)
     killed = outcome(before, schedule.plan(before, wanted), steps)
     after = outcome(killed, schedule.plan(killed, wanted))
-    assert not schedule.plan(after, wanted)
+    assert not schedule.plan(after, wanted).plan
     assert owned(after, "a") == owned(outcome(EMPTY, schedule.plan(EMPTY, wanted)), "a")
 
 
@@ -265,14 +256,14 @@ TIMER = "pgops-main-collect.timer"
 )
 def test_a_timer_that_does_not_run_as_declared_is_a_change(state, subject):
     drifted = replace(present(WANTED), states={TIMER: state})
-    assert schedule.plan(drifted, WANTED).result()["changes"] == [subject]
+    assert schedule.plan(drifted, WANTED).plan.result()["changes"] == [subject]
 
 
 def test_a_disabled_timer_is_a_change():
     there = present(WANTED)
     link = f"/etc/systemd/system/timers.target.wants/{TIMER}"
     disabled = replace(there, found={**there.found, link: None})
-    assert schedule.plan(disabled, WANTED).result()["changes"] == [f"create link {link}"]
+    assert schedule.plan(disabled, WANTED).plan.result()["changes"] == [f"create link {link}"]
 
 
 def test_units_of_one_name_from_two_instances_are_a_conflict():
@@ -286,7 +277,7 @@ def test_what_somebody_else_made_is_a_conflict(found):
     there = replace(EMPTY, found={**EMPTY.found, f"/etc/systemd/system/{TIMER}": found})
     with pytest.raises(Conflict, match="was not made by this collection"):
         schedule.plan(there, WANTED)
-    assert not schedule.plan(there, schedule.schedule(declared(state="absent")))
+    assert not schedule.plan(there, schedule.schedule(declared(state="absent"))).plan
 
 
 def test_only_timers_that_change_have_their_calendars_checked():
@@ -546,7 +537,7 @@ def test_files_are_found_again_after_a_run_that_failed_midway(host, monkeypatch,
     wanted = Schedule(host, "systemd", (Job("collect", ("collect",), "daily"), Job("b-c", ("x",), "daily")))
     _fail_after(steps, wanted, monkeypatch)
     schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
-    assert {change.action for change in schedule.plan(schedule.read(wanted), wanted)} == {
+    assert {change.action for change in schedule.plan(schedule.read(wanted), wanted).plan} == {
         "update"
     }  # timers to be started
     gone = Schedule(host, "none")
@@ -558,17 +549,20 @@ def test_files_are_found_again_after_a_run_that_failed_midway(host, monkeypatch,
 
 def _fail_after(steps: int, wanted: Schedule, monkeypatch) -> None:
     """A run whose disk is full after some files were written or removed."""
-    carry_out, left = files.apply, [steps]
+    left = [steps]
 
-    def apply_some(entries):
-        for entry in entries:
+    def while_there_is_room(carry_out):
+        def one(change):
             if not left[0]:
                 raise HostFailed("The disk is full.")
             left[0] -= 1
-            carry_out([entry])
+            carry_out(change)
+
+        return one
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "apply", apply_some)
+        for kind in (EntryChange, PathRemoval):
+            patched.setattr(kind, "apply", while_there_is_room(kind.apply))
         with pytest.raises(HostFailed):
             schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
 
@@ -576,10 +570,10 @@ def _fail_after(steps: int, wanted: Schedule, monkeypatch) -> None:
 def test_a_crontab_is_written_and_removed(host):
     wanted = Schedule(host, "cron", (Job("collect", ("collect",), "*:0/5"),))
     schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
-    assert not schedule.plan(schedule.read(wanted), wanted)
+    assert not schedule.plan(schedule.read(wanted), wanted).plan
     assert os.stat(host.crontab).st_mode & 0o777 == 0o644
     other = Schedule(replace(host, instance="a-b"), "none")
-    assert not schedule.plan(schedule.read(other), other)
+    assert not schedule.plan(schedule.read(other), other).plan
     gone = Schedule(host, "none")
     schedule.apply(schedule.plan(schedule.read(gone), gone), gone)
     assert os.listdir(os.path.dirname(host.crontab)) == []

@@ -19,7 +19,7 @@ FILES = migrations.shipped({f"{number:04d}_step.sql": f"SELECT {number}" for num
 @given(st.integers(0, 5))
 def test_what_the_ledger_lacks_is_pending(applied: int) -> None:
     assert migrations.pending(FILES[:applied], FILES) == FILES[applied:]
-    assert [change.step for change in migrations.plan(FILES[:applied], FILES)] == FILES[applied:]
+    assert [change.migration for change in migrations.plan(FILES[:applied], FILES)] == FILES[applied:]
 
 
 def test_a_newer_ledger_is_refused() -> None:

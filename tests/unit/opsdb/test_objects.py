@@ -68,4 +68,4 @@ def test_new_edited_missing_and_dropped_objects_are_planned() -> None:
     (newer,) = objects.plan(found(), {**sources, "view pgops.b": "old"}, prints, prints)
     assert newer.action == "update"
     (gone,) = objects.plan(found()[:1], sources, prints, prints)
-    assert (gone.subject, gone.action, gone.step) == ("view pgops.b", "remove", "view pgops.b")
+    assert (gone.subject, gone.action) == ("view pgops.b", "remove")

@@ -48,7 +48,7 @@ VALUES = st.fixed_dictionaries(
 def applied(current: Current, made: SettingsPlan) -> Current:
     """The server after a plan without a restart."""
     entries = list(current.entries)
-    for setting in made.steps:
+    for setting in made.settings:
         name = setting.parameter.name
         entries = [entry for entry in entries if not (entry.name == name and entry.automatic)]
         if setting.text is not None:
@@ -66,16 +66,16 @@ def with_lines(*lines: tuple[str, str], file: str = AUTO) -> Current:
 def test_what_was_planned_once_is_not_planned_again(first, second):
     there = applied(SERVER, planning.plan(SERVER, Desired(first)))
     done = applied(there, planning.plan(there, Desired(second)))
-    assert planning.plan(done, Desired(second)).steps == []
+    assert planning.plan(done, Desired(second)).settings == []
 
 
 @given(VALUES, VALUES)
 def test_what_was_changed_is_put_back(first, second):
     there = applied(SERVER, planning.plan(SERVER, Desired(first)))
     made = planning.plan(there, Desired(second))
-    names = [one.parameter.name for one in made.steps]
+    names = [one.parameter.name for one in made.settings]
     present = {name: entry.value if entry else None for name in names for entry in [there.entry(name)]}
-    formers = originals.remembered({}, present, {one.parameter.name: one.text for one in made.steps})
+    formers = originals.remembered({}, present, {one.parameter.name: one.text for one in made.settings})
     done = applied(there, made)
     back = applied(done, planning.removal(done, formers, restart=False))
     for name in names:
@@ -88,13 +88,13 @@ def test_a_list_that_cannot_be_emptied_is_named_with_its_line():
     with pytest.raises(Conflict, match="line 0 sets it to a"):
         planning.plan(there, Desired({"shared_preload_libraries": ()}, replace_lists=True))
     ours = with_lines(("shared_preload_libraries", "a"))
-    (setting,) = planning.plan(ours, Desired({"shared_preload_libraries": ()}, replace_lists=True)).steps
+    (setting,) = planning.plan(ours, Desired({"shared_preload_libraries": ()}, replace_lists=True)).settings
     assert setting.text is None
 
 
 def test_lists_other_than_of_libraries_are_as_declared():
     there = with_lines(("log_destination", "stderr, csvlog"))
-    (setting,) = planning.plan(there, Desired({"log_destination": ("syslog",)})).steps
+    (setting,) = planning.plan(there, Desired({"log_destination": ("syslog",)})).settings
     assert (setting.text, setting.words) == ("syslog", None)
 
 
@@ -119,7 +119,7 @@ def test_secrets_are_not_shown():
     there = replace(SERVER, running={**SERVER.running, secret.name: Running(secret, "password=old")})
     made = planning.plan(there, Desired({secret.name: "password=new"}))
     assert "password" not in str(made.plan.result())
-    assert made.steps[0].text == "password=new"
+    assert made.settings[0].text == "password=new"
     with pytest.raises(Managed) as managed:
         planning.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=new"}))
     assert "password" not in str(managed.value)
@@ -145,13 +145,13 @@ def with_standby() -> Current:
 def test_a_standby_waits_for_its_primary():
     standby = replace(SERVER, in_recovery=True, primary={"max_connections": 100})
     made = planning.plan(standby, Desired({"max_connections": "50", "work_mem": "8MB"}))
-    assert [one.parameter.name for one in made.steps] == ["work_mem"]
+    assert [one.parameter.name for one in made.settings] == ["work_mem"]
     assert made.deferred[0]["primary"] == 100
-    assert planning.plan(standby, Desired({"max_connections": "150"})).steps
+    assert planning.plan(standby, Desired({"max_connections": "150"})).settings
     gone = planning.removal(with_standby(), {"max_connections": Former(None, "150")}, restart=False)
-    assert (gone.steps, gone.deferred[0]["name"]) == ([], "max_connections")
+    assert (gone.settings, gone.deferred[0]["name"]) == ([], "max_connections")
     lowered = replace(standby, primary={"max_connections": 50})
-    assert planning.plan(lowered, Desired({"max_connections": "50"})).steps
+    assert planning.plan(lowered, Desired({"max_connections": "50"})).settings
 
 
 MODE = Parameter("archive_mode", "enum", choices=("always", "on", "off"), context="postmaster")
@@ -177,7 +177,7 @@ def test_a_command_stays_while_wal_would_pile_up(mode, library, restart, kept):
     assert sorted(made.formers) == (sorted(formers) if kept else [])
     assert bool(made.restarts) == (restart and not kept)
     again = planning.removal(applied(there, made), made.formers, restart)
-    assert (again.kept, again.steps, again.formers) == (kept, [], made.formers)
+    assert (again.kept, again.settings, again.formers) == (kept, [], made.formers)
 
 
 def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
@@ -193,7 +193,7 @@ def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
 
 
 def test_unknown_parameters_are_those_of_libraries():
-    assert planning.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).steps
+    assert planning.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).settings
     with pytest.raises(InvalidInput, match="PostgreSQL 17 has no parameter"):
         planning.plan(SERVER, Desired({"log_timing": "off"}))
 

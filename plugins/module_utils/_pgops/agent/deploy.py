@@ -5,17 +5,17 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import os
 import pwd
 import secrets
 import site
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..converge import read_plan_apply
 from ..errors import Conflict, DriverMissing, HostFailed, InvalidInput, LoginRefused
 from ..host import commands, files
 from ..host.files import Directory, Entry, File, Found, Link
@@ -25,12 +25,12 @@ from ..instance.configuration import Configuration, Peer, parse
 from ..instance.layout import Layout
 from ..metrics import collectors
 from ..metrics.options import options
-from ..plan import Change, Plan, changes
+from ..plan import HostChange, Plan, changes
 from ..server import discovery, disks, target
 from ..settings import originals
 from ..sources import Sources, below, unpack
 from . import program as versions
-from .program import Installed, NewVersion, OldVersion, Program
+from .program import Installed, Program
 
 USER_COMMENT = "pgops.fleet agent"
 USERADD = (
@@ -42,7 +42,7 @@ USERADD = (
 @dataclass(frozen=True)
 class Desired:
     """What the agent of an instance is to be. ``keeper`` is the operating system's user that runs the server, and the
-    jobs that need it."""
+    jobs that need it, and ``keeper_group`` the group of that user."""
 
     configuration: Configuration
     sources: Sources = field(repr=False)
@@ -52,6 +52,7 @@ class Desired:
     password: str | None = field(default=None, repr=False)
     collectors: tuple[str, ...] = ()
     keeper: str = ""
+    keeper_group: str = ""
 
     @property
     def program(self) -> Program:
@@ -63,7 +64,8 @@ class Desired:
 class Current:
     """What is there. ``user`` is the comment of the operating system's user, or None; ``stray_collectors`` and
     ``misowned`` are paths: the user's collectors that are wanted no more, and files of another user in the state.
-    ``textfile`` is our link for node_exporter, '' where there is none."""
+    ``textfile`` is our link for node_exporter, '' where there is none. ``drawn`` is a password for a remote instance
+    that has none."""
 
     found: Mapping[str, Found | None]
     installed: Installed = field(default_factory=Installed)
@@ -71,6 +73,7 @@ class Current:
     stray_collectors: tuple[str, ...] = ()
     misowned: tuple[str, ...] = ()
     textfile: str = ""
+    drawn: str | None = field(default=None, repr=False)
 
 
 # --- reading
@@ -94,6 +97,7 @@ def read(layout: Layout, desired: Desired) -> Current:
         stray_collectors=tuple(stray),
         misowned=tuple(_misowned(layout.state, _owners(layout, desired)[1])),
         textfile=textfile,
+        drawn=None if found.get(layout.passfile) else secrets.token_urlsafe(32),
     )
 
 
@@ -182,7 +186,7 @@ def wanted(layout: Layout, desired: Desired, version: str, passfile: Found | Non
     ]
     if desired.keeper:
         keeper = desired.keeper if root else None
-        entries.append(Directory(layout.keeping, 0o750, keeper, primary_group(desired.keeper) if root else None))
+        entries.append(Directory(layout.keeping, 0o750, keeper, desired.keeper_group if root else None))
         entries.append(Directory(layout.inspection, 0o750, keeper, group))
     if layout.prefix != "/":
         entries.append(Directory(os.path.dirname(layout.command), 0o755, root, root))
@@ -237,29 +241,30 @@ def named_collectors(desired: Desired) -> list[tuple[str, str]]:
     return [(found.name, text) for found, text in zip(parsed, desired.collectors)]
 
 
-def plan(layout: Layout, current: Current, desired: Desired) -> Plan:
+def plan(layout: Layout, current: Current, desired: Desired) -> Plan[HostChange]:
     """What brings the agent to what is desired: user, directories, version, configuration, and the switch last.
 
     Raises Conflict where something of somebody else's is in the way.
     """
     program = desired.program
-    if desired.configuration.host and desired.password is None and not current.found.get(layout.passfile):
-        desired = replace(desired, password=secrets.token_urlsafe(32))
+    if desired.configuration.host and desired.password is None:
+        desired = replace(desired, password=current.drawn)
     exporting = exported(layout, desired, current.found.get(layout.exported))
     entries = [*wanted(layout, desired, program.version, current.found.get(layout.passfile)), *exporting]
     _check_command(layout, current.found.get(layout.command))
     wanted_links = {entry.path for entry in exporting if isinstance(entry, Link)}
     for path in wanted_links:
         _check_textfile(layout, path, current.found.get(path))
-    return changes(
+    parts: tuple[Iterable[HostChange], ...] = (
         _user(layout, current, desired),
         files.plan((entry for entry in entries if isinstance(entry, Directory)), current.found),
-        (_given(path, desired) for path in current.misowned),
+        [_given(path, desired) for path in current.misowned],
         versions.plan(layout, current.installed, program),
         files.removal([*current.stray_collectors, *({current.textfile} - wanted_links)], current.found),
         files.plan((entry for entry in entries if not isinstance(entry, Directory)), current.found),
         versions.outdated(layout, current.installed, program.version),
     )
+    return changes(*parts)
 
 
 def _check_command(layout: Layout, present: Found | None) -> None:
@@ -273,88 +278,120 @@ def _check_textfile(layout: Layout, path: str, present: Found | None) -> None:
 
 
 @dataclass(frozen=True)
-class Given:
-    """Step: give a file of the agent's state to its user."""
+class NewOwner(HostChange):
+    """A file of the agent's state is given to its user."""
 
-    path: str
-    user: str
-    group: str
+    path: str = field(compare=False)
+    user: str = field(compare=False)
+    group: str = field(compare=False)
+
+    def apply(self) -> None:
+        """Change owner and group."""
+        try:
+            files.own(self.path, self.user, self.group)
+        except OSError as error:
+            raise files.failure(error, f"{self.path} cannot be given to {self.user}") from error
 
 
-def _given(path: str, desired: Desired) -> Change:
-    step = Given(path, desired.user, desired.group)
-    return Change(f"owner of {path}", {"owner": "another user"}, {"owner": desired.user}, step)
+def _given(path: str, desired: Desired) -> NewOwner:
+    before, after = {"owner": "another user"}, {"owner": desired.user}
+    return NewOwner(f"owner of {path}", before, after, path, desired.user, desired.group)
 
 
 @dataclass(frozen=True)
-class NewUser:
-    """Step: make the operating system's user."""
+class NewUser(HostChange):
+    """The operating system's user is made."""
 
-    name: str
-    home: str
+    name: str = field(compare=False)
+    home: str = field(compare=False)
+
+    def apply(self) -> None:
+        """Without a password and a shell."""
+        commands.run([*USERADD, "--home-dir", self.home, self.name])
 
 
-def _user(layout: Layout, current: Current, desired: Desired) -> tuple[Change, ...]:
+def _user(layout: Layout, current: Current, desired: Desired) -> tuple[NewUser, ...]:
     if current.user is not None or layout.prefix != "/":
         return ()
-    step = NewUser(desired.user, os.path.dirname(layout.data))
-    return (Change(f"user {desired.user}", None, {"system": True, "shell": "/usr/sbin/nologin"}, step),)
+    after = {"system": True, "shell": "/usr/sbin/nologin"}
+    return (NewUser(f"user {desired.user}", None, after, desired.user, os.path.dirname(layout.data)),)
 
 
 # --- applying
 
 
-def apply(made: Plan) -> None:
+def apply(made: Plan[HostChange]) -> None:
     """Carry a plan out in its order.
 
     Raises HostFailed; the agent in use is switched only after all else is in place.
     """
     for change in made:
-        if isinstance(change.step, NewUser):
-            commands.run([*USERADD, "--home-dir", change.step.home, change.step.name])
-        elif isinstance(change.step, NewVersion):
-            versions.install(change.step)
-        elif isinstance(change.step, OldVersion):
-            versions.remove(change.step)
-        elif isinstance(change.step, Given):
-            _give(change.step)
-        elif callable(change.step):
-            change.step()
-        else:
-            files.apply([change.step])
-
-
-def _give(step: Given) -> None:
-    try:
-        files.own(step.path, step.user, step.group)
-    except OSError as error:
-        raise files.failure(error, f"{step.path} cannot be given to {step.user}") from error
+        change.apply()
 
 
 # --- removal
 
 
-def removal(layout: Layout, user: str, gone: Sequence[str] = ()) -> Plan:
+@dataclass(frozen=True)
+class Remains:
+    """What there is to be removed: the ``instances`` of the host, what is at the paths of this one and of what all
+    share, our link for node_exporter, and the comment of the operating system's user, or None."""
+
+    instances: tuple[str, ...]
+    found: Mapping[str, Found | None]
+    textfile: str = ""
+    user: str | None = None
+
+
+def read_remains(layout: Layout, user: str) -> Remains:
+    """What a removal needs of the host.
+
+    Raises HostFailed.
+    """
+    textfile = linked(layout)
+    paths = [*filter(None, [textfile]), *_own_paths(layout), *_shared_paths(layout), layout.command]
+    return Remains(
+        instances=tuple(instances(layout)),
+        found={path: files.read(path) for path in paths},
+        textfile=textfile,
+        user=user_comment(user),
+    )
+
+
+def _own_paths(layout: Layout) -> list[str]:
+    return [layout.configuration, layout.data]
+
+
+def _shared_paths(layout: Layout) -> list[str]:
+    return [layout.configurations, os.path.dirname(layout.data), layout.library]
+
+
+def removal(layout: Layout, remains: Remains, user: str, gone: Collection[str] = ()) -> Plan[HostChange]:
     """What takes the instance away, and with the last instance of a host the agent itself and its user; ``gone`` are
     those that were removed by then."""
     # The link goes first: only the configuration tells of it.
-    paths = [*filter(None, [linked(layout)]), layout.configuration, layout.data]
-    left = {*instances(layout)} - {*gone}
+    paths = [*filter(None, [remains.textfile]), *_own_paths(layout)]
+    left = {*remains.instances} - {*gone}
     last = not left - {layout.instance} and bool(left or not gone)
     if last:
-        paths += [layout.configurations, os.path.dirname(layout.data), layout.library]
-        command = files.read(layout.command)
+        command = remains.found.get(layout.command)
+        paths += _shared_paths(layout)
         paths += [layout.command] if command and command.to == layout.launcher else []
-    made_here = last and layout.prefix == "/" and user_comment(user) == USER_COMMENT
-    users = (Change(f"user {user}", {"system": True}, None, OldUser(user)),) if made_here else ()
-    return changes(files.removal(paths, {path: files.read(path) for path in paths}), users)
+    made_here = last and layout.prefix == "/" and remains.user == USER_COMMENT
+    users = (OldUser(f"user {user}", {"system": True}, None, user),) if made_here else ()
+    parts: tuple[Iterable[HostChange], ...] = (files.removal(paths, remains.found), users)
+    return changes(*parts)
 
 
 @dataclass(frozen=True)
-class OldUser:
-    """Step: remove the operating system's user that we made."""
+class OldUser(HostChange):
+    """The operating system's user that we made is removed."""
 
-    name: str
+    name: str = field(compare=False)
+
+    def apply(self) -> None:
+        """With its group; all that was the user's is gone by now."""
+        commands.run(["userdel", self.name])
 
 
 def server_gone(layout: Layout, root: str = "/") -> bool:
@@ -398,15 +435,6 @@ def _forgotten(layout: Layout, check_mode: bool) -> tuple[str, ...]:
         "with state absent, of archive_command after a restart. "
         f"If its server is gone for good, delete {layout.before}.",
     )
-
-
-def remove(made: Plan) -> None:
-    """Carry a removal out."""
-    for change in made:
-        if isinstance(change.step, OldUser):
-            commands.run(["userdel", change.step.name])
-        else:
-            files.apply([change.step])
 
 
 # --- all of it
@@ -454,6 +482,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         password=params["password"],
         collectors=tuple(params["collectors"]),
         keeper="" if params["host"] else params["keeper"],
+        keeper_group="" if params["host"] else primary_group(params["keeper"]),
     )
 
 
@@ -495,15 +524,27 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     earlier = params["after"] if check_mode else []
     if params["state"] == "absent":
         warnings = _forgotten(layout, check_mode)
-        gone = _settle(layout, lambda: removal(layout, params["user"], earlier), remove, check_mode)
-        return changes(gone, warnings=warnings).result()
+        gone = read_plan_apply(
+            read=lambda: read_remains(layout, params["user"]),
+            plan=lambda remains: removal(layout, remains, params["user"], earlier),
+            apply=lambda _remains, made: apply(made),
+            check_mode=check_mode,
+            lock=lambda: files.exclusive(layout.lock, seconds=60),
+        )
+        return gone.warned(warnings).result()
     wish = _placed(layout, desired(params))
     missing = driver_missing(wish.python)
     if missing and not check_mode:
         raise DriverMissing(missing, target.DRIVER_HINT)
     warnings = _validated(layout, wish) if params["validate"] else ()
-    made = _settle(layout, lambda: _planned(layout, wish, earlier), apply, check_mode)
-    return {**changes(made, warnings=warnings).result(), "version": wish.program.version}
+    made = read_plan_apply(
+        read=lambda: _read_all(layout, wish, earlier),
+        plan=lambda found: _planned(layout, wish, found),
+        apply=lambda _found, made: apply(made),
+        check_mode=check_mode,
+        lock=lambda: files.exclusive(layout.lock, seconds=60),
+    )
+    return made.warned(warnings).result(version=wish.program.version)
 
 
 def _placed(layout: Layout, wish: Desired) -> Desired:
@@ -558,36 +599,38 @@ def _validated_afar(layout: Layout, wish: Desired, own: list[collectors.Collecto
         return ()
 
 
-def _planned(layout: Layout, wish: Desired, earlier: Sequence[str]) -> Plan:
+@dataclass(frozen=True)
+class Host:
+    """What is there of the instance, and of those that come before it: ``interrupted`` is what a killed run left."""
+
+    interrupted: tuple[HostChange, ...]
+    current: Current
+    earlier: Mapping[Layout, Current]
+
+
+def _read_all(layout: Layout, wish: Desired, earlier: Sequence[str]) -> Host:
+    others = [replace(layout, instance=name) for name in earlier]
+    return Host(_interrupted(layout), read(layout, wish), {other: read(other, wish) for other in others})
+
+
+def _planned(layout: Layout, wish: Desired, found: Host) -> Plan[HostChange]:
     """Nothing can be done to a server that a killed run has left stopped, before it is started. What an ``earlier``
     instance of the host would get as well is done by then."""
-    own = plan(layout, read(layout, wish), wish)
-    shared: list[Change] = []
-    for name in earlier:
-        other = replace(layout, instance=name)
+    shared: list[HostChange] = []
+    for other, current in found.earlier.items():
         with contextlib.suppress(Conflict):  # its own matter, which keeps it from anything
-            shared += plan(other, read(other, wish), wish)
-    return changes(_interrupted(layout), (change for change in own if change not in shared))
+            shared += plan(other, current, wish)
+    own = plan(layout, found.current, wish)
+    return changes(found.interrupted, (change for change in own if change not in shared))
 
 
-def _interrupted(layout: Layout) -> tuple[Change, ...]:
+def _interrupted(layout: Layout) -> tuple[HostChange, ...]:
     if not os.path.exists(layout.journal):
         return ()
     # Only now: it takes the driver along, which costs as much as all the rest.
-    from ..settings.transaction import interrupted, repair
+    from ..settings.transaction import interrupted
 
-    found = interrupted(layout)
-    return tuple(replace(change, step=functools.partial(repair, change.step)) for change in found)
-
-
-def _settle(layout: Layout, planned: Callable[[], Plan], carry_out: Callable[[Plan], None], check_mode: bool) -> Plan:
-    """Plan, and carry out what is to be done; planned again once nobody else is at work on this host."""
-    made = planned()
-    if made and not check_mode:
-        with files.exclusive(layout.lock, seconds=60):
-            made = planned()
-            carry_out(made)
-    return made
+    return interrupted(layout)
 
 
 def driver_missing(python: str) -> str:

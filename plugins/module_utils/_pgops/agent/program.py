@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ..host import commands, files
 from ..host.files import File
 from ..instance.layout import Layout
-from ..plan import Change
+from ..plan import HostChange
 from ..sources import Sources
 from ..version import VERSION
 
@@ -142,34 +142,43 @@ def _installed(root: str) -> str:
 
 
 @dataclass(frozen=True)
-class NewVersion:
-    """Step: write a version's files, compile and try them, and move them into place at once."""
+class NewVersion(HostChange):
+    """A version's files are written, compiled and tried, and moved into place at once."""
 
-    path: str
-    program: Program
+    path: str = field(compare=False)
+    program: Program = field(repr=False, compare=False)
+
+    def apply(self) -> None:
+        """Leave nothing behind where it fails."""
+        install(self.path, self.program)
 
 
 @dataclass(frozen=True)
-class OldVersion:
-    """Step: remove a version."""
+class OldVersion(HostChange):
+    """A version is removed."""
 
-    path: str
+    path: str = field(compare=False)
+
+    def apply(self) -> None:
+        """Remove it at once, as others see it."""
+        remove(self.path)
 
 
-def plan(layout: Layout, installed: Installed, wanted: Program) -> tuple[Change, ...]:
+def plan(layout: Layout, installed: Installed, wanted: Program) -> tuple[NewVersion, ...]:
     """What puts the wanted version beside the others; it is not yet switched to."""
     if installed.digest == wanted.digest:
         return ()
-    step = NewVersion(os.path.join(layout.versions, wanted.version), wanted)
+    path = os.path.join(layout.versions, wanted.version)
     before = {"sha256": installed.digest, "state": "edited by hand"} if installed.digest else None
-    return (Change(f"agent {wanted.version}", before, {"sha256": wanted.digest, "state": "as shipped"}, step),)
+    after = {"sha256": wanted.digest, "state": "as shipped"}
+    return (NewVersion(f"agent {wanted.version}", before, after, path, wanted),)
 
 
-def outdated(layout: Layout, installed: Installed, wanted: str) -> tuple[Change, ...]:
+def outdated(layout: Layout, installed: Installed, wanted: str) -> tuple[OldVersion, ...]:
     """What removes older versions, but for the one in use until now, which a run may still be reading."""
     before = installed.current if installed.current != wanted else next(iter(installed.others), "")
     return tuple(
-        Change(f"agent {name}", {"state": state}, None, OldVersion(os.path.join(layout.versions, name)))
+        OldVersion(f"agent {name}", {"state": state}, None, os.path.join(layout.versions, name))
         for state, names in (("installed", installed.others), ("left by a killed run", installed.leftovers))
         for name in names
         if name != before
@@ -179,27 +188,27 @@ def outdated(layout: Layout, installed: Installed, wanted: str) -> tuple[Change,
 # --- applying
 
 
-def install(step: NewVersion) -> None:
+def install(path: str, wanted: Program) -> None:
     """Write, compile, try, and rename a version into place.
 
     Raises HostFailed with nothing left behind.
     """
-    folder = os.path.dirname(step.path)
+    folder = os.path.dirname(path)
     try:
         temporary = tempfile.mkdtemp(prefix=".new-", dir=folder)
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be written") from error
     try:
         with files.umask(0o022):
-            _fill(temporary, step.program.files)
-            commands.run([step.program.python, "-I", "-m", "compileall", "-q", temporary])
+            _fill(temporary, wanted.files)
+            commands.run([wanted.python, "-I", "-m", "compileall", "-q", temporary])
         commands.run([os.path.join(temporary, *COMMAND.split("/")), "version"])
-        before = _aside(step.path)
-        os.rename(temporary, step.path)
+        before = _aside(path)
+        os.rename(temporary, path)
         files.sync_directory(folder)
         files.remove(before)
     except OSError as error:
-        raise files.failure(error, f"{step.path} cannot be written") from error
+        raise files.failure(error, f"{path} cannot be written") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -212,15 +221,15 @@ def _fill(folder: str, program_files: Mapping[str, str]) -> None:
         files.write(File(target, text.encode(), _mode(path)))
 
 
-def remove(step: OldVersion) -> None:
+def remove(path: str) -> None:
     """Remove a version: at once, as others see it, so that half of one is never taken for one.
 
     Raises HostFailed.
     """
     try:
-        files.remove(step.path if os.path.basename(step.path).startswith(".") else _aside(step.path))
+        files.remove(path if os.path.basename(path).startswith(".") else _aside(path))
     except OSError as error:
-        raise files.failure(error, f"{step.path} cannot be removed") from error
+        raise files.failure(error, f"{path} cannot be removed") from error
 
 
 def _aside(path: str) -> str:

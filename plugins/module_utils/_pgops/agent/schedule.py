@@ -16,11 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import calendars, cron, files, systemd
-from ..host.files import Directory, Entry, File, Found, Link
+from ..host.files import Directory, Entry, EntryChange, File, Found, Link, PathRemoval
 from ..instance.layout import Layout
-from ..plan import Change, Plan, changes, difference
+from ..plan import Change, HostChange, Plan, changes, difference
 
 JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\Z")
@@ -79,15 +80,30 @@ class Current:
 
 
 @dataclass(frozen=True)
-class Start:
-    """A step: start a timer."""
+class TimerStart(Change):
+    """A timer is started; all of a plan are with one call."""
 
-    unit: str
+    unit: str = field(compare=False)
 
 
 @dataclass(frozen=True)
-class Reload:
-    """A step: make systemd read the files of units again."""
+class UnitReload(Change):
+    """systemd reads the file of a unit again, which it does of all units at once."""
+
+
+@dataclass(frozen=True)
+class SchedulePlan:
+    """What makes the jobs those that are declared, in the order in which it is told."""
+
+    removed: tuple[PathRemoval, ...] = ()
+    written: tuple[EntryChange, ...] = ()
+    reloads: tuple[UnitReload, ...] = ()
+    starts: tuple[TimerStart, ...] = ()
+
+    @property
+    def plan(self) -> Plan[Change]:
+        """As modules report it."""
+        return changes(self.removed, self.written, self.reloads, self.starts)
 
 
 def schedule(params: Mapping[str, Any]) -> Schedule:
@@ -157,7 +173,7 @@ def _listed(folder: str) -> list[str]:
         raise files.failure(error, f"{folder} cannot be read") from error
 
 
-def plan(current: Current, wanted: Schedule) -> Plan:
+def plan(current: Current, wanted: Schedule) -> SchedulePlan:
     """What makes the instance's jobs those that are declared. Pure.
 
     Raises InvalidInput for a calendar that cron cannot express, and Conflict where a file is somebody else's.
@@ -168,11 +184,11 @@ def plan(current: Current, wanted: Schedule) -> Plan:
     leftover = [path for path in _ours(wanted, current) if path not in paths]
     written = files.plan(entries, current.found)
     timers = [wanted.unit(job, "timer") for job in wanted.jobs] if wanted.backend == "systemd" else []
-    return changes(
-        files.removal(leftover, current.found),
-        written,
-        _reloads(current, paths, {change.step.path for change in written}),
-        (change for path in timers for change in _start(current, path)),
+    return SchedulePlan(
+        removed=files.removal(leftover, current.found),
+        written=written,
+        reloads=_reloads(current, paths, {change.path for change in written}),
+        starts=tuple(change for path in timers for change in _start(current, path)),
     )
 
 
@@ -241,7 +257,7 @@ def _ours(wanted: Schedule, current: Current) -> list[str]:
     return [*sorted(links), *sorted(owned, key=lambda path: (not path.endswith(".timer"), path))]
 
 
-def _reloads(current: Current, wanted: set[str], written: set[str]) -> tuple[Change, ...]:
+def _reloads(current: Current, wanted: set[str], written: set[str]) -> tuple[UnitReload, ...]:
     """A unit file was changed by somebody, or by a run that was killed, and systemd still has the old one."""
     return tuple(
         change
@@ -249,14 +265,14 @@ def _reloads(current: Current, wanted: set[str], written: set[str]) -> tuple[Cha
         for name in [os.path.basename(path)]
         if current.states.get(name, systemd.State()).outdated
         if not path.endswith(f".wants/{name}")
-        for change in difference(f"unit {name}", "older than its file", "as in its file", Reload())
+        for change in difference(UnitReload(f"unit {name}", "older than its file", "as in its file"))
     )
 
 
-def _start(current: Current, path: str) -> tuple[Change, ...]:
+def _start(current: Current, path: str) -> tuple[TimerStart, ...]:
     name = os.path.basename(path)
     before = current.states.get(name, systemd.State()).active if current.found.get(path) else None
-    return difference(f"timer {name}", before, "active", Start(name))
+    return difference(TimerStart(f"timer {name}", before, "active", name))
 
 
 def obstacles(wanted: Schedule) -> list[PgOpsError]:
@@ -280,7 +296,7 @@ def obstacles(wanted: Schedule) -> list[PgOpsError]:
     return found
 
 
-def apply(planned: Plan, wanted: Schedule) -> None:
+def apply(planned: SchedulePlan, wanted: Schedule) -> None:
     """Carry the plan out. What is running of a removed job is stopped; of a changed one it goes on.
 
     The files of removed units go last, when systemd has forgotten the units: until then the next run finds them by
@@ -288,34 +304,33 @@ def apply(planned: Plan, wanted: Schedule) -> None:
 
     Raises HostFailed.
     """
-    steps = [change.step for change in planned]
-    entries = [step for step in steps if not isinstance(step, (Start, Reload))]
-    removed = _unit_files(step for step in entries if isinstance(step, str))
-    written = _unit_files(step.path for step in entries if not isinstance(step, str))
-    names = [os.path.basename(path) for path in removed]
+    last = [change for change in planned.removed if _is_unit(change.path)]
+    names = [os.path.basename(change.path) for change in last]
     running = systemd.booted()
-    if removed and running:
+    if last and running:
         systemd.stop(names)
-    files.apply([step for step in entries if step not in removed])
-    if running and (removed or written or any(isinstance(step, Reload) for step in steps)):
+    first: list[HostChange] = [change for change in planned.removed if change not in last]
+    for change in [*first, *planned.written]:
+        change.apply()
+    if running and (last or planned.reloads or any(_is_unit(change.path) for change in planned.written)):
         systemd.reload()
-    if removed and running:
+    if last and running:
         systemd.forget(names)
-    files.apply(removed)
-    if wanted.layout.crontab in entries:
+    for removal in last:
+        removal.apply()
+    if wanted.layout.crontab in [change.path for change in planned.removed]:
         cron.stop([wanted.layout.launcher, "--instance", wanted.layout.instance])
-    starts = [step.unit for step in steps if isinstance(step, Start)]
-    if starts and running:
-        systemd.start(starts)
+    if planned.starts and running:
+        systemd.start([change.unit for change in planned.starts])
 
 
-def _unit_files(paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if UNIT.match(path) and not os.path.dirname(path).endswith(".wants")]
+def _is_unit(path: str) -> bool:
+    return bool(UNIT.match(path)) and not os.path.dirname(path).endswith(".wants")
 
 
-def unchecked(planned: Plan, wanted: Schedule) -> dict[str, str]:
+def unchecked(planned: SchedulePlan, wanted: Schedule) -> dict[str, str]:
     """The calendars, by their jobs' names, that systemd has not yet seen: those of timers that are written."""
-    written = {change.step.path for change in planned if isinstance(change.step, File)}
+    written = {change.path for change in planned.written}
     return {job.name: job.calendar for job in wanted.jobs if wanted.unit(job, "timer") in written}
 
 
@@ -334,13 +349,18 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """
     wanted = schedule(params)
     problems = obstacles(wanted)
-    planned = plan(read(wanted), wanted)
-    systemd.check_calendars(unchecked(planned, wanted))
-    if problems and not check_mode:
-        raise problems[0]
-    if planned and not check_mode:
-        with files.exclusive(wanted.layout.lock, seconds=60):
-            planned = plan(read(wanted), wanted)
-            apply(planned, wanted)
-    warnings = tuple(str(problem) for problem in problems)
-    return {**(planned + Plan(warnings=warnings)).result(), "jobs": described(wanted)}
+
+    def review(_found: Current, planned: SchedulePlan) -> None:
+        systemd.check_calendars(unchecked(planned, wanted))
+        if problems and not check_mode:
+            raise problems[0]
+
+    planned = read_plan_apply(
+        read=lambda: read(wanted),
+        plan=lambda found: plan(found, wanted),
+        apply=lambda _found, planned: apply(planned, wanted),
+        check_mode=check_mode,
+        lock=lambda: files.exclusive(wanted.layout.lock, seconds=60),
+        review=review,
+    )
+    return planned.plan.warned(map(str, problems)).result(jobs=described(wanted))

@@ -13,46 +13,13 @@ import pwd
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Union
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import Busy, Conflict, HostFailed
-from ..plan import Change, difference
-
-
-@dataclass(frozen=True)
-class File:
-    """A file as it is to be. A diff shows the content, of a ``secret`` file nothing but that it changes.
-    ``owner`` and ``group`` None leave them to who runs this."""
-
-    path: str
-    content: bytes = field(repr=False)
-    mode: int = 0o644
-    owner: str | None = None
-    group: str | None = None
-    secret: bool = False
-
-
-@dataclass(frozen=True)
-class Directory:
-    """A directory as it is to be."""
-
-    path: str
-    mode: int = 0o755
-    owner: str | None = None
-    group: str | None = None
-
-
-@dataclass(frozen=True)
-class Link:
-    """A symbolic link as it is to be."""
-
-    path: str
-    to: str
-
-
-Entry = Union[File, Directory, Link]
+from ..plan import HostChange, difference
 
 
 @dataclass(frozen=True)
@@ -65,6 +32,84 @@ class Found:
     group: str
     content: bytes = b""
     to: str = ""
+
+
+@dataclass(frozen=True)
+class Entry(ABC):
+    """What is to be at a path."""
+
+    path: str
+
+    @abstractmethod
+    def make(self) -> None:
+        """Make it so, at once as others see it. Raises HostFailed and OSError."""
+
+    @abstractmethod
+    def as_found(self, present: Found | None) -> Found:
+        """What is found there once it is so; what is not declared stays as ``present``."""
+
+
+@dataclass(frozen=True)
+class File(Entry):
+    """A file as it is to be. A diff shows the content, of a ``secret`` file nothing but that it changes.
+    ``owner`` and ``group`` None leave them to who runs this."""
+
+    content: bytes = field(repr=False)
+    mode: int = 0o644
+    owner: str | None = None
+    group: str | None = None
+    secret: bool = False
+
+    def make(self) -> None:
+        """Write beside, flush to disk, rename over."""
+        write(self)
+
+    def as_found(self, present: Found | None) -> Found:
+        """With the declared content."""
+        return Found("file", self.mode, *_owners(self.owner, self.group, present), self.content)
+
+
+@dataclass(frozen=True)
+class Directory(Entry):
+    """A directory as it is to be."""
+
+    mode: int = 0o755
+    owner: str | None = None
+    group: str | None = None
+
+    def make(self) -> None:
+        """Make it with those above it, if need be."""
+        os.makedirs(self.path, exist_ok=True)
+        os.chmod(self.path, self.mode)
+        own(self.path, self.owner, self.group)
+
+    def as_found(self, present: Found | None) -> Found:
+        """Whatever is in it."""
+        return Found("directory", self.mode, *_owners(self.owner, self.group, present))
+
+
+@dataclass(frozen=True)
+class Link(Entry):
+    """A symbolic link as it is to be."""
+
+    to: str
+
+    def make(self) -> None:
+        """Make it beside, rename over."""
+        temporary = f"{self.path}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(self.to, temporary)
+        os.replace(temporary, self.path)
+        sync_directory(os.path.dirname(self.path))
+
+    def as_found(self, present: Found | None) -> Found:
+        """Leading where it is to."""
+        return replace(present, to=self.to) if present else Found("link", 0o777, "", "", to=self.to)
+
+
+def _owners(owner: str | None, group: str | None, present: Found | None) -> tuple[str, str]:
+    return owner or (present.owner if present else ""), group or (present.group if present else "")
 
 
 def read(path: str) -> Found | None:
@@ -106,26 +151,54 @@ def group_name(gid: int) -> str:
         return str(gid)
 
 
-def plan(wanted: Iterable[Entry], found: Mapping[str, Found | None]) -> tuple[Change, ...]:
-    """The changes that make paths what they are to be; a change's step is the entry.
+@dataclass(frozen=True)
+class EntryChange(HostChange):
+    """A file, directory or link that is made or made anew."""
+
+    entry: Entry = field(repr=False, compare=False)
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.entry.path
+
+    def apply(self) -> None:
+        """Make it, with nothing half written."""
+        apply([self.entry])
+
+
+@dataclass(frozen=True)
+class PathRemoval(HostChange):
+    """Whatever is at a path is removed."""
+
+    path: str = field(compare=False)
+
+    def apply(self) -> None:
+        """Remove it, a directory with all that is in it."""
+        discard(self.path)
+
+
+def plan(wanted: Iterable[Entry], found: Mapping[str, Found | None]) -> tuple[EntryChange, ...]:
+    """The changes that make paths what they are to be.
 
     Raises Conflict where a thing of another kind is at a path, which is somebody's.
     """
     return tuple(change for entry in wanted for change in _entry(entry, found.get(entry.path)))
 
 
-def removal(paths: Iterable[str], found: Mapping[str, Found | None]) -> tuple[Change, ...]:
-    """The changes that remove what is at the paths; a change's step is the path."""
+def removal(paths: Iterable[str], found: Mapping[str, Found | None]) -> tuple[PathRemoval, ...]:
+    """The changes that remove what is at the paths."""
     return tuple(
-        Change(f"{present.kind} {path}", _shown(present, secret=True), None, path)
+        PathRemoval(f"{present.kind} {path}", _shown(present, secret=True), None, path)
         for path in paths
         for present in [found.get(path)]
         if present is not None
     )
 
 
-def _entry(entry: Entry, present: Found | None) -> tuple[Change, ...]:
-    kind = type(entry).__name__.lower()
+def _entry(entry: Entry, present: Found | None) -> tuple[EntryChange, ...]:
+    wanted = entry.as_found(present)
+    kind = wanted.kind
     if present and present.kind != kind:
         raise Conflict(
             f"{entry.path} is a {present.kind}, and has to be a {kind}.",
@@ -133,23 +206,17 @@ def _entry(entry: Entry, present: Found | None) -> tuple[Change, ...]:
             if (kind, present.kind) == ("directory", "link")
             else "See whose it is, and move it out of the way.",
         )
-    if isinstance(entry, Link):
-        return difference(f"link {entry.path}", {"to": present.to} if present else None, {"to": entry.to}, entry)
-    secret = isinstance(entry, File) and entry.secret
-    wanted = Found(
-        kind,
-        entry.mode,
-        entry.owner or (present.owner if present else ""),
-        entry.group or (present.group if present else ""),
-        entry.content if isinstance(entry, File) else b"",
-    )
     if present == wanted:
         return ()
+    if kind == "link":
+        there = {"to": present.to} if present else None
+        return (EntryChange(f"link {entry.path}", there, {"to": wanted.to}, entry),)
+    secret = isinstance(entry, File) and entry.secret
     before = _shown(present, secret) if present else None
     after = _shown(wanted, secret)
     if secret and present and present.content != wanted.content:
         after["content"] = "another (hidden)"
-    return difference(f"{kind} {entry.path}", before, after, entry)
+    return difference(EntryChange(f"{kind} {entry.path}", before, after, entry))
 
 
 def _shown(found: Found, secret: bool) -> dict[str, Any]:
@@ -159,24 +226,27 @@ def _shown(found: Found, secret: bool) -> dict[str, Any]:
     return {key: value for key, value in described.items() if value != ""}
 
 
-def apply(steps: Sequence[Any]) -> None:
-    """Carry out the steps of a plan in their order.
+def apply(entries: Iterable[Entry]) -> None:
+    """Make paths what they are to be.
 
     Raises HostFailed, with nothing half written.
     """
-    for step in steps:
+    for entry in entries:
         try:
-            if isinstance(step, File):
-                write(step)
-            elif isinstance(step, Directory):
-                _make_directory(step)
-            elif isinstance(step, Link):
-                _make_link(step)
-            else:
-                remove(str(step))
+            entry.make()
         except OSError as error:
-            path = step if isinstance(step, str) else step.path
-            raise failure(error, f"{path} cannot be written") from error
+            raise failure(error, f"{entry.path} cannot be written") from error
+
+
+def discard(path: str) -> None:
+    """Remove what is at a path, if anything is.
+
+    Raises HostFailed.
+    """
+    try:
+        remove(path)
+    except OSError as error:
+        raise failure(error, f"{path} cannot be written") from error
 
 
 def write(file: File) -> None:
@@ -204,12 +274,6 @@ def write(file: File) -> None:
     sync_directory(folder)
 
 
-def _make_directory(directory: Directory) -> None:
-    os.makedirs(directory.path, exist_ok=True)
-    os.chmod(directory.path, directory.mode)
-    own(directory.path, directory.owner, directory.group)
-
-
 def own(where: int | str, owner: str | None, group: str | None) -> None:
     """Give a file, or what an open one's number stands for, to an owner and a group: names, or numbers as text.
 
@@ -226,15 +290,6 @@ def own(where: int | str, owner: str | None, group: str | None) -> None:
         os.fchown(where, uid, gid)
     else:
         os.lchown(where, uid, gid)
-
-
-def _make_link(link: Link) -> None:
-    temporary = f"{link.path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.symlink(link.to, temporary)
-    os.replace(temporary, link.path)
-    sync_directory(os.path.dirname(link.path))
 
 
 def remove(path: str) -> None:

@@ -13,12 +13,11 @@ import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from ..errors import Conflict, InvalidInput
 from ..host import files
-from ..plan import Change, difference
+from ..plan import HostChange, difference
 from ..server.ownership import AGENT, EXPLAINER
 from ..server.session import Session
 from . import hba as rules
@@ -189,12 +188,38 @@ def replaced(text: str, block: str) -> str:
     return before + block + after
 
 
-def plan(current: AccessFiles, hba: str, ident: str, patroni: bool = False) -> tuple[Change, ...]:
-    """What brings both blocks to the given texts; an empty text takes a block away. Steps are (path, text).
+@dataclass(frozen=True)
+class Rewritten:
+    """A file's whole text, as it was read and as it is to be."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class AccessChange(HostChange):
+    """A file is rewritten, and the server reads it after the last one. With no file, that alone is what it takes."""
+
+    file: Rewritten | None = field(default=None, repr=False, compare=False)
+
+    def apply(self) -> None:
+        """Write the file."""
+        if self.file:
+            _rewrite(self.file.path, self.file.new)
+
+    def put_back(self) -> None:
+        """Write it as it was."""
+        if self.file:
+            _rewrite(self.file.path, self.file.old)
+
+
+def plan(current: AccessFiles, hba: str, ident: str, patroni: bool = False) -> tuple[AccessChange, ...]:
+    """What brings both blocks to the given texts; an empty text takes a block away.
 
     ``patroni``: whether Patroni manages the server; a file that it writes is left alone.
     """
-    made: tuple[Change, ...] = ()
+    made: tuple[AccessChange, ...] = ()
     for path, text, block in (
         (current.ident_path, current.ident, ident),
         (current.hba_path, current.hba, hba),
@@ -202,9 +227,10 @@ def plan(current: AccessFiles, hba: str, ident: str, patroni: bool = False) -> t
         if patroni and by_patroni(text):
             continue
         present = split(text)[1]
-        made += difference(f"block in {path}", present or None, block or None, (path, replaced(text, block)))
+        whole = Rewritten(path, text, replaced(text, block))
+        made += difference(AccessChange(f"block in {path}", present or None, block or None, whole))
     if current.outdated and not made:
-        return (Change("access rules of the server", "older than their files", "as in their files"),)
+        return (AccessChange("access rules of the server", "older than their files", "as in their files"),)
     return made
 
 
@@ -250,16 +276,14 @@ def _words(line: str) -> list[str]:
     return [word.strip('"') for word in WORD.findall(line)]
 
 
-def apply(session: Session, current: AccessFiles, steps: Sequence[Any]) -> None:
+def apply(session: Session, made: Sequence[AccessChange]) -> None:
     """Write the files, have the server check them, and reload; put the old text back where it finds an error."""
-    before = {current.hba_path: current.hba, current.ident_path: current.ident}
-    steps = [step for step in steps if step is not None]
-    for path, text in steps:
-        _rewrite(path, text)
+    for change in made:
+        change.apply()
     broken = errors(session)
     if broken:
-        for path, _text in steps:
-            _rewrite(path, before[path])
+        for change in made:
+            change.put_back()
         raise Conflict(f"PostgreSQL does not take the access rules ({broken}); the file is as before.")
     session.value("SELECT pg_reload_conf()")
 

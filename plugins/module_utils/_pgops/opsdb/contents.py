@@ -12,10 +12,11 @@ from .. import spelling
 from ..errors import InvalidInput
 from ..metrics.collectors import INSPECTION, LABELS, SELF, Collector, metrics
 from ..metrics.thresholds import check as check_thresholds
-from ..plan import Change, difference
+from ..plan import difference
 from ..server import ownership
+from ..server.changes import ServerChange, Statements
 from ..server.session import Session, identifier, statement
-from . import migrations
+from . import migrations, rows
 from .fingerprints import CATALOGUE
 
 SCHEMA_RIGHTS = """
@@ -118,44 +119,46 @@ def _keyed(session: Session, query: str) -> dict[str, dict[str, Any]]:
     return keyed
 
 
-def schema(contents: Contents) -> tuple[Change, ...]:
+def schema(contents: Contents) -> tuple[ServerChange, ...]:
     """What makes the schema, and gives it its rights."""
-    created: tuple[Change, ...] = ()
+    created: tuple[ServerChange, ...] = ()
     if not contents.exists:
-        step = [statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))]
-        created = (Change("schema pgops", None, {"owner": ownership.OWNER}, step),)
+        make = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))
+        created = (Statements("schema pgops", None, {"owner": ownership.OWNER}, (make,)),)
     kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
-    steps = [
-        statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
-        statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(ownership.AGENT), identifier(ownership.READER)),
-        statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
-    ]
-    return created + difference(
+    rights = Statements(
         "rights on schema pgops",
         {"rights": sorted(contents.rights)},
         {"rights": sorted({*kept, *WANTED_SCHEMA_RIGHTS})},
-        steps,
+        (
+            statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
+            statement(
+                "GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(ownership.AGENT), identifier(ownership.READER)
+            ),
+            statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+        ),
     )
+    return created + difference(rights)
 
 
-def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Change, ...]:
+def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[ServerChange, ...]:
     """What brings the rows of the configuration to what is wanted.
 
     ``major`` is the server's version. Metrics that no collector yields any more stay, for their samples do.
 
     Raises InvalidInput for thresholds or a retention of an unknown metric, or that cannot be meant.
     """
-    made: tuple[Change, ...] = ()
+    made: tuple[ServerChange, ...] = ()
     for name, value in wanted.settings.items():
-        steps = [upsert("setting", ["name"], {"name": name, "value": value})]
+        kept = [rows.upsert("setting", ["name"], {"name": name, "value": value})]
         if (name, value) == ("query_texts", "false"):
-            steps += map(statement, WITHOUT_TEXTS)
-        made += difference(f"setting {name}", contents.settings.get(name), value, steps)
+            kept += map(statement, WITHOUT_TEXTS)
+        made += difference(Statements(f"setting {name}", contents.settings.get(name), value, tuple(kept)))
     measured = metrics(wanted.collectors)
     for metric in measured.values():
         row = metric.definition()
-        step = upsert("metric", ["metric_name"], row)
-        made += difference(f"metric {metric.name}", contents.metrics.get(metric.name), row, step)
+        defined = (rows.upsert("metric", ["metric_name"], row),)
+        made += difference(Statements(f"metric {metric.name}", contents.metrics.get(metric.name), row, defined))
     known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
     made += _thresholds(contents.thresholds, wanted.thresholds, known)
     made += _retention(contents.retention, wanted.retention, known)
@@ -166,30 +169,31 @@ def _thresholds(
     current: Mapping[str, Mapping[str, Any]],
     wanted: Mapping[str, Mapping[str, float | None]],
     known: Mapping[str, Mapping[str, Any]],
-) -> tuple[Change, ...]:
+) -> tuple[ServerChange, ...]:
     check_thresholds(wanted, known)
-    rows = {
+    wanted_rows = {
         name: {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
         for name, values in sorted(wanted.items())
     }
-    return _rows("threshold", "metric_name", current, rows)
+    return rows.plan("threshold", "metric_name", current, wanted_rows)
 
 
 def _retention(
     current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, int], known: Collection[str]
-) -> tuple[Change, ...]:
+) -> tuple[ServerChange, ...]:
     unknown = spelling.unknown(wanted, known)
     if unknown:
         hint = "docs/metrics.md lists the metrics; your own have to be in pgops_collectors."
         raise InvalidInput(f"A retention is given for metrics that do not exist: {unknown}.", hint)
-    rows = {name: {"metric_name": name, "days": days} for name, days in sorted(wanted.items())}
-    return _rows("retention", "metric_name", current, rows, [statement("SELECT pgops.renew_shapes()")])
+    wanted_rows = {name: {"metric_name": name, "days": days} for name, days in sorted(wanted.items())}
+    renewed = (statement("SELECT pgops.renew_shapes()"),)
+    return rows.plan("retention", "metric_name", current, wanted_rows, renewed)
 
 
-def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[Change, ...]:
+def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[ServerChange, ...]:
     """Those for this version, called or not: they tell whose a metric is."""
     jobs = (*SELF.values(), replace(INSPECTION, rights="all_data"))
-    rows = {
+    wanted_rows = {
         found.name: {
             "collector": found.name,
             "scope": found.scope,
@@ -202,38 +206,4 @@ def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major:
         for found in (*wanted.collectors, *jobs)
         if found.for_version(major)
     }
-    return _rows("collector", "collector", current, rows)
-
-
-def _rows(
-    table: str,
-    key: str,
-    current: Mapping[str, Mapping[str, Any]],
-    wanted: Mapping[str, Mapping[str, Any]],
-    then: Sequence[Any] = (),
-) -> tuple[Change, ...]:
-    """What makes a table hold the wanted rows and no others; ``then`` are the statements that follow a change."""
-    made: tuple[Change, ...] = ()
-    for name, row in wanted.items():
-        made += difference(f"{table} {name}", current.get(name), row, [upsert(table, [key], row), *then])
-    for name in sorted(set(current) - set(wanted)):
-        step = statement("DELETE FROM pgops.{} WHERE {} = {}", identifier(table), identifier(key), name)
-        made += difference(f"{table} {name}", current[name], None, [step, *then])
-    return made
-
-
-def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
-    """The statement that makes a row of a table of ours what it is to be."""
-    columns = ", ".join(["{}"] * len(row))
-    assigned = ", ".join(["{} = excluded.{}"] * (len(row) - len(key)))
-    names = [identifier(column) for column in row]
-    pairs = [identifier(column) for column in row if column not in key for _side in (1, 2)]
-    return statement(
-        f"INSERT INTO pgops.{{}} ({columns}) VALUES ({columns}) "
-        f"ON CONFLICT ({', '.join(['{}'] * len(key))}) DO UPDATE SET {assigned}",
-        identifier(table),
-        *names,
-        *row.values(),
-        *[identifier(column) for column in key],
-        *pairs,
-    )
+    return rows.plan("collector", "collector", current, wanted_rows)

@@ -5,24 +5,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import Conflict
-from ..plan import Change, difference
+from ..errors import Conflict, QueryFailed
+from ..plan import difference
+from ..server.changes import ServerChange, Statements
 from ..server.ownership import AGENT, OWNER, READER
-from ..server.session import identifier, listed, statement
+from ..server.session import Session, identifier, listed, statement
+
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE."""
 
 WANTED_RIGHTS = (f"{AGENT} CONNECT", f"{READER} CONNECT")
 
 
-def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Change, ...]:
-    """What creates the database or mends its rights; steps are statements.
+def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Statements, ...]:
+    """What creates the database or mends its rights.
 
     Rights given to others by hand are left; what PUBLIC has is taken.
 
     Raises Conflict for a database that is not ours or not in UTF-8.
     """
     database = identifier(name)
+    made: tuple[Statements, ...] = ()
     if current is None:
         # C sorts the same everywhere: no index of ours breaks when the host's libraries are upgraded.
         provider = "LOCALE_PROVIDER libc " if major >= 15 else ""
@@ -32,11 +38,10 @@ def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Chan
             database,
             identifier(OWNER),
         )
-        made: tuple[Change, ...] = (Change(f"database {name}", None, {"encoding": "UTF8", "owner": OWNER}, create),)
+        made = (Statements(f"database {name}", None, {"encoding": "UTF8", "owner": OWNER}, (create,)),)
         rights: list[str] = ["PUBLIC CONNECT", "PUBLIC TEMPORARY"]
     else:
         _adoptable(current)
-        made = ()
         rights = list(current["rights"])
     return made + _rights(name, rights)
 
@@ -60,20 +65,38 @@ def _adoptable(current: Mapping[str, Any]) -> None:
         )
 
 
-def _rights(name: str, present: list[str]) -> tuple[Change, ...]:
+def _rights(name: str, present: list[str]) -> tuple[Statements, ...]:
     kept = [right for right in present if not right.startswith("PUBLIC ")]
     wanted = sorted({*kept, *WANTED_RIGHTS})
     database = identifier(name)
-    steps = [
+    given = (
         statement("REVOKE ALL ON DATABASE {} FROM PUBLIC", database),
         statement("GRANT CONNECT ON DATABASE {} TO {}", database, listed([identifier(AGENT), identifier(READER)])),
-    ]
-    return difference(f"rights on database {name}", {"rights": sorted(present)}, {"rights": wanted}, steps)
+    )
+    before, after = {"rights": sorted(present)}, {"rights": wanted}
+    return difference(Statements(f"rights on database {name}", before, after, given))
 
 
-def removal(current: Mapping[str, Any] | None) -> tuple[Change, ...]:
-    """What drops the database, with everybody who is connected to it."""
+@dataclass(frozen=True)
+class DatabaseRemoval(ServerChange):
+    """A database is dropped, with everybody who is connected to it."""
+
+    name: str = field(compare=False)
+
+    def apply(self, session: Session) -> None:
+        """To end everybody in it takes rights on their roles, and only a superuser has those on a worker of
+        autovacuum. When it is not told to, the server ends such workers all the same, and waits five seconds for
+        sessions."""
+        try:
+            session.execute(statement("DROP DATABASE {} WITH (FORCE)", identifier(self.name)))
+        except QueryFailed as error:
+            if error.sqlstate != INSUFFICIENT_PRIVILEGE:
+                raise
+            session.execute(statement("DROP DATABASE {}", identifier(self.name)))
+
+
+def removal(current: Mapping[str, Any] | None) -> tuple[DatabaseRemoval, ...]:
+    """What drops the database."""
     if current is None or current["owner"] != OWNER:
         return ()
-    step = statement("DROP DATABASE {} WITH (FORCE)", identifier(current["name"]))
-    return (Change(f"database {current['name']}", {"owner": current["owner"]}, None, step),)
+    return (DatabaseRemoval(f"database {current['name']}", {"owner": current["owner"]}, None, current["name"]),)

@@ -8,26 +8,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import Conflict, InvalidInput, QueryFailed
+from ..converge import read_plan_apply
+from ..errors import Conflict, InvalidInput
 from ..host import files
 from ..instance import passfile
 from ..metrics import collectors, thresholds, trial
 from ..metrics.collectors import LONGEST_RETENTION, Collector
 from ..plan import Change, Plan, changes, difference
 from ..server import managers, ownership
+from ..server.changes import ServerChange, Statements
+from ..server.changes import apply as carry_out
 from ..server.locking import locked
-from ..server.session import Session, connect, identifier, statement
+from ..server.session import Session, connect, statement
 from ..server.target import Target
 from ..sources import Sources, below, unpack
 from . import access, contents, database, migrations, objects, remote, roles
 from . import hba as rules
-from .access import Access, AccessFiles
+from .access import Access, AccessChange, AccessFiles
 from .contents import Contents
-from .install import execute, install, unhurried
+from .install import install, unhurried
 from .roles import Administrator, Holding
 
-INSUFFICIENT_PRIVILEGE = "42501"
-"""SQLSTATE."""
 NEEDED = "roles, a database and access rules cannot be made"
 
 
@@ -121,36 +122,32 @@ class SchemaPlan:
     """A plan and its parts, each carried out its own way; ``disowned`` are statements by the databases that they
     are for, and belong to the changes of the roles."""
 
-    roles: tuple[Change, ...] = ()
+    roles: tuple[ServerChange, ...] = ()
     disowned: tuple[tuple[str, Any], ...] = ()
-    database: tuple[Change, ...] = ()
-    migrations: tuple[Change, ...] = ()
-    objects: tuple[Change, ...] = ()
-    contents: tuple[Change, ...] = ()
-    access: tuple[Change, ...] = ()
+    database: tuple[ServerChange, ...] = ()
+    migrations: tuple[ServerChange, ...] = ()
+    objects: tuple[ServerChange, ...] = ()
+    contents: tuple[ServerChange, ...] = ()
+    access: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped_reason: str = ""
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> Plan[Change]:
         """As modules report it."""
+        inside = self.migrations + self.objects + self.contents
         return changes(
-            self.roles,
-            self.database,
-            self.migrations,
-            self.objects,
-            self.contents,
+            self.roles + self.database + inside,
             self.access,
             warnings=self.warnings,
             skipped_reason=self.skipped_reason,
         )
 
 
-def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[tuple[str, str]] = ()) -> SchemaPlan:
+def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]] = ()) -> SchemaPlan:
     """What brings an instance's ops database to what is desired.
 
-    On a standby only the access rules can be other than the primary's. ``verifier`` makes a SCRAM verifier of
-    (role, password); ``networks`` are the peers' resolved addresses.
+    On a standby only the access rules can be other than the primary's. ``networks`` are the peers' addresses.
     """
     blocks, warnings = _access(current, desired, networks)
     planning, kept = _planning(current, desired)
@@ -173,7 +170,6 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
         roles=roles.plan(
             current.roles,
             desired.password,
-            verifier,
             current.major,
             current.administrator,
             len(desired.access.peers) if desired.access else 0,
@@ -196,7 +192,7 @@ def plan(current: Current, desired: Desired, verifier: Any, networks: Sequence[t
     )
 
 
-def _planning(current: Current, desired: Desired) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+def _planning(current: Current, desired: Desired) -> tuple[tuple[ServerChange, ...], tuple[str, ...]]:
     if desired.access is None:  # a remote instance, which never has the role
         return (), ()
     return roles.explainer(current.roles, desired.explain, current.holdings, current.major)
@@ -204,7 +200,7 @@ def _planning(current: Current, desired: Desired) -> tuple[tuple[Change, ...], t
 
 def _access(
     current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
-) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+) -> tuple[tuple[AccessChange, ...], tuple[str, ...]]:
     if desired.access is None:
         return (), ()
     wanted = access.wanted(desired.access, desired.database, networks)
@@ -226,21 +222,24 @@ def _access(
     return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
 
 
-def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier: str) -> tuple[Change, ...]:
+def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier: str) -> tuple[Statements, ...]:
     if present and present["cluster"] == desired.cluster:
         return ()
-    step = statement(
+    registered = statement(
         "SELECT pgops.register_node({}, {}, {}, true, '')", desired.cluster, desired.node, system_identifier
     )
     before = {"cluster": present["cluster"]} if present else None
-    return difference(f"node {desired.node}", before, {"cluster": desired.cluster}, step)
+    return (Statements(f"node {desired.node}", before, {"cluster": desired.cluster}, (registered,)),)
 
 
-def _recorded(by: int | None, major: int) -> tuple[Change, ...]:
-    """After pg_upgrade the fingerprints are recorded anew: the new server writes definitions differently."""
+def _recorded(by: int | None, major: int) -> tuple[Statements, ...]:
+    """After pg_upgrade the fingerprints are recorded anew: the new server writes definitions differently.
+
+    It takes no statements of its own: they are recorded at the end of whatever is installed.
+    """
     if by is None:
         return ()
-    return difference("fingerprints of the objects", {"PostgreSQL": by}, {"PostgreSQL": major}, [])
+    return difference(Statements("fingerprints of the objects", {"PostgreSQL": by}, {"PostgreSQL": major}, ()))
 
 
 # --- applying
@@ -258,19 +257,19 @@ def _validate(session: Session, desired: Desired) -> None:
     trial.validate(session, desired.database, desired.extra_collectors, agent)
 
 
-def apply(session: Session, current: Current, desired: Desired, made: SchemaPlan) -> None:
+def apply(session: Session, desired: Desired, made: SchemaPlan) -> None:
     """Carry a plan out: roles, database, then all inside the database in one transaction, then access."""
     with session.transaction():
-        execute(session, made.roles)
+        carry_out(session, made.roles)
     with unhurried(session):
-        execute(session, made.database)
+        carry_out(session, made.database)
     if made.migrations or made.objects or made.contents:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
             if made.database:  # until now there was none to try them in
                 _validate(inside, desired)
             install(inside, made.migrations, made.objects, made.contents)
-    if made.access and current.access:
-        access.apply(session, current.access, [change.step for change in made.access])
+    if made.access:
+        access.apply(session, made.access)
 
 
 # --- removal
@@ -283,7 +282,7 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
 
     Raises Conflict where a role that is to go owns something elsewhere.
     """
-    blocks: tuple[Change, ...] = ()
+    blocks: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
     if current.access:
         blocks = access.plan(current.access, "", "", current.patroni)
@@ -306,32 +305,17 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
     )
 
 
-def remove(session: Session, current: Current, made: SchemaPlan) -> None:
+def remove(session: Session, made: SchemaPlan) -> None:
     """Carry a removal out: access last, so that where something else fails nobody is locked out."""
     with unhurried(session):
-        _drop(session, current, made.database)
-    for name, step in made.disowned:
+        carry_out(session, made.database)
+    for name, disowned in made.disowned:
         with connect(replace(session.target, database=name)) as inside:
-            inside.execute(step)
+            inside.execute(disowned)
     with session.transaction():
-        execute(session, made.roles)
-    if made.access and current.access:
-        access.apply(session, current.access, [change.step for change in made.access])
-
-
-def _drop(session: Session, current: Current, made: Sequence[Change]) -> None:
-    """Drop the database, if it is to go.
-
-    To end everybody in it takes rights on their roles, and only a superuser has those on a worker of autovacuum. When
-    it is not told to, the server ends such workers all the same, and waits five seconds for sessions.
-    """
-    try:
-        execute(session, made)
-    except QueryFailed as error:
-        if error.sqlstate != INSUFFICIENT_PRIVILEGE or not current.database:
-            raise
-        step = statement("DROP DATABASE {}", identifier(current.database["name"]))
-        execute(session, [replace(change, step=step) for change in made])
+        carry_out(session, made.roles)
+    if made.access:
+        access.apply(session, made.access)
 
 
 # --- all of it
@@ -390,21 +374,28 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         return _converge_remote(target, wanted, params["rehearse"], check_mode)
     networks = access.resolve(params["peers"])
     with locked(target, NEEDED) as session:
-        current = read(session, wanted.database, wanted.node, with_access=True)
-        if not wanted.explain and ownership.EXPLAINER in current.roles:
-            current = replace(current, holdings=roles.holdings(session))
-        made = plan(current, wanted, session.scram, networks)
-        _validate(session, wanted)
-        _carry_out(session, current, wanted, made, params["rehearse"], check_mode)
-        return made.plan.result()
+        rehearse = bool(params["rehearse"] and check_mode)
+        made = read_plan_apply(
+            read=lambda: _read_own(session, wanted),
+            plan=lambda current: plan(current, wanted, networks),
+            apply=lambda _current, made: apply(session, wanted, made),
+            check_mode=check_mode,
+            review=lambda current, made: _review(session, current, wanted, made, rehearse),
+        )
+    return made.plan.result()
 
 
-def _carry_out(
-    session: Session, current: Current, wanted: Desired, made: SchemaPlan, rehearse: bool, check_mode: bool
-) -> None:
-    if not check_mode:
-        apply(session, current, wanted, made)
-    elif rehearse and current.contents.exists:
+def _read_own(session: Session, wanted: Desired) -> Current:
+    current = read(session, wanted.database, wanted.node, with_access=True)
+    if wanted.explain or ownership.EXPLAINER not in current.roles:
+        return current
+    return replace(current, holdings=roles.holdings(session))
+
+
+def _review(session: Session, current: Current, wanted: Desired, made: SchemaPlan, rehearse: bool) -> None:
+    """Try the user's collectors, and to ``rehearse`` all that is to be done inside the database."""
+    _validate(session, wanted)
+    if rehearse and current.contents.exists:
         with connect(replace(session.target, database=wanted.database, lock_timeout=5.0)) as inside:
             install(inside, made.migrations, made.objects, made.contents, rehearse=True)
 
@@ -415,28 +406,37 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
         raise InvalidInput("A remote instance is reached over the network.", "Set login_host to its host.")
     wanted = replace(wanted, password=remote.drawn(wanted.password, check_mode))
     with locked(target, NEEDED, superuser=False) as session:
-        current = read(session, wanted.database, wanted.node, with_access=False)
-        remote.check_rights(session, current.roles, current.database)
-        tried = wanted.database if ownership.is_ours(current.database) else session.database
-        works = remote.password_works(session, current.roles, tried, wanted.password)
-        by = replace(current.administrator, password_works=works)
-        current = replace(current, administrator=by, left_out=remote.left_out(session))
-        made = plan(current, wanted, session.scram)
-        _validate(session, wanted)
-        _carry_out(session, current, wanted, made, rehearse, check_mode)
+        made = read_plan_apply(
+            read=lambda: _read_remote(session, wanted),
+            plan=lambda current: plan(current, wanted),
+            apply=lambda _current, made: apply(session, wanted, made),
+            check_mode=check_mode,
+            review=lambda current, made: _review(session, current, wanted, made, rehearse and check_mode),
+        )
         if made.plan and check_mode:
             return made.plan.result()
-        warnings = made.warnings + remote.warnings(session, wanted.database, str(wanted.password))
-        return replace(made, warnings=warnings).plan.result()
+        return made.plan.warned(remote.warnings(session, wanted.database, str(wanted.password))).result()
+
+
+def _read_remote(session: Session, wanted: Desired) -> Current:
+    current = read(session, wanted.database, wanted.node, with_access=False)
+    remote.check_rights(session, current.roles, current.database)
+    tried = wanted.database if ownership.is_ours(current.database) else session.database
+    works = remote.password_works(session, current.roles, tried, wanted.password)
+    by = replace(current.administrator, password_works=works)
+    return replace(current, administrator=by, left_out=remote.left_out(session))
 
 
 def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     name = ownership.checked(params["database"])
     far = bool(params["remote"])
     with locked(target, NEEDED, superuser=not far) as session:
-        current = read(session, name, "", with_access=not far, with_contents=False)
-        current = replace(current, holdings=roles.holdings(session))
-        made = removal(current, params["purge"])
-        if not check_mode:
-            remove(session, current, made)
-        return made.plan.result()
+        made = read_plan_apply(
+            read=lambda: replace(
+                read(session, name, "", with_access=not far, with_contents=False), holdings=roles.holdings(session)
+            ),
+            plan=lambda current: removal(current, params["purge"]),
+            apply=lambda _current, made: remove(session, made),
+            check_mode=check_mode,
+        )
+    return made.plan.result()

@@ -1,16 +1,21 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Numbered migrations and the ledger of those that were applied. Pure."""
+"""Numbered migrations and the ledger of those that were applied."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import Conflict, InvalidInput
-from ..plan import Change
+from ..server import ownership
+from ..server.changes import ServerChange
+from ..server.session import Session
+from ..version import VERSION
+
+LEDGER = "INSERT INTO pgops.migration (number, name, sha256, collection_version) VALUES (%s, %s, %s, %s)"
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,20 @@ class Migration:
     name: str
     sha256: str
     text: str = ""
+
+
+@dataclass(frozen=True)
+class MigrationChange(ServerChange):
+    """A migration is applied, and entered into the ledger."""
+
+    migration: Migration = field(repr=False, compare=False)
+
+    def apply(self, session: Session) -> None:
+        """As the owner, inside the transaction of all that is installed."""
+        found = self.migration
+        with ownership.as_owner(session):
+            session.script(found.text)
+            session.execute(LEDGER, [found.number, found.name, found.sha256, VERSION])
 
 
 def shipped(files: Mapping[str, str]) -> list[Migration]:
@@ -67,9 +86,9 @@ def pending(ledger: Sequence[Migration], files: Sequence[Migration]) -> list[Mig
     return [file for file in files if file.number not in applied]
 
 
-def plan(ledger: Sequence[Migration], files: Sequence[Migration]) -> tuple[Change, ...]:
-    """One change a pending migration; its step is the Migration."""
+def plan(ledger: Sequence[Migration], files: Sequence[Migration]) -> tuple[MigrationChange, ...]:
+    """One change a pending migration."""
     return tuple(
-        Change(f"migration {migration.number:04d}_{migration.name}", None, {"sha256": migration.sha256}, migration)
-        for migration in pending(ledger, files)
+        MigrationChange(f"migration {one.number:04d}_{one.name}", None, {"sha256": one.sha256}, one)
+        for one in pending(ledger, files)
     )

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Repeatable objects of the schema: functions and views, each from one file. Pure.
+"""Repeatable objects of the schema: functions and views, each from one file.
 
 A file's name is the object's key, in whichever folder it is. It begins with
 ``-- object: function pgops.name(types)`` or ``-- object: view pgops.name``, and may
@@ -15,11 +15,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
-from ..errors import InvalidInput
+from ..errors import Conflict, InvalidInput, QueryFailed
 from ..metrics.collectors import Collector, wrapped
-from ..plan import Change
+from ..server import ownership
+from ..server.changes import ServerChange
+from ..server.session import Session, identifier, raw
+from . import rows
 
 IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,\[\]]*\))?\Z")
+
+NOT_A_COLUMN = ("42P16", "42P13")
+"""invalid_table_definition, invalid_function_definition: CREATE OR REPLACE cannot change that much."""
+
+LOOKUPS = {"function": "to_regprocedure", "view": "to_regclass"}
+
+GRANTEES = {
+    kind: f"""
+SELECT DISTINCT a.grantee AS oid, r.rolname AS name
+FROM {catalogue} AS o, aclexplode(o.{acl}) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE o.oid = {LOOKUPS[kind]}(%s) AND a.grantee <> o.{owner}
+"""
+    for kind, catalogue, acl, owner in (
+        ("function", "pg_proc", "proacl", "proowner"),
+        ("view", "pg_class", "relacl", "relowner"),
+    )
+}
+"""Who besides the owner has rights on an object; PUBLIC has no name."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +145,14 @@ def plan(
     sources: Mapping[str, str],
     installed: Mapping[str, str],
     catalogue: Mapping[str, str],
-) -> tuple[Change, ...]:
+) -> tuple[ServerChange, ...]:
     """One change an object whose file is new or newer, or that was edited by hand, or that is shipped no more.
 
     ``sources`` are the SHA-256 of the files applied, ``installed`` the fingerprints recorded then, and
-    ``catalogue`` the fingerprints now. A change's step is the SchemaObject, or the identity of one to drop.
+    ``catalogue`` the fingerprints now.
     """
     edited = set(drifted(installed, catalogue))
-    made = []
+    made: list[ServerChange] = []
     for found in wanted:
         if sources.get(found.identity) == found.sha256 and found.identity not in edited:
             continue
@@ -139,11 +160,82 @@ def plan(
         if found.identity in catalogue:
             hand = "edited by hand" if found.identity in edited else "as installed"
             before = {"source sha256": sources.get(found.identity, "unknown"), "state": hand}
-        made.append(Change(found.identity, before, {"source sha256": found.sha256, "state": "as installed"}, found))
+        after = {"source sha256": found.sha256, "state": "as installed"}
+        made.append(ObjectChange(found.identity, before, after, found))
     kept = {found.identity for found in wanted}
-    gone = [
-        Change(identity, {"source sha256": sources[identity]}, None, identity)
+    made += [
+        ObjectRemoval(identity, {"source sha256": sources[identity]}, None)
         for identity in sorted(sources)
         if identity not in kept
     ]
-    return tuple(made + gone)
+    return tuple(made)
+
+
+# --- applying
+
+
+@dataclass(frozen=True)
+class ObjectChange(ServerChange):
+    """An object is made as its file defines it, whatever it was before."""
+
+    found: SchemaObject = field(repr=False, compare=False)
+
+    def apply(self, session: Session) -> None:
+        """As the owner, inside the transaction of all that is installed.
+
+        Raises Conflict where somebody's own objects depend on its former form.
+        """
+        found = self.found
+        _own(session, found.identity)
+        with ownership.as_owner(session):
+            _take_back(session, found.identity)
+            try:
+                with session.transaction():
+                    session.script(found.text)
+            except QueryFailed as error:
+                if error.sqlstate not in NOT_A_COLUMN:
+                    raise
+                _recreate(session, found)
+            source = {"object": found.identity, "sha256": found.sha256}
+            session.execute(rows.upsert("object_source", ["object"], source))
+
+
+@dataclass(frozen=True)
+class ObjectRemoval(ServerChange):
+    """An object that is shipped no more is dropped; its identity is the change's subject."""
+
+    def apply(self, session: Session) -> None:
+        """As the owner, inside the transaction of all that is installed."""
+        _own(session, self.subject)
+        with ownership.as_owner(session):
+            session.script(drop_statement(self.subject))
+            session.execute("DELETE FROM pgops.object_source WHERE object = %s", [self.subject])
+
+
+def _own(session: Session, identity: str) -> None:
+    """Take an object back that somebody gave to another role."""
+    kind, name = identity.split(" ", 1)
+    if session.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None:
+        session.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(ownership.OWNER))
+
+
+def _take_back(session: Session, identity: str) -> None:
+    """Take all rights on an object away: its file gives those that are meant."""
+    kind, name = identity.split(" ", 1)
+    for grantee in session.rows(GRANTEES[kind], [name]):
+        who = identifier(grantee["name"]) if grantee["name"] else raw("PUBLIC")
+        on = raw(f"REVOKE ALL ON {'FUNCTION' if kind == 'function' else 'TABLE'} {name} FROM ")
+        session.execute(on + who + raw(" CASCADE"))
+
+
+def _recreate(session: Session, found: SchemaObject) -> None:
+    try:
+        session.script(found.drop)
+    except QueryFailed as error:
+        if error.sqlstate != "2BP01":
+            raise
+        raise Conflict(
+            f"{found.identity} has a new form, and objects of your own depend on the old one: {error.message}.",
+            "Drop them, run this again, and create them anew.",
+        ) from error
+    session.script(found.text)

@@ -9,11 +9,12 @@ import hashlib
 import hmac
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import Conflict
-from ..plan import Change, difference
+from ..plan import difference
+from ..server.changes import ServerChange, Statements
 from ..server.ownership import AGENT, EXPLAINER, MARK, OWNER, READER
 from ..server.session import Session, identifier, listed, statement
 
@@ -105,17 +106,16 @@ def holdings(session: Session) -> tuple[Holding, ...]:
 def plan(
     current: Mapping[str, Mapping[str, Any]],
     password: str | None,
-    verifier: Callable[[str, str], str],
     major: int,
     by: Administrator = Administrator(),
     peers: int = 0,
-) -> tuple[Change, ...]:
-    """What makes the roles what they are to be; steps are statements. ``peers`` is how many other nodes' agents come.
+) -> tuple[ServerChange, ...]:
+    """What makes the roles what they are to be. ``peers`` is how many other nodes' agents come.
 
     A role of the same name that somebody else made is refused with Conflict: what it can do, and who uses it,
-    is not ours to change. ``verifier`` makes the SCRAM verifier of a role's password.
+    is not ours to change.
     """
-    made: list[Change] = []
+    made: list[ServerChange] = []
     wanted = [_shared(role, peers) for role in ROLES]
     for role in wanted if by.superuser else map(_modest, wanted, map(current.get, NAMES)):
         found = current.get(role.name)
@@ -123,7 +123,7 @@ def plan(
         if not by.superuser:
             made += _membership(role.name, found, by.name, major)
     if password is not None:
-        made += _password(current.get(AGENT), password, verifier, by.password_works)
+        made += _password(current.get(AGENT), password, by.password_works)
     return tuple(made)
 
 
@@ -132,19 +132,19 @@ def _shared(role: Role, peers: int) -> Role:
     return replace(role, connection_limit=role.connection_limit + 2 * peers) if role.name == AGENT else role
 
 
-def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[Change, ...]:
+def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[Statements, ...]:
     if found is not None and found["comment"] != MARK:
         raise Conflict(
             f"A role {role.name} exists already and was not made by pgops.fleet.",
             f"Rename or drop it; if it may be taken over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
         )
     present = _attributes(found) if found else None
-    return difference(f"role {role.name}", present, _wanted(role), _statements(role, found, major))
+    return difference(Statements(f"role {role.name}", present, _wanted(role), _statements(role, found, major)))
 
 
 def explainer(
     current: Mapping[str, Mapping[str, Any]], wanted: bool, held: Sequence[Holding], major: int
-) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+) -> tuple[tuple[Statements, ...], tuple[str, ...]]:
     """What makes the role that plans statements, or takes it away, and what a person should know.
 
     Where it is not wanted any more and somebody has given it rights (``held``) or memberships, these are not ours to
@@ -173,12 +173,13 @@ def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:
     return replace(role, settings=tuple(one for one in role.settings if found and one in found["settings"]))
 
 
-def _membership(name: str, found: Mapping[str, Any] | None, member: str, major: int) -> tuple[Change, ...]:
+def _membership(name: str, found: Mapping[str, Any] | None, member: str, major: int) -> tuple[Statements, ...]:
     # Since PostgreSQL 16 who makes a role may change it, but not act for it.
     options = " WITH INHERIT TRUE, SET TRUE" if major >= 16 else ""
-    step = statement("GRANT {} TO {}" + options, identifier(name), identifier(member))
+    granted = statement("GRANT {} TO {}" + options, identifier(name), identifier(member))
     acts = bool(found and found["held"])
-    return difference(f"role {member}", {f"acts for {name}": acts}, {f"acts for {name}": True}, step)
+    before, after = {f"acts for {name}": acts}, {f"acts for {name}": True}
+    return difference(Statements(f"role {member}", before, after, (granted,)))
 
 
 def _attributes(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _wanted(role: Role) -> dict[str, Any]:
     }
 
 
-def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> list[Any]:
+def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[Any, ...]:
     name = identifier(role.name)
     verb = "ALTER" if found else "CREATE"
     login = "LOGIN" if role.login else "NOLOGIN"
@@ -224,23 +225,27 @@ def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> list
             made.append(statement(revoke, identifier(group), name, *by))
     if set(role.member_of) - held:
         made.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
-    return made
+    return tuple(made)
 
 
-def _password(
-    found: Mapping[str, Any] | None, password: str, verifier: Callable[[str, str], str], works: bool | None
-) -> tuple[Change, ...]:
+@dataclass(frozen=True)
+class RolePassword(ServerChange):
+    """The agent's role gets a password."""
+
+    password: str = field(repr=False, compare=False)
+
+    def apply(self, session: Session) -> None:
+        """The server is sent a verifier only."""
+        verifier = session.scram(AGENT, self.password)
+        session.execute(statement("ALTER ROLE {} PASSWORD {}", identifier(AGENT), verifier))
+
+
+def _password(found: Mapping[str, Any] | None, password: str, works: bool | None) -> tuple[RolePassword, ...]:
     present = found["verifier"] if found else None
     if works or (present and scram_matches(present, password)):
         return ()
-    return (
-        Change(
-            f"password of role {AGENT}",
-            "another (hidden)" if present or works is False else None,
-            "as declared (hidden)",
-            [statement("ALTER ROLE {} PASSWORD {}", identifier(AGENT), verifier(AGENT, password))],
-        ),
-    )
+    before = "another (hidden)" if present or works is False else None
+    return (RolePassword(f"password of role {AGENT}", before, "as declared (hidden)", password),)
 
 
 def scram_matches(verifier: str, password: str) -> bool:
@@ -268,10 +273,10 @@ def ours(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list
     return [name for name in names if name in current and current[name]["comment"] == MARK]
 
 
-def removal(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> tuple[Change, ...]:
-    """What removes roles of ours; steps are statements."""
+def removal(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> tuple[Statements, ...]:
+    """What removes roles of ours."""
     return tuple(
-        Change(f"role {name}", _attributes(current[name]), None, [statement("DROP ROLE {}", identifier(name))])
+        Statements(f"role {name}", _attributes(current[name]), None, (statement("DROP ROLE {}", identifier(name)),))
         for name in names
     )
 

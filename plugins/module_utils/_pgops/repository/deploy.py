@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, Unsupported
 from ..host import files
-from ..host.files import Directory, File
+from ..host.files import Directory, EntryChange, File, Found
 from ..instance.layout import Layout
-from ..plan import Change, Plan, changes
+from ..plan import Plan, changes
 from ..server.locking import locked
 from ..server.session import Session, connect
 from ..server.target import Target
@@ -30,7 +31,7 @@ from ..settings.deploy import Wish
 from ..settings.planning import Desired
 from ..settings.present import Current
 from . import archiver, generations
-from .generations import Generation, Wanted
+from .generations import Generation, Present, Wanted
 
 CAPABILITY = "archiving"
 NEEDED = "archiving cannot be set up"
@@ -183,33 +184,29 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     layout = Layout(params["instance"], params["prefix"])
     restart = params["restart"] == "if_required"
     if params["state"] == "absent":
-        return settings.settled(target, layout, Wish(CAPABILITY, Desired({}, restart), absent=True), check_mode)
+        gone = settings.settled(target, layout, Wish(CAPABILITY, Desired({}, restart), absent=True), check_mode)
+        return gone.plan.result(**gone.details)
     _checked(params)
+    # In check mode, what instances before this one share with it is yet to be made, but not by this.
+    shared = bool(check_mode and params["after"])
+    programs = [] if shared else [program_file(layout, params["python"] or sys.executable)]
     with locked(target, NEEDED) as session:
         archive = read(session, params, layout)
         current = configured.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
-        # In check mode, what instances before this one share with it is yet to be made, but not by this.
-        shared = bool(check_mode and params["after"])
-        prepared = _prepared(archive, [] if shared else [_program_file(layout, params)], current)
-        if not check_mode:
-            _prepare(archive, prepared)
+        prepared = read_plan_apply(
+            read=lambda: _read_places(archive, programs),
+            plan=lambda found: _prepared(archive, programs, found, current),
+            apply=lambda _found, made: _prepare(archive, made),
+            check_mode=check_mode,
+        )
     values = archive.settings(current)
     if params["replace"] and current.configured("archive_library"):
         values["archive_library"] = ""
     wish = Wish(CAPABILITY, Desired(values if params["configure"] else {}, restart))
     done = settings.settled(target, layout, wish, check_mode)
     proof = {"proven": None, "segment": None} if check_mode else _proof(target, archive)
-    said = prepared.result()
-    return {
-        **done,
-        "changed": done["changed"] or said["changed"],
-        "diff": said["diff"] + done["diff"],
-        "changes": said["changes"] + done["changes"],
-        "warnings": [*said.get("warnings", ()), *done.get("warnings", ())],
-        "settings": values,
-        **proof,
-    }
+    return (prepared.plan + done.plan).result(**done.details, settings=values, **proof)
 
 
 def _checked(params: Mapping[str, Any]) -> None:
@@ -222,35 +219,52 @@ def _checked(params: Mapping[str, Any]) -> None:
         )
 
 
-def _program_file(layout: Layout, params: Mapping[str, Any]) -> File:
-    return program_file(layout, params["python"] or sys.executable)
+@dataclass(frozen=True)
+class Places:
+    """What is there of the repository, and at the paths of the program."""
+
+    repository: Present
+    found: Mapping[str, Found | None]
 
 
-def _prepared(archive: Archive, programs: Sequence[File], current: Current) -> Plan:
-    present = generations.read(archive.wanted)
-    made = generations.plan(archive.wanted, present)
-    unseen = ""
+def _read_places(archive: Archive, programs: Sequence[File]) -> Places:
+    return Places(generations.read(archive.wanted), {file.path: files.read(file.path) for file in programs})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What has to be there before the server archives: the program, and the repository, which is its user's."""
+
+    program: tuple[EntryChange, ...]
+    repository: tuple[EntryChange, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def plan(self) -> Plan[EntryChange]:
+        """As modules report it."""
+        return changes(self.program, self.repository, warnings=self.warnings)
+
+
+def _prepared(archive: Archive, programs: Sequence[File], found: Places, current: Current) -> Prepared:
+    made = generations.plan(archive.wanted, found.repository)
+    unseen: tuple[str, ...] = ()
     set_up = (current.configured("archive_command") or "") == archive.command
-    if archive.wanted.standby and set_up and archive.wanted.generation.name not in present.generations:
-        unseen = (
+    if archive.wanted.standby and set_up and archive.wanted.generation.name not in found.repository.generations:
+        words = (
             f"{archive.wanted.path} has nothing of this cluster on this standby. Unless its primary is yet to be set "
             "up, the two do not see the same file system, and after a failover nothing can be archived."
         )
-    found = {file.path: files.read(file.path) for file in programs}
-    return changes(files.plan(programs, found), made, warnings=[unseen] if unseen else [])
+        unseen = (words,)
+    return Prepared(files.plan(programs, found.found), made, unseen)
 
 
-def _prepare(archive: Archive, prepared: Plan) -> None:
-    place = archive.wanted.path
-
-    def in_repository(change: Change) -> bool:
-        return bool(change.step.path == place or change.step.path.startswith(place + "/"))
-
-    for folder in {os.path.dirname(change.step.path) for change in prepared if not in_repository(change)}:
+def _prepare(archive: Archive, prepared: Prepared) -> None:
+    for change in prepared.program:
+        folder = os.path.dirname(change.path)
         if not os.path.isdir(folder):  # as where this runs before there is an agent
             files.apply([Directory(folder)])
-    files.apply([change.step for change in prepared if not in_repository(change)])
-    generations.apply(archive.wanted, tuple(change for change in prepared if in_repository(change)))
+        change.apply()
+    generations.apply(archive.wanted, prepared.repository)
 
 
 def _proof(target: Target, archive: Archive) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from typing import Any
 
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..host import files
-from ..host.files import Directory, File, Found
+from ..host.files import Directory, Entry, EntryChange, File, Found
 from ..host.identity import acting_as
-from ..plan import Change
 from .archiver import IDENTITY as GENERATION_FILE
 
 FORMAT = 1
@@ -69,7 +68,7 @@ class Present:
     found: Mapping[str, Found | None] = field(default_factory=dict)
 
 
-def entries(wanted: Wanted) -> list[Directory | File]:
+def entries(wanted: Wanted) -> list[Entry]:
     """What makes up a repository with one generation; identity files come after what they stand for."""
     whole = (wanted.owner, wanted.group)
     generation = os.path.join(wanted.path, wanted.generation.name)
@@ -137,8 +136,8 @@ def _read(path: str) -> dict[str, Any] | None:
         raise HostFailed(f"{path} cannot be read: {error}.", "Restore it, or see whose repository it is.") from error
 
 
-def plan(wanted: Wanted, present: Present) -> tuple[Change, ...]:
-    """What makes the repository, or opens a generation in it; steps are directories and files.
+def plan(wanted: Wanted, present: Present) -> tuple[EntryChange, ...]:
+    """What makes the repository, or opens a generation in it.
 
     Raises InvalidInput, and Conflict where the place is absent or somebody else's.
     """
@@ -189,7 +188,7 @@ def _check_whose(wanted: Wanted, present: Present) -> None:
     )
 
 
-def apply(wanted: Wanted, made: tuple[Change, ...]) -> None:
+def apply(wanted: Wanted, made: tuple[EntryChange, ...]) -> None:
     """Carry a plan out, once the file system has shown that it can do what archiving relies on.
 
     Raises HostFailed.
@@ -197,14 +196,16 @@ def apply(wanted: Wanted, made: tuple[Change, ...]) -> None:
     if not made:
         return
     # The directory alone first, and no identity before the test is passed.
-    steps = [change.step for change in made]
-    first = [step for step in steps if isinstance(step, Directory) and step.path == wanted.path]
-    files.apply(first)
+    for change in made:
+        if change.path == wanted.path:
+            change.apply()
     found = os.stat(wanted.path)
     try_file_system(wanted.path, found.st_uid)
     # As the server's user, whose directory it is: root would follow whatever that user puts in the way.
     with acting_as(found.st_uid if os.geteuid() == 0 else None, found.st_gid):
-        files.apply([step for step in steps if step not in first])
+        for change in made:
+            if change.path != wanted.path:
+                change.apply()
     files.sync_directory(os.path.dirname(wanted.path))
 
 

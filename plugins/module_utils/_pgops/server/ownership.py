@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Conflict, InvalidInput
-from .session import Session
+from .session import Session, identifier, statement
 
 MARK = "Managed by pgops.fleet"
 """The comment of a role that we made."""
@@ -62,3 +63,14 @@ def refuse_foreign(session: Session) -> None:
             f"The database {session.database} is not the one that pgops.fleet made.",
             "Run site.yml on this host; it says what is in the way.",
         )
+
+
+@contextlib.contextmanager
+def as_owner(session: Session) -> Iterator[None]:
+    """Within a transaction, be the owner of the ops database; after an error, until the transaction ends.
+
+    Whoever our objects belong to must not be a superuser: a function of theirs would run as one.
+    """
+    session.execute(statement("SET LOCAL ROLE {}", identifier(OWNER)))
+    yield
+    session.execute("RESET ROLE")

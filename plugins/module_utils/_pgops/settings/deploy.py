@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import files
 from ..instance.layout import Layout
-from ..plan import Plan
+from ..plan import Change, Plan
 from ..server import service
 from ..server.locking import locked
 from ..server.service import Service
@@ -61,11 +62,34 @@ def wish(params: Mapping[str, Any]) -> Wish:
 def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_settings returns."""
     layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
-    return settled(target, layout, wish(params), check_mode)
+    done = settled(target, layout, wish(params), check_mode)
+    return done.plan.result(**done.details)
 
 
-def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
-    """The settings as a capability wants them, and what was changed, as modules return it.
+@dataclass(frozen=True)
+class Settled:
+    """What was changed, or would be, and the ``details`` that every module returns that sets anything."""
+
+    plan: Plan[Change]
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and what it takes to carry it out: where, and how many clients' sessions a restart ends."""
+
+    settings: SettingsPlan
+    scene: Scene
+    sessions: int
+
+    @property
+    def plan(self) -> Plan[Change]:
+        """As modules report it."""
+        return self.settings.plan
+
+
+def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> Settled:
+    """The settings as a capability wants them, and what was changed.
 
     What a killed run has left is put right first; no other run of this host is let in between.
     """
@@ -74,35 +98,44 @@ def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: boo
     with files.exclusive(layout.lock, seconds=60):
         started = transaction.interrupted(layout)
         for change in started:
-            transaction.repair(change.step)
-        result = _settled(target, layout, wanted, check_mode=False)
-    repaired = Plan(started).result()
-    return {
-        **result,
-        **{key: repaired[key] + result[key] for key in ("diff", "changes")},
-        "changed": bool(started) or result["changed"],
-    }
+            change.apply()
+        done = _settled(target, layout, wanted, check_mode=False)
+    return replace(done, plan=Plan(started) + done.plan)
 
 
-def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> dict[str, Any]:
+def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> Settled:
     formers = originals.read(layout.before, wanted.capability) if layout else {}
+    named = dict.fromkeys(formers) if wanted.absent else wanted.desired.values
     with locked(target, NEEDED) as session:
-        named = dict.fromkeys(formers) if wanted.absent else wanted.desired.values
-        current = read(session, {**dict.fromkeys(planning.ARCHIVING), **named})
-        made = _planned(session, current, wanted, formers, check_mode)
-        scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
-        ended = transaction.sessions(session) if made.restarts else 0
-        if made.plan and not check_mode:
-            transaction.apply(scene, session, current, made, _remembered(current, formers, made, wanted.absent))
-        elif layout and not check_mode:
-            _forget(layout, wanted, formers, made)
+
+        def prepared(current: Current) -> Prepared:
+            made = _planned(session, current, wanted, formers, check_mode)
+            scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
+            return Prepared(made, scene, transaction.sessions(session) if made.restarts else 0)
+
+        def apply(current: Current, ready: Prepared) -> None:
+            known = _remembered(current, formers, ready.settings, wanted.absent)
+            transaction.apply(ready.scene, session, current, ready.settings, known)
+
+        ready = read_plan_apply(
+            read=lambda: read(session, {**dict.fromkeys(planning.ARCHIVING), **named}),
+            plan=prepared,
+            apply=apply,
+            check_mode=check_mode,
+        )
+        if layout and not ready.plan and not check_mode:
+            _forget(layout, wanted, formers, ready.settings)
+    return Settled(ready.plan, _details(ready))
+
+
+def _details(ready: Prepared) -> dict[str, Any]:
+    made = ready.settings
     return {
-        **made.plan.result(),
         "pending": [] if made.restarts else list(made.pending),
         "deferred": list(made.deferred),
         "kept": list(made.kept),
         "restarted": bool(made.restarts),
-        "sessions_ended": ended,
+        "sessions_ended": ready.sessions,
     }
 
 
@@ -178,13 +211,13 @@ def _service(session: Session, current: Current, target: Target, made: SettingsP
 def _remembered(current: Current, formers: Formers, made: SettingsPlan, absent: bool) -> Mapping[str, Former]:
     if absent:
         return made.formers
-    wanted = {setting.parameter.name: setting.text for setting in made.steps}
+    wanted = {setting.parameter.name: setting.text for setting in made.settings}
     return originals.remembered(formers, {name: current.automatic(name) for name in wanted}, wanted)
 
 
 def _forget(layout: Layout, wanted: Wish, formers: Formers, made: SettingsPlan) -> None:
     """There is nothing to change: forget what a killed run had begun, and what is no longer to be put back."""
     if files.read(layout.journal):
-        files.apply([layout.journal])
+        files.discard(layout.journal)
     if wanted.absent and formers != made.formers:
         originals.write(layout.before, wanted.capability, made.formers)

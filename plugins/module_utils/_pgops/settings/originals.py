@@ -72,4 +72,4 @@ def write(path: str, capability: str, formers: Formers) -> None:
     if settings:
         documents.write(path, FORMAT, {"settings": settings})
     else:
-        files.apply([path])
+        files.discard(path)

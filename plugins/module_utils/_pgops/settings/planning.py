@@ -17,6 +17,7 @@ from .controldata import AT_LEAST_THE_PRIMARYS
 from .originals import Former, Formers
 from .parameters import LISTS, Parameter, Value, elements, joined, merged
 from .present import Current, Entry, same
+from .writing import Restart, Setting, SettingChange
 
 NOT_BY_ALTER_SYSTEM = ("allow_alter_system", "config_file", "data_directory", "external_pid_file")
 SECRET = ("conninfo", "passphrase")
@@ -43,22 +44,13 @@ class Desired:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A parameter's value to be written: ``words`` for a list whose elements the server quotes, None to remove it."""
-
-    parameter: Parameter
-    text: str | None
-    words: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
 class SettingsPlan:
     """``deferred`` waits for the primary, and is not written; ``pending`` is what will wait for a restart at the end,
     as modules return it; ``restarts`` is the restart and why, empty where there is none. Of a removal, ``kept`` are
     the settings that cannot go back yet, and ``formers`` what is still to be known of them."""
 
-    written: tuple[Change, ...] = ()
-    restarts: tuple[Change, ...] = ()
+    written: tuple[SettingChange, ...] = ()
+    restarts: tuple[Restart, ...] = ()
     pending: tuple[dict[str, Any], ...] = ()
     deferred: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -66,14 +58,14 @@ class SettingsPlan:
     formers: Formers = field(default_factory=dict)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> Plan[Change]:
         """As modules report it."""
         return changes(self.written, self.restarts, warnings=self.warnings)
 
     @property
-    def steps(self) -> list[Setting]:
+    def settings(self) -> list[Setting]:
         """What is written, in its order."""
-        return [change.step for change in self.written]
+        return [change.setting for change in self.written]
 
 
 def plan(current: Current, desired: Desired) -> SettingsPlan:
@@ -242,7 +234,7 @@ def _known(current: Current, parameter: Parameter) -> None:
         raise InvalidInput(f"{name} cannot be changed by ALTER SYSTEM.", "Leave it out.")
 
 
-def _change(current: Current, name: str, setting: Setting) -> list[Change]:
+def _change(current: Current, name: str, setting: Setting) -> list[SettingChange]:
     """The change that makes a parameter what it is to be, none where it is."""
     parameter, wanted = setting.parameter, setting.text
     running = current.running.get(name.lower())
@@ -256,7 +248,8 @@ def _change(current: Current, name: str, setting: Setting) -> list[Change]:
     present = current.configured(name) if wanted is not None else current.automatic(name)
     if same(parameter, present, wanted):
         return []
-    return [Change(f"setting {parameter.name}", _shown(parameter, present), _shown(parameter, wanted), setting)]
+    before, after = _shown(parameter, present), _shown(parameter, wanted)
+    return [SettingChange(f"setting {parameter.name}", before, after, setting, running is not None)]
 
 
 def _shown(parameter: Parameter, text: str | None) -> str | None:
@@ -303,18 +296,18 @@ def _deferred(current: Current, setting: Setting) -> dict[str, Any]:
 # --- what has the last word
 
 
-def _refuse(current: Current, written: Sequence[Change]) -> None:
+def _refuse(current: Current, written: Sequence[SettingChange]) -> None:
     if not written:
         return
     # As they are shown: the command that is named must not tell a secret.
     managers.refuse_settings(
-        current.manager, {change.step.parameter.name: change.after or "null" for change in written}
+        current.manager, {change.setting.parameter.name: change.after or "null" for change in written}
     )
     allowed = current.running.get("allow_alter_system")
     if allowed and allowed.value == "off":
         raise Conflict(
             "The server does not allow ALTER SYSTEM (allow_alter_system = off).",
-            f"Set by hand: {', '.join(change.step.parameter.name for change in written)}; or allow it.",
+            f"Set by hand: {', '.join(change.setting.parameter.name for change in written)}; or allow it.",
         )
     broken = next((entry for entry in current.entries if _breaks(current, entry)), None)
     if broken is not None:
@@ -347,7 +340,7 @@ def _restarted(current: Current, desired: Desired, made: SettingsPlan) -> Settin
     """The same with what waits for a restart in the end, and with the restart where it is allowed and needed."""
     pends = [name for name, found in current.running.items() if found.pending]
     waiting = {name: (current.configured(name), current.entry(name)) for name in pends}
-    for setting in made.steps:
+    for setting in made.settings:
         name = setting.parameter.name.lower()
         waiting.pop(name, None)
         entry, value = _entry(current, setting), _after(current, setting)
@@ -360,7 +353,7 @@ def _restarted(current: Current, desired: Desired, made: SettingsPlan) -> Settin
         return replace(made, pending=pending)
     before = {one["name"]: one["running"] for one in pending}
     after = {one["name"]: one["configured"] for one in pending}
-    return replace(made, pending=pending, restarts=(Change(SERVER, before, after, verb="restart"),))
+    return replace(made, pending=pending, restarts=(Restart(SERVER, before, after),))
 
 
 def _pending(parameter: Parameter, running: str, configured: str | None, entry: Entry | None) -> dict[str, Any]:

@@ -5,28 +5,28 @@ back where the server does not take them or does not come up."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
-from ..errors import HostFailed, PgOpsError, QueryFailed, SettingsRefused
+from ..errors import HostFailed, PgOpsError, SettingsRefused
 from ..host import files
 from ..host.files import Directory, File
 from ..instance.layout import Layout
-from ..plan import Change
+from ..plan import HostChange
 from ..server import discovery, service
 from ..server.service import Service
-from ..server.session import Session, connect, identifier, listed, statement
+from ..server.session import Session, connect
 from ..server.target import Target
 from . import autoconf, journal, originals
 from . import present as configured
 from .journal import Journal
 from .parameters import LISTS, elements
-from .planning import HIDDEN, Setting, SettingsPlan
+from .planning import HIDDEN, SettingsPlan
 from .present import Current, same
+from .writing import Setting, alter
 
 PATIENCE = 30
 """Seconds until a server must have read its files again, or take connections after its start."""
@@ -67,12 +67,13 @@ def apply(scene: Scene, session: Session, current: Current, made: SettingsPlan, 
     try:
         if scene.layout:
             originals.write(scene.layout.before, scene.capability, formers)
-        _write(session, current, made.steps)
+        for change in made.written:
+            change.apply(session)
         reload(session)
         if made.restarts and scene.service:
             undone.restarting()
-            _checkpoint(session)
-            service.restart(scene.service)
+            for restart in made.restarts:
+                restart.apply(session, scene.service)
         _probe(scene, made)
     except (PgOpsError, KeyboardInterrupt) as error:
         said = service.said_since(scene.service, marked) if scene.service and marked else ""
@@ -85,7 +86,7 @@ def _journal(scene: Scene, current: Current, made: SettingsPlan) -> Journal:
     """What to put back: as it was before a killed run that this one finishes, where there was one."""
     found = journal.read(scene.layout.journal) if scene.layout else None
     kept: originals.Formers = originals.read(scene.layout.before, scene.capability) if scene.layout else {}
-    names = {setting.parameter.name for setting in made.steps}
+    names = {setting.parameter.name for setting in made.settings}
     if made.restarts:
         names |= {str(one["name"]) for one in made.pending}
     values = {name: last_good(current, name) for name in sorted(names)}
@@ -109,7 +110,7 @@ def last_good(current: Current, name: str) -> str | None:
 
 
 def _refused(made: SettingsPlan, error: BaseException, said: str, former: str) -> PgOpsError:
-    values = {change.step.parameter.name: change.after for change in made.written}
+    values = {change.setting.parameter.name: change.after for change in made.written}
     settings = ", ".join(f"{name} = {value}" for name, value in values.items()) or "its settings"
     hidden = [name for name, value in values.items() if value == HIDDEN]
     lines = [line for line in said.splitlines() if not any(name in line for name in hidden)]
@@ -120,23 +121,7 @@ def _refused(made: SettingsPlan, error: BaseException, said: str, former: str) -
     )
 
 
-# --- steps
-
-
-def _write(session: Session, current: Current, settings: Sequence[Setting]) -> None:
-    for setting in settings:
-        name = setting.parameter.name
-        if name.lower() not in current.running:
-            # Before 17 ALTER SYSTEM knows a parameter of a library that is not loaded only where the session does.
-            session.value("SELECT set_config(%s, %s, false)", [name, setting.text or ""])
-        session.execute(_alter(name, setting.text, setting.words))
-
-
-def _alter(name: str, text: str | None, words: Sequence[str] | None = None) -> Any:
-    quoted = identifier(*name.split("."))
-    if text is None:
-        return statement("ALTER SYSTEM RESET {}", quoted)
-    return statement("ALTER SYSTEM SET {} = {}", quoted, listed(words) if words else text)
+# --- carrying out
 
 
 def reload(session: Session) -> None:
@@ -153,18 +138,12 @@ def reload(session: Session) -> None:
         time.sleep(0.02)
 
 
-def _checkpoint(session: Session) -> None:
-    """So that the server is down for as short as can be; that it cannot be made now is no reason to stop."""
-    with contextlib.suppress(QueryFailed):
-        session.script(f"SET statement_timeout = '{service.LONGEST_START}s'; CHECKPOINT")
-
-
 def _probe(scene: Scene, made: SettingsPlan) -> None:
     """Raises HostFailed where the server does not answer, and SettingsRefused where it runs with another value."""
-    names = [setting.parameter.name for setting in made.steps]
+    names = [setting.parameter.name for setting in made.settings]
     with answering(scene) as session:
         now = configured.read(session, names, {})
-        wrong = [words for setting in made.steps for words in _other_value(now, setting, bool(made.restarts))]
+        wrong = [words for setting in made.settings for words in _other_value(now, setting, bool(made.restarts))]
     if wrong:
         raise SettingsRefused(f"{'; '.join(wrong)}.")
 
@@ -238,7 +217,7 @@ class Undo:
     def forget(self) -> None:
         """All is well: nothing is to be put back."""
         if self.scene.layout:
-            files.apply([self.scene.layout.journal])
+            files.discard(self.scene.layout.journal)
 
     def undo(self, otherwise: PgOpsError) -> None:
         """Put the former settings back, and have the server run with them.
@@ -266,7 +245,7 @@ class Undo:
 def _unwrite(session: Session, values: Mapping[str, str | None]) -> None:
     for name, value in values.items():
         words = elements(value) if value and LISTS.get(name.lower()) else None
-        session.execute(_alter(name, value, words))
+        session.execute(alter(name, value, words))
     reload(session)
 
 
@@ -286,15 +265,23 @@ def put_back(found: Service, values: Mapping[str, str | None]) -> None:
 
 
 @dataclass(frozen=True)
-class Interrupted:
-    """Step: put back what a killed run has left, and start the server that it has stopped."""
+class Repair(HostChange):
+    """What a killed run has left is put back, and the server started that it has stopped."""
 
-    layout: Layout
-    journal: Journal
-    service: Service
+    verb: ClassVar[str] = "start"
+
+    layout: Layout = field(repr=False, compare=False)
+    journal: Journal = field(repr=False, compare=False)
+    service: Service = field(repr=False, compare=False)
+
+    def apply(self) -> None:
+        """The journal goes last: until then the next run finds it."""
+        put_back(self.service, self.journal.values)
+        originals.write(self.layout.before, self.journal.capability, self.journal.formers)
+        files.discard(self.layout.journal)
 
 
-def interrupted(layout: Layout) -> tuple[Change, ...]:
+def interrupted(layout: Layout) -> tuple[Repair, ...]:
     """The start of a server that a killed run has left stopped, as a change; none where there is no such server.
 
     Raises HostFailed.
@@ -306,11 +293,4 @@ def interrupted(layout: Layout) -> tuple[Change, ...]:
         return ()
     before_it = {"state": "stopped by a run that was killed while it changed settings"}
     after_it = {"state": "running with its former settings"}
-    return (Change("server", before_it, after_it, Interrupted(layout, found, found.service), verb="start"),)
-
-
-def repair(step: Interrupted) -> None:
-    """Raises HostFailed."""
-    put_back(step.service, step.journal.values)
-    originals.write(step.layout.before, step.journal.capability, step.journal.formers)
-    files.apply([step.layout.journal])
+    return (Repair("server", before_it, after_it, layout, found, found.service),)

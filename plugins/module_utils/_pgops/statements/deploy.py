@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..converge import read_plan_apply
 from ..errors import Conflict, InvalidInput, Unsupported
 from ..instance.layout import Layout
-from ..plan import Change, Plan, changes
+from ..plan import Plan
+from ..server.changes import ServerChange
 from ..server.locking import locked
 from ..server.ownership import AGENT, OWNER, READER, checked
 from ..server.session import Session, connect, identifier, statement
 from ..server.target import Target
 from ..settings import deploy as settings
-from ..settings.deploy import Wish
+from ..settings.deploy import Settled, Wish
 from ..settings.planning import Desired
 
 NAME = "pg_stat_statements"
@@ -28,6 +31,7 @@ INSTALLED = """
 SELECT e.extversion AS version, obj_description(e.oid, 'pg_extension') AS comment
 FROM pg_extension AS e WHERE e.extname = 'pg_stat_statements'
 """
+OWNED_BY = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
 DATABASE = """
 SELECT d.datallowconn AND NOT d.datistemplate AS usable, pg_get_userbyid(d.datdba) AS owner
 FROM pg_database AS d WHERE d.datname = %s
@@ -46,24 +50,74 @@ class Found:
     ours: bool = False
 
 
-def plan(found: Sequence[Found], available: str) -> tuple[Change, ...]:
-    """What creates the extension, or brings it to the version that the server has; steps are (database, action)."""
+@dataclass(frozen=True)
+class ExtensionChange(ServerChange):
+    """Something happens to the extension in a database, in one transaction."""
+
+    database: str = field(compare=False)
+
+    def apply(self, session: Session) -> None:
+        """In a session of its own, as who ``session`` is."""
+        with connect(replace(session.target, database=self.database)) as inside, inside.transaction():
+            self.apply_inside(inside)
+
+    @abstractmethod
+    def apply_inside(self, inside: Session) -> None:
+        """The same in a session with the database."""
+
+
+@dataclass(frozen=True)
+class NewExtension(ExtensionChange):
+    """It is created."""
+
+    def apply_inside(self, inside: Session) -> None:
+        """Named as ours, and where the ops database's roles can use it."""
+        # Named, so that it does not end up in whatever schema somebody's search_path begins with.
+        inside.execute(f"CREATE EXTENSION {NAME} WITH SCHEMA public")
+        inside.execute(statement(f"COMMENT ON EXTENSION {NAME} IS {{}}", OURS))
+        if inside.value(OWNED_BY) == OWNER:
+            # In the ops database nobody else may look into public.
+            for role in (AGENT, READER):
+                inside.execute(statement("GRANT USAGE ON SCHEMA public TO {}", identifier(role)))
+
+
+@dataclass(frozen=True)
+class NewerExtension(ExtensionChange):
+    """It is brought to the version that the server has."""
+
+    def apply_inside(self, inside: Session) -> None:
+        """By its own scripts."""
+        inside.execute(f"ALTER EXTENSION {NAME} UPDATE")
+
+
+@dataclass(frozen=True)
+class ExtensionRemoval(ExtensionChange):
+    """It is dropped."""
+
+    def apply_inside(self, inside: Session) -> None:
+        """Unless something of somebody's depends on it."""
+        inside.execute(f"DROP EXTENSION {NAME}")
+
+
+def plan(found: Sequence[Found], available: str) -> tuple[ExtensionChange, ...]:
+    """What creates the extension, or brings it to the version that the server has."""
     return tuple(change for one in found for change in _extension(one, available))
 
 
-def _extension(found: Found, available: str) -> list[Change]:
+def _extension(found: Found, available: str) -> list[ExtensionChange]:
     subject = f"extension {NAME} in database {found.database}"
+    after = {"version": available}
     if found.version is None:
-        return [Change(subject, None, {"version": available}, (found.database, "CREATE"))]
+        return [NewExtension(subject, None, after, found.database)]
     if _number(found.version) < _number(available):
-        return [Change(subject, {"version": found.version}, {"version": available}, (found.database, "UPDATE"))]
+        return [NewerExtension(subject, {"version": found.version}, after, found.database)]
     return []
 
 
-def removal(found: Sequence[Found]) -> tuple[Change, ...]:
+def removal(found: Sequence[Found]) -> tuple[ExtensionChange, ...]:
     """What drops the extension where this collection has made it."""
     return tuple(
-        Change(f"extension {NAME} in database {one.database}", {"version": one.version}, None, (one.database, "DROP"))
+        ExtensionRemoval(f"extension {NAME} in database {one.database}", {"version": one.version}, None, one.database)
         for one in found
         if one.ours
     )
@@ -73,7 +127,7 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-# --- reading and applying
+# --- reading
 
 
 def read(session: Session, names: Sequence[str]) -> list[Found]:
@@ -90,29 +144,6 @@ def _read(session: Session, name: str) -> Found:
     with connect(replace(session.target, database=name)) as inside:
         extension = inside.row(INSTALLED) or {}
     return Found(name, True, extension.get("version"), extension.get("comment") == OURS)
-
-
-def apply(session: Session, made: Sequence[Change]) -> None:
-    """Carry the changes out, each database's in one transaction."""
-    for change in made:
-        database, action = change.step
-        with connect(replace(session.target, database=database)) as inside, inside.transaction():
-            if action == "DROP":
-                inside.execute(f"DROP EXTENSION {NAME}")
-            elif action == "UPDATE":
-                inside.execute(f"ALTER EXTENSION {NAME} UPDATE")
-            else:
-                _create(inside)
-
-
-def _create(inside: Session) -> None:
-    # Named, so that it does not end up in whatever schema somebody's search_path begins with.
-    inside.execute(f"CREATE EXTENSION {NAME} WITH SCHEMA public")
-    inside.execute(statement(f"COMMENT ON EXTENSION {NAME} IS {{}}", OURS))
-    if inside.value("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()") == OWNER:
-        # In the ops database nobody else may look into public.
-        for role in (AGENT, READER):
-            inside.execute(statement("GRANT USAGE ON SCHEMA public TO {}", identifier(role)))
 
 
 # --- all of it
@@ -157,26 +188,28 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     return _result(_extensions(target, names, absent, check_mode), done)
 
 
-def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: bool) -> Plan:
-    with locked(target, NEEDED) as session:
-        if session.in_recovery:
-            return Plan(skipped_reason="standby: the extension is its primary's")
-        found = read(session, list(dict.fromkeys(names)))
+def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: bool) -> Plan[ExtensionChange]:
+    def review(found: Sequence[Found], _made: Plan[ExtensionChange]) -> None:
         missing = [one.database for one in found if not one.exists]
         if missing and not absent and not check_mode:
             raise Conflict(f"There is no database {', '.join(missing)}.", "Create it, or correct the name.")
-        made = removal(found) if absent else plan(found, str(session.value(AVAILABLE)))
-        if not check_mode:
-            apply(session, made)
-    return changes(made)
+
+    def apply(session: Session, made: Plan[ExtensionChange]) -> None:
+        for change in made:
+            change.apply(session)
+
+    with locked(target, NEEDED) as session:
+        if session.in_recovery:
+            return Plan(skipped_reason="standby: the extension is its primary's")
+        available = str(session.value(AVAILABLE))
+        return read_plan_apply(
+            read=lambda: read(session, list(dict.fromkeys(names))),
+            plan=lambda found: Plan(removal(found) if absent else plan(found, available)),
+            apply=lambda _found, made: apply(session, made),
+            check_mode=check_mode,
+            review=review,
+        )
 
 
-def _result(extensions: Plan, done: Mapping[str, Any]) -> dict[str, Any]:
-    said = extensions.result()
-    return {
-        **done,
-        **({"skipped_reason": extensions.skipped_reason} if extensions.skipped_reason else {}),
-        "changed": done["changed"] or said["changed"],
-        "diff": done["diff"] + said["diff"],
-        "changes": done["changes"] + said["changes"],
-    }
+def _result(extensions: Plan[ExtensionChange], done: Settled) -> dict[str, Any]:
+    return (done.plan + extensions).result(**done.details)

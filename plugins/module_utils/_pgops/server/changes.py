@@ -1,0 +1,54 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Changes of a server, carried out in a session that whoever deploys them has opened."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import QueryFailed
+from ..plan import Change
+from .session import Session
+
+
+@dataclass(frozen=True)
+class ServerChange(Change, ABC):
+    """A change of the server, or of the database, that a session is in."""
+
+    @abstractmethod
+    def apply(self, session: Session) -> None:
+        """Carry it out. Raises QueryFailed."""
+
+
+@dataclass(frozen=True)
+class Statements(ServerChange):
+    """A change that a few statements make, as `session.statement` composes them; they may hold secrets."""
+
+    statements: tuple[Any, ...] = field(repr=False, compare=False)
+
+    def apply(self, session: Session) -> None:
+        """Execute the statements in their order."""
+        for one in self.statements:
+            session.execute(one)
+
+
+def apply(session: Session, made: Iterable[ServerChange]) -> None:
+    """Carry changes out in their order.
+
+    Raises QueryFailed, which names the change that the server refused.
+    """
+    for change in made:
+        with _named(change):
+            change.apply(session)
+
+
+@contextlib.contextmanager
+def _named(change: Change) -> Iterator[None]:
+    try:
+        yield
+    except QueryFailed as error:
+        raise QueryFailed(f"{change.subject}: {error.message}", error.hint, error.sqlstate) from error
