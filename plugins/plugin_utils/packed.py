@@ -5,15 +5,11 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import sources
-
-LIBRARY = os.path.dirname(sources.__file__)
-
 
 Parts = tuple[tuple[str, tuple[str, ...]], ...]
 """Folders of the library, each with the endings of the files that are taken from it."""
@@ -24,7 +20,7 @@ def packed(parts: Parts) -> str:
     """The library's files, packed once a process."""
     found: dict[str, str] = {}
     for under, suffixes in parts:
-        found.update(sources.gather(LIBRARY, suffixes, under))
+        found.update(sources.gather(sources.LIBRARY, suffixes, under))
     return sources.pack(found)
 
 

@@ -41,7 +41,7 @@ def page() -> str:
     from pgops.metrics import collectors
 
     found = [collectors.parse(path.read_text(), path.name) for path in sorted(FOLDER.glob("*.sql"))]
-    return HEAD + "\n".join(_section(one) for one in [*found, collectors.OWN, collectors.QUERIES])
+    return HEAD + "\n".join(_section(one) for one in [*found, *collectors.SELF.values()])
 
 
 def _section(collector: Any) -> str:

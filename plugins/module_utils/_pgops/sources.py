@@ -15,6 +15,9 @@ from collections.abc import Mapping
 
 from .errors import HostFailed, InvalidInput
 
+LIBRARY = os.path.dirname(os.path.abspath(__file__))
+"""The directory of the library's own files."""
+
 Sources = Mapping[str, str]
 """Text by path relative to the library's folder, such as ``sql/migrations/0001_store.sql``."""
 

@@ -24,9 +24,11 @@ from deploying import SHIPPED, configured, deploy, withdraw
 from servers import Server, until
 
 from pgops import cli
+from pgops.agent import runner
 from pgops.errors import Unreachable
+from pgops.instance import endpoints
 from pgops.instance.configuration import Peer
-from pgops.metrics import collectors, delivery, history, latest
+from pgops.metrics import collectors, history, latest
 from pgops.metrics import repeat as repetition
 from pgops.metrics.collectors import Collector
 from pgops.server.session import Session
@@ -226,7 +228,7 @@ def test_a_standby_keeps_one_session_with_its_primary(
     standby = keep(deployed.standby()).start()  # type: ignore[operator]
     place = {"host": str(deployed.socket_dir), "port": str(deployed.port), "user": "pgops", "database": "pgops"}
     there = Target(**place, application_name="sink")  # type: ignore[arg-type]
-    monkeypatch.setattr(delivery, "sink_target", lambda _configuration, _layout: there)
+    monkeypatch.setattr(endpoints, "primary", lambda *_arguments: there)
     seen: list[object] = []
     watching = "SELECT array_agg(pid)::text FROM pg_stat_activity WHERE application_name = 'sink'"
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sink'"
@@ -245,13 +247,13 @@ def test_a_person_collects_between_the_passes_of_the_job(deployed: Server, tmp_p
     Path(layout.agent_file).write_text(configuration.text())
     arguments = ["--prefix", str(tmp_path), "--instance", "main"]
     program = f"import sys; sys.path.insert(0, {str(artifact.BUILD / 'lib')!r}); from pgops import cli; "
-    command = [sys.executable, "-c", f"{program}sys.exit(cli.main(sys.argv[1:]))", *arguments, "--repeat", "collect"]
+    command = [sys.executable, "-c", f"{program}sys.exit(cli.main(sys.argv[1:]))", *arguments, "collect", "--repeat"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "JOURNAL_STREAM": "1:1"}) as job:
         until(lambda: count(deployed, "waiting_sessions") > 0, "collected")
         before = count(deployed, "waiting_sessions")
         # Its first pass may not be over yet, which is told by 75.
         until(lambda: cli.main([*arguments, "collect"]) == 0, "collected by hand")
-        assert cli.main([*arguments, "--repeat", "collect"]) == cli.BUSY
+        assert cli.main([*arguments, "collect", "--repeat"]) == runner.BUSY
         assert job.poll() is None
         job.terminate()
         said = json.loads(job.communicate(timeout=30)[0])
@@ -265,13 +267,13 @@ def test_a_sink_that_is_away_is_waited_for_once_and_what_it_misses_delivered_lat
     asked: list[float] = []
 
     @contextlib.contextmanager
-    def away(_configuration: object, _layout: object, _source: object) -> Iterator[Session]:
+    def away(*_arguments: object) -> Iterator[Session]:
         asked.append(time.monotonic())
         raise Unreachable("nobody answers")
         yield
 
     with monkeypatch.context() as patched:
-        patched.setattr(delivery, "sink", away)
+        patched.setattr(repetition, "opened", away)
         outcome = repeat(deployed, tmp_path, [QUICK], 2.95)
     assert (len(asked), outcome["passes"], outcome["sink"]) == (1, 3, "spool")
     assert outcome["errors"] == ["not delivered, kept for later: nobody answers (3 times)"]

@@ -19,6 +19,7 @@ from deploying import SHIPPED, collect, configured, deploy, withdraw
 from servers import Server, until
 
 from pgops.errors import InvalidInput, QueryFailed
+from pgops.instance import sink
 from pgops.metrics import delivery, partitions
 from pgops.metrics.rounds import Sample, Shapes, packed, place
 from pgops.server.session import Session, connect
@@ -227,7 +228,7 @@ class Past:
         self.now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
         with connect(self.target()) as session:
             call = "SELECT pgops.register_node('shop', 'db1/main', %s, true, '')"
-            self.node = session.value(call, [session.value(delivery.SYSTEM_IDENTIFIER)])
+            self.node = session.value(call, [session.value(sink.SYSTEM_IDENTIFIER)])
 
     def target(self) -> Target:
         return Target(
@@ -329,9 +330,8 @@ def test_what_is_too_old_is_counted_as_lost_and_costs_nothing_else(past: Past) -
     at = [(past.now - hours * HOUR).isoformat() for hours in (100, 1)]
     samples = [Sample(labelled(GAUGE, one), 1.0) for one in range(50)]
     found = [one for moment in at for one in packed(place(60), samples, moment, "start first", {})]
-    identity = delivery.Source(str(past.server.value("SELECT system_identifier FROM pg_control_system()")), False)
     with connect(past.target()) as session:
-        lost = delivery.deliver(session, delivery.Parcel(past.configuration, identity, METRICS), found)
+        lost = delivery.deliver(sink.Sink(session, sink.node(past.configuration, session), sink.OFF), METRICS, found)
     assert [one.samples for one, _reason in lost] == [50]
     assert past.server.value("SELECT count(*) FROM pgops.system_metrics", "pgops") == 50
 

@@ -26,10 +26,9 @@ from pgops import cli
 from pgops.agent import deploy as agent
 from pgops.errors import InvalidInput, PermissionMissing
 from pgops.facts import gathering
-from pgops.instance import configuration
+from pgops.instance import configuration, endpoints
 from pgops.instance import passfile as credentials
 from pgops.instance.layout import Layout
-from pgops.metrics import collect
 from pgops.opsdb import deploy as schema
 from pgops.server.session import connect
 from pgops.server.target import Target
@@ -161,7 +160,7 @@ def test_all_databases_are_measured_over_tls(watching: Watcher) -> None:
 
 @newest
 def test_no_session_of_the_agent_is_in_the_clear_or_stays_when_it_is_cut_off(watching: Watcher) -> None:
-    with connect(collect.source_target(configuration.load(watching.layout))) as session:
+    with connect(endpoints.agent(configuration.load(watching.layout), "collect")) as session:
         about = session.row(
             "SELECT s.ssl, a.client_addr::text AS address, current_setting('tcp_keepalives_idle') AS idle, "
             "current_setting('tcp_user_timeout') AS unheard "
@@ -344,7 +343,7 @@ def test_without_superuser_all_goes_away_again(watcher: Watcher, administrator: 
     assert samples(server) > 0
     assert not far(watcher, administrator, state="absent")["changed"]
     assert far(watcher, administrator)["changed"]
-    with connect(collect.source_target(configuration.load(watcher.layout))):  # who collects is no obstacle
+    with connect(endpoints.agent(configuration.load(watcher.layout), "collect")):  # who collects is no obstacle
         far(watcher, administrator, state="absent", purge=True)
     assert server.value(state) == before
 

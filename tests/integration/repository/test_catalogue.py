@@ -344,7 +344,7 @@ def test_the_command(kept: Catalogue, capsys: pytest.CaptureFixture[str]) -> Non
     Path(layout.configuration).mkdir(parents=True)
     Path(layout.agent_file).write_text(kept.configuration.text())
     Path(layout.keeping).mkdir(parents=True)
-    arguments = ["--prefix", layout.prefix, "--instance", "main", "--rebuild", "catalogue"]
+    arguments = ["--prefix", layout.prefix, "--instance", "main", "catalogue", "--rebuild"]
     assert cli.main(arguments) == 0
     assert '"complete": true' in capsys.readouterr().out
     assert (Path(layout.keeping) / "agent.log").exists()

@@ -423,7 +423,7 @@ def test_old_days_and_statements_are_forgotten(counting: Server, tmp_path: Path)
     recent = counting.value("SELECT count(*) FROM pgops.query_usage", "pgops")
     outcome = partitions.maintain(configured(counting, tmp_path)[0])
     assert outcome["errors"] == []
-    assert (len(outcome["dropped"]), outcome["statements"]) == (1, 1)
+    assert (len(outcome["dropped"]), outcome["forget_unused_statements"]) == (1, 1)
     assert counting.value("SELECT count(*) FROM pgops.query_usage", "pgops") == int(str(recent)) - 1
     assert counting.value("SELECT count(*) FROM pgops.query_interval", "pgops") == 1
 

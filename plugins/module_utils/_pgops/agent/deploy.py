@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import Conflict, DriverMissing, HostFailed, InvalidInput, LoginRefused
 from ..host import commands, files
 from ..host.files import Directory, Entry, File, Found, Link
+from ..instance import endpoints
 from ..instance import passfile as credentials
 from ..instance.configuration import Configuration, Peer, parse
 from ..instance.layout import Layout
@@ -538,13 +539,13 @@ def _validated(layout: Layout, wish: Desired) -> tuple[str, ...]:
 
 def _validated_afar(layout: Layout, wish: Desired, own: list[collectors.Collector]) -> tuple[str, ...]:
     """Try them as the agent, once it is let in: until then they do not run, and pg_ops_schema tries them as well."""
-    from ..metrics import collect, trial
+    from ..metrics import trial
     from ..server.session import connect
 
     if not os.path.exists(layout.passfile):
         return ()
     try:
-        with connect(collect.source_target(wish.configuration)) as session:
+        with connect(endpoints.agent(wish.configuration, "deploy")) as session:
             return trial.validate(session, wish.configuration.database, own, session.target)
     except LoginRefused:
         return ()

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidInput
+from ..instance import endpoints
 from ..instance.configuration import Configuration
-from ..metrics.collect import source_target
 from ..server import discovery
 from ..server.target import Target
 from ..version import VERSION
@@ -81,7 +81,7 @@ def places(target: Target, prefix: str) -> list[tuple[discovery.Instance, Target
 
 def _afar(settings: Configuration, target: Target) -> tuple[discovery.Instance, Target]:
     at = replace(
-        source_target(settings),
+        endpoints.agent(settings, "facts"),
         application_name=target.application_name,
         connect_timeout=target.connect_timeout,
         statement_timeout=target.statement_timeout,

@@ -8,18 +8,20 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import PgOpsError, QueryFailed
+from ..instance import endpoints, records
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
+from ..instance.records import Record
+from ..instance.sink import OFF, Node, Sink, node, opened
 from ..server import disks, ownership
 from ..server.session import Session, connect
-from ..server.target import Target
 from . import delivery, latest
-from .collectors import INSPECTION, OWN, Collector, adjusted, due, metrics, slowed, wrapped
+from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .history import Cost, Runs
 from .rounds import Round, Sample, packed, place, samples
 from .spool import Spool
@@ -124,44 +126,25 @@ class Tally:
         ]
 
 
-def source_target(configuration: Configuration) -> Target:
-    """The instance, by its socket or over the network, in the ops database, which a standby has as well."""
-    remote: dict[str, Any] = {}
-    if configuration.host:
-        remote = {"passfile": configuration.passfile, **delivery.encryption(configuration)}
-    return Target(
-        host=configuration.host or configuration.socket_directory,
-        port=str(configuration.port),
-        user=configuration.role,
-        database=configuration.database,
-        application_name="pgops collect",
-        lock_timeout=0.1,
-        **remote,
-    )
+class Opener(Protocol):
+    """Opens the sink of what comes from a source, as sink.opened() does."""
 
-
-def inspector_target(configuration: Configuration) -> Target:
-    """The local server as its superuser, who becomes one that reads all data and writes none."""
-    return replace(
-        source_target(configuration),
-        user=configuration.superuser,
-        role="pg_read_all_data",
-        application_name="pgops inspect",
-    )
+    def __call__(
+        self, configuration: Configuration, layout: Layout, source: Session, node: Node, durability: str = OFF
+    ) -> contextlib.AbstractContextManager[Sink]: ...
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What a collection has at hand: ``found`` are all collectors, of which it runs those of its rights; ``sink``
-    opens the way to the sink of what comes from the source, delivery.sink() unless it is to stay open for the next
-    collection, too."""
+    """What a collection works with: ``found`` are all collectors, of which it runs those of its rights. ``sink`` is
+    another than sink.opened() where it stays open for the next collection."""
 
     configuration: Configuration
     layout: Layout
     found: Sequence[Collector]
     source: Session
     inspects: bool = False
-    sink: Callable[[Configuration, Layout, Session], contextlib.AbstractContextManager[Session]] = delivery.sink
+    sink: Opener = opened
 
     @property
     def rights(self) -> tuple[str, ...]:
@@ -199,7 +182,7 @@ def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collec
 
     Raises PgOpsError where the source cannot be reached.
     """
-    with connect(inspector_target(configuration)) as source:
+    with connect(endpoints.reader(configuration, "inspect")) as source:
         ownership.refuse_foreign(source)
         if source.in_recovery:
             return {"skipped": "standby: its primary is inspected", "errors": []}
@@ -213,7 +196,7 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
 
     Raises PgOpsError where the source cannot be reached.
     """
-    with connect(source_target(configuration)) as source:
+    with connect(endpoints.agent(configuration, "collect")) as source:
         visit = Visit(configuration, layout, found, source)
         return everything(visit, runs, Budget(time.monotonic() + configuration.time_budget))
 
@@ -235,6 +218,8 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
     tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
+    if not visit.inspects:
+        tally.add(JOBS, "", time.time(), job_rows(records.known(visit.layout), time.time()))
     # The agent reads what the server's user has found, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
@@ -276,28 +261,27 @@ def deliver(
     for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
     """
     source, waiting = visit.source, visit.spool
-    done, sink = 0, "spool"
+    done, where = 0, "spool"
+    known = metrics(visit.found)
     try:
         with budget.heeded():
-            identity = delivery.Source(source.value(delivery.SYSTEM_IDENTIFIER), source.in_recovery)
-        parcel = delivery.Parcel(visit.configuration, identity, metrics(visit.found))
-        with budget.heeded(), visit.sink(visit.configuration, visit.layout, source) as session:
-            delivery.check_cluster(session, identity.system_identifier)
+            whose = node(visit.configuration, source)
+        with budget.heeded(), visit.sink(visit.configuration, visit.layout, source, whose, OFF) as sink:
             for batch in [*_batches(new), *_batches(older)]:
                 if budget.ended or (done > len(new) and not budget.left()):
                     break
-                for lost, reason in delivery.deliver(session, parcel, batch):
+                for lost, reason in delivery.deliver(sink, known, batch):
                     tally.errors.append(f"{lost.samples} samples lost, of {lost.series[0]}: {reason}")
                     waiting.count_dropped(lost.samples)
                 done += len(batch)
-                sink = "primary" if source.in_recovery else "local"
+                where = "primary" if source.in_recovery else "local"
     except PgOpsError as error:
         tally.errors.append(f"not delivered, kept for later: {error}")
     left = older[max(0, done - len(new)) :]
     if len(left) < len(older):
         waiting.keep(left)
     kept, dropped = _kept(waiting, tally, new[done:])
-    return {"sink": sink, "delivered": done, "spooled": len(left) + kept, "dropped": dropped}
+    return {"sink": where, "delivered": done, "spooled": len(left) + kept, "dropped": dropped}
 
 
 def _batches(found: Sequence[Round]) -> list[Sequence[Round]]:
@@ -399,6 +383,19 @@ def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped:
         for name in sorted(costs)
     ]
     return [*rows, {"samples_dropped": dropped}]
+
+
+def job_rows(known: Mapping[str, Record], now: float) -> list[dict[str, Any]]:
+    """What the last run of each job came to, and how long ago one had no error, at ``now`` (Unix time)."""
+    return [
+        {
+            "job": name,
+            "job_duration_ms": record.seconds * 1000,
+            "job_errors": record.errors,
+            "job_age_seconds": max(0.0, now - record.sound),
+        }
+        for name, record in sorted(known.items())
+    ]
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -29,7 +29,8 @@ from fnmatch import fnmatchcase
 from math import inf, isfinite, nan
 from typing import Any
 
-from .. import spelling
+from .. import capabilities, spelling
+from ..capabilities import Capability
 from ..errors import InvalidInput
 from . import thresholds
 
@@ -110,49 +111,6 @@ class Collector:
         return versions and ("any" in (self.role, other.role) or self.role == other.role)
 
 
-OWN = Collector(
-    name="agent",
-    query="",
-    metrics=(
-        Metric(
-            "collector_duration_ms",
-            "ms",
-            help="Time that a collector took, over all databases; the mean of its runs within a minute.",
-        ),
-        Metric(
-            "collector_errors",
-            category="availability",
-            help="Databases or disks where a collector failed, of all its runs within a minute.",
-        ),
-        Metric("collector_interval_seconds", "s", help="Interval of a collector that is slowed down."),
-        Metric("samples_dropped", "count", "counter", "availability", help="Samples lost, ever, on the node."),
-    ),
-)
-"""What a collection says of itself."""
-INSPECTION = replace(OWN, name="inspect", interval=600)
-"""What an inspection does, which comes to pass more rarely."""
-QUERIES = Collector(
-    name="queries",
-    query="",
-    interval=300,
-    metrics=(
-        Metric(
-            "statements_evicted",
-            "count",
-            "counter",
-            help="Times that pg_stat_statements dropped its rarest statements, 5 % of them, for want of room: raise "
-            "pgops_statements_max, or find who sends ever new texts. No value where the extension is older than 1.9.",
-        ),
-        Metric(
-            "query_coverage_percent",
-            "%",
-            help="Share of the time of statements that the last interval of the job queries accounts for, at least.",
-        ),
-    ),
-)
-"""What the job `queries` says of its source; it has its own turns."""
-
-
 def parse(text: str, source: str) -> Collector:
     """The collector that a file holds. ``source`` names the file in errors.
 
@@ -161,6 +119,10 @@ def parse(text: str, source: str) -> Collector:
     header, query = _split(text)
     if not query:
         raise InvalidInput(f"{source} holds no query below its header.")
+    return _parsed(header, query, source)
+
+
+def _parsed(header: Sequence[str], query: str, source: str) -> Collector:
     fields: dict[str, str] = {}
     metrics: list[Metric] = []
     for line in header:
@@ -269,6 +231,20 @@ def _number(text: str | None, what: str) -> float | None:
     return number
 
 
+def own(capability: Capability) -> list[Collector]:
+    """What the jobs of a capability measure of themselves: collectors without a query."""
+    texts = re.split(r"(?=^-- collector:)", capability.metrics, flags=re.MULTILINE)
+    return [_parsed(*_split(text), f"capability {capability.name}") for text in texts if text.strip()]
+
+
+SELF = {found.name: found for capability in capabilities.ALL for found in own(capability)}
+"""What jobs measure of themselves, by the collector's name."""
+OWN, JOBS = SELF["agent"], SELF["jobs"]
+"""What a collection says of itself, and of the runs of all jobs."""
+INSPECTION = replace(OWN, name="inspect", interval=600)
+"""What an inspection says of itself; it runs more rarely."""
+
+
 def wrapped(query: str) -> str:
     """The query as one that gives a JSON object a row.
 
@@ -314,7 +290,7 @@ def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Col
         hint = "Leave '-- rights:' out, and grant to the role pgops what they have to read."
         raise InvalidInput(f"Your own collectors {', '.join(greedy)} ask for more rights than pg_monitor's.", hint)
     both = [*shipped, *extra]
-    named = [OWN, QUERIES, *both]
+    named = [*SELF.values(), *both]
     names = [INSPECTION.name, *(found.name for found in named)]
     _refuse("collector", {name for name in names if names.count(name) > 1})
     _refuse(
@@ -339,8 +315,8 @@ def _refuse(kind: str, twice: set[str]) -> None:
 
 
 def metrics(found: Sequence[Collector]) -> dict[str, Metric]:
-    """What is measured, by name, the agent's own among it."""
-    return {metric.name: metric for collector in [*found, OWN, QUERIES] for metric in collector.metrics}
+    """What is measured, by name, with what jobs measure of themselves."""
+    return {metric.name: metric for collector in [*found, *SELF.values()] for metric in collector.metrics}
 
 
 def checked_settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .. import capabilities
 from ..errors import PgOpsError, QueryFailed
+from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..server.session import Session, connect
-from .collect import source_target
 
 ROLLING = 120.0
 """Seconds for hours to be rolled up: after an outage there may be many, and the rest of the job needs time, too."""
@@ -36,7 +37,7 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
 
     Raises PgOpsError where the server cannot be reached.
     """
-    with connect(source_target(configuration)) as session:
+    with connect(endpoints.agent(configuration, "maintain")) as session:
         if session.in_recovery:
             return {"skipped": "standby", "errors": []}
         result: dict[str, Any] = {}
@@ -48,10 +49,9 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
         result["dropped"] = _drop(session, errors)
         with _noted(errors, "unused shapes cannot be forgotten"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
-        with _noted(errors, "old slow executions cannot be forgotten"):
-            session.value("SELECT pgops.forget_slow_queries()")
-        with _noted(errors, "unused statements cannot be forgotten"):
-            result["statements"] = session.value("SELECT pgops.forget_unused_statements()")
+        for upkeep in (one for capability in capabilities.ALL for one in capability.upkeep):
+            with _noted(errors, upkeep.what):
+                result[upkeep.function] = session.value(f"SELECT pgops.{upkeep.function}()")
         return {**result, "errors": errors}
 
 

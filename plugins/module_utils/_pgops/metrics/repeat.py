@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import PgOpsError, QueryFailed
+from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
+from ..instance.sink import OFF, Node, Sink, opened
 from ..server.session import Session, connect
-from . import delivery
-from .collect import Budget, Visit, again, everything, source_target
+from .collect import Budget, Visit, again, everything
 from .collectors import Collector, due, slowed
 from .history import Memory, Runs
 
@@ -41,7 +42,7 @@ class Sessions:
     configuration: Configuration
     layout: Layout
     _source: Session | None = None
-    _sink: Session | None = None
+    _sink: Sink | None = None
     _sink_closes: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _away: PgOpsError | None = None
 
@@ -53,22 +54,26 @@ class Sessions:
         if self._source is not None and not _as_before(self._source):
             self.close()
         if self._source is None:
-            self._source = _awake(connect(source_target(self.configuration)))
+            self._source = _awake(connect(endpoints.agent(self.configuration, "collect")))
         return self._source
 
     @contextlib.contextmanager
-    def sink(self, configuration: Configuration, layout: Layout, source: Session) -> Iterator[Session]:
-        """The way to the sink, as delivery.sink(). Once it fails, nobody waits for it again in this run.
+    def sink(
+        self, configuration: Configuration, layout: Layout, source: Session, node: Node, durability: str = OFF
+    ) -> Iterator[Sink]:
+        """The sink, as sink.opened() opens it. Once it fails, nobody waits for it any more in this run.
 
         Raises PgOpsError.
         """
         if self._away is not None:
             raise self._away
-        if self._sink is not None and not _as_before(self._sink):
+        if self._sink is not None and not (self._sink.node == node and _as_before(self._sink.session)):
             self._close_sink()
         try:
             if self._sink is None:
-                self._sink = _awake(self._sink_closes.enter_context(delivery.sink(configuration, layout, source)))
+                way = opened(configuration, layout, source, node, durability)
+                self._sink = self._sink_closes.enter_context(way)
+                _awake(self._sink.session)
             yield self._sink
         except PgOpsError as error:
             self._away = error

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import spelling
 from ..errors import InvalidInput
-from ..metrics.collectors import INSPECTION, LABELS, OWN, Collector, metrics
+from ..metrics.collectors import INSPECTION, LABELS, SELF, Collector, metrics
 from ..metrics.thresholds import check as check_thresholds
 from ..plan import Change, difference
 from ..server import ownership
@@ -188,7 +188,7 @@ def _retention(
 
 def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[Change, ...]:
     """Those for this version, called or not: they tell whose a metric is."""
-    jobs = (OWN, replace(INSPECTION, rights="all_data"))
+    jobs = (*SELF.values(), replace(INSPECTION, rights="all_data"))
     rows = {
         found.name: {
             "collector": found.name,

@@ -17,11 +17,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import HostFailed, PgOpsError
+from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..server import ownership
 from ..server.ownership import OWNER
 from ..server.session import Session, connect, identifier, statement
-from ..server.target import Target
 from . import archiver, generations, wal
 
 BATCH = 100
@@ -166,7 +166,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
     Raises PgOpsError where the repository or the server cannot be reached.
     """
     path = configuration.repository
-    with connect(target(configuration)) as session:
+    with connect(endpoints.superuser(configuration, "catalogue")) as session:
         here = session.rows(HERE)[0]
         ownership.refuse_foreign(session)
         if session.in_recovery:
@@ -177,8 +177,6 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
                 return {"skipped": f"nothing is archived into {path} yet", "errors": []}
             raise HostFailed(f"{path} is not there, and WAL is archived into it.", "Is it mounted?")
         session.execute(statement("SET ROLE {}", identifier(OWNER)))
-        # Whatever is lost of it is found again.
-        session.execute("SET synchronous_commit = off")
         if rebuild:
             session.execute(FORGET, [path])
         tally = Tally(time.monotonic() + (float("inf") if rebuild else budget))
@@ -189,17 +187,6 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             except (PgOpsError, OSError, archiver.Failure) as error:
                 errors.append(f"{generation.name}: {error}")
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": errors}
-
-
-def target(configuration: Configuration) -> Target:
-    """The local server as its superuser, in the ops database."""
-    return Target(
-        host=configuration.socket_directory,
-        port=str(configuration.port),
-        user=configuration.superuser,
-        database=configuration.database,
-        application_name="pgops catalogue",
-    )
 
 
 def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:

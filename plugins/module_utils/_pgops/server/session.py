@@ -44,6 +44,7 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
        pg_catalog.set_config('TimeZone', 'UTC', false),
        pg_catalog.set_config('jit', 'off', false),
+       pg_catalog.set_config('synchronous_commit', 'local', false),
        pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
        pg_catalog.set_config('tcp_keepalives_idle', '30', false),
        pg_catalog.set_config('tcp_keepalives_interval', '10', false),
@@ -62,8 +63,9 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.current_database() AS database
 """
 """Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
-database may have chosen. What begins with tcp, of no effect on a local socket, ends sessions within a minute whose
-client was cut off: each would take one of the role's few connections for two hours."""
+database may have chosen. No commit of ours waits for a standby: where a synchronous one is lost it would wait for
+ever, and no timeout ends that. What begins with tcp, of no effect on a local socket, ends sessions within a minute
+whose client was cut off: each would take one of the role's few connections for two hours."""
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import PgOpsError, QueryFailed
+from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from ..metrics import delivery
-from ..server.ownership import EXPLAINER
+from ..instance.sink import Node, opened
 from ..server.session import Session, connect
-from ..server.target import Target
-from ..version import VERSION
 from .redaction import REDACTED, block_end, redacted
 
 TIME_LIMIT = 2.0
@@ -79,24 +77,23 @@ SELECT set_config('lock_timeout', '100ms', true),
 on nothing else is to be looked up."""
 
 
-def explain(configuration: Configuration, layout: Layout, source: Session, origin: str) -> int:
+def explain(configuration: Configuration, layout: Layout, source: Session, node: Node) -> int:
     """Plan what the sink has of slow statements of this node, and no plan for, and store plans or what is in their
-    way; returns how many plans were made. ``origin`` is the cluster's system identifier.
+    way; returns how many plans were made.
 
     Raises PgOpsError where the sink does not work.
     """
     made, until = 0, time.monotonic() + BUDGET
-    with delivery.sink(configuration, layout, source) as sink:
-        node_id = sink.value(
-            "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
-            [configuration.cluster, configuration.node, origin, not source.in_recovery, VERSION],
-        )
-        for one in sink.rows(ASKED, [node_id]):
+    with opened(configuration, layout, source, node) as sink:
+        with sink.transaction() as node_id:
+            asked = sink.session.rows(ASKED, [node_id])
+        for one in asked:
             if time.monotonic() > until:
                 break
             plan, wrong = planned(configuration, one)
             made += plan is not None
-            sink.execute(STORE, [node_id, one["database_name"], one["queryid"], plan, wrong])
+            with sink.transaction() as node_id:
+                sink.session.execute(STORE, [node_id, one["database_name"], one["queryid"], plan, wrong])
     return made
 
 
@@ -106,7 +103,7 @@ def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | No
     if wrong:
         return None, wrong
     try:
-        with _bounded(), connect(_target(configuration, one["database_name"])) as session:
+        with _bounded(), connect(endpoints.planner(configuration, one["database_name"], TIME_LIMIT)) as session:
             plan = _explained(session, one["query"], one["user_name"])
             if len(json.dumps(plan)) > LARGEST_PLAN:
                 return None, TOO_LONG
@@ -131,19 +128,6 @@ def _bounded() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def _target(configuration: Configuration, database: str) -> Target:
-    return Target(
-        host=configuration.socket_directory,
-        port=str(configuration.port),
-        user=EXPLAINER,
-        database=database,
-        application_name="pgops explain",
-        connect_timeout=5,
-        statement_timeout=TIME_LIMIT,
-        lock_timeout=0.1,
-    )
 
 
 def _explained(session: Session, text: str, user: str) -> Any:

@@ -7,24 +7,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from ..errors import PgOpsError
 from ..host.files import File, write
+from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
+from ..instance.sink import Sink, node, opened
 from ..metrics import delivery, latest
-from ..metrics.collect import ORIGIN, source_target
-from ..metrics.collectors import QUERIES
+from ..metrics.collect import ORIGIN
+from ..metrics.collectors import SELF
 from ..metrics.rounds import Sample, packed, place, samples
 from ..server.ownership import EXPLAINER
 from ..server.session import Session, connect
-from ..version import VERSION
 from . import explain
 from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
 from .redaction import redacted
+
+QUERIES = SELF["queries"]
 
 MISSING = "The database {} has no extension pg_stat_statements. Set pgops_statements to true and run site.yml."
 
@@ -51,7 +53,7 @@ PLACE = ("queryid", "database_name", "user_name", "toplevel")
 STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
 
 
-def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
+def collect(configuration: Configuration, layout: Layout, _options: object = None) -> dict[str, Any]:
     """Store the difference to the reading of the run before; say how many statements did anything and were stored,
     the coverage in %, how many texts are new, how many executions were noted as slow, and how many plans were made.
     The first run has no difference yet.
@@ -61,7 +63,7 @@ def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
     Raises PgOpsError where the source or the sink does not work; then nothing was stored.
     """
     path = os.path.join(layout.state, "queries.json")
-    with connect(replace(source_target(configuration), application_name="pgops queries")) as source:
+    with connect(endpoints.agent(configuration, "queries")) as source:
         if not source.value("SELECT count(*) FROM pgops.statements_extension()"):
             return {"skipped": MISSING.format(source.database), "errors": []}
         now, before = read(source), load(path)
@@ -71,11 +73,13 @@ def collect(configuration: Configuration, layout: Layout) -> dict[str, Any]:
             write(reading)
         metrics = measured(now, found)
         wrong = remember(layout, now, metrics)
-        result = deliver(configuration, layout, source, (before, now), found, metrics)
+        whose = node(configuration, source)
+        with opened(configuration, layout, source, whose) as sink:
+            result = deliver(configuration, source, sink, (before, now), found, metrics)
         write(reading)
         result["errors"] += wrong
         if configuration.explain:
-            result["plans"] = explain.explain(configuration, layout, source, now.origin)
+            result["plans"] = explain.explain(configuration, layout, source, whose)
         return result
 
 
@@ -133,8 +137,8 @@ def remember(layout: Layout, now: Snapshot, metrics: list[Sample]) -> list[str]:
 
 def deliver(
     configuration: Configuration,
-    layout: Layout,
     source: Session,
+    sink: Sink,
     between: tuple[Snapshot | None, Snapshot],
     found: Difference | None,
     metrics: list[Sample],
@@ -148,23 +152,16 @@ def deliver(
     threshold = configuration.slow_query_ms
     sessions = None if threshold < 0 else source.value(SESSIONS, [threshold, configuration.query_texts])
     counted: dict[str, Any] = {"first": True, "statements": len(now.entries)}
-    with delivery.sink(configuration, layout, source) as sink:
-        delivery.check_cluster(sink, now.origin)
-        with sink.transaction():
-            # Enough to survive a crash, and waits for no standby.
-            sink.execute("SET LOCAL synchronous_commit = local")
-            node_id = sink.value(
-                "SELECT pgops.register_node(%s, %s, %s, %s, %s)",
-                [configuration.cluster, configuration.node, now.origin, not source.in_recovery, VERSION],
-            )
-            store_metrics(sink, node_id, source.value(ORIGIN), now.taken_at, metrics)
-            slow = sink.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
-            if before and found:
-                interval = (node_id, before.taken_at, now.taken_at)
-                counted, executions = store(configuration, source, sink, interval, found)
-                slow += executions
-            lost = sink.value(FORGET)
-    where = "local" if sink is source else "primary"
+    session = sink.session
+    with sink.transaction() as node_id:
+        store_metrics(session, node_id, source.value(ORIGIN), now.taken_at, metrics)
+        slow = session.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
+        if before and found:
+            interval = (node_id, before.taken_at, now.taken_at)
+            counted, executions = store(configuration, source, session, interval, found)
+            slow += executions
+        lost = session.value(FORGET)
+    where = "local" if session is source else "primary"
     return {**counted, "slow": slow, "sink": where, "errors": [FULL.format(lost)] if lost else []}
 
 

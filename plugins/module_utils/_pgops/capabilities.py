@@ -1,0 +1,221 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What each capability is, as data: its jobs, its own metrics, its part of the agent's configuration, its facts.
+
+The agent's command, the store's upkeep, the facts, the roles and the tests read it. A new capability is a package, a
+role, and an entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option of a job's command: a switch, or with ``value`` one that takes what that word stands for, or
+    nothing."""
+
+    name: str
+    help: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that the agent does again and again, and people may run by hand: ``pgops NAME``.
+
+    ``run`` is its function, as "package.file:function" below the library; it takes the configuration, the layout and
+    the command's options, and returns what happened. ``calendar`` (OnCalendar of systemd), ``jitter`` and
+    ``time_limit`` (seconds) are its schedule unless the inventory says otherwise, ``arguments`` what it is scheduled
+    with. ``as_server``: the user that runs the server runs it, which a remote instance has not. ``locks``: the job
+    itself keeps other runs out, in its own way. ``prints``: without --output its output
+    is for other programs. ``cron`` is the calendar
+    under cron, which knows no seconds, '' for the same; ``switch`` as of a capability, '' for that of its own.
+    """
+
+    name: str
+    run: str
+    help: str
+    calendar: str
+    jitter: int = 0
+    time_limit: int = 300
+    arguments: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    as_server: bool = False
+    locks: bool = False
+    prints: bool = False
+    cron: str = ""
+    switch: str = ""
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """A function of the schema pgops that the job `maintain` calls; it returns a number, which the job reports."""
+
+    function: str
+    what: str
+    """What cannot be done where it fails."""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """``name`` is its package. ``switch`` is the inventory's variable that turns it on, '' for one that is always on;
+    ``options`` are its part of the agent's configuration, with their defaults; ``metrics`` what its jobs measure
+    of themselves, as headers of collectors without a query (docs/monitoring.md); ``facts`` its sections of
+    pg_ops_facts; ``settings`` the server's parameters that it asks for; ``removal`` its place when all is removed,
+    the lowest first."""
+
+    name: str
+    removal: int
+    switch: str = ""
+    jobs: tuple[Job, ...] = ()
+    upkeep: tuple[Upkeep, ...] = ()
+    metrics: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+AGENT = Capability(
+    "agent",
+    removal=6,
+    facts=("agent", "jobs"),
+    metrics="""
+-- collector: jobs
+-- metric: job_duration_ms unit=ms
+--   Time that the last run of a job took. The label job is its name, as in pgops NAME.
+-- metric: job_errors category=availability
+--   Errors in the last run of a job, also where it did the rest.
+-- metric: job_age_seconds unit=s category=availability
+--   Seconds since a job ended without an error; it goes on growing while the job fails or does not run.
+""",
+)
+
+METRICS = Capability(
+    "metrics",
+    removal=1,
+    facts=("monitoring",),
+    options={"collectors": {}, "retention": {}, "time_budget": 45.0, "spool_bytes": 32 * 1024 * 1024},
+    jobs=(
+        Job(
+            "collect",
+            "metrics.job:collect",
+            "run the collectors that are due, and store what they measure",
+            "minutely",
+            jitter=10,
+            # It stays for 56 seconds where something is collected more often than each minute.
+            time_limit=58,
+            arguments=("--repeat",),
+            flags=(Flag("--repeat", "stay for the minute, for collectors with a shorter interval"),),
+            locks=True,
+        ),
+        Job(
+            "maintain",
+            "metrics.job:maintain",
+            "make partitions, drop expired ones, and roll up hours",
+            "hourly",
+            jitter=600,
+        ),
+        Job(
+            "inspect",
+            "metrics.job:inspect",
+            "run the collectors that read all data",
+            "*:0/10",
+            jitter=60,
+            time_limit=290,
+            as_server=True,
+            locks=True,
+        ),
+        Job(
+            "export",
+            "metrics.job:export",
+            "print the newest values for Prometheus",
+            # After the collection of the minute.
+            "*:*:30",
+            time_limit=25,
+            arguments=("--output",),
+            flags=(Flag("--output", "replace FILE instead of printing, or the one for node_exporter", "FILE"),),
+            locks=True,
+            prints=True,
+            cron="minutely",
+            switch="pgops_textfile_directory",
+        ),
+    ),
+    metrics="""
+-- collector: agent
+-- metric: collector_duration_ms unit=ms
+--   Time that a collector took, over all databases; the mean of its runs within a minute.
+-- metric: collector_errors category=availability
+--   Databases or disks where a collector failed, of all its runs within a minute.
+-- metric: collector_interval_seconds unit=s
+--   Interval of a collector that is slowed down.
+-- metric: samples_dropped kind=counter category=availability
+--   Samples lost, ever, on the node.
+""",
+)
+
+STATEMENTS = Capability(
+    "statements",
+    removal=2,
+    switch="pgops_statements",
+    options={"query_texts": True, "slow_query_ms": 1000.0, "explain": False},
+    settings=("shared_preload_libraries", "pg_stat_statements.*", "track_io_timing", "compute_query_id"),
+    upkeep=(
+        Upkeep("forget_slow_queries", "old slow executions cannot be forgotten"),
+        Upkeep("forget_unused_statements", "unused statements cannot be forgotten"),
+    ),
+    jobs=(
+        Job(
+            "queries",
+            "statements.job:collect",
+            "store what statements did since the last run",
+            "*:0/5",
+            jitter=30,
+            time_limit=120,
+        ),
+    ),
+    metrics="""
+-- collector: queries
+-- interval: 300
+-- metric: statements_evicted unit=count kind=counter
+--   Times that pg_stat_statements dropped its rarest statements, 5 % of them, for want of room: raise
+--   pgops_statements_max, or find who sends ever new texts. No value where the extension is older than 1.9.
+-- metric: query_coverage_percent unit=%
+--   Share of the time of statements that the last interval of the job queries accounts for, at least.
+""",
+)
+
+REPOSITORY = Capability(
+    "repository",
+    removal=4,
+    switch="pgops_repository",
+    facts=("archiving",),
+    settings=("archive_mode", "archive_command", "archive_timeout", "wal_level"),
+    jobs=(
+        Job(
+            "catalogue",
+            "repository.job:catalogue",
+            "note what is in the repository",
+            "*:0/5",
+            jitter=60,
+            time_limit=290,
+            as_server=True,
+            flags=(Flag("--rebuild", "forget what is known, and look at every file"),),
+        ),
+    ),
+)
+
+OPSDB = Capability("opsdb", removal=3, facts=("schema",))
+
+SETTINGS = Capability("settings", removal=5, switch="pgops_settings")
+
+ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, SETTINGS)
+
+JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}
+"""By the name of their commands."""
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {one.name: one.options for one in ALL if one.options}
+"""The parts of the agent's configuration, with their defaults."""

@@ -1,0 +1,91 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How the jobs of an instance log in: to its server, and to the cluster's other nodes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..server.ownership import EXPLAINER
+from ..server.target import Target
+from .configuration import Configuration
+
+UNREACHABLE = 5
+"""Seconds after which a node that does not answer is given up."""
+
+
+def agent(configuration: Configuration, job: str) -> Target:
+    """The instance as the agent's role, in the ops database, which a standby has as well: by its socket, or of a
+    remote instance over the network. ``job`` is what the server's views and log show."""
+    remote: dict[str, Any] = {}
+    if configuration.host:
+        remote = {"passfile": configuration.passfile, **encryption(configuration)}
+    return Target(
+        host=configuration.host or configuration.socket_directory,
+        port=str(configuration.port),
+        user=configuration.role,
+        database=configuration.database,
+        application_name=f"pgops {job}",
+        lock_timeout=0.1,
+        **remote,
+    )
+
+
+def superuser(configuration: Configuration, job: str) -> Target:
+    """The local server as its superuser, in the ops database."""
+    return Target(
+        host=configuration.socket_directory,
+        port=str(configuration.port),
+        user=configuration.superuser,
+        database=configuration.database,
+        application_name=f"pgops {job}",
+    )
+
+
+def reader(configuration: Configuration, job: str) -> Target:
+    """The local server as its superuser, who becomes a role that reads all data and writes none."""
+    return replace(superuser(configuration, job), role="pg_read_all_data", lock_timeout=0.1)
+
+
+def planner(configuration: Configuration, database: str, seconds: float) -> Target:
+    """The local server as the role that plans statements, in one of its databases; a plan may take so long."""
+    return Target(
+        host=configuration.socket_directory,
+        port=str(configuration.port),
+        user=EXPLAINER,
+        database=database,
+        application_name="pgops explain",
+        connect_timeout=UNREACHABLE,
+        statement_timeout=seconds,
+        lock_timeout=0.1,
+    )
+
+
+def primary(configuration: Configuration, passfile: str, job: str) -> Target:
+    """Whichever of the cluster's other nodes takes writes now."""
+    return Target(
+        host=",".join(peer.host for peer in configuration.peers),
+        port=",".join(str(peer.port) for peer in configuration.peers),
+        user=configuration.role,
+        database=configuration.database,
+        passfile=passfile,
+        **encryption(configuration),
+        target_session_attrs="read-write",
+        application_name=f"pgops {job}",
+        connect_timeout=UNREACHABLE,
+    )
+
+
+def encryption(configuration: Configuration) -> dict[str, Any]:
+    """How connections over the network are protected, as arguments of Target.
+
+    Channel binding proves the password to both sides over TLS, so that a server with a self-signed certificate cannot
+    be impersonated. Where a CA is given, its signature decides as well.
+    """
+    plain = configuration.ssl_mode == "disable"
+    return {
+        "sslmode": configuration.ssl_mode,
+        "sslrootcert": configuration.ca_cert,
+        "channel_binding": "disable" if plain else "require",
+    }
