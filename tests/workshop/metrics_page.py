@@ -17,7 +17,7 @@ HEAD = """# Metrics
 
 All metrics, by collector. To read them: [Monitoring](monitoring.md).
 
-```
+```sql
 SELECT * FROM pgops.metrics;                                                  -- this list, with your own metrics
 SELECT * FROM pgops.metric_values('database_size_mb', now() - interval '1 day', now(), '1 hour');
 SELECT * FROM pgops.metric_rates('wal_bytes', now() - interval '1 day', now(), '5 min');
