@@ -40,7 +40,7 @@ def page(samples: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], stored:
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>pgops.fleet: {html.escape(title)}</title><style>{STYLE}</style><body>"
         f"<h1>{html.escape(title)}</h1><p>{stored} samples, collected by pgops.fleet as an unprivileged role. "
-        "Every value is from a query of this run.</p>"
+        "Every value is from a query of this run. Green is good, yellow is a warning, red is critical.</p>"
         f"{_facts(instance)}{tables}</body></html>\n"
     )
 

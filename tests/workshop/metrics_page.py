@@ -15,10 +15,21 @@ PAGE = artifact.ROOT / "docs" / "metrics.md"
 FOLDER = artifact.LIBRARY / "sql" / "collectors"
 HEAD = """# Metrics
 
-What the collectors measure, as their files say; `python tests/workshop/metrics_page.py` makes this page of them. A
-collector of scope `database` runs in every database. `inspect` stands where the server's own user runs it, since the
-agent may not read that. 1 MB is 1048576 bytes. A counter counts since its statistics were reset: read it by
-`pgops.metric_rates()`. What is not known has no value, rather than 0.
+All metrics, by collector. To read them: [Monitoring](monitoring.md).
+
+```sql
+SELECT * FROM pgops.metrics;                                                  -- this list, with your own metrics
+SELECT * FROM pgops.metric_values('database_size_mb', now() - interval '1 day', now(), '1 hour');
+SELECT * FROM pgops.metric_rates('wal_bytes', now() - interval '1 day', now(), '5 min');
+```
+
+* A counter counts since its statistics were reset: read it with `pgops.metric_rates()`.
+* An unknown value is no sample, never 0.
+* Scope database: the collector runs in every database.
+* `inspect`: the job of that name runs the collector, as the server's own user, since the agent may not read that.
+* 1 MB is 1048576 bytes.
+
+`python tests/workshop/metrics_page.py` makes this page of the collectors' files.
 
 """
 
