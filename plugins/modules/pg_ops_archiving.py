@@ -82,16 +82,11 @@ options:
     type: str
     choices: [never, if_required]
     default: never
-  python:
-    description: The Python of the program. The one that Ansible uses on the host if not given.
-    type: str
-    default: ""
   prefix:
     description: The directory below which the agent is installed.
     type: path
     default: /
 extends_documentation_fragment:
-  - pgops.fleet.after
   - pgops.fleet.attributes
   - pgops.fleet.connection
 notes:
@@ -224,8 +219,6 @@ SPEC = {
     "another_server": {"type": "bool", "default": False},
     "configure": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
-    "python": {"type": "str", "default": ""},
-    "after": {"type": "list", "elements": "str", "default": []},
     "prefix": {"type": "path", "default": "/"},
     **reporting.connection_spec(),
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import artifact
 import yaml
-from deploying import AGENT, BUNDLE, deploy, target, withdraw
+from deploying import AGENT, BUNDLE, agent_arguments, deploy, target, withdraw
 from servers import Server
 
 from pgops.agent import deploy as agent
@@ -51,7 +51,7 @@ def test_schema(server: Server) -> None:
 
 
 def test_agent(tmp_path: Path) -> None:
-    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}, True)
+    result = agent.converge(agent_arguments({**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}), True)
     assert returned(result) == documented("pg_ops_agent") - ONLY_SOMETIMES
 
 

@@ -61,6 +61,15 @@ class Upkeep:
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option in the agent's configuration: its default, whose type is the option's, and the inventory's variable
+    that sets it, '' for none."""
+
+    default: Any
+    variable: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of pg_ops_facts that the ops database answers: ``query`` gives one row with its keys. Without the
     schema they are as in absent(): nothing is known, ``lists`` are empty, and ``fixed`` are as they say."""
@@ -90,7 +99,7 @@ class Capability:
     jobs: tuple[Job, ...] = ()
     upkeep: tuple[Upkeep, ...] = ()
     metrics: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
@@ -114,7 +123,12 @@ METRICS = Capability(
     "metrics",
     removal=1,
     facts=("monitoring",),
-    options={"collectors": {}, "retention": {}, "time_budget": 45.0, "spool_bytes": 32 * 1024 * 1024},
+    options={
+        "collectors": Option({}, "pgops_collector_settings"),
+        "retention": Option({}, "pgops_metric_retention"),
+        "time_budget": Option(45.0),
+        "spool_bytes": Option(32 * 1024 * 1024),
+    },
     jobs=(
         Job(
             "collect",
@@ -177,7 +191,11 @@ STATEMENTS = Capability(
     "statements",
     removal=2,
     switch="pgops_statements",
-    options={"query_texts": True, "slow_query_ms": 1000.0, "explain": False},
+    options={
+        "query_texts": Option(True, "pgops_query_texts"),
+        "slow_query_ms": Option(1000.0, "pgops_slow_query_ms"),
+        "explain": Option(False, "pgops_explain"),
+    },
     settings=("shared_preload_libraries", "pg_stat_statements.*", "track_io_timing", "compute_query_id"),
     upkeep=(
         Upkeep("forget_slow_queries", "old slow executions cannot be forgotten"),
@@ -233,5 +251,7 @@ ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, SETTINGS)
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}
 """By the name of their commands."""
 
-OPTIONS: Mapping[str, Mapping[str, Any]] = {one.name: one.options for one in ALL if one.options}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    one.name: {name: option.default for name, option in one.options.items()} for one in ALL if one.options
+}
 """The parts of the agent's configuration, with their defaults."""
