@@ -57,7 +57,12 @@ def test_agent(tmp_path: Path) -> None:
 
 def test_schedule(tmp_path: Path) -> None:
     job = {**JOB, "user": "pgops", "writable": [], "enabled": True}
-    params = {"instance": "main", "state": "present", "backend": "none", "prefix": str(tmp_path), "jobs": [job]}
+    params = {
+        "instances": [{"name": "main", "jobs": [job]}],
+        "state": "present",
+        "backend": "none",
+        "prefix": str(tmp_path),
+    }
     assert returned(schedule.converge(params, True)) == documented("pg_ops_schedule") - ONLY_SOMETIMES
 
 

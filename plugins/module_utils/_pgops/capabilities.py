@@ -87,13 +87,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Capability:
-    """``name`` is its package. ``switch`` is the inventory's variable that turns it on, '' for one that is always on;
-    ``options`` are its part of the agent's configuration, with their defaults; ``metrics`` what its jobs measure
-    of themselves, as headers of collectors without a query (docs/monitoring.md); ``facts`` its sections of
-    pg_ops_facts; ``settings`` the server's parameters that it asks for; ``removal`` its place when all is removed,
-    the lowest first."""
+    """``name`` is its package, ``role`` the role that brings and removes it. ``switch`` is the inventory's variable
+    that turns it on, '' for one that is always on; ``options`` are its part of the agent's configuration, with their
+    defaults; ``metrics`` what its jobs measure of themselves, as headers of collectors without a query
+    (docs/monitoring.md); ``facts`` its sections of pg_ops_facts; ``settings`` the server's parameters that it asks
+    for; ``removal`` its place when all is removed, the lowest first."""
 
     name: str
+    role: str
     removal: int
     switch: str = ""
     jobs: tuple[Job, ...] = ()
@@ -106,6 +107,7 @@ class Capability:
 
 AGENT = Capability(
     "agent",
+    "pgops_agent",
     removal=6,
     facts=("agent", "jobs"),
     metrics="""
@@ -121,6 +123,7 @@ AGENT = Capability(
 
 METRICS = Capability(
     "metrics",
+    "pgops_schedule",
     removal=1,
     facts=("monitoring",),
     options={
@@ -189,6 +192,7 @@ METRICS = Capability(
 
 STATEMENTS = Capability(
     "statements",
+    "pgops_statements",
     removal=2,
     switch="pgops_statements",
     options={
@@ -224,6 +228,7 @@ STATEMENTS = Capability(
 
 REPOSITORY = Capability(
     "repository",
+    "pgops_archiving",
     removal=4,
     switch="pgops_repository",
     facts=("archiving",),
@@ -242,9 +247,9 @@ REPOSITORY = Capability(
     ),
 )
 
-OPSDB = Capability("opsdb", removal=3, facts=("schema",))
+OPSDB = Capability("opsdb", "pgops_monitoring", removal=3, facts=("schema",))
 
-SETTINGS = Capability("settings", removal=5, switch="pgops_settings")
+SETTINGS = Capability("settings", "pgops_settings", removal=5, switch="pgops_settings")
 
 ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, SETTINGS)
 

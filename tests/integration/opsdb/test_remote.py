@@ -119,8 +119,8 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"host": "/run/postgresql"}, "no name of one host"),
-        ({"host": "a,b"}, "no name of one host"),
+        ({"host": "/run/postgresql"}, "name or address of one host"),
+        ({"host": "a,b"}, "name or address of one host"),
         ({"socket_directory": "/run"}, "neither a socket_directory"),
         ({"ssl_mode": "disable", "host": ""}, "without TLS"),
     ],
@@ -180,7 +180,7 @@ def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
     watching.run("collect")
     exported = watching.prefix / "values.prom"
     command = ["--output", str(exported)]
-    assert cli.main(["--instance", "orders", "--prefix", str(watching.prefix), *command, "export"]) == 0
+    assert cli.main(["--instance", "orders", "--prefix", str(watching.prefix), "export", *command]) == 0
     assert 'node="db.example.org/orders"' in exported.read_text()
 
 

@@ -23,6 +23,7 @@ from pgops.errors import Conflict, HostFailed, InvalidInput, Unsupported
 from pgops.host import calendars, systemd
 from pgops.host import cron as crontab
 from pgops.host.files import EntryChange, Found, PathRemoval
+from pgops.instance import records
 from pgops.instance.layout import Layout
 
 COLLECT = {
@@ -588,3 +589,14 @@ def test_a_crontab_is_written_and_removed(host):
     gone = Schedule(host, "none")
     carry_out(schedule.plan(schedule.read(gone), gone), gone)
     assert os.listdir(os.path.dirname(host.crontab)) == []
+
+
+def test_the_record_of_a_job_goes_with_the_job(tmp_path):
+    layout = Layout("main", str(tmp_path))
+    for folder in (layout.state, layout.inspection):
+        os.makedirs(folder)
+    for job in ("collect", "queries", "catalogue"):
+        records.note(layout, job, 1000.0, 1.0, 1)
+    kept = the_one(declared(backend="none", prefix=str(tmp_path)))
+    schedule.apply(schedule.HostPlan(((SchedulePlan(), kept),)))
+    assert set(records.known(layout)) == {"collect"}

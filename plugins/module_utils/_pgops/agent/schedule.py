@@ -74,12 +74,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Current:
-    """What is on the host: files by their paths, the states of units by their names, and the records of runs."""
+    """What is on the host: files by their paths, and the states of units by their names."""
 
     host: str
     found: Mapping[str, Found | None] = field(default_factory=dict)
     states: Mapping[str, systemd.State] = field(default_factory=dict)
-    records: Mapping[str, Found] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,17 +187,7 @@ def read(wanted: Schedule) -> Current:
     paths = [os.path.join(wanted.layout.units, name) for name in names]
     paths += [os.path.join(wanted.wants, name) for name in names if name.endswith(".timer")]
     found = {path: files.read(path) for path in [*paths, wanted.wants, wanted.layout.crontab]}
-    return Current(platform.node(), found, systemd.states(names), _records(wanted.layout))
-
-
-def _records(layout: Layout) -> dict[str, Found]:
-    """The records of jobs, by their paths; what is in them is not read: other users write them."""
-    found = {}
-    for folder in (layout.state, layout.inspection):
-        for name in _listed(folder):
-            if RECORD.match(name):
-                found[os.path.join(folder, name)] = Found("record", 0, "", "")
-    return found
+    return Current(platform.node(), found, systemd.states(names))
 
 
 def _listed(folder: str) -> list[str]:
@@ -222,19 +211,11 @@ def plan(current: Current, wanted: Schedule) -> SchedulePlan:
     written = files.plan(entries, current.found)
     timers = [wanted.unit(job, "timer") for job in wanted.jobs] if wanted.backend == "systemd" else []
     return SchedulePlan(
-        removed=(*files.removal(leftover, current.found), *_forgotten(wanted, current)),
+        removed=files.removal(leftover, current.found),
         written=written,
         reloads=_reloads(current, paths, {change.path for change in written}),
         starts=tuple(change for path in timers for change in _start(current, path)),
     )
-
-
-def _forgotten(wanted: Schedule, current: Current) -> tuple[PathRemoval, ...]:
-    """The records of jobs that are not scheduled any more: their age would go on growing."""
-    scheduled = {job.arguments[0] for job in wanted.jobs}
-    recorded = {path: RECORD.match(os.path.basename(path)) for path in current.records}
-    left = [path for path, found in recorded.items() if found and found["job"] not in scheduled]
-    return files.removal(left, current.records)
 
 
 def _entries(wanted: Schedule, current: Current) -> list[Entry]:
@@ -366,11 +347,24 @@ def apply(made: HostPlan) -> None:
         systemd.reload()
     if last and running:
         systemd.forget(names)
+    for _planned, wanted in made.parts:
+        _discard_records(wanted)
     for removal in last:
         removal.apply()
     _stop_crons(made)
     if starts and running:
         systemd.start(starts)
+
+
+def _discard_records(wanted: Schedule) -> None:
+    """Discard the records of jobs that are not scheduled any more: their age would go on growing. They are not part of
+    the plan, since jobs write them at any time."""
+    scheduled = {job.arguments[0] for job in wanted.jobs}
+    for folder in (wanted.layout.state, wanted.layout.inspection):
+        for name in _listed(folder):
+            found = RECORD.match(name)
+            if found and found["job"] not in scheduled:
+                files.discard(os.path.join(folder, name))
 
 
 def _stop_crons(made: HostPlan) -> None:
