@@ -1,4 +1,4 @@
-# Everything that is made lands in build/. `make` alone lists what there is.
+# All output is in build/. `make` alone lists the targets.
 
 PYTHON ?= python3
 BIN := build/venv/bin
@@ -11,12 +11,12 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: ## The main job on a throw-away server, as any user; shows a page
+demo: ## Run site.yml on a throw-away server, as any user, and write a page
 	@$(PYTHON) tests/workshop/pythons.py venv build/venv-demo requirements-demo.txt
 	@build/venv-demo/bin/python tests/workshop/artifact.py
 	@PATH="$(CURDIR)/build/venv-demo/bin:$$PATH" build/venv-demo/bin/python demo/run.py
 
-test: build ## All tests; says at the end what could not be run here
+test: build ## All tests; lists at the end what could not run here
 	@nox --tags check test
 
 check: build ## The static checks alone
@@ -28,13 +28,13 @@ fleet: build ## Start the hosts in containers; inventory: build/fleet/inventory.
 fleet-down: venv ## Remove the hosts
 	@$(BIN)/python tests/fleet/fleet.py down
 
-bench: build ## The benchmarks, beside their peers; results in build/bench/
+bench: build ## The benchmarks, beside other tools; results in build/bench/
 	@$(BIN)/python tests/bench/run.py
 
 build: venv ## Build the collection and install it into build/collections
 	@$(BIN)/python tests/workshop/artifact.py
 
-clean: ## Delete all that was made (not the fleet: make fleet-down)
+clean: ## Delete build/ and .nox/ (not the fleet: make fleet-down)
 	rm -rf build .nox
 
 venv: build/venv/made-from

@@ -327,7 +327,7 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
     removed = fleet.play("pgops.fleet.remove", "--limit", "pg15")
     assert removed.code == 0, removed.text
     assert fleet.on("pg15", "ls", "/etc/pgops").split() == ["14-main"]
-    assert "14-main: down since pg_upgradecluster" in removed.text
+    assert "14-main: replaced by pg_upgradecluster" in removed.text
     assert fleet.play("pgops.fleet.site", "--limit", "pg15").code == 0
     fleet.on("pg15", "rm", "-r", "/etc/postgresql/14", "/var/lib/postgresql/14")
     for command in commands("Upgrades", db1="pg15", **{"15_main": "14-main"}):
@@ -344,7 +344,7 @@ def test_what_is_left_of_an_instance_that_is_gone_is_removed(fleet: Fleet) -> No
     assert [agent["name"] for agent in agents] == ["15-gone", "15-main"]
     removed = fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true")
     assert removed.code == 0, removed.text
-    warned = "The server of 15-gone is gone, and with it what was before it was set: work_mem."
+    warned = "The server of 15-gone no longer exists. These original settings cannot be restored: work_mem."
     assert warned in " ".join(removed.text.split())
     left = "ls -d /etc/pgops /usr/local/lib/pgops /var/lib/pgops /etc/systemd/system/pgops* 2>/dev/null || true"
     assert fleet.on("pg15", "sh", "-c", left) == ""

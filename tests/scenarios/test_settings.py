@@ -16,8 +16,8 @@ from playbooks import Run
 
 PAIR = ("--limit", "pg17,pg17b")
 STANDBY_FIRST = [
-    ("pg17b", "Change server settings"),
-    ("pg17", "Change server settings"),
+    ("pg17b", "Apply the server settings"),
+    ("pg17", "Apply the server settings"),
 ]
 
 

@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 def _common() -> argparse.ArgumentParser:
     """The options of every job, before or after its name."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--instance", help="the instance; may be left out where the host has only one")
-    common.add_argument("--prefix", help="where the agent was installed, if not below /")
+    common.add_argument("--instance", help="the instance; optional if the host has only one")
+    common.add_argument("--prefix", help="installation prefix; default /")
     scheduled = "record this run as one of the schedule, as timers do: the job's age and errors become metrics"
     common.add_argument("--scheduled", action="store_true", help=scheduled)
     return common
@@ -82,5 +82,5 @@ def only_instance(prefix: str) -> str:
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     if len(names) != 1:
         known = f"This host has the instances {', '.join(names)}." if names else "No instance is configured here."
-        raise InvalidInput(known, "Name one with --instance.")
+        raise InvalidInput(known, "Choose one with --instance.")
     return names[0]

@@ -64,7 +64,7 @@ def report(module: AnsibleModule, work: Callable[[], Mapping[str, Any]]) -> None
         if not (module.check_mode and isinstance(error, DriverMissing)):
             module.fail_json(msg=str(error), code=error.code)
             return
-        result = unpredictable(f"{error} What a run would change cannot be predicted yet.")
+        result = unpredictable(f"{error} The changes of a run cannot be predicted yet.")
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 MOST = 3
 """So many names are suggested."""
@@ -14,6 +14,11 @@ MOST = 3
 def unknown(given: Iterable[str], known: Collection[str]) -> str:
     """The names that are not known, each with those that are spelled nearly like it; '' where all are known."""
     return "; ".join(_suggested(name, known) for name in sorted(set(given) - set(known)))
+
+
+def repeated(names: Sequence[str]) -> str:
+    """The names that are there more than once, '' where there is none."""
+    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
 
 
 def _suggested(name: str, known: Collection[str]) -> str:

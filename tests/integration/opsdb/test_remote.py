@@ -119,10 +119,10 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"host": "/run/postgresql"}, "name or address of one host"),
-        ({"host": "a,b"}, "name or address of one host"),
-        ({"socket_directory": "/run"}, "neither a socket_directory"),
-        ({"ssl_mode": "disable", "host": ""}, "without TLS"),
+        ({"host": "/run/postgresql"}, "name or address of a single host"),
+        ({"host": "a,b"}, "name or address of a single host"),
+        ({"socket_directory": "/run"}, "cannot be set for a remote"),
+        ({"ssl_mode": "disable", "host": ""}, "is only for a remote instance"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(watcher: Watcher, wrong: dict[str, Any], words: str) -> None:
@@ -554,7 +554,7 @@ def test_playbooks_do_what_they_predict_once_and_undo_it(watcher: Watcher, inven
     assert not list((watcher.prefix / "host").iterdir())
     done = play("site", "--diff", "-vvv")
     assert done.changes == predicted.changes != {}
-    assert "pgops_settings: not done for the remote instances orders" in done.text
+    assert "pgops_settings: not applied to the remote instances orders" in done.text
     assert '"name": "maintain"' in done.text
     assert '"name": "inspect"' not in done.text
     assert play("site").changes == {}

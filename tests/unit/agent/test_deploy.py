@@ -135,7 +135,7 @@ def test_instances_that_are_not_named_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_one_instance_declared_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="more than once: instance main"):
+    with pytest.raises(InvalidInput, match="Instance main is declared more than once"):
         agent.converge(params(tmp_path, "main", "main"), True)
 
 
@@ -215,7 +215,7 @@ def test_a_command_of_somebody_elses_stays(tmp_path: Path) -> None:
     mine = Path(Layout("main", str(tmp_path)).command)
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(Conflict, match="not of this collection"):
+    with pytest.raises(Conflict, match="was not created by"):
         agent.converge(params(tmp_path), False)
     agent.converge(params(tmp_path, state="absent"), False)
     assert mine.read_text() == "mine"
@@ -375,7 +375,7 @@ def test_a_file_or_link_of_somebody_elses_for_node_exporter_stays(tmp_path: Path
     mine.unlink()
     mine.symlink_to("/mine")
     if state == "present":
-        with pytest.raises(Conflict, match="not of this collection"):
+        with pytest.raises(Conflict, match="was not created by"):
             agent.converge(wish, False)
     else:
         agent.converge({**wish, "state": "absent"}, False)
@@ -383,7 +383,7 @@ def test_a_file_or_link_of_somebody_elses_for_node_exporter_stays(tmp_path: Path
 
 
 def test_a_textfile_directory_has_to_be_absolute_and_there(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="not an absolute path"):
+    with pytest.raises(InvalidInput, match="must be an absolute path"):
         agent.converge(params(tmp_path, textfile_directory="here"), True)
     with pytest.raises(HostFailed, match=r"nowhere/pgops_main\.prom cannot be written: No such file"):
         agent.converge(params(tmp_path, textfile_directory=str(tmp_path / "nowhere")), False)

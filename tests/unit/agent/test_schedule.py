@@ -69,8 +69,8 @@ def carry_out(planned, wanted):
         ({"calendar": "daily\n[Service]"}, "line break"),
         ({"jitter": -1}, "jitter"),
         ({"time_limit": 0}, "time_limit"),
-        ({"user": "a b"}, "no user's name"),
-        ({"writable": ["srv"]}, "slash"),
+        ({"user": "a b"}, "not a valid user name"),
+        ({"writable": ["srv"]}, "absolute"),
     ],
 )
 def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
@@ -79,7 +79,7 @@ def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
 
 
 def test_two_jobs_of_one_name_are_refused():
-    with pytest.raises(InvalidInput, match="more than once: job collect"):
+    with pytest.raises(InvalidInput, match="Job collect is declared more than once"):
         the_one(declared(jobs=[COLLECT, COLLECT]))
 
 
@@ -111,7 +111,7 @@ def test_a_missing_user_is_told(monkeypatch):
     monkeypatch.setattr(systemd, "booted", lambda: True)
     wanted = the_one(declared(jobs=[{**COLLECT, "user": "nobody-knows-me"}]))
     (problem,) = schedule.obstacles(wanted)
-    assert problem.message == "Job collect runs as nobody-knows-me, who is no user of this host."
+    assert problem.message == "Job collect runs as nobody-knows-me, but this host has no such user."
     assert "pg_ops_agent" in problem.hint
 
 
@@ -287,7 +287,7 @@ def test_units_of_one_name_from_two_instances_are_a_conflict():
 @pytest.mark.parametrize("found", [Found("file", 0o644, "root", "root", b"[Unit]\n"), Found("link", 0o777, "", "")])
 def test_what_somebody_else_made_is_a_conflict(found):
     there = replace(EMPTY, found={**EMPTY.found, f"/etc/systemd/system/{TIMER}": found})
-    with pytest.raises(Conflict, match="was not made by this collection"):
+    with pytest.raises(Conflict, match="was not created by"):
         schedule.plan(there, WANTED)
     assert not schedule.plan(there, the_one(declared(state="absent"))).plan
 

@@ -91,7 +91,9 @@ def desired(params: Mapping[str, Any]) -> Desired:
     names = [str(one["name"]) for one in params["instances"]]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidInput(f"Declared more than once: instance {', '.join(twice)}.", "Each has a name of its own.")
+        raise InvalidInput(
+            f"Instance {', '.join(twice)} is declared more than once.", "Names of instances must be unique."
+        )
     wanted = Desired(
         instances=tuple(_instance(one, params) for one in params["instances"]),
         sources=unpack(params["sources"]),
@@ -156,7 +158,7 @@ def _parts(declared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         own["retention"] = headers.checked_retention(own["retention"])
     threshold = parts.get("statements", {}).get("slow_query_ms", 0.0)
     if not abs(threshold) <= 1e12:  # also what is not a number
-        raise InvalidInput(f"slow_query_ms is {threshold}, and has to be a number of milliseconds.")
+        raise InvalidInput(f"slow_query_ms must be a number of milliseconds, not {threshold}.")
     return parts
 
 
@@ -165,15 +167,15 @@ def _check_place(declared: Mapping[str, Any]) -> None:
     host = declared["host"]
     if host.startswith("/") or "," in host:
         raise InvalidInput(
-            f"host is {host!r}, and has to be the name or address of one host.",
-            "A directory of sockets is the socket_directory.",
+            f"host is {host!r}, which is not the name or address of a single host.",
+            "For a directory of sockets, use socket_directory.",
         )
     if host and (declared["socket_directory"] or declared["repository"]):
-        raise InvalidInput("A remote instance has neither a socket_directory nor a repository on this host.")
+        raise InvalidInput("socket_directory and repository cannot be set for a remote instance.")
     if host and declared["capabilities"].get("statements", {}).get("explain"):
-        raise InvalidInput("Plans cannot be made of a remote instance.", "Set explain to false.")
+        raise InvalidInput("explain is not available for remote instances.", "Set explain to false.")
     if declared["ssl_mode"] == "disable" and (not host or declared["peers"]):
-        raise InvalidInput("Only a remote instance without peers can do without TLS.", "Set another ssl_mode.")
+        raise InvalidInput("ssl_mode disable is only for a remote instance without peers.", "Set another ssl_mode.")
 
 
 def _check_collectors(wanted: Desired) -> None:
@@ -188,7 +190,7 @@ def _check_collectors(wanted: Desired) -> None:
 
 def _absolute(folder: str) -> str:
     if folder and not os.path.isabs(folder):
-        raise InvalidInput(f"The textfile directory {folder!r} is not an absolute path.")
+        raise InvalidInput(f"textfile_directory must be an absolute path, not {folder!r}.")
     return os.path.normpath(folder) if folder else ""
 
 

@@ -102,12 +102,12 @@ def _configuration(wanted: Desired, one: Instance, present: Present) -> Iterable
 
 def _check_command(layout: Layout, present: Found | None) -> None:
     if present and present.to != layout.launcher:
-        raise Conflict(f"{layout.command} is there already, and not of this collection.", "Move it out of the way.")
+        raise Conflict(f"{layout.command} exists and was not created by pgops.fleet.", "Move it away.")
 
 
 def _check_textfile(layout: Layout, path: str, present: Found | None) -> None:
     if present and present.to != layout.exported:
-        raise Conflict(f"{path} is there already, and not of this collection.", "Move it out of the way.")
+        raise Conflict(f"{path} exists and was not created by pgops.fleet.", "Move it away.")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class NewOwner(HostChange):
         try:
             files.own(self.path, self.user, self.group)
         except OSError as error:
-            raise files.failure(error, f"{self.path} cannot be given to {self.user}") from error
+            raise files.failure(error, f"The owner of {self.path} cannot be changed to {self.user}") from error
 
 
 def _owned(path: str, wanted: Desired) -> NewOwner:

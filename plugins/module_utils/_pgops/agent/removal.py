@@ -114,15 +114,17 @@ def _forgotten(layout: Layout, check_mode: bool) -> tuple[str, ...]:
         return ()
     if server_gone(layout):
         names = ", ".join(originals.names(layout.before))
-        return (f"The server of {layout.instance} is gone, and with it what was before it was set: {names}.",)
-    holds = f"{layout.before} holds what server settings were before pgops.fleet changed them."
+        return (
+            f"The server of {layout.instance} no longer exists. These original settings cannot be restored: {names}.",
+        )
+    holds = f"{layout.before} records the original server settings."
     if check_mode:
-        return (f"{holds} A run refuses to remove it before they are put back, as pgops.fleet.remove does.",)
+        return (f"{holds} A run refuses to remove it until they are restored; pgops.fleet.remove restores them.",)
     raise Conflict(
         holds,
-        "Put them back first: pgops.fleet.remove does, or pg_ops_settings, pg_ops_archiving and pg_ops_statements "
-        "with state absent, of archive_command after a restart. "
-        f"If its server is gone for good, delete {layout.before}.",
+        "Restore them first, with pgops.fleet.remove, or with pg_ops_settings, pg_ops_archiving and "
+        "pg_ops_statements with state absent (archive_command only after a restart). "
+        f"If the server is gone for good, delete {layout.before}.",
     )
 
 

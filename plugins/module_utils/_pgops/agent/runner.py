@@ -24,10 +24,10 @@ from ..instance.layout import Layout
 
 DONE, FAILED, USAGE, BUSY = 0, 1, 2, 75
 EXITS = {
-    DONE: "done, also where parts of it had errors",
+    DONE: "done, possibly with errors in parts",
     FAILED: "failed",
     USAGE: "wrong usage",
-    BUSY: "the former run of the same job still goes on",
+    BUSY: "the previous run of the same job has not finished",
 }
 """Exit codes; 75 is EX_TEMPFAIL of sysexits.h."""
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import spelling
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import calendars, cron, files, systemd
@@ -128,7 +129,9 @@ def schedules(params: Mapping[str, Any]) -> list[Schedule]:
     names = [str(one["name"]) for one in params["instances"]]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidInput(f"Declared more than once: instance {', '.join(twice)}.", "Each has a name of its own.")
+        raise InvalidInput(
+            f"Instance {', '.join(twice)} is declared more than once.", "Names of instances must be unique."
+        )
     return [schedule(one, params) for one in params["instances"]]
 
 
@@ -143,14 +146,13 @@ def schedule(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Schedule
     backend = str(params["backend"])
     if backend != "none" and layout.prefix != "/":
         raise InvalidInput(
-            f"Jobs below the prefix {layout.prefix} cannot be started by {backend}, which reads only /etc.",
+            f"Jobs with the prefix {layout.prefix} cannot use the backend {backend}, which reads only /etc.",
             "Set backend: none, and have the commands that are returned started by something else.",
         )
     jobs = tuple(_job(one) for one in declared["jobs"] if one["enabled"])
-    names = [job.name for job in jobs]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = spelling.repeated([job.name for job in jobs])
     if twice:
-        raise InvalidInput(f"Declared more than once: job {', '.join(twice)}.", "Names of jobs are unique.")
+        raise InvalidInput(f"Job {twice} is declared more than once.", "Names of jobs must be unique.")
     return Schedule(layout, backend, jobs)
 
 
@@ -160,13 +162,13 @@ def _job(declared: Mapping[str, Any]) -> Job:
     job = Job(**{**options, **sequences})
     words = (job.calendar, *job.arguments, *job.writable)
     problems = (
-        (not JOB.match(job.name), "its name is not made of a-z, 0-9 and '-', 40 at most"),
+        (not JOB.match(job.name), "its name may contain only a-z, 0-9 and '-', at most 40 characters"),
         (not job.arguments or not all(job.arguments), "its arguments are empty"),
         (not job.calendar, "its calendar is empty"),
-        (any(UNPRINTABLE.search(word) for word in words), "a line break or another control character is in it"),
-        (job.jitter < 0 or job.time_limit < 1, "jitter is 0 or more, and time_limit 1 or more"),
-        (not USER.match(job.user), f"'{job.user}' is no user's name"),
-        (not all(os.path.isabs(path) for path in job.writable), "writable paths begin with a slash"),
+        (any(UNPRINTABLE.search(word) for word in words), "it contains a line break or another control character"),
+        (job.jitter < 0 or job.time_limit < 1, "jitter must be 0 or more, and time_limit 1 or more"),
+        (not USER.match(job.user), f"'{job.user}' is not a valid user name"),
+        (not all(os.path.isabs(path) for path in job.writable), "writable paths must be absolute"),
     )
     for wrong, why in problems:
         if wrong:
@@ -262,7 +264,7 @@ def _check_owners(wanted: Schedule, current: Current, entries: Iterable[Entry]) 
             continue
         owner = _owner(there)
         if owner != wanted.layout.instance:
-            whose = f"belongs to instance {owner}" if owner else "was not made by this collection"
+            whose = f"belongs to instance {owner}" if owner else "was not created by pgops.fleet"
             raise Conflict(
                 f"{entry.path} {whose}, so it is not overwritten.",
                 f"Give the instance or the job another name{'' if owner else ', or remove the file'}.",
@@ -291,7 +293,7 @@ def _reloads(current: Current, wanted: set[str], written: set[str]) -> tuple[Uni
         for name in [os.path.basename(path)]
         if current.states.get(name, systemd.State()).outdated
         if not path.endswith(f".wants/{name}")
-        for change in difference(UnitReload(f"unit {name}", "older than its file", "as in its file"))
+        for change in difference(UnitReload(f"unit {name}", "not reloaded since its file changed", "loaded"))
     )
 
 
@@ -308,17 +310,17 @@ def obstacles(wanted: Schedule) -> list[PgOpsError]:
     """
     if wanted.backend == "systemd" and not systemd.booted():
         raise Unsupported(
-            "systemd does not run this host.", "Set backend: cron, or none where something else starts the jobs."
+            "This host does not run systemd.", "Set backend to cron, or to none if something else starts the jobs."
         )
     found: list[PgOpsError] = []
     if wanted.backend == "cron" and not cron.installed():
-        found.append(HostFailed("No cron daemon is on this host.", "Install the package cron."))
+        found.append(HostFailed("This host has no cron daemon.", "Install the package cron."))
     for job in wanted.jobs if wanted.backend != "none" else ():
         try:
             pwd.getpwnam(job.user)
         except KeyError:
-            hint = "Run pg_ops_agent before, or name another user."
-            found.append(HostFailed(f"Job {job.name} runs as {job.user}, who is no user of this host.", hint))
+            hint = "Run pg_ops_agent first, or set another user."
+            found.append(HostFailed(f"Job {job.name} runs as {job.user}, but this host has no such user.", hint))
     return found
 
 
@@ -357,7 +359,7 @@ def apply(made: HostPlan) -> None:
 
 
 def _discard_records(wanted: Schedule) -> None:
-    """Discard the records of jobs that are not scheduled any more: their age would go on growing. They are not part of
+    """Discard the records of jobs that are not scheduled any more: their age would go on growing. They are no part of
     the plan, since jobs write them at any time."""
     scheduled = {job.arguments[0] for job in wanted.jobs}
     for folder in (wanted.layout.state, wanted.layout.inspection):

@@ -100,14 +100,18 @@ def parse(text: str, path: str) -> Configuration:
         data = json.loads(text)
         number = data.pop("format")
         if number not in (FORMAT, *FLAT_FORMATS):
-            raise InvalidInput(f"{path} has another format than this agent reads.", "Run site.yml on this host.")
+            raise InvalidInput(
+                f"{path} has a format that this version of the agent cannot read.", "Run site.yml on this host."
+            )
         if number in FLAT_FORMATS:
             data["parts"] = _parted(data)
         known = {key: value for key, value in data.items() if key in Configuration.__dataclass_fields__}
         known["peers"] = tuple(Peer(peer["host"], peer["port"]) for peer in known.get("peers", ()))
         return Configuration(**known)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error!r}.", "Run site.yml: it writes the file anew.") from error
+        raise InvalidInput(
+            f"{path} cannot be read: {error!r}.", "Run site.yml on this host: it writes the file."
+        ) from error
 
 
 def _parted(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -128,5 +132,5 @@ def load(layout: Layout) -> Configuration:
     except OSError as error:
         raise HostFailed(
             f"{layout.agent_file} cannot be read: {error.strerror}.",
-            "Run this as root or as the agent's user; is the instance's name right, and was site.yml run here?",
+            "Run this as root or as the agent's user. Check the instance's name, and that site.yml has run here.",
         ) from error

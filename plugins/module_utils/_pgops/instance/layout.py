@@ -23,11 +23,11 @@ class Layout:
     def __post_init__(self) -> None:
         if not INSTANCE.match(self.instance):
             raise InvalidInput(
-                f"The instance name {self.instance!r} cannot stand in the names of files and units.",
-                "Use letters, digits, '.', '_' and '-', 63 at most, beginning with a letter or digit.",
+                f"The instance name {self.instance!r} cannot be used in the names of files and units.",
+                "Use letters, digits, '.', '_' and '-', at most 63 characters, starting with a letter or digit.",
             )
         if not os.path.isabs(self.prefix):
-            raise InvalidInput(f"The prefix {self.prefix!r} is no absolute path.")
+            raise InvalidInput(f"prefix must be an absolute path, not {self.prefix!r}.")
         object.__setattr__(self, "prefix", "/" + os.path.normpath(self.prefix).lstrip("/"))
 
     def _below(self, *parts: str) -> str:
