@@ -7,6 +7,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 
+from .errors import InvalidInput
+
 MOST = 3
 """So many names are suggested."""
 
@@ -16,9 +18,11 @@ def unknown(given: Iterable[str], known: Collection[str]) -> str:
     return "; ".join(_suggested(name, known) for name in sorted(set(given) - set(known)))
 
 
-def repeated(names: Sequence[str]) -> str:
-    """The names that are there more than once, '' where there is none."""
-    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
+def refuse_repeated(what: str, names: Sequence[str]) -> None:
+    """Raise InvalidInput where a name is there more than once."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidInput(f"{what} {', '.join(repeated)} is declared more than once.", "Names must be unique.")
 
 
 def _suggested(name: str, known: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import spelling
 from ..errors import InvalidInput
 from ..host import files
 from ..instance.configuration import Configuration, Peer, checked_parts
@@ -88,12 +89,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
     Raises InvalidInput.
     """
-    names = [str(one["name"]) for one in params["instances"]]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidInput(
-            f"Instance {', '.join(twice)} is declared more than once.", "Names of instances must be unique."
-        )
+    spelling.refuse_repeated("Instance", [str(one["name"]) for one in params["instances"]])
     wanted = Desired(
         instances=tuple(_instance(one, params) for one in params["instances"]),
         sources=unpack(params["sources"]),

@@ -126,12 +126,7 @@ def schedules(params: Mapping[str, Any]) -> list[Schedule]:
 
     Raises InvalidInput.
     """
-    names = [str(one["name"]) for one in params["instances"]]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidInput(
-            f"Instance {', '.join(twice)} is declared more than once.", "Names of instances must be unique."
-        )
+    spelling.refuse_repeated("Instance", [str(one["name"]) for one in params["instances"]])
     return [schedule(one, params) for one in params["instances"]]
 
 
@@ -150,9 +145,7 @@ def schedule(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Schedule
             "Set backend: none, and have the commands that are returned started by something else.",
         )
     jobs = tuple(_job(one) for one in declared["jobs"] if one["enabled"])
-    twice = spelling.repeated([job.name for job in jobs])
-    if twice:
-        raise InvalidInput(f"Job {twice} is declared more than once.", "Names of jobs must be unique.")
+    spelling.refuse_repeated("Job", [job.name for job in jobs])
     return Schedule(layout, backend, jobs)
 
 
