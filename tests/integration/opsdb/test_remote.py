@@ -394,7 +394,7 @@ def test_a_right_that_is_missing_is_named(watcher: Watcher, administrator: str, 
     for check in (True, False):
         with pytest.raises(PermissionMissing) as refused:
             far(watcher, administrator, check)
-        assert str(refused.value).endswith(f"Have somebody who may run: {words}")
+        assert str(refused.value).endswith(f"Ask an administrator to run: {words}")
     server.psql(words)
     assert far(watcher, administrator)["changed"]
 
@@ -405,7 +405,7 @@ def test_an_administrator_takes_over_what_a_superuser_made(watcher: Watcher, adm
     deploy(server, cluster="orders", node=AGENT["node"])
     with pytest.raises(PermissionMissing) as refused:
         far(watcher, administrator)
-    server.psql(str(refused.value).partition("Have somebody who may run: ")[2])
+    server.psql(str(refused.value).partition("Ask an administrator to run: ")[2])
     if server.major >= 16:
         assert "pgops, pgops_owner, pgops_reader" in str(refused.value)
     assert "create password of role pgops" not in far(watcher, administrator, check=True)["changes"]

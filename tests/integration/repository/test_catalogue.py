@@ -335,7 +335,7 @@ def test_pg_upgrade_opens_a_generation_and_the_old_one_stays(root: Path, new_ser
 def test_a_database_of_somebody_else_is_left_alone(make: Callable[..., Host]) -> None:
     host = make()
     host.server.value("CREATE DATABASE pgops")
-    with pytest.raises(Conflict, match="is not the one that"):
+    with pytest.raises(Conflict, match="was not created by"):
         catalogue.update(Catalogue(host).configuration)
 
 

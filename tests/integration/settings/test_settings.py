@@ -328,7 +328,7 @@ def test_over_the_network_there_is_no_restart(host: Host) -> None:
 def test_nobody_but_a_superuser(host: Host) -> None:
     host.server.value("CREATE ROLE clerk LOGIN")
     target = Target(host=str(host.server.socket_dir), port=str(host.server.port), user="clerk", password="x")
-    with pytest.raises(PermissionMissing, match="clerk is no superuser"):
+    with pytest.raises(PermissionMissing, match="clerk is not a superuser"):
         settings.converge(target, {**DEFAULTS, "prefix": "/", "settings": {"work_mem": "8MB"}}, False)
 
 

@@ -76,7 +76,7 @@ def apply(scene: Scene, session: Session, current: Current, made: SettingsPlan, 
                 restart.apply(session, scene.service)
         _probe(scene, made)
     except (PgOpsError, KeyboardInterrupt) as error:
-        said = service.said_since(scene.service, marked) if scene.service and marked else ""
+        said = service.log_since(scene.service, marked) if scene.service and marked else ""
         undone.undo(_refused(made, error, said, "could not be put back"))
         raise _refused(made, error, said, "are in force again") from error
     undone.forget()
