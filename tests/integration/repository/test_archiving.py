@@ -131,7 +131,7 @@ def test_archiving_that_had_no_command_before_is_put_back_with_a_warning(make: C
     assert host.apply()["proven"]
     gone = host.apply(state="absent")
     assert (host.server.value("SHOW archive_command"), gone["kept"]) == ("", [])
-    assert "no archive_command is set any more" in gone["warnings"][0]
+    assert "archive_mode is on without an archive_command" in gone["warnings"][0]
 
 
 def test_repositories_of_others_are_left_alone(make: Callable[..., Host]) -> None:

@@ -26,8 +26,8 @@ from ..server.locking import locked
 from ..server.session import Session, connect
 from ..server.target import Target
 from ..settings import deploy as settings
-from ..settings import present as configured
-from ..settings.deploy import Wish
+from ..settings import present
+from ..settings.deploy import Request
 from ..settings.planning import Desired
 from ..settings.present import Current
 from . import archiver, generations
@@ -184,7 +184,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     layout = Layout(params["instance"], params["prefix"])
     restart = params["restart"] == "if_required"
     if params["state"] == "absent":
-        gone = settings.settled(target, layout, Wish(CAPABILITY, Desired({}, restart), absent=True), check_mode)
+        gone = settings.settled(target, layout, Request(CAPABILITY, Desired({}, restart), absent=True), check_mode)
         return gone.plan.result(**gone.details)
     _checked(params)
     # In check mode, what instances before this one share with it is yet to be made, but not by this.
@@ -192,7 +192,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     programs = [] if shared else [program_file(layout, params["python"] or sys.executable)]
     with locked(target, NEEDED) as session:
         archive = read(session, params, layout)
-        current = configured.read(session, NAMES, {})
+        current = present.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
         prepared = read_plan_apply(
             read=lambda: _read_places(archive, programs),
@@ -203,8 +203,8 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     values = archive.settings(current)
     if params["replace"] and current.configured("archive_library"):
         values["archive_library"] = ""
-    wish = Wish(CAPABILITY, Desired(values if params["configure"] else {}, restart))
-    done = settings.settled(target, layout, wish, check_mode)
+    request = Request(CAPABILITY, Desired(values if params["configure"] else {}, restart))
+    done = settings.settled(target, layout, request, check_mode)
     proof = {"proven": None, "segment": None} if check_mode else _proof(target, archive)
     return (prepared.plan + done.plan).result(**done.details, settings=values, **proof)
 
