@@ -425,9 +425,9 @@ def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watch
     try:
         for _run in range(2):
             (warning,) = far(watcher, administrator)["warnings"]
-        assert warning.endswith('a line like: hostssl all "pgops" 127.0.0.1/32 scram-sha-256')
+        assert warning.endswith('access rules: hostssl all "pgops" 127.0.0.1/32 scram-sha-256')
         assert not far(watcher, administrator)["changed"]
-        server.write_hba(HBA.replace("\nhostssl", f"\n{warning.partition('a line like: ')[2]}\nhostssl"))
+        server.write_hba(HBA.replace("\nhostssl", f"\n{warning.partition('access rules: ')[2]}\nhostssl"))
         server.reload()
         assert "warnings" not in far(watcher, administrator)
     finally:
@@ -437,7 +437,7 @@ def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watch
 
 @newest
 def test_without_a_password_kept_nothing_is_done(watcher: Watcher, administrator: str) -> None:
-    with pytest.raises(InvalidInput, match="Run pg_ops_agent before"):
+    with pytest.raises(InvalidInput, match="Run pg_ops_agent first"):
         far(watcher, administrator)
     assert watcher.remote.server.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
 

@@ -266,7 +266,7 @@ def test_the_catalogue_follows_a_promotion(make: Callable[..., Host], keep: Call
     until(lambda: bool(standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{last}'")), "replayed")
     assert second.facts()["lost_bytes"] is None
     away = host.repository.rename(host.base / "away")
-    with pytest.raises(HostFailed, match="after a failover nothing could be archived"):
+    with pytest.raises(HostFailed, match="after a failover it could not archive"):
         second.update()
     away.rename(host.repository)
     host.server.stop()

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""WAL archiving: the repository, the program that writes into it, the settings, and the proof that WAL arrives."""
+"""WAL archiving: the repository, the program that writes into it, the settings, and the check that WAL arrives."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ CAPABILITY = "archiving"
 NEEDED = "archiving cannot be set up"
 FOREIGN = ("archive_command", "archive_library")
 NAMES = ("archive_mode", "archive_command", "archive_library", "archive_timeout", "wal_level", "data_directory")
-PATIENCE = 60
-"""Seconds that a segment is waited for while nothing at all is archived."""
+WAIT_FOR_SEGMENT = 60
+"""Seconds to wait for a segment while nothing else is archived."""
 
 IDENTITY = """
 SELECT s.system_identifier::text AS system_identifier,
@@ -65,19 +65,19 @@ class Archive:
 
     @property
     def command(self) -> str:
-        """The value of archive_command. Failures that a shell tells with more than 125 become one that counts."""
+        """The value of archive_command. Exit codes above 125, as of a shell, become 1, which counts as a failure."""
         words = [self.program, "push", self.wanted.path, self.wanted.generation.name, self.compression]
         return shlex.join(words).replace("%", "%%") + ' "%p" || exit 1'
 
     def settings(self, current: Current) -> dict[str, str]:
-        """What the server has to be set to; wal_level only where it says too little."""
+        """The settings that the server needs; wal_level only if it is too low."""
         level = {"wal_level": "replica"} if current.configured("wal_level") == "minimal" else {}
         own = {"archive_mode": "on", "archive_command": self.command, "archive_timeout": str(self.timeout)}
         return {**level, **own}
 
 
 def refuse_foreign(current: Current, program: str, replace: bool) -> None:
-    """Stop where something else archives already.
+    """Stop if something else archives already.
 
     Raises Conflict with what to set.
     """
@@ -87,14 +87,14 @@ def refuse_foreign(current: Current, program: str, replace: bool) -> None:
             continue
         entry = current.entry(name)
         raise Conflict(
-            f"{name} = {value} ({f'{entry.file}, line {entry.line}' if entry else 'default'}) archives already.",
-            "To hand archiving over, set replace; what is there is kept, and put back by state absent. "
-            "WAL that has been archived so far stays where it is.",
+            f"{name} = {value} ({f'{entry.file}, line {entry.line}' if entry else 'default'}) already archives WAL.",
+            "To replace it, set replace (pgops_archive_replace). The old setting is recorded, and state=absent "
+            "restores it. Already archived WAL stays where it is.",
         )
 
 
 def program(layout: Layout) -> str:
-    """Where the program is on a host; shared by its instances."""
+    """The path of the program on a host; its instances share it."""
     return os.path.join(layout.library, "archiver")
 
 
@@ -109,21 +109,21 @@ def program_file(layout: Layout, python: str) -> File:
 
 
 def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive:
-    """What the arguments of pg_ops_archiving come to on this server.
+    """The arguments of pg_ops_archiving, completed for this server.
 
-    Raises Unsupported where its files are not on this host.
+    Raises Unsupported if the server's files are not on this host.
     """
     found = session.rows(IDENTITY)[0]
     data = str(found.pop("data_directory"))
     if not session.target.local or not os.path.isdir(data):
         raise Unsupported(
-            "Archiving is set up on the server's own host, over its socket.",
-            "Run this there, and give no login_host.",
+            "pg_ops_archiving must run on the server's host, over its socket.",
+            "Run it there, without login_host.",
         )
     owner = os.stat(data)
     path = os.path.normpath(params["repository"])
     if os.path.commonpath([os.path.realpath(path), os.path.realpath(data)]) == os.path.realpath(data):
-        raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Give it another place.")
+        raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Choose another directory.")
     wanted = Wanted(
         path=path,
         cluster=params["cluster"],
@@ -145,33 +145,33 @@ def prove(session: Session, archive: Archive, data_directory: str) -> str:
 
     Raises HostFailed.
     """
-    # Without a record in it a segment is not switched.
+    # A segment without a record is not switched.
     session.value("SELECT pg_create_restore_point('pgops.fleet: proof of archiving')")
     name = str(session.value("SELECT pg_walfile_name(pg_switch_wal())"))
     target = archiver.place(archive.wanted.path, archive.wanted.generation.name, name)
     stored = _arrived(session, target)
     source = os.path.join(data_directory, "pg_wal", name)
     if os.path.exists(source) and not archiver.same(source, *stored):
-        raise HostFailed(f"{stored[0]} is not what the server has sent.", "See what else writes into the repository.")
+        raise HostFailed(f"{stored[0]} differs from what the server has sent.", "Find out what else writes there.")
     return name
 
 
 def _arrived(session: Session, target: str) -> tuple[str, str]:
-    """Where a segment is in the repository; waited for as long as others before it get there."""
+    """The path of a segment in the repository and its compression; waits as long as others arrive before it."""
     progress: Any = None
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_FOR_SEGMENT
     while True:
         stored = archiver.stored(target)
         if stored is not None:
             return stored
         now = session.rows(ARCHIVER)[0]
         if now["archived_count"] != progress:
-            progress, deadline = now["archived_count"], time.monotonic() + PATIENCE
+            progress, deadline = now["archived_count"], time.monotonic() + WAIT_FOR_SEGMENT
         if time.monotonic() > deadline:
             raise HostFailed(
-                f"{os.path.basename(target)} has not arrived in the repository within {PATIENCE} seconds; "
-                f"{now['failed_count']} attempts failed, the last one of {now['last_failed_wal']}.",
-                "The server's log has the words of the archiver. pg_wal grows until this is mended.",
+                f"{os.path.basename(target)} did not arrive in the repository within {WAIT_FOR_SEGMENT} seconds. "
+                f"{now['failed_count']} attempts failed, the last one for {now['last_failed_wal']}.",
+                "The server's log shows the error of the archiver. pg_wal grows until it is corrected.",
             )
         time.sleep(0.1)
 
@@ -187,7 +187,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         gone = settings.settled(target, layout, Request(CAPABILITY, Desired({}, restart), absent=True), check_mode)
         return gone.plan.result(**gone.details)
     _checked(params)
-    # In check mode, what instances before this one share with it is yet to be made, but not by this.
+    # In check mode, what this instance shares with earlier ones does not exist yet, but they will create it.
     shared = bool(check_mode and params["after"])
     programs = [] if shared else [program_file(layout, params["python"] or sys.executable)]
     with locked(target, NEEDED) as session:
@@ -211,17 +211,17 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
 
 def _checked(params: Mapping[str, Any]) -> None:
     if params["timeout"] < 0:
-        raise InvalidInput("timeout must be 0 (never) or more seconds.")
+        raise InvalidInput("timeout must be 0 (never) or a number of seconds.")
     tool = params["compression"]
     if tool in archiver.COMPRESS and shutil.which(tool) is None:
         raise InvalidInput(
-            f"compression is {tool}, and this host has no {tool}.", f"Install the package {tool}, or take gzip."
+            f"compression is {tool}, but this host has no {tool}.", f"Install the package {tool}, or use gzip."
         )
 
 
 @dataclass(frozen=True)
 class Places:
-    """What is there of the repository, and at the paths of the program."""
+    """The present state of the repository, and of the program's paths."""
 
     repository: Present
     found: Mapping[str, Found | None]
@@ -233,7 +233,8 @@ def _read_places(archive: Archive, programs: Sequence[File]) -> Places:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What has to be there before the server archives: the program, and the repository, which is its user's."""
+    """The changes that must come before the settings: the program, and the repository, which belongs to the server's
+    user."""
 
     program: tuple[EntryChange, ...]
     repository: tuple[EntryChange, ...]
@@ -251,8 +252,8 @@ def _prepared(archive: Archive, programs: Sequence[File], found: Places, current
     set_up = (current.configured("archive_command") or "") == archive.command
     if archive.wanted.standby and set_up and archive.wanted.generation.name not in found.repository.generations:
         words = (
-            f"{archive.wanted.path} has nothing of this cluster on this standby. Unless its primary is yet to be set "
-            "up, the two do not see the same file system, and after a failover nothing can be archived."
+            f"This standby finds nothing of its cluster in {archive.wanted.path}. Unless the primary is not set up "
+            "yet, the two use different file systems, and after a failover this node could not archive."
         )
         unseen = (words,)
     return Prepared(files.plan(programs, found.found), made, unseen)
@@ -261,7 +262,7 @@ def _prepared(archive: Archive, programs: Sequence[File], found: Places, current
 def _prepare(archive: Archive, prepared: Prepared) -> None:
     for change in prepared.program:
         folder = os.path.dirname(change.path)
-        if not os.path.isdir(folder):  # as where this runs before there is an agent
+        if not os.path.isdir(folder):  # as if this runs before the agent is installed
             files.apply([Directory(folder)])
         change.apply()
     generations.apply(archive.wanted, prepared.repository)
