@@ -227,8 +227,8 @@ def plan(current: AccessFiles, hba_block: str, ident_block: str, patroni: bool =
         if patroni and by_patroni(text):
             continue
         present = split(text)[1]
-        whole = Rewritten(path, text, replaced(text, block))
-        changes += difference(AccessChange(f"block in {path}", present or None, block or None, whole))
+        rewritten = Rewritten(path, text, replaced(text, block))
+        changes += difference(AccessChange(f"block in {path}", present or None, block or None, rewritten))
     if current.outdated and not changes:
         return (AccessChange("access rules of the server", "not reloaded since the files changed", "loaded"),)
     return changes

@@ -80,7 +80,7 @@ def read(session: Session, node: str) -> Contents:
     catalogue = _pairs(session, CATALOGUE)
     recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
     recorded_by = next((row["server_major"] for row in recorded), None)
-    # another major version writes definitions differently: then what is there now counts as what was installed
+    # another major version writes definitions differently: then the present ones count as the installed ones
     comparable = recorded_by in (None, session.major)
     return Contents(
         exists=True,

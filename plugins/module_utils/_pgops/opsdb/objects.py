@@ -134,7 +134,7 @@ def _quote(text: str) -> str:
 
 
 def drifted(installed: Mapping[str, str], catalogue: Mapping[str, str]) -> list[str]:
-    """The objects that are not as they were installed: edited, missing, or added by somebody."""
+    """The objects that are not as they were installed: edited, missing, or added by others."""
     return sorted(name for name in {**installed, **catalogue} if installed.get(name) != catalogue.get(name))
 
 

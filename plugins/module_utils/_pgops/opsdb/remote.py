@@ -112,7 +112,7 @@ def check_rights(session: Session, found: Mapping[str, Mapping[str, Any]], ops: 
         (not foreign, f"GRANT {foreign} TO {name} WITH ADMIN OPTION"),
         (foreign or not ownership.is_ours(ops) or found[OWNER]["held"], f"GRANT {OWNER} TO {name}"),
     )
-    missing = [statement for there, statement in wanted if not there]
+    missing = [statement for held, statement in wanted if not held]
     if missing:
         raise PermissionMissing(
             f"Role {name} is not a superuser and lacks rights that are needed.",

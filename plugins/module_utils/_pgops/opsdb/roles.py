@@ -151,21 +151,21 @@ def explainer(
     its login.
     """
     found = current.get(EXPLAINER)
-    given = tuple(found["member_of"]) if found else ()
+    memberships = tuple(found["member_of"]) if found else ()
     if wanted:
-        return _one(replace(PLANNING, member_of=given), found, major), ()
+        return _one(replace(PLANNING, member_of=memberships), found, major), ()
     if found is None or found["comment"] != MARK:
         return (), ()
     places = sorted({holding.database for holding in held if holding.role == EXPLAINER})
-    if not given and not places:
+    if not memberships and not places:
         return removal(current, [EXPLAINER]), ()
-    having = [f"is a member of {', '.join(given)}"] if given else []
+    having = [f"is a member of {', '.join(memberships)}"] if memberships else []
     having += [f"holds rights in the databases {', '.join(places)}"] if places else []
     warning = (
         f"Role {EXPLAINER} is no longer used, but stays without login, since it {' and '.join(having)}. "
         f"Revoke that (REVOKE, DROP OWNED BY); the next run drops the role."
     )
-    return _one(replace(PLANNING, login=False, member_of=given), found, major), (warning,)
+    return _one(replace(PLANNING, login=False, member_of=memberships), found, major), (warning,)
 
 
 def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:

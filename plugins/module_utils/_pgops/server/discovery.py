@@ -60,7 +60,7 @@ def instances(root: str = "/") -> list[Instance]:
     taken = {(os.path.realpath(instance.socket_directory), instance.port) for instance in found}
     ports = {instance.port for instance in found if instance.socket}
     for directory, port in _sockets(os.path.join(root, directory[1:]) for directory in SOCKET_DIRECTORIES):
-        # A server may have sockets in several directories; its port it shares with nobody.
+        # A server may have sockets in several directories; but its port is its own.
         if (directory, port) not in taken and port not in ports:
             owner = owner_of(os.path.join(directory, f".s.PGSQL.{port}"))
             found.append(Instance(f"port-{port}", port, directory, socket=True, owner=owner))

@@ -132,7 +132,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(ENDING)
     if process.stdout:
         process.stdout.close()
-    # Else Python would ask for it again and again.
+    # Otherwise Python would go on asking for it.
     process.returncode = -signal.SIGKILL if process.returncode is None else process.returncode
 
 

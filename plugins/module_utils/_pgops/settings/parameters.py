@@ -100,7 +100,7 @@ class Parameter:
         return text
 
     def human(self, setting: str) -> str:
-        """A number as pg_settings shows it, in the largest unit in which it is whole; all else as it is."""
+        """A number as pg_settings shows it, in the largest unit in which it is an integer; other values unchanged."""
         own, table = UNIT.match(self.unit or ""), self._table()
         if self.vartype != "integer" or own is None or not table or not setting.isdigit() or setting == "0":
             return setting
@@ -143,8 +143,8 @@ class Parameter:
         return number
 
     def _converted(self, number: float, unit: str, text: str) -> float:
-        """A number of ``unit`` in the parameter's own unit, rounded to a whole of the next smaller unit as the server
-        rounds it (convert_to_base_unit in guc.c)."""
+        """A number of ``unit`` in the parameter's own unit, rounded to a multiple of the next smaller unit like the
+        server rounds it (convert_to_base_unit in guc.c)."""
         own = UNIT.match(self.unit or "")
         table = self._table()
         if own is None or unit not in table:
