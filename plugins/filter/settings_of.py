@@ -8,19 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.settings import parameters
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.statements import deploy as statements
 
 
-def settings_of(
-    declared: Mapping[str, Any],
-    statements_options: Mapping[str, Any] | None = None,
-    others: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What is ``declared``, what pg_stat_statements needs with its options, where there are any, and ``others``.
+def settings_of(declared: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What is ``declared``, and what capabilities have ``asked`` for.
 
     What is declared wins; of lists of libraries both are taken.
     """
-    needed = {**(others or {}), **(statements.wanted(statements_options) if statements_options else {})}
+    needed = dict(asked or {})
     made: dict[str, Any] = {**needed, **declared}
     for name in parameters.LIBRARIES:
         if name in needed and name in declared:

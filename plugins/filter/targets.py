@@ -27,21 +27,23 @@ def targets(
     host: str,
     cluster: str,
     peers: Sequence[Mapping[str, Any]],
-    discover: bool = True,
-    required: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The instances to work on, of the facts ``pg_ops`` of a host: its own, and after them the remote ones. No
     password is among what is returned.
 
+    ``options`` are ``discover`` (true), ``required`` (true) and ``login_user`` (empty).
+
     Raises AnsibleFilterError for a declaration that cannot be meant, and where there is none though one is required.
     """
+    wanted = {"discover": True, "required": True, "login_user": "", **(options or {})}
     here = [entry for entry in declared if not entry.get("host")]
     found_here = [found for found in facts["instances"] if not found.get("host")]
     _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in here])
     by_port = {int(instance["port"]): instance for instance in found_here}
     old = superseded(facts)
     chosen = [_declared(entry, by_port) for entry in here] or [
-        dict(found) for found in found_here if discover and found["name"] not in old
+        dict(found) for found in found_here if wanted["discover"] and found["name"] not in old
     ]
     afar = [_declared_afar(entry, facts) for entry in declared if entry.get("host")]
     _refuse_twice("", [str(instance["name"]) for instance in chosen + afar])
@@ -49,7 +51,7 @@ def targets(
     _refuse_own(
         afar, (*LOOPBACK, host, facts["host"].get("hostname")), {*by_port, *(int(one["port"]) for one in chosen)}
     )
-    if required and not chosen + afar:
+    if wanted["required"] and not chosen + afar:
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )
@@ -60,7 +62,21 @@ def targets(
         _own(instance, host, name, [] if several and (instance.get("cluster") or name != cluster) else peers)
         for instance, name in zip(chosen, names)
     ]
-    return [{**instance, "credential": instance["name"] in keepers} for instance in own + afar]
+    return [
+        {**instance, "credential": instance["name"] in keepers, "login": _login(instance, wanted["login_user"])}
+        for instance in own + afar
+    ]
+
+
+def _login(instance: Mapping[str, Any], user: str) -> dict[str, Any]:
+    """How modules log in to an instance, as their defaults: without the password, which stands nowhere else."""
+    remote = ("login_db", "ssl_mode", "ca_cert", "channel_binding")
+    return {
+        "login_host": instance["host"] or instance["socket_directory"],
+        "login_port": instance["port"],
+        "login_user": instance.get("login_user") or user,
+        **{name: instance[name] for name in remote if name in instance},
+    }
 
 
 def _own(instance: Mapping[str, Any], host: str, cluster: str, peers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,6 +92,12 @@ def _own(instance: Mapping[str, Any], host: str, cluster: str, peers: Sequence[M
         "role": instance.get("role") or "",
         "owner": instance.get("owner") or "",
     }
+
+
+def deployed(facts: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The instances that have an agent or a server, by their names: the servers of some may be gone."""
+    names = {one["name"] for one in (*found, *(facts["host"]["agents"] or ()))}
+    return [{"name": name} for name in sorted(names)]
 
 
 def superseded(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -242,6 +264,7 @@ class FilterModule:
         return {
             "targets": targets,
             "superseded": superseded,
+            "deployed": deployed,
             "credential_source": credential_source,
             "administrator_password": administrator_password,
             "passfile_password": passfile.password,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_agent
-short_description: Keep the agent of an instance on its host as declared
+short_description: Install the agent on a host, and configure it for the host's instances
 version_added: 0.1.0
 description:
-  - Installs the command C(pgops), which timers run between playbook runs, and keeps an instance's configuration.
-  - Every version gets a directory of its own, is compiled and tried, and put to use by switching one link.
+  - Installs the command C(pgops), which timers run between playbook runs, the program that archives WAL, and the
+    configuration of each instance.
+  - Every version gets a directory of its own, is compiled and tried, and is put to use by switching one link.
     A run that is going on meanwhile ends with the version that it began with. The version before is kept.
   - Your own collectors are checked against the shipped ones and installed as files that only root may write.
 author:
@@ -19,72 +20,110 @@ author:
 options:
   state:
     description:
-      - V(absent) removes the instance's configuration and state, and with the last instance of the host the command
-        and the user that this module made.
+      - V(absent) removes the configuration and the state of O(instances), and with the last instance of the host the
+        command and the user that this module created.
     type: str
     choices: [present, absent]
     default: present
-  instance:
-    description: Name of the instance; it stands in the names of files and units.
-    type: str
-    required: true
-  cluster:
-    description: Name of the cluster, a primary and its standbys. Required with O(state=present).
-    type: str
-  node:
-    description: Name of this instance within the fleet. Required with O(state=present).
-    type: str
-  host:
+  instances:
     description:
-      - Host name or address of a remote instance, one on a host without an agent. Empty means one of this host.
-      - The agent of this host reaches it over TCP as its role, with O(password). If that is not given and none is
-        kept yet, one is drawn; M(pgops.fleet.pg_ops_schema) gives it to the role.
-    type: str
-    default: ""
-  port:
-    description: Port of the instance's server.
-    type: int
-    default: 5432
-  socket_directory:
-    description: Directory of the server's Unix socket. Empty means the first of the usual ones that has it.
-    type: str
-    default: ""
-  database:
-    description: Name of the ops database.
-    type: str
-    default: pgops
-  peers:
-    description: The cluster's other nodes, one of which takes this one's samples while it is a standby.
+      - The instances that are configured or removed. Others of the host stay as they are.
+      - With O(state=absent) only the names are used.
     type: list
     elements: dict
-    default: []
+    required: true
     suboptions:
-      host:
-        description: Host name or address, as this host reaches it.
+      name:
+        description: Name of the instance; it stands in the names of files and units.
         type: str
         required: true
+      cluster:
+        description: Name of the cluster, a primary and its standbys. Required with O(state=present).
+        type: str
+        default: ""
+      node:
+        description: Name of this instance within the fleet. Required with O(state=present).
+        type: str
+        default: ""
+      host:
+        description:
+          - Host name or address of a remote instance, one on a host without an agent. Empty means one of this host.
+          - The agent of this host reaches it over TCP as its role, with O(instances[].password). Without one, and
+            none on the host, a password is generated; M(pgops.fleet.pg_ops_schema) gives it to the role.
+        type: str
+        default: ""
       port:
-        description: Port of its server.
+        description: Port of the instance's server.
         type: int
         default: 5432
-  ssl_mode:
-    description:
-      - How TLS is used towards O(host) and O(peers), as in libpq's C(sslmode). Channel binding is demanded as well.
-      - V(disable) sends everything in the clear, passwords too if the server asks for them so; it is for a remote
-        instance only.
-    type: str
-    default: require
-    choices: [disable, require, verify-ca, verify-full]
-  ca_cert:
-    description: File of the certificate authority's certificate on the host, for V(verify-ca) and V(verify-full).
-    type: path
-  password:
-    description:
-      - Password of the agents' role towards O(host) and O(peers). It is kept in a file that only the agent can read.
-      - Not given, the file is left as it is.
-    type: str
+      socket_directory:
+        description: Directory of the server's Unix socket. Empty means the first of the usual ones that has it.
+        type: str
+        default: ""
+      database:
+        description: Name of the ops database.
+        type: str
+        default: pgops
+      peers:
+        description: The cluster's other nodes, one of which takes this one's samples while it is a standby.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          host:
+            description: Host name or address, as this host reaches it.
+            type: str
+            required: true
+          port:
+            description: Port of its server.
+            type: int
+            default: 5432
+      ssl_mode:
+        description:
+          - How TLS is used towards O(instances[].host) and O(instances[].peers), as in libpq's C(sslmode). Channel
+            binding is required as well.
+          - V(disable) sends everything in the clear, passwords too if the server asks for them so; it is for a
+            remote instance only.
+        type: str
+        default: require
+        choices: [disable, require, verify-ca, verify-full]
+      ca_cert:
+        description: File of the certificate authority's certificate on the host, for V(verify-ca) and V(verify-full).
+        type: path
+      password:
+        description:
+          - Password of the agents' role towards O(instances[].host) and O(instances[].peers). It is stored in a file
+            that only the agent can read.
+          - Without it, the file stays as it is.
+        type: str
+      owner:
+        description: The operating system's user that runs the server, and the jobs that have to run as it.
+        type: str
+        default: postgres
+      superuser:
+        description:
+          - The role that those jobs log in as, and that O(collectors) are tried by. Empty means the one named like
+            the server's user.
+        type: str
+        default: ""
+      repository:
+        description: The directory of the cluster's repository, for what archives into it. Empty means none.
+        type: path
+        default: ""
+      capabilities:
+        description:
+          - Options of capabilities, as a mapping of a capability's name to its options.
+          - C(metrics) has C(collectors), what differs from the collectors' files, as a mapping of a collector's name
+            to any of C(interval) and C(timeout) in seconds, and C(enabled); and C(retention), the same as
+            O(pgops.fleet.pg_ops_schema#module:metric_retention).
+          - C(statements) has C(query_texts), whether the texts of statements are stored; C(slow_query_ms), how many
+            milliseconds an execution takes to be noted in C(slow_query_log), 0 for all and less for none; and
+            C(explain), whether the plans of slow statements are stored. M(pgops.fleet.pg_ops_schema) takes
+            C(query_texts) and C(explain) as well.
+        type: dict
+        default: {}
   user:
-    description: The operating system's user that the agent runs as. It is made if it is not there.
+    description: The operating system's user that the agent runs as. It is created if it is missing.
     type: str
     default: pgops
   collectors:
@@ -96,66 +135,30 @@ options:
     default: []
   validate:
     description:
-      - Try O(collectors) on the server before they are installed, planned and not carried out, with the rights and
-        limits of their runs. The server has to be up, and let O(superuser) in.
-      - One whose header has C(databases) is tried in the first that is there of these. A warning tells of those for
-        which none is there, or where the agent is not let in yet.
+      - Try O(collectors) on the servers before they are installed, planned and not carried out, with the rights and
+        limits of their runs. The servers have to be up, and let O(instances[].superuser) in.
+      - One whose header has C(databases) is tried in the first of these that exists. A warning names those for which
+        none does, or where the agent cannot log in yet.
     type: bool
     default: true
-  collector_settings:
-    description:
-      - What differs from the collectors' files, as a mapping of a collector's name to any of C(interval) and
-        C(timeout) in seconds, and C(enabled).
-      - An interval below 60 needs a job C(collect) that has the argument C(--repeat).
-    type: dict
-    default: {}
-  repository:
-    description: The directory of the cluster's repository, for the jobs that keep it. Not given, there are none.
-    type: path
-  keeper:
-    description: The operating system's user that runs the server, and the jobs that need to be run by it.
-    type: str
-    default: postgres
-  superuser:
-    description:
-      - The role that those jobs log in as, and that O(collectors) are tried by. Empty means the one named like
-        the server's user.
-    type: str
-    default: ""
-  metric_retention:
-    description: The same as of M(pgops.fleet.pg_ops_schema), so that what is kept for as long is stored together.
-    type: dict
-    default: {}
-  query_texts:
-    description:
-      - Whether the texts of statements are stored, with their constants replaced and secrets taken out; else their
-        identifiers only.
-      - What is stored already, M(pgops.fleet.pg_ops_schema) deletes where it gets the same.
-    type: bool
-    default: true
-  slow_query_ms:
-    description:
-      - How many milliseconds an execution takes to be noted in C(slow_query_log).
-      - V(0) means that all are, a negative number that none is.
-    type: float
-    default: 1000.0
-  explain:
-    description:
-      - Whether the plans of slow statements are stored, as docs/queries.md describes it; O(query_texts) is needed.
-      - Not possible with O(host). Give M(pgops.fleet.pg_ops_schema) the same, which makes the role for it.
-    type: bool
-    default: false
   textfile_directory:
     description:
-      - The directory where node_exporter's textfile collector reads, which must be there. A link is put into it, to a
-        file of the agent's that C(pgops export --output) replaces. Not given, there is none.
+      - The directory where node_exporter's textfile collector reads, which has to exist. It gets a link to a file of
+        the agent's that C(pgops export --output) replaces. Without it there is none.
     type: path
+  retired:
+    description:
+      - Instances that were upgraded, whose port another instance has now. Their links in the directory of
+        node_exporter are removed; all else of theirs stays until they are removed.
+    type: list
+    elements: str
+    default: []
   python:
     description: The Python of the agent. Empty means the one that Ansible uses on the host.
     type: str
     default: ""
   prefix:
-    description: Directory below which everything is installed. With any other than V(/) no user is made.
+    description: Directory below which everything is installed. With any other than V(/) no user is created.
     type: path
     default: /
   sources:
@@ -163,26 +166,29 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
-  - pgops.fleet.after
   - pgops.fleet.attributes
 requirements:
   - psycopg 3.1 or newer for the agent's Python (Debian's C(python3-psycopg))
 """
 
 EXAMPLES = r"""
-- name: Keep the agent of an instance
+- name: Install the agent
   pgops.fleet.pg_ops_agent:
-    instance: 17-main
-    cluster: orders
-    node: db1/17-main
-    collector_settings:
-      database_size:
-        interval: 900
+    instances:
+      - name: 17-main
+        cluster: orders
+        node: db1/17-main
+        capabilities:
+          metrics:
+            collectors:
+              database_size:
+                interval: 900
   become: true
 
-- name: Take the agent away
+- name: Remove the agent
   pgops.fleet.pg_ops_agent:
-    instance: 17-main
+    instances:
+      - name: 17-main
     state: absent
   become: true
 """
@@ -244,11 +250,10 @@ from ansible_collections.pgops.fleet.plugins.module_utils._pgops.agent import de
 PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
 SSL_MODES = ["disable", "require", "verify-ca", "verify-full"]
 
-SPEC = {
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "instance": {"type": "str", "required": True},
-    "cluster": {"type": "str"},
-    "node": {"type": "str"},
+INSTANCE = {
+    "name": {"type": "str", "required": True},
+    "cluster": {"type": "str", "default": ""},
+    "node": {"type": "str", "default": ""},
     "host": {"type": "str", "default": ""},
     "port": {"type": "int", "default": 5432},
     "socket_directory": {"type": "str", "default": ""},
@@ -257,29 +262,29 @@ SPEC = {
     "ssl_mode": {"type": "str", "default": "require", "choices": SSL_MODES},
     "ca_cert": {"type": "path"},
     "password": {"type": "str", "no_log": True},
+    "owner": {"type": "str", "default": "postgres"},
+    "superuser": {"type": "str", "default": ""},
+    "repository": {"type": "path", "default": ""},
+    "capabilities": {"type": "dict", "default": {}},
+}
+
+SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
     "user": {"type": "str", "default": "pgops"},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "validate": {"type": "bool", "default": True},
-    "collector_settings": {"type": "dict", "default": {}},
-    "repository": {"type": "path"},
-    "keeper": {"type": "str", "default": "postgres"},
-    "superuser": {"type": "str", "default": ""},
-    "metric_retention": {"type": "dict", "default": {}},
-    "query_texts": {"type": "bool", "default": True},
-    "slow_query_ms": {"type": "float", "default": 1000.0},
-    "explain": {"type": "bool", "default": False},
     "textfile_directory": {"type": "path"},
+    "retired": {"type": "list", "elements": "str", "default": []},
     "python": {"type": "str", "default": ""},
-    "after": {"type": "list", "elements": "str", "default": []},
     "prefix": {"type": "path", "default": "/"},
     "sources": {"type": "str", "default": "", "no_log": True},
 }
-NEEDED = [("state", "present", ["cluster", "node"])]
 
 
 def main() -> None:
     """Parse, call the library, report."""
-    module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     reporting.report(module, lambda: deploy.converge(module.params, module.check_mode))
 
 

@@ -13,8 +13,9 @@ description:
   - Creates the repository of a cluster, a directory with a generation for each system identifier and major version.
     The file system is tested first. The module refuses the repository of another cluster, a directory that is not
     empty, and a file system that is not mounted.
-  - Installs the program that C(archive_command) runs. It never overwrites a file, never leaves an incomplete file
-    under a segment's name, writes only into a repository, and checks that the WAL belongs to this system identifier.
+  - The program that C(archive_command) runs is installed by M(pgops.fleet.pg_ops_agent). It never overwrites a file,
+    never leaves an incomplete file under a segment's name, writes only into a repository, and checks that the WAL
+    belongs to this system identifier.
   - Applies the settings in the same kind of transaction as M(pgops.fleet.pg_ops_settings). C(archive_mode) needs a
     restart; see O(restart).
   - Unless archiving is already known to work, switches a WAL segment, and compares the file in the repository with
@@ -82,16 +83,11 @@ options:
     type: str
     choices: [never, if_required]
     default: never
-  python:
-    description: Python interpreter of the archive program. By default the one that Ansible uses on the host.
-    type: str
-    default: ""
   prefix:
     description: The directory below which the agent is installed.
     type: path
     default: /
 extends_documentation_fragment:
-  - pgops.fleet.after
   - pgops.fleet.attributes
   - pgops.fleet.connection
 notes:
@@ -224,8 +220,6 @@ SPEC = {
     "another_server": {"type": "bool", "default": False},
     "configure": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
-    "python": {"type": "str", "default": ""},
-    "after": {"type": "list", "elements": "str", "default": []},
     "prefix": {"type": "path", "default": "/"},
     **reporting.connection_spec(),
 }

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_schedule
-short_description: Keep the recurring jobs of an instance as declared
+short_description: Schedule the recurring jobs of a host's instances
 version_added: 0.1.0
 description:
-  - Keeps the complete set of one instance's recurring jobs, each a command of the agent C(pgops), started by
-    systemd's timers or by cron. A job of the instance that is not in O(jobs) is stopped and removed.
+  - Schedules the complete set of the recurring jobs of instances, each a command of the agent C(pgops), started by
+    systemd's timers or by cron. A job of an instance that is not in its O(instances[].jobs) is stopped and removed.
   - Every job has a time limit and, if declared, a delay that is the host's own and the same each time, so that
     the hosts of a fleet do not start at once.
   - Calendars are checked on the host before anything is written.
@@ -20,14 +20,10 @@ description:
 author:
   - The pgops.fleet contributors (@pgops)
 options:
-  instance:
-    description: Name of the instance; it stands in the names of units and files.
-    type: str
-    required: true
   state:
     description:
-      - V(present) makes the jobs those of O(jobs).
-      - V(absent) stops and removes all jobs of the instance, whichever backend started them.
+      - V(present) makes the jobs those of O(instances).
+      - V(absent) stops and removes all jobs of O(instances), whichever backend started them.
     type: str
     choices: [present, absent]
     default: present
@@ -41,54 +37,64 @@ options:
     type: str
     choices: [systemd, cron, none]
     default: systemd
-  jobs:
-    description: All recurring jobs of the instance.
+  instances:
+    description: The instances whose jobs are scheduled. Those of other instances stay as they are.
     type: list
     elements: dict
-    default: []
+    required: true
     suboptions:
       name:
-        description: Name of the job, of a-z, 0-9 and C(-).
+        description: Name of the instance; it stands in the names of units and files.
         type: str
         required: true
-      arguments:
-        description: The subcommand of C(pgops) and its arguments. Never put a secret here.
+      jobs:
+        description: All recurring jobs of the instance; none removes all.
         type: list
-        elements: str
-        required: true
-      calendar:
-        description:
-          - When the job starts, as an C(OnCalendar) expression of systemd, in the host's time zone
-            where it names none.
-          - With O(backend=cron) in whole minutes, C([WEEKDAYS] [*-MONTHS-DAYS] [HOURS:MINUTES[:00]]) with V(*), lists
-            as V(1,15), ranges as V(Mon..Fri) and steps as V(0/15), but not weekdays together with days of the month;
-            or one of V(minutely), V(hourly), V(daily), V(weekly), V(monthly), V(quarterly), V(semiannually)
-            and V(yearly).
-        type: str
-        required: true
-      jitter:
-        description: The most seconds that a start is delayed.
-        type: int
-        default: 0
-      time_limit:
-        description: Seconds after which a run is ended.
-        type: int
-        default: 300
-      user:
-        description: The operating system's user that the job runs as.
-        type: str
-        default: pgops
-      writable:
-        description:
-          - Absolute paths that the job may write to besides the instance's own state, for instance a repository.
-          - systemd makes everything else read-only for the job; cron confines nothing.
-        type: list
-        elements: path
+        elements: dict
         default: []
-      enabled:
-        description: V(false) is the same as not to declare the job.
-        type: bool
-        default: true
+        suboptions:
+          name:
+            description: Name of the job, of a-z, 0-9 and C(-).
+            type: str
+            required: true
+          arguments:
+            description: The subcommand of C(pgops) and its arguments. Never put a secret here.
+            type: list
+            elements: str
+            required: true
+          calendar:
+            description:
+              - When the job starts, as an C(OnCalendar) expression of systemd, in the host's time zone
+                where it names none.
+              - With O(backend=cron) in whole minutes, C([WEEKDAYS] [*-MONTHS-DAYS] [HOURS:MINUTES[:00]]) with V(*),
+                lists as V(1,15), ranges as V(Mon..Fri) and steps as V(0/15), but not weekdays together with days of
+                the month; or one of V(minutely), V(hourly), V(daily), V(weekly), V(monthly), V(quarterly),
+                V(semiannually) and V(yearly).
+            type: str
+            required: true
+          jitter:
+            description: The most seconds that a start is delayed.
+            type: int
+            default: 0
+          time_limit:
+            description: Seconds after which a run is ended.
+            type: int
+            default: 300
+          user:
+            description: The operating system's user that the job runs as.
+            type: str
+            default: pgops
+          writable:
+            description:
+              - Absolute paths that the job may write to besides the instance's own state, for instance a repository.
+              - systemd makes everything else read-only for the job; cron confines nothing.
+            type: list
+            elements: path
+            default: []
+          enabled:
+            description: V(false) is the same as not to declare the job.
+            type: bool
+            default: true
   prefix:
     description:
       - The directory below which the agent is installed. systemd and cron read only C(/etc), so another prefix
@@ -105,40 +111,43 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Collect metrics every minute, and keep the store's partitions every hour
+- name: Collect metrics every minute, and do the upkeep of the store every hour
   pgops.fleet.pg_ops_schedule:
-    instance: 17-main
-    jobs:
-      - name: collect
-        arguments: [collect, --repeat]
-        calendar: minutely
-        jitter: 10
-        time_limit: 58  # it stays for 56 seconds where something is collected more often than each minute
-      - name: maintain
-        arguments: [maintain]
-        calendar: hourly
-        jitter: 600
+    instances:
+      - name: 17-main
+        jobs:
+          - name: collect
+            arguments: [collect, --repeat]
+            calendar: minutely
+            jitter: 10
+            time_limit: 58  # it stays for 56 seconds where something is collected more often than each minute
+          - name: maintain
+            arguments: [maintain]
+            calendar: hourly
+            jitter: 600
   become: true
 
 - name: The same without systemd
   pgops.fleet.pg_ops_schedule:
-    instance: 17-main
     backend: cron
-    jobs:
-      - name: collect
-        arguments: [collect, --repeat]
-        calendar: minutely
-        jitter: 10
-        time_limit: 58
-      - name: maintain
-        arguments: [maintain]
-        calendar: hourly
-        jitter: 600
+    instances:
+      - name: 17-main
+        jobs:
+          - name: collect
+            arguments: [collect, --repeat]
+            calendar: minutely
+            jitter: 10
+            time_limit: 58
+          - name: maintain
+            arguments: [maintain]
+            calendar: hourly
+            jitter: 600
   become: true
 
 - name: Remove all recurring jobs of the instance
   pgops.fleet.pg_ops_schedule:
-    instance: 17-main
+    instances:
+      - name: 17-main
     state: absent
   become: true
 """
@@ -186,6 +195,10 @@ jobs:
   type: list
   elements: dict
   contains:
+    instance:
+      description: Name of the instance.
+      type: str
+      sample: 17-main
     name:
       description: Name of the job.
       type: str
@@ -194,7 +207,7 @@ jobs:
       description: What is executed.
       type: list
       elements: str
-      sample: [/usr/local/lib/pgops/current/bin/pgops, --instance, 17-main, collect, --repeat]
+      sample: [/usr/local/lib/pgops/current/bin/pgops, --instance, 17-main, --scheduled, collect, --repeat]
     user:
       description: The operating system's user that it runs as.
       type: str
@@ -227,14 +240,19 @@ JOB = {
 }
 
 
+INSTANCE = {
+    "name": {"type": "str", "required": True},
+    "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
+}
+
+
 def main() -> None:
     """Parse, call the library, report."""
     module = AnsibleModule(
         argument_spec={
-            "instance": {"type": "str", "required": True},
+            "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "backend": {"type": "str", "choices": ["systemd", "cron", "none"], "default": "systemd"},
-            "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
             "prefix": {"type": "path", "default": "/"},
         },
         supports_check_mode=True,

@@ -172,6 +172,11 @@ predictable:
   returned: success
   type: bool
   sample: true
+settings:
+  description: The settings that pg_stat_statements needs, whether or not this module applies them.
+  returned: with O(state=present)
+  type: dict
+  sample: {shared_preload_libraries: [pg_stat_statements], pg_stat_statements.max: "5000"}
 code:
   description: A stable word for the kind of error.
   returned: failure

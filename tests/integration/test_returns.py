@@ -10,7 +10,7 @@ from typing import Any
 
 import artifact
 import yaml
-from deploying import AGENT, BUNDLE, deploy, target, withdraw
+from deploying import AGENT, BUNDLE, agent_arguments, deploy, target, withdraw
 from servers import Server
 
 from pgops.agent import deploy as agent
@@ -51,13 +51,18 @@ def test_schema(server: Server) -> None:
 
 
 def test_agent(tmp_path: Path) -> None:
-    result = agent.converge({**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}, True)
+    result = agent.converge(agent_arguments({**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}), True)
     assert returned(result) == documented("pg_ops_agent") - ONLY_SOMETIMES
 
 
 def test_schedule(tmp_path: Path) -> None:
     job = {**JOB, "user": "pgops", "writable": [], "enabled": True}
-    params = {"instance": "main", "state": "present", "backend": "none", "prefix": str(tmp_path), "jobs": [job]}
+    params = {
+        "instances": [{"name": "main", "jobs": [job]}],
+        "state": "present",
+        "backend": "none",
+        "prefix": str(tmp_path),
+    }
     assert returned(schedule.converge(params, True)) == documented("pg_ops_schedule") - ONLY_SOMETIMES
 
 

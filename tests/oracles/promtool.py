@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -28,7 +29,10 @@ def program() -> Path:
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             subprocess.run(["apt-get", "-qq", "download", "prometheus"], cwd=scratch, check=True, capture_output=True)
             (package,) = Path(scratch).glob("*.deb")
-            subprocess.run(["dpkg-deb", "-x", str(package), str(BUILD / "prometheus")], check=True)
+            subprocess.run(["dpkg-deb", "-x", str(package), f"{scratch}/unpacked"], check=True)
+            # At once: another process may be looking for it, and could not run what is still being written.
+            with contextlib.suppress(OSError):  # another process was faster
+                Path(scratch, "unpacked").rename(BUILD / "prometheus")
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise UnavailableError(f"promtool is not on PATH, and apt cannot fetch it: {error}") from error
     return place

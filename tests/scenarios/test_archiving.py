@@ -68,7 +68,7 @@ def test_all_clusters_archive_after_one_run(fleet: Fleet) -> None:
     done = site(fleet)
     assert done.code == 0, done.text
     assert done.changes == predicted.changes
-    proofs = [said for said in done.outcomes if said["task"] == "Prove that WAL arrives" and said["item"]]
+    proofs = [said for said in done.outcomes if said["task"] == "Prove that WAL is archived" and said["item"]]
     assert {said["host"]: (said["state"], said["changed"]) for said in proofs} == dict.fromkeys(HOSTS, ("ok", False))
     second = site(fleet)
     assert (second.code, second.changes) == (0, {})

@@ -109,7 +109,9 @@ def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) ->
     assert "python3-psycopg" in failed["msg"]
     predicted = fleet.play("pgops.fleet.site", "--limit", "pg18", "--check")
     assert predicted.code == 0, predicted.text
-    assert [said["predictable"] for said in predicted.outcomes if said["task"] == "Keep the ops database"] == [False]
+    assert [
+        said["predictable"] for said in predicted.outcomes if said["task"] == "Create or update the ops database"
+    ] == [False]
     assert ("pg18", "Install packages", "") in predicted.changes
     done = fleet.play("pgops.fleet.site", "--limit", "pg18")
     assert done.code == 0, done.text
@@ -148,7 +150,7 @@ def test_a_server_of_another_language_is_understood(fleet: Fleet, in_german: Non
 
 
 def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
-    jobs = '{"pgops_jobs": [{"name": "collect", "arguments": ["collect"], "calendar": "every full moon"}]}'
+    jobs = '{"pgops_jobs": {"collect": {"calendar": "every full moon"}}}'
     before = fleet.on(
         "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
     )
@@ -308,15 +310,15 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
     ):
         fleet.on("pg15", "sh", "-c", command)
     job = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "user": "pgops"}
-    jobs = json.dumps({"instance": "14-main", "jobs": [job]})
+    jobs = json.dumps({"instances": [{"name": "14-main", "jobs": [job]}]})
     given = ["ansible", "pg15", "-i", INVENTORY, "-b", "-m", "pgops.fleet.pg_ops_schedule", "-a", jobs]
     subprocess.run(given, check=True, timeout=120)
     fleet.on("pg15", "ln", "-s", "/var/lib/pgops/14-main/export/pgops.prom", "/srv/textfile/pgops_14-main.prom")
     run = fleet.play("pgops.fleet.site", *limit)
     assert run.code == 0, run.text
     assert {task for _host, task, _item in run.changes} == {
-        "Remove the jobs of what was upgraded",
-        "Remove what node_exporter reads of what was upgraded",
+        "Install the agent",
+        "Schedule the jobs",
     }
     assert fleet.on("pg15", "ls", "/srv/textfile").split() == ["pgops_15-main.prom"]
     assert "14-main" not in fleet.on("pg15", "systemctl", "list-timers", "--all", "--no-legend", "pgops-*")

@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import artifact
 import psycopg
 import pytest
 from deploying import target
 from servers import Server, until
 
 from pgops.errors import PgOpsError
+from pgops.instance.layout import Layout
 from pgops.repository import deploy as archiving
 
 DEFAULTS: dict[str, Any] = {
     "instance": "main",
     "state": "present",
     "cluster": "shop",
-    "after": [],
     "mount": None,
     "compression": "none",
     "timeout": 600,
@@ -31,7 +32,6 @@ DEFAULTS: dict[str, Any] = {
     "another_server": False,
     "configure": True,
     "restart": "if_required",
-    "python": "/usr/bin/python3",
 }
 
 
@@ -51,7 +51,22 @@ class Host:
     def apply(self, check: bool = False, **params: Any) -> dict[str, Any]:
         """What pg_ops_archiving returns; raises what it reports."""
         place = {"repository": str(self.repository), "prefix": str(self.prefix)}
+        if not check:
+            self.install_program()
         return archiving.converge(target(self.server), {**DEFAULTS, **place, **self.params, **params}, check)
+
+    @property
+    def program(self) -> Path:
+        """The program that archives."""
+        return Path(Layout("main", str(self.prefix)).archiver)
+
+    def install_program(self) -> None:
+        """What pg_ops_agent does on a host."""
+        if not self.program.exists():
+            self.program.parent.mkdir(parents=True, exist_ok=True)
+            source = (artifact.LIBRARY / "repository" / "archiver.py").read_text()
+            self.program.write_text(f"#!/usr/bin/python3 -IS\n{source}")
+            self.program.chmod(0o755)
 
     def refused(self, kind: type[PgOpsError], **params: Any) -> str:
         """The error of an archiving that cannot be; the server's settings stay as they are."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import artifact
 from servers import Server
 
 from pgops import capabilities, sources
+from pgops.agent import deploy as agent
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
 from pgops.metrics import collect as collection
@@ -53,11 +54,10 @@ DEFAULTS: dict[str, Any] = {
     "sources": SOURCES,
 }
 AGENT: dict[str, Any] = {
-    **dict.fromkeys(("ca_cert", "password", "repository", "textfile_directory")),
-    **dict.fromkeys(("host", "socket_directory", "python", "superuser"), ""),
-    "after": [],
+    **dict.fromkeys(("ca_cert", "password", "textfile_directory")),
+    **dict.fromkeys(("host", "socket_directory", "python", "superuser", "repository"), ""),
     "state": "present",
-    "instance": "main",
+    "name": "main",
     "cluster": "shop",
     "node": "db1/main",
     "port": 5432,
@@ -65,21 +65,36 @@ AGENT: dict[str, Any] = {
     "peers": [],
     "ssl_mode": "require",
     "collectors": [],
-    "collector_settings": {},
-    "keeper": "postgres",
+    "capabilities": {},
+    "owner": "postgres",
     "validate": False,
-    "metric_retention": {},
-    "query_texts": True,
-    "explain": False,
-    "slow_query_ms": 1000.0,
+    "retired": [],
+    "prefix": "/",
     "user": "nobody",
 }
+"""The arguments of pg_ops_agent, those of its one instance among them."""
+OF_AN_INSTANCE = (
+    *("name", "cluster", "node", "host", "port", "socket_directory", "database", "peers", "ssl_mode", "ca_cert"),
+    *("password", "owner", "superuser", "repository", "capabilities"),
+)
 
 
 def target(server: Server, **other: Any) -> Target:
     """The server by its socket, as its superuser."""
     settings = {"host": str(server.socket_dir), "port": str(server.port), "user": server.superuser, **other}
     return Target(**settings)
+
+
+def agent_arguments(*flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of pg_ops_agent for some instances, each as AGENT has one; what they share is the first's."""
+    instances = [{name: one[name] for name in OF_AN_INSTANCE} for one in flat]
+    shared = {name: value for name, value in flat[0].items() if name not in OF_AN_INSTANCE}
+    return {**shared, "instances": instances}
+
+
+def install(check: bool = False, **flat: Any) -> dict[str, Any]:
+    """What pg_ops_agent returns for one instance; raises what it reports."""
+    return agent.converge(agent_arguments({**AGENT, "sources": BUNDLE, **flat}), check)
 
 
 def deploy(server: Server, check: bool = False, **params: Any) -> dict[str, Any]:

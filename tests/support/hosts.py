@@ -47,9 +47,10 @@ class Fleet:
 
     directory: Path
 
-    def play(self, playbook: str, *arguments: str) -> Run:
-        """Run a playbook of the installed collection."""
-        return play(ROOT / "build/fleet/inventory.yml", self.directory, playbook, *arguments)
+    def play(self, playbook: str, *arguments: str, collections: Path | None = None) -> Run:
+        """Run a playbook of the installed collection, or of another state of it."""
+        inventory = ROOT / "build/fleet/inventory.yml"
+        return play(inventory, self.directory, playbook, *arguments, collections=collections)
 
     def on(self, host: str, *command: str, check: bool = True, text: str | None = None) -> str:
         """What a command on a host prints; ``text`` is its standard input."""

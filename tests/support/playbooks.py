@@ -47,14 +47,16 @@ class Run:
         return counted
 
 
-def play(inventory: Path, logs: Path, playbook: str, *arguments: str) -> Run:
-    """Run a playbook; a log of what its tasks said is left in ``logs``."""
+def play(inventory: Path, logs: Path, playbook: str, *arguments: str, collections: Path | None = None) -> Run:
+    """Run a playbook; a log of what its tasks said is left in ``logs``. ``collections`` has another state of the
+    collection than the installed one."""
     log = logs / f"outcomes-{time.monotonic_ns()}.jsonl"
     done = subprocess.run(
         ["ansible-playbook", "-i", str(inventory), playbook, *arguments],
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **({"ANSIBLE_COLLECTIONS_PATH": str(collections)} if collections else {}),
             "PGOPS_OUTCOMES": str(log),
             "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/scenarios/callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "outcomes",

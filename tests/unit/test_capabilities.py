@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from fnmatch import fnmatchcase
 
 import artifact
 import pytest
@@ -17,6 +18,7 @@ from pgops.facts import instance
 from pgops.host import calendars
 from pgops.metrics import options as metrics
 from pgops.metrics.collectors import SELF
+from pgops.statements import deploy as extension
 from pgops.statements import options as statements
 
 OWNERS = {"metrics": metrics.Options, "statements": statements.Options}
@@ -27,6 +29,25 @@ each_job = pytest.mark.parametrize("job", JOBS.values(), ids=lambda one: one.nam
 @each
 def test_a_capability_is_a_package(capability: Capability) -> None:
     assert (artifact.LIBRARY / capability.name / "__init__.py").exists()
+
+
+def roles_of(playbook: str) -> list[str]:
+    """The roles of a playbook in their order, each once."""
+    text = (artifact.ROOT / "playbooks" / playbook).read_text()
+    return list(dict.fromkeys(re.findall(r"(?:role|name): pgops\.fleet\.(\w+)", text)))
+
+
+def test_the_playbooks_bring_and_remove_each_in_its_turn() -> None:
+    assert set(roles_of("site.yml")) == {"pgops_targets", *(one.role for one in ALL)}
+    ordered = [one.role for one in sorted(ALL, key=lambda one: one.removal)]
+    assert roles_of("remove.yml") == ["pgops_targets", *ordered]
+
+
+def test_the_settings_of_a_capability_are_those_that_it_asks_for() -> None:
+    params = {"max": 100, "track": "top", "compute_query_id": "on"}
+    switches = dict.fromkeys(("track_planning", "track_utility", "track_io_timing"), True)
+    asked = extension.wanted({**params, **switches})
+    assert all(any(fnmatchcase(name, one) for one in capabilities.STATEMENTS.settings) for name in asked)
 
 
 @each_job

@@ -56,6 +56,7 @@ def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
         "credential": True,
         "role": "",
         "owner": "",
+        "login": {"login_host": "/run/postgresql", "login_port": 5432, "login_user": ""},
     }
     several = targets(facts(("17-main", 5432), ("17-archive", 5433)), [], "db1", "orders", [PEER])
     assert [(found["cluster"], found["peers"]) for found in several] == [
@@ -175,7 +176,7 @@ def test_a_declaration_that_cannot_be_meant_is_refused(declared, words):
 def test_a_host_without_any_instance_is_refused_unless_something_is_removed():
     with pytest.raises(AnsibleFilterError, match="No PostgreSQL instance was found on db1"):
         targets(facts(), [], "db1", "db1", [])
-    assert targets(facts(), [], "db1", "db1", [], required=False) == []
+    assert targets(facts(), [], "db1", "db1", [], {"required": False}) == []
 
 
 def node(name: str, credential: bool, cluster: str = "orders") -> dict[str, Any]:
@@ -224,7 +225,7 @@ def test_remote_instances_come_after_those_of_the_host_which_stay_as_they_are():
 def test_a_host_may_have_remote_instances_alone():
     (one,) = targets(facts(), [ORDERS], "watcher", "watcher", [])
     assert one["name"] == "orders"
-    assert targets(facts(("17-main", 5432)), [ORDERS], "watcher", "watcher", [], discover=False) == [one]
+    assert targets(facts(("17-main", 5432)), [ORDERS], "watcher", "watcher", [], {"discover": False}) == [one]
 
 
 def test_what_was_asked_of_a_remote_instance_is_none_of_the_host():

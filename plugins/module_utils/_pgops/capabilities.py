@@ -61,6 +61,15 @@ class Upkeep:
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option in the agent's configuration: its default, whose type is the option's, and the inventory's variable
+    that sets it, '' for none."""
+
+    default: Any
+    variable: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of pg_ops_facts that the ops database answers: ``query`` gives one row with its keys. Without the
     schema they are as in absent(): nothing is known, ``lists`` are empty, and ``fixed`` are as they say."""
@@ -78,25 +87,27 @@ class Section:
 
 @dataclass(frozen=True)
 class Capability:
-    """``name`` is its package. ``switch`` is the inventory's variable that turns it on, '' for one that is always on;
-    ``options`` are its part of the agent's configuration, with their defaults; ``metrics`` what its jobs measure
-    of themselves, as headers of collectors without a query (docs/monitoring.md); ``facts`` its sections of
-    pg_ops_facts; ``settings`` the server's parameters that it asks for; ``removal`` its place when all is removed,
-    the lowest first."""
+    """``name`` is its package, ``role`` the role that brings and removes it. ``switch`` is the inventory's variable
+    that turns it on, '' for one that is always on; ``options`` are its part of the agent's configuration, with their
+    defaults; ``metrics`` what its jobs measure of themselves, as headers of collectors without a query
+    (docs/monitoring.md); ``facts`` its sections of pg_ops_facts; ``settings`` the server's parameters that it asks
+    for; ``removal`` its place when all is removed, the lowest first."""
 
     name: str
+    role: str
     removal: int
     switch: str = ""
     jobs: tuple[Job, ...] = ()
     upkeep: tuple[Upkeep, ...] = ()
     metrics: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
 
 AGENT = Capability(
     "agent",
+    "pgops_agent",
     removal=6,
     facts=("agent", "jobs"),
     metrics="""
@@ -112,9 +123,15 @@ AGENT = Capability(
 
 METRICS = Capability(
     "metrics",
+    "pgops_schedule",
     removal=1,
     facts=("monitoring",),
-    options={"collectors": {}, "retention": {}, "time_budget": 45.0, "spool_bytes": 32 * 1024 * 1024},
+    options={
+        "collectors": Option({}, "pgops_collector_settings"),
+        "retention": Option({}, "pgops_metric_retention"),
+        "time_budget": Option(45.0),
+        "spool_bytes": Option(32 * 1024 * 1024),
+    },
     jobs=(
         Job(
             "collect",
@@ -175,9 +192,14 @@ METRICS = Capability(
 
 STATEMENTS = Capability(
     "statements",
+    "pgops_statements",
     removal=2,
     switch="pgops_statements",
-    options={"query_texts": True, "slow_query_ms": 1000.0, "explain": False},
+    options={
+        "query_texts": Option(True, "pgops_query_texts"),
+        "slow_query_ms": Option(1000.0, "pgops_slow_query_ms"),
+        "explain": Option(False, "pgops_explain"),
+    },
     settings=("shared_preload_libraries", "pg_stat_statements.*", "track_io_timing", "compute_query_id"),
     upkeep=(
         Upkeep("forget_slow_queries", "old slow executions cannot be forgotten"),
@@ -206,6 +228,7 @@ STATEMENTS = Capability(
 
 REPOSITORY = Capability(
     "repository",
+    "pgops_archiving",
     removal=4,
     switch="pgops_repository",
     facts=("archiving",),
@@ -224,14 +247,16 @@ REPOSITORY = Capability(
     ),
 )
 
-OPSDB = Capability("opsdb", removal=3, facts=("schema",))
+OPSDB = Capability("opsdb", "pgops_monitoring", removal=3, facts=("schema",))
 
-SETTINGS = Capability("settings", removal=5, switch="pgops_settings")
+SETTINGS = Capability("settings", "pgops_settings", removal=5, switch="pgops_settings")
 
 ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, SETTINGS)
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}
 """By the name of their commands."""
 
-OPTIONS: Mapping[str, Mapping[str, Any]] = {one.name: one.options for one in ALL if one.options}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    one.name: {name: option.default for name, option in one.options.items()} for one in ALL if one.options
+}
 """The parts of the agent's configuration, with their defaults."""

@@ -42,20 +42,28 @@ def function(job: Job) -> runner.Function:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pgops",
+        parents=[_common()],
         description="The agent of pgops.fleet on a PostgreSQL host.",
         epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in runner.EXITS.items()) + ".",
     )
-    parser.add_argument("--instance", help="the instance; may be left out where the host has only one")
-    parser.add_argument("--prefix", default="/", help="where the agent was installed, if not below /")
-    scheduled = "record this run as one of the schedule, as timers do: the job's age and errors become metrics"
-    parser.add_argument("--scheduled", action="store_true", help=scheduled)
+    parser.set_defaults(instance=None, prefix="/", scheduled=False)
     commands = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     for job in JOBS.values():
-        command = commands.add_parser(job.name, help=job.help, description=job.help)
+        command = commands.add_parser(job.name, parents=[_common()], help=job.help, description=job.help)
         for flag in job.flags:
             _add(command, flag)
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options of every job, before or after its name."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--instance", help="the instance; may be left out where the host has only one")
+    common.add_argument("--prefix", help="where the agent was installed, if not below /")
+    scheduled = "record this run as one of the schedule, as timers do: the job's age and errors become metrics"
+    common.add_argument("--scheduled", action="store_true", help=scheduled)
+    return common
 
 
 def _add(command: argparse.ArgumentParser, flag: Flag) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import disks
 import pytest
-from deploying import AGENT, BUNDLE, SHIPPED, collect, deploy, target
+from deploying import AGENT, BUNDLE, SHIPPED, agent_arguments, collect, deploy, target
 from majors import EVERY_MAJOR, make_server
 from servers import Server, until
 
@@ -273,12 +273,12 @@ def test_the_agent_is_told_where_the_directories_are_and_keeps_it_while_the_serv
     layout = Layout("main", str(tmp_path))
     wish = {**AGENT, "prefix": str(tmp_path), "sources": BUNDLE}
     wish.update(port=place.server.port, socket_directory=str(place.server.socket_dir))
-    agent.converge(wish, False)
+    agent.converge(agent_arguments(wish), False)
     known = configuration.load(layout).real_paths
     assert known[f"{place.server.data_dir}/pg_wal"] == str(place.wal / "pg_wal")
     place.server.stop()
     try:
-        assert not agent.converge(wish, False)["changed"]
+        assert not agent.converge(agent_arguments(wish), False)["changed"]
         assert configuration.load(layout).real_paths == known
     finally:
         place.server.start()

@@ -17,10 +17,11 @@ from typing import Any
 import artifact
 import promtool
 import pytest
-from deploying import AGENT, BUNDLE, SHIPPED, collect, deploy, inspect, withdraw
+from deploying import AGENT, BUNDLE, SHIPPED, agent_arguments, collect, deploy, inspect, withdraw
 from servers import Server
 
 from pgops.agent import deploy as agent
+from pgops.agent.declared import Desired
 from pgops.host.identity import acting_as
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
@@ -204,7 +205,7 @@ def samples(layout: Layout) -> int:
     ("arguments", "says"),
     [
         (["--instance", "other"], b"agent.json cannot be read: No such file or directory"),
-        (["--output", "pgops.prom"], b"no absolute path"),
+        (["--output", "pgops.prom"], b"not an absolute path"),
         (["--output", "/nowhere/pgops.prom"], b"No such file or directory"),
     ],
 )
@@ -227,8 +228,8 @@ def test_before_the_first_collection_and_long_after_the_last_there_is_nothing(la
 def test_what_the_servers_user_measures_is_among_it(server: Server, tmp_path: Path) -> None:
     deploy(server)
     try:
-        with session.database() as name:
-            session.value("CREATE SEQUENCE public.short MAXVALUE 200; SELECT setval('public.short', 150)", name)
+        with server.database() as name:
+            server.value("CREATE SEQUENCE public.short MAXVALUE 200; SELECT setval('public.short', 150)", name)
             assert collect(server, tmp_path)["errors"] == []
             assert inspect(server, tmp_path)["errors"] == []
     finally:
@@ -301,10 +302,10 @@ def test_the_agent_writes_what_node_exporter_reads_by_a_link_of_roots(
     layout, folder = Layout("main", str(root / "prefix")), root / "textfile"
     folder.mkdir(0o755)
     # Owners are kept only below /, where the tests leave nothing.
-    monkeypatch.setattr(agent, "_owners", lambda _layout, desired: ("root", desired.user, desired.group))
+    monkeypatch.setattr(Desired, "owners", property(lambda desired: ("root", desired.user, desired.group)))
     wish = {**AGENT, "prefix": layout.prefix, "sources": BUNDLE, "textfile_directory": str(folder)}
-    wish["keeper"] = "daemon"
-    agent.converge(wish, False)
+    wish["owner"] = "daemon"
+    agent.converge(agent_arguments(wish), False)
     latest.remember(layout.latest, [measured(found) for found in SHIPPED if found != SEQUENCES], time.time())
     os.chown(layout.latest, *(os.stat(layout.state).st_uid, os.stat(layout.state).st_gid))
     # The server's user writes, the agent reads, and nobody else may enter.
@@ -318,4 +319,4 @@ def test_the_agent_writes_what_node_exporter_reads_by_a_link_of_roots(
     link = folder / "pgops_main.prom"
     assert (link.is_symlink(), link.owner(), link.stat().st_mode & 0o777) == (True, "nobody", 0o644)
     assert {"pgops_table_size_bytes", "pgops_sequence_used_ratio"} <= metrics_of(link.read_bytes())
-    assert not agent.converge(wish, False)["changed"]
+    assert not agent.converge(agent_arguments(wish), False)["changed"]

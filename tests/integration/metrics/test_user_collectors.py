@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import AGENT, BUNDLE, SHIPPED, collect, deploy, withdraw
+from deploying import AGENT, BUNDLE, SHIPPED, agent_arguments, collect, deploy, withdraw
 from servers import Server
 
 from pgops.agent import deploy as agent
@@ -78,7 +78,7 @@ def test_what_cannot_run_is_refused_before_anything_is_made(
     assert "number 1, own" in str(caught.value)
     assert bare.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
     with pytest.raises(InvalidInput):
-        agent.converge(params(bare, tmp_path, own(query)), check)
+        agent.converge(agent_arguments(params(bare, tmp_path, own(query))), check)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,7 +139,7 @@ def test_one_for_some_databases_is_tried_in_the_first_and_runs_in_no_other(shops
     with pytest.raises(InvalidInput, match="tried in database shop: number 1, own: permission denied"):
         deploy(shops, check=True, collectors=[text])
     shops.value(LET_IN, "shop")
-    assert "warnings" not in agent.converge(params(shops, tmp_path, text), False)
+    assert "warnings" not in agent.converge(agent_arguments(params(shops, tmp_path, text)), False)
     deploy(shops, collectors=[text])
     assert shops.value("SELECT to_regproc('pgops.collector_own')", "pgops") is None
     found = collectors.parse(text, "own.sql")
@@ -153,7 +153,9 @@ def test_one_for_some_databases_is_tried_in_the_first_and_runs_in_no_other(shops
 
 def test_one_for_a_database_that_is_not_there_is_left_with_a_warning(shops: Server, tmp_path: Path) -> None:
     text = queue("shopp, crm*")
-    (warning,) = agent.converge(params(shops, tmp_path, text, queue("shopp").replace("own", "two")), True)["warnings"]
+    (warning,) = agent.converge(
+        agent_arguments(params(shops, tmp_path, text, queue("shopp").replace("own", "two"))), True
+    )["warnings"]
     assert "No database is there" in warning
     assert "1, own; 2, two" in warning
     deploy(shops, collectors=[text])
@@ -182,7 +184,7 @@ def test_what_it_runs_in_somebody_elses_database_is_no_superuser(shops: Server, 
         deploy(shops, collectors=[text])
     # Where the agent cannot log in, nothing is planned.
     shops.value("REVOKE CONNECT ON DATABASE shop FROM PUBLIC")
-    (warning,) = agent.converge(params(shops, tmp_path, text), True)["warnings"]
+    (warning,) = agent.converge(agent_arguments(params(shops, tmp_path, text)), True)["warnings"]
     assert "not let into database shop" in warning
     for query, words in (("SELECT 'x' AS own_things FROM app.queue", "no number"), WRONG["a statement more"]):
         with pytest.raises(InvalidInput, match=words):
@@ -212,7 +214,7 @@ def test_the_database_that_is_made_in_this_run_decides(bare: Server) -> None:
 
 def test_one_for_another_server_is_left_with_a_warning(bare: Server, tmp_path: Path) -> None:
     elsewhere = own("SELECT gone()", f"{HEADER}-- versions: 90-\n")
-    result = agent.converge(params(bare, tmp_path, elsewhere), True)
+    result = agent.converge(agent_arguments(params(bare, tmp_path, elsewhere)), True)
     (warning,) = result["warnings"]
     assert f"not for PostgreSQL {bare.major} as primary: 1, own" in warning
     deploy(bare, collectors=[elsewhere])
@@ -221,8 +223,8 @@ def test_one_for_another_server_is_left_with_a_warning(bare: Server, tmp_path: P
 
 def test_it_is_installed_runs_and_is_configured_like_shipped_ones(bare: Server, tmp_path: Path) -> None:
     arguments = params(bare, tmp_path, GOOD)
-    arguments["collector_settings"] = {"own": {"interval": 300, "timeout": 2}}
-    agent.converge(arguments, False)
+    arguments["capabilities"] = {"metrics": {"collectors": {"own": {"interval": 300, "timeout": 2}}}}
+    agent.converge(agent_arguments(arguments), False)
     assert (Path(Layout("main", str(tmp_path)).collectors) / "own.sql").read_text() == GOOD
     thresholds = {"own_things": {"warning": 1.5, "critical": None}}
     deploy(bare, collectors=[GOOD], thresholds=thresholds)
@@ -254,6 +256,6 @@ def test_on_a_standby_they_are_tried_as_well(
     primary.value(f"{QUEUE}; {LET_IN}", "shop")
     standby = keep(primary.standby()).start()
     with pytest.raises(InvalidInput, match="no number"):
-        agent.converge(params(standby, tmp_path, own("SELECT 'x' AS own_things")), True)
-    assert agent.converge(params(standby, tmp_path, GOOD), True)["changed"]
-    assert "warnings" not in agent.converge(params(standby, tmp_path, queue("shop")), True)
+        agent.converge(agent_arguments(params(standby, tmp_path, own("SELECT 'x' AS own_things"))), True)
+    assert agent.converge(agent_arguments(params(standby, tmp_path, GOOD)), True)["changed"]
+    assert "warnings" not in agent.converge(agent_arguments(params(standby, tmp_path, queue("shop"))), True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from deploying import AGENT as LOCAL
-from deploying import BUNDLE, DEFAULTS, deploy, target, withdraw
+from deploying import BUNDLE, DEFAULTS, agent_arguments, deploy, target, withdraw
 from majors import EVERY_MAJOR, make_server
 from servers import Server, until
 
@@ -35,7 +35,7 @@ from pgops.server.target import Target
 from playbooks import Run
 
 HBA = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n"
-PLACE = {"instance": "orders", "cluster": "orders", "node": "db.example.org/orders"}
+PLACE = {"name": "orders", "cluster": "orders", "node": "db.example.org/orders"}
 AGENT = {**LOCAL, **PLACE, "ssl_mode": "verify-full", "user": "pgops", "validate": True, "sources": BUNDLE}
 
 
@@ -79,7 +79,7 @@ class Watcher:
     def keep(self, check: bool = False, **other: Any) -> dict[str, Any]:
         """What pg_ops_agent returns."""
         place = {"host": "localhost", "port": self.remote.server.port, "ca_cert": str(self.remote.authority)}
-        return agent.converge({**AGENT, **place, "prefix": str(self.prefix), **other}, check)
+        return agent.converge(agent_arguments({**AGENT, **place, "prefix": str(self.prefix), **other}), check)
 
     def run(self, job: str) -> dict[str, Any]:
         """What a job of the installed agent says of itself."""
@@ -119,8 +119,8 @@ def test_the_agent_draws_a_password_and_keeps_it(watcher: Watcher, monkeypatch: 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"host": "/run/postgresql"}, "no name of one host"),
-        ({"host": "a,b"}, "no name of one host"),
+        ({"host": "/run/postgresql"}, "name or address of one host"),
+        ({"host": "a,b"}, "name or address of one host"),
         ({"socket_directory": "/run"}, "neither a socket_directory"),
         ({"ssl_mode": "disable", "host": ""}, "without TLS"),
     ],
@@ -176,11 +176,11 @@ def test_the_other_jobs_work_or_say_why_not(watching: Watcher) -> None:
     assert maintained["created"] > 0
     assert "has no extension pg_stat_statements" in watching.run("queries")["skipped"]
     assert "own user on its host" in watching.run("inspect")["skipped"]
-    assert "has no repository" in watching.run("catalogue")["error"]
+    assert "own user on its host" in watching.run("catalogue")["skipped"]
     watching.run("collect")
     exported = watching.prefix / "values.prom"
     command = ["--output", str(exported)]
-    assert cli.main(["--instance", "orders", "--prefix", str(watching.prefix), *command, "export"]) == 0
+    assert cli.main(["--instance", "orders", "--prefix", str(watching.prefix), "export", *command]) == 0
     assert 'node="db.example.org/orders"' in exported.read_text()
 
 

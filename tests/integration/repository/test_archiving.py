@@ -20,7 +20,7 @@ import disks
 import psycopg
 import pytest
 from archives import DEFAULTS, Host, digest
-from deploying import AGENT, BUNDLE, target
+from deploying import AGENT, BUNDLE, agent_arguments, target
 from servers import Server, until
 
 import playbooks
@@ -100,7 +100,7 @@ def test_the_agent_stays_as_long_as_its_program_archives(root: Path, new_server:
     pytest.importorskip("ansible", reason="playbooks run on the controller only")
     host = Host(new_server(binaries.majors()[-1]).start(), root / "base", root / "prefix")
     place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
-    agent.converge({**AGENT, **place, "python": sys.executable, "sources": BUNDLE}, False)
+    agent.converge(agent_arguments({**AGENT, **place, "python": sys.executable, "sources": BUNDLE}), False)
     host.apply()
     declared = {
         "ansible_connection": "local",

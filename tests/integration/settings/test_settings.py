@@ -18,7 +18,7 @@ from typing import Any
 import artifact
 import binaries
 import pytest
-from deploying import AGENT, BUNDLE
+from deploying import AGENT, BUNDLE, agent_arguments
 from servers import Server, free_port, until
 
 from pgops.agent import deploy as agent
@@ -277,16 +277,16 @@ def test_a_killed_run_is_finished_or_undone_by_the_next(host: Host, moment: str)
 def test_what_was_before_is_forgotten_with_its_server_only(host: Host) -> None:
     place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(host.prefix)}
     given = {**AGENT, **place, "python": sys.executable, "sources": BUNDLE}
-    agent.converge(given, False)
+    agent.converge(agent_arguments(given), False)
     host.set(work_mem="8MB")
     host.server.stop()
     with pytest.raises(Conflict, match=r"before\.json holds"):
-        agent.converge({**given, "state": "absent"}, False)
-    (warning,) = agent.converge({**given, "state": "absent"}, True)["warnings"]
+        agent.converge(agent_arguments({**given, "state": "absent"}), False)
+    (warning,) = agent.converge(agent_arguments({**given, "state": "absent"}), True)["warnings"]
     assert "A run refuses" in warning
     shutil.rmtree(host.server.data_dir)
-    predicted = agent.converge({**given, "state": "absent"}, True)
-    gone = agent.converge({**given, "state": "absent"}, False)
+    predicted = agent.converge(agent_arguments({**given, "state": "absent"}), True)
+    gone = agent.converge(agent_arguments({**given, "state": "absent"}), False)
     assert gone == predicted
     assert "what was before it was set: work_mem" in gone["warnings"][0]
     assert not Path(Layout("main", str(host.prefix)).data).exists()

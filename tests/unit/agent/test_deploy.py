@@ -21,6 +21,8 @@ from disks import fill
 
 from pgops import sources
 from pgops.agent import deploy as agent
+from pgops.agent import removal
+from pgops.agent.declared import Desired
 from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.instance.layout import Layout
 from pgops.server import session
@@ -41,39 +43,46 @@ deploy.converge(json.load(sys.stdin), False)
 pytestmark = pytest.mark.skipif(bool(session.IMPORT_ERROR), reason="the agent needs psycopg")
 
 
-def params(prefix: Path, **other: Any) -> dict[str, Any]:
-    """The module's arguments."""
+OF_AN_INSTANCE: dict[str, Any] = {
+    "name": "main",
+    "cluster": "shop",
+    "node": "db1/main",
+    "host": "",
+    "port": 5432,
+    "socket_directory": "",
+    "database": "pgops",
+    "peers": [],
+    "ssl_mode": "require",
+    "ca_cert": None,
+    "password": None,
+    "owner": "postgres",
+    "superuser": "",
+    "repository": "",
+    "capabilities": {},
+}
+
+
+def params(prefix: Path, *names: str, **other: Any) -> dict[str, Any]:
+    """The module's arguments, for the instance main or those of some names; ``other`` may be of each instance."""
+    own = {name: other.pop(name) for name in OF_AN_INSTANCE if name in other}
     return {
-        "after": [],
         "state": "present",
-        "instance": "main",
-        "cluster": "shop",
-        "node": "db1/main",
-        "host": "",
-        "port": 5432,
-        "socket_directory": "",
-        "database": "pgops",
-        "peers": [],
-        "ssl_mode": "require",
-        "ca_cert": None,
-        "password": None,
+        "instances": [{**OF_AN_INSTANCE, **own, "name": name} for name in names or ("main",)],
         "user": "pgops",
         "collectors": [],
         "validate": False,
-        "collector_settings": {},
-        "repository": None,
-        "metric_retention": {},
-        "query_texts": True,
-        "explain": False,
-        "slow_query_ms": 1000.0,
-        "keeper": "postgres",
-        "superuser": "",
         "textfile_directory": None,
+        "retired": [],
         "python": "",
         "prefix": str(prefix),
         "sources": sources.pack(BUNDLE),
         **other,
     }
+
+
+def configured(collector: str, differing: Any) -> dict[str, Any]:
+    """The option that configures a collector."""
+    return {"metrics": {"collectors": {collector: differing}}}
 
 
 def files(prefix: Path) -> set[str]:
@@ -96,22 +105,55 @@ def test_prediction_run_and_second_run(tmp_path: Path) -> None:
     assert not agent.converge(params(tmp_path), False)["changed"]
 
 
-def test_what_several_instances_share_is_predicted_once(tmp_path: Path) -> None:
+def test_several_instances_are_one_prediction_and_one_run(tmp_path: Path) -> None:
     names = ["main", "other", "third"]
-    orders = [params(tmp_path, instance=name, after=names[:place]) for place, name in enumerate(names)]
-    for wish in ({}, {"sources": sources.pack({**BUNDLE, "version.py": 'VERSION = "9"\n'})}, {"state": "absent"}):
-        predicted = [agent.converge({**order, **wish}, True) for order in orders]
-        assert all(said["changes"] for said in predicted[: 1 if "sources" in wish else 3])
-        assert [agent.converge({**order, **wish}, False) for order in orders] == predicted
+    newer = {"sources": sources.pack({**BUNDLE, "version.py": 'VERSION = "9"\n'})}
+    for wish in ({}, newer, {"state": "absent"}):
+        predicted = agent.converge(params(tmp_path, *names, **wish), True)
+        assert predicted["changed"]
+        assert agent.converge(params(tmp_path, *names, **wish), False) == predicted
+        assert not agent.converge(params(tmp_path, *names, **wish), False)["changed"]
     left = {"usr", "usr/local", "usr/local/bin", "usr/local/lib", "etc", "var", "var/lib", "pgops.lock"}
     assert files(tmp_path) == left
-    # Of those to be removed, one may never have been installed.
-    agent.converge(orders[0], False)
-    order = [{**orders[0], "state": "absent"}, {**orders[1], "state": "absent"}]
-    for wish in (order, [{**order[1], "after": []}, {**order[0], "after": ["other"]}]):
-        agent.converge(orders[0], False)
-        predicted = [agent.converge(one, True) for one in wish]
-        assert [agent.converge(one, False) for one in wish] == predicted
+
+
+def test_the_agent_goes_with_the_last_instance(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path, "main", "other"), False)
+    # One of those to be removed was never installed.
+    for names, program in ((("main", "third"), True), (("other",), False)):
+        predicted = agent.converge(params(tmp_path, *names, state="absent"), True)
+        assert agent.converge(params(tmp_path, *names, state="absent"), False) == predicted
+        assert os.path.lexists(Layout("main", str(tmp_path)).command) == program
+
+
+def test_instances_that_are_not_named_stay_as_they_are(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path, "main", "other"), False)
+    before = Path(Layout("other", str(tmp_path)).agent_file).read_text()
+    done = agent.converge(params(tmp_path, "main", cluster="another"), False)
+    assert done["changes"] == [f"update file {Layout('main', str(tmp_path)).agent_file}"]
+    assert Path(Layout("other", str(tmp_path)).agent_file).read_text() == before
+
+
+def test_one_instance_declared_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="more than once: instance main"):
+        agent.converge(params(tmp_path, "main", "main"), True)
+
+
+def test_an_error_names_the_instance(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="Instance other: It has no cluster"):
+        agent.converge(params(tmp_path, "other", cluster=""), True)
+
+
+def test_the_program_that_archives_is_there_where_an_instance_has_a_repository(tmp_path: Path) -> None:
+    program = Path(Layout("main", str(tmp_path)).archiver)
+    agent.converge(params(tmp_path), False)
+    assert not program.exists()
+    done = agent.converge(params(tmp_path, repository="/srv/repository/shop"), False)
+    assert f"create file {program}" in done["changes"]
+    assert subprocess.run([program], capture_output=True, check=False).returncode in range(1, 126)
+    # A server may still name it.
+    agent.converge(params(tmp_path), False)
+    assert program.exists()
 
 
 def test_a_new_version_is_switched_to_and_one_old_kept(tmp_path: Path) -> None:
@@ -206,7 +248,7 @@ def test_another_user_gets_all_that_was_the_agents(tmp_path: Path, monkeypatch: 
     agent.converge(params(tmp_path, password="correct horse"), False)
     (Path(layout.state) / "collect.lock").touch()
     # Owners are kept only below /, where the tests leave nothing.
-    monkeypatch.setattr(agent, "_owners", lambda _layout, desired: ("root", desired.user, desired.group))
+    monkeypatch.setattr(Desired, "owners", property(lambda desired: ("root", desired.user, desired.group)))
     predicted = agent.converge(params(tmp_path, user="nobody"), True)
     assert agent.converge(params(tmp_path, user="nobody"), False) == predicted
     assert not agent.converge(params(tmp_path, user="nobody"), False)["changed"]
@@ -224,7 +266,9 @@ def test_collectors_come_and_go_and_must_be_right(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput):
             agent.converge(params(tmp_path, collectors=[wrong]), False)
     with pytest.raises(InvalidInput, match="nonsense"):
-        agent.converge(params(tmp_path, collector_settings={"nonsense": {"interval": 5}}), False)
+        agent.converge(
+            params(tmp_path, capabilities={"metrics": {"collectors": {"nonsense": {"interval": 5}}}}), False
+        )
 
 
 @pytest.mark.parametrize(
@@ -232,13 +276,13 @@ def test_collectors_come_and_go_and_must_be_right(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, settings: Any) -> None:
     with pytest.raises(InvalidInput, match="settings of collector locks"):
-        agent.converge(params(tmp_path, collector_settings={"locks": settings}), False)
+        agent.converge(params(tmp_path, capabilities={"metrics": {"collectors": {"locks": settings}}}), False)
 
 
 def test_settings_are_understood_as_ansible_writes_them(tmp_path: Path) -> None:
     settings = {"locks": {"enabled": "false", "interval": "120", "timeout": "2.5"}}
-    agent.converge(params(tmp_path, collector_settings=settings), False)
-    held = json.loads(Path(Layout("main", str(tmp_path)).agent_file).read_text())["collectors"]
+    agent.converge(params(tmp_path, capabilities={"metrics": {"collectors": settings}}), False)
+    held = json.loads(Path(Layout("main", str(tmp_path)).agent_file).read_text())["parts"]["metrics"]["collectors"]
     assert held == {"locks": {"enabled": False, "interval": 120, "timeout": 2.5}}
 
 
@@ -256,9 +300,9 @@ def test_the_password_is_in_one_file_and_in_no_diff(tmp_path: Path) -> None:
 
 def test_absent_takes_its_instance_and_the_last_takes_all(tmp_path: Path) -> None:
     agent.converge(params(tmp_path), False)
-    agent.converge(params(tmp_path, instance="other"), False)
-    predicted = agent.converge(params(tmp_path, instance="other", state="absent"), True)
-    assert agent.converge(params(tmp_path, instance="other", state="absent"), False) == predicted
+    agent.converge(params(tmp_path, "other"), False)
+    predicted = agent.converge(params(tmp_path, "other", state="absent"), True)
+    assert agent.converge(params(tmp_path, "other", state="absent"), False) == predicted
     assert installed(tmp_path)
     agent.converge(params(tmp_path, state="absent"), False)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "pgops.lock"] == []
@@ -267,21 +311,21 @@ def test_absent_takes_its_instance_and_the_last_takes_all(tmp_path: Path) -> Non
 
 def test_a_server_that_is_down_or_not_mounted_is_not_gone(tmp_path: Path) -> None:
     layout = Layout("17-main", str(tmp_path))
-    assert not agent.server_gone(layout)  # nothing is known of it
-    agent.converge(params(tmp_path, instance="17-main"), False)
-    assert not agent.server_gone(layout)
+    assert not removal.server_gone(layout)  # nothing is known of it
+    agent.converge(params(tmp_path, "17-main"), False)
+    assert not removal.server_gone(layout)
     data = tmp_path / "data"
     found = json.loads(Path(layout.agent_file).read_text())
     found["real_paths"] = {str(path): str(path) for path in (data, data / "pg_wal")}
     Path(layout.agent_file).write_text(json.dumps(found))
-    assert agent.server_gone(layout, str(tmp_path))
+    assert removal.server_gone(layout, str(tmp_path))
     cluster = tmp_path / "etc/postgresql/17/main"
     cluster.mkdir(parents=True)
     (cluster / "postgresql.conf").write_text(f"data_directory = '{data}'\n")
-    assert not agent.server_gone(layout, str(tmp_path))
+    assert not removal.server_gone(layout, str(tmp_path))
     (cluster / "postgresql.conf").unlink()
     data.mkdir()
-    assert not agent.server_gone(layout, str(tmp_path))
+    assert not removal.server_gone(layout, str(tmp_path))
 
 
 def test_node_exporter_gets_a_link_to_a_file_that_keeps_its_content(tmp_path: Path) -> None:
@@ -339,7 +383,7 @@ def test_a_file_or_link_of_somebody_elses_for_node_exporter_stays(tmp_path: Path
 
 
 def test_a_textfile_directory_has_to_be_absolute_and_there(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no absolute path"):
+    with pytest.raises(InvalidInput, match="not an absolute path"):
         agent.converge(params(tmp_path, textfile_directory="here"), True)
     with pytest.raises(HostFailed, match=r"nowhere/pgops_main\.prom cannot be written: No such file"):
         agent.converge(params(tmp_path, textfile_directory=str(tmp_path / "nowhere")), False)

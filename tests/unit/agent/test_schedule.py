@@ -23,6 +23,7 @@ from pgops.errors import Conflict, HostFailed, InvalidInput, Unsupported
 from pgops.host import calendars, systemd
 from pgops.host import cron as crontab
 from pgops.host.files import EntryChange, Found, PathRemoval
+from pgops.instance import records
 from pgops.instance.layout import Layout
 
 COLLECT = {
@@ -38,7 +39,18 @@ COLLECT = {
 
 
 def declared(*, instance="main", state="present", backend="systemd", prefix="/", jobs=(COLLECT,)):
-    return {"instance": instance, "state": state, "backend": backend, "prefix": prefix, "jobs": list(jobs)}
+    instances = [{"name": instance, "jobs": list(jobs)}]
+    return {"instances": instances, "state": state, "backend": backend, "prefix": prefix}
+
+
+def the_one(params):
+    """The schedule of the only instance that is declared."""
+    (found,) = schedule.schedules(params)
+    return found
+
+
+def carry_out(planned, wanted):
+    schedule.apply(schedule.HostPlan(((planned, wanted),)))
 
 
 # What is declared
@@ -63,41 +75,41 @@ def declared(*, instance="main", state="present", backend="systemd", prefix="/",
 )
 def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
     with pytest.raises(InvalidInput, match=why):
-        schedule.schedule(declared(jobs=[{**COLLECT, **change}]))
+        the_one(declared(jobs=[{**COLLECT, **change}]))
 
 
 def test_two_jobs_of_one_name_are_refused():
     with pytest.raises(InvalidInput, match="more than once: job collect"):
-        schedule.schedule(declared(jobs=[COLLECT, COLLECT]))
+        the_one(declared(jobs=[COLLECT, COLLECT]))
 
 
 def test_a_job_that_is_not_enabled_is_as_not_declared():
-    assert schedule.schedule(declared(jobs=[{**COLLECT, "enabled": False}])).jobs == ()
+    assert the_one(declared(jobs=[{**COLLECT, "enabled": False}])).jobs == ()
 
 
 @pytest.mark.parametrize("backend", ["systemd", "cron"])
 def test_another_prefix_is_refused_where_it_would_not_be_read(backend):
     with pytest.raises(InvalidInput, match="backend: none"):
-        schedule.schedule(declared(backend=backend, prefix="/srv/demo"))
+        the_one(declared(backend=backend, prefix="/srv/demo"))
 
 
 def test_the_command_names_instance_and_prefix():
-    wanted = schedule.schedule(declared(backend="none", prefix="/srv/demo"))
+    wanted = the_one(declared(backend="none", prefix="/srv/demo"))
     assert schedule.described(wanted)[0]["command"] == [
         *("/srv/demo/usr/local/lib/pgops/current/bin/pgops", "--instance", "main"),
-        *("--prefix", "/srv/demo", "collect"),
+        *("--prefix", "/srv/demo", "--scheduled", "collect"),
     ]
 
 
 def test_without_systemd_the_error_names_the_other_backends(monkeypatch):
     monkeypatch.setattr(systemd, "booted", lambda: False)
     with pytest.raises(Unsupported, match="cron"):
-        schedule.obstacles(schedule.schedule(declared()))
+        schedule.obstacles(the_one(declared()))
 
 
 def test_a_missing_user_is_told(monkeypatch):
     monkeypatch.setattr(systemd, "booted", lambda: True)
-    wanted = schedule.schedule(declared(jobs=[{**COLLECT, "user": "nobody-knows-me"}]))
+    wanted = the_one(declared(jobs=[{**COLLECT, "user": "nobody-knows-me"}]))
     (problem,) = schedule.obstacles(wanted)
     assert problem.message == "Job collect runs as nobody-knows-me, who is no user of this host."
     assert "pg_ops_agent" in problem.hint
@@ -242,7 +254,7 @@ def present(wanted: Schedule) -> Current:
     return outcome(EMPTY, schedule.plan(EMPTY, wanted))
 
 
-WANTED = schedule.schedule(declared())
+WANTED = the_one(declared())
 TIMER = "pgops-main-collect.timer"
 
 
@@ -267,9 +279,9 @@ def test_a_disabled_timer_is_a_change():
 
 
 def test_units_of_one_name_from_two_instances_are_a_conflict():
-    there = present(schedule.schedule(declared(instance="a-b", jobs=[{**COLLECT, "name": "c"}])))
+    there = present(the_one(declared(instance="a-b", jobs=[{**COLLECT, "name": "c"}])))
     with pytest.raises(Conflict, match="belongs to instance a-b"):
-        schedule.plan(there, schedule.schedule(declared(instance="a", jobs=[{**COLLECT, "name": "b-c"}])))
+        schedule.plan(there, the_one(declared(instance="a", jobs=[{**COLLECT, "name": "b-c"}])))
 
 
 @pytest.mark.parametrize("found", [Found("file", 0o644, "root", "root", b"[Unit]\n"), Found("link", 0o777, "", "")])
@@ -277,7 +289,7 @@ def test_what_somebody_else_made_is_a_conflict(found):
     there = replace(EMPTY, found={**EMPTY.found, f"/etc/systemd/system/{TIMER}": found})
     with pytest.raises(Conflict, match="was not made by this collection"):
         schedule.plan(there, WANTED)
-    assert not schedule.plan(there, schedule.schedule(declared(state="absent"))).plan
+    assert not schedule.plan(there, the_one(declared(state="absent"))).plan
 
 
 def test_only_timers_that_change_have_their_calendars_checked():
@@ -378,7 +390,7 @@ def test_what_cron_cannot_express_is_refused_with_what_it_can(expression):
 
 
 def test_the_refusal_names_the_job():
-    wanted = schedule.schedule(declared(backend="cron", jobs=[{**COLLECT, "calendar": "*:*:0/10"}]))
+    wanted = the_one(declared(backend="cron", jobs=[{**COLLECT, "calendar": "*:*:0/10"}]))
     with pytest.raises(InvalidInput, match=r"^Job collect: "):
         schedule.plan(EMPTY, wanted)
 
@@ -490,7 +502,7 @@ def test_cron_starts_jobs_when_systemd_would(expression, base):
 
 
 def test_what_cron_started_of_a_job_is_ended_with_all_that_it_waits_for(tmp_path):
-    command = [str(tmp_path / "pgops"), "--instance", "a", "collect"]
+    command = [str(tmp_path / "pgops"), "--instance", "a", "--scheduled", "collect"]
     shell = crontab.line("* * * * *", "nobody", command, 61, 50).split(" nobody ", 1)[1]
     with subprocess.Popen(["/bin/sh", "-c", shell], start_new_session=True) as started:
         while not Path(f"/proc/{started.pid}/cmdline").read_bytes():
@@ -536,13 +548,13 @@ def host(tmp_path, monkeypatch):
 def test_files_are_found_again_after_a_run_that_failed_midway(host, monkeypatch, steps):
     wanted = Schedule(host, "systemd", (Job("collect", ("collect",), "daily"), Job("b-c", ("x",), "daily")))
     _fail_after(steps, wanted, monkeypatch)
-    schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
+    carry_out(schedule.plan(schedule.read(wanted), wanted), wanted)
     assert {change.action for change in schedule.plan(schedule.read(wanted), wanted).plan} == {
         "update"
     }  # timers to be started
     gone = Schedule(host, "none")
     _fail_after(steps, gone, monkeypatch)
-    schedule.apply(schedule.plan(schedule.read(gone), gone), gone)
+    carry_out(schedule.plan(schedule.read(gone), gone), gone)
     assert os.listdir(host.units) == ["timers.target.wants"]
     assert os.listdir(os.path.join(host.units, "timers.target.wants")) == []
 
@@ -564,16 +576,27 @@ def _fail_after(steps: int, wanted: Schedule, monkeypatch) -> None:
         for kind in (EntryChange, PathRemoval):
             patched.setattr(kind, "apply", while_there_is_room(kind.apply))
         with pytest.raises(HostFailed):
-            schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
+            carry_out(schedule.plan(schedule.read(wanted), wanted), wanted)
 
 
 def test_a_crontab_is_written_and_removed(host):
     wanted = Schedule(host, "cron", (Job("collect", ("collect",), "*:0/5"),))
-    schedule.apply(schedule.plan(schedule.read(wanted), wanted), wanted)
+    carry_out(schedule.plan(schedule.read(wanted), wanted), wanted)
     assert not schedule.plan(schedule.read(wanted), wanted).plan
     assert os.stat(host.crontab).st_mode & 0o777 == 0o644
     other = Schedule(replace(host, instance="a-b"), "none")
     assert not schedule.plan(schedule.read(other), other).plan
     gone = Schedule(host, "none")
-    schedule.apply(schedule.plan(schedule.read(gone), gone), gone)
+    carry_out(schedule.plan(schedule.read(gone), gone), gone)
     assert os.listdir(os.path.dirname(host.crontab)) == []
+
+
+def test_the_record_of_a_job_goes_with_the_job(tmp_path):
+    layout = Layout("main", str(tmp_path))
+    for folder in (layout.state, layout.inspection):
+        os.makedirs(folder)
+    for job in ("collect", "queries", "catalogue"):
+        records.note(layout, job, 1000.0, 1.0, 1)
+    kept = the_one(declared(backend="none", prefix=str(tmp_path)))
+    schedule.apply(schedule.HostPlan(((SchedulePlan(), kept),)))
+    assert set(records.known(layout)) == {"collect"}

@@ -26,6 +26,8 @@ from ..plan import Change, HostChange, Plan, changes, difference
 JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\Z")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+RECORD = re.compile(r"job\.(?P<job>[a-z0-9-]+)\.json\Z")
+"""The record of a job's last run (instance/records.py)."""
 UNIT = re.compile(r".*\.(service|timer)\Z")
 
 
@@ -58,7 +60,7 @@ class Schedule:
     def command(self, job: Job) -> list[str]:
         """What is executed for a job."""
         prefix = [] if self.layout.prefix == "/" else ["--prefix", self.layout.prefix]
-        return [self.layout.launcher, "--instance", self.layout.instance, *prefix, *job.arguments]
+        return [self.layout.launcher, "--instance", self.layout.instance, *prefix, "--scheduled", *job.arguments]
 
     def unit(self, job: Job, suffix: str) -> str:
         """The path of a job's unit."""
@@ -106,12 +108,36 @@ class SchedulePlan:
         return changes(self.removed, self.written, self.reloads, self.starts)
 
 
-def schedule(params: Mapping[str, Any]) -> Schedule:
-    """What a module's arguments declare.
+@dataclass(frozen=True)
+class HostPlan:
+    """The plans of several instances, each with what it is for."""
+
+    parts: tuple[tuple[SchedulePlan, Schedule], ...] = ()
+
+    @property
+    def plan(self) -> Plan[Change]:
+        """As modules report it."""
+        return changes(*(planned.plan for planned, _wanted in self.parts))
+
+
+def schedules(params: Mapping[str, Any]) -> list[Schedule]:
+    """What the arguments of pg_ops_schedule declare, by instance.
 
     Raises InvalidInput.
     """
-    layout = Layout(params["instance"], params["prefix"])
+    names = [str(one["name"]) for one in params["instances"]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"Declared more than once: instance {', '.join(twice)}.", "Each has a name of its own.")
+    return [schedule(one, params) for one in params["instances"]]
+
+
+def schedule(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Schedule:
+    """What is declared of an instance.
+
+    Raises InvalidInput.
+    """
+    layout = Layout(declared["name"], params["prefix"])
     if params["state"] == "absent":
         return Schedule(layout, "none")
     backend = str(params["backend"])
@@ -120,7 +146,7 @@ def schedule(params: Mapping[str, Any]) -> Schedule:
             f"Jobs below the prefix {layout.prefix} cannot be started by {backend}, which reads only /etc.",
             "Set backend: none, and have the commands that are returned started by something else.",
         )
-    jobs = tuple(_job(declared) for declared in params["jobs"] if declared["enabled"])
+    jobs = tuple(_job(one) for one in declared["jobs"] if one["enabled"])
     names = [job.name for job in jobs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -296,32 +322,56 @@ def obstacles(wanted: Schedule) -> list[PgOpsError]:
     return found
 
 
-def apply(planned: SchedulePlan, wanted: Schedule) -> None:
-    """Carry the plan out. What is running of a removed job is stopped; of a changed one it goes on.
+def apply(made: HostPlan) -> None:
+    """Carry the plans out. What is running of a removed job is stopped; of a changed one it goes on.
 
     The files of removed units go last, when systemd has forgotten the units: until then the next run finds them by
     their files, and afterwards nothing is left to find.
 
     Raises HostFailed.
     """
-    last = [change for change in planned.removed if _is_unit(change.path)]
+    plans = [planned for planned, _wanted in made.parts]
+    removed = [change for planned in plans for change in planned.removed]
+    written = [change for planned in plans for change in planned.written]
+    starts = [change.unit for planned in plans for change in planned.starts]
+    last = [change for change in removed if _is_unit(change.path)]
     names = [os.path.basename(change.path) for change in last]
     running = systemd.booted()
     if last and running:
         systemd.stop(names)
-    first: list[HostChange] = [change for change in planned.removed if change not in last]
-    for change in [*first, *planned.written]:
+    first: list[HostChange] = [change for change in removed if change not in last]
+    for change in [*first, *written]:
         change.apply()
-    if running and (last or planned.reloads or any(_is_unit(change.path) for change in planned.written)):
+    reloads = any(planned.reloads for planned in plans) or any(_is_unit(change.path) for change in written)
+    if running and (last or reloads):
         systemd.reload()
     if last and running:
         systemd.forget(names)
+    for _planned, wanted in made.parts:
+        _discard_records(wanted)
     for removal in last:
         removal.apply()
-    if wanted.layout.crontab in [change.path for change in planned.removed]:
-        cron.stop([wanted.layout.launcher, "--instance", wanted.layout.instance])
-    if planned.starts and running:
-        systemd.start([change.unit for change in planned.starts])
+    _stop_crons(made)
+    if starts and running:
+        systemd.start(starts)
+
+
+def _discard_records(wanted: Schedule) -> None:
+    """Discard the records of jobs that are not scheduled any more: their age would go on growing. They are not part of
+    the plan, since jobs write them at any time."""
+    scheduled = {job.arguments[0] for job in wanted.jobs}
+    for folder in (wanted.layout.state, wanted.layout.inspection):
+        for name in _listed(folder):
+            found = RECORD.match(name)
+            if found and found["job"] not in scheduled:
+                files.discard(os.path.join(folder, name))
+
+
+def _stop_crons(made: HostPlan) -> None:
+    """End what cron has started of instances whose crontab is gone."""
+    for planned, wanted in made.parts:
+        if wanted.layout.crontab in [change.path for change in planned.removed]:
+            cron.stop([wanted.layout.launcher, "--instance", wanted.layout.instance])
 
 
 def _is_unit(path: str) -> bool:
@@ -337,30 +387,40 @@ def unchecked(planned: SchedulePlan, wanted: Schedule) -> dict[str, str]:
 def described(wanted: Schedule) -> list[dict[str, Any]]:
     """The jobs as a module returns them."""
     return [
-        {"name": job.name, "command": wanted.command(job), "user": job.user, "calendar": job.calendar}
+        {
+            "instance": wanted.layout.instance,
+            "name": job.name,
+            "command": wanted.command(job),
+            "user": job.user,
+            "calendar": job.calendar,
+        }
         for job in wanted.jobs
     ]
 
 
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Make an instance's jobs those that a module's arguments declare; the module's result.
+    """Make the jobs of instances those that a module's arguments declare; the module's result.
 
     Raises PgOpsError.
     """
-    wanted = schedule(params)
-    problems = obstacles(wanted)
+    wanted = schedules(params)
+    problems = [problem for one in wanted for problem in obstacles(one)]
 
-    def review(_found: Current, planned: SchedulePlan) -> None:
-        systemd.check_calendars(unchecked(planned, wanted))
+    def review(_found: list[Current], made: HostPlan) -> None:
+        new: dict[str, str] = {}
+        for planned, one in made.parts:
+            new.update({f"{name} of {one.layout.instance}": when for name, when in unchecked(planned, one).items()})
+        systemd.check_calendars(new)
         if problems and not check_mode:
             raise problems[0]
 
-    planned = read_plan_apply(
-        read=lambda: read(wanted),
-        plan=lambda found: plan(found, wanted),
-        apply=lambda _found, planned: apply(planned, wanted),
+    made = read_plan_apply(
+        read=lambda: [read(one) for one in wanted],
+        plan=lambda found: HostPlan(tuple((plan(current, one), one) for current, one in zip(found, wanted))),
+        apply=lambda _found, made: apply(made),
         check_mode=check_mode,
-        lock=lambda: files.exclusive(wanted.layout.lock, seconds=60),
+        lock=lambda: files.exclusive(Layout("any", params["prefix"]).lock, seconds=60),
         review=review,
     )
-    return planned.plan.warned(map(str, problems)).result(jobs=described(wanted))
+    warnings = dict.fromkeys(map(str, problems))
+    return made.plan.warned(warnings).result(jobs=[job for one in wanted for job in described(one)])

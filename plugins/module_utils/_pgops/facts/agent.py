@@ -23,7 +23,7 @@ SYSTEMCTL_TIMEOUT = 5
 ASSIGNMENT = re.compile(r"^(Instance|Job|OnCalendar)=(.*)$", re.MULTILINE)
 CRON_LINE = re.compile(
     r"^(?P<calendar>[0-9*@]\S*(?:[ \t]+\S+){4})[ \t]+\S+[ \t]+.*"
-    r"/pgops(?:[ \t]+--\w+[ \t]+\S+)*[ \t]+(?P<job>[a-z_-]+)",
+    r"/pgops(?:[ \t]+--(?:instance|prefix)[ \t]+\S+|[ \t]+--scheduled)*[ \t]+(?P<job>[a-z][a-z_-]*)",
     re.MULTILINE,
 )
 

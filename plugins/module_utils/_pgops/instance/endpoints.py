@@ -43,6 +43,16 @@ def superuser(configuration: Configuration, job: str) -> Target:
     )
 
 
+def administrator(configuration: Configuration) -> Target:
+    """The local server as its superuser, in the database that every server has: there may be no ops database yet."""
+    return Target(
+        host=configuration.socket_directory,
+        port=str(configuration.port),
+        user=configuration.superuser,
+        application_name="pgops deploy",
+    )
+
+
 def reader(configuration: Configuration, job: str) -> Target:
     """The local server as its superuser, who becomes a role that reads all data and writes none."""
     return replace(superuser(configuration, job), role="pg_read_all_data", lock_timeout=0.1)

@@ -44,6 +44,11 @@ class Layout:
         return os.path.join(self.library, "versions")
 
     @property
+    def archiver(self) -> str:
+        """The program that archives; shared by all instances of a host, and named by archive_command."""
+        return os.path.join(self.library, "archiver")
+
+    @property
     def current(self) -> str:
         """The link that names the version in use; it is switched in one step."""
         return os.path.join(self.library, "current")

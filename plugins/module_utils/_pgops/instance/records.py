@@ -1,6 +1,8 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is known of the last scheduled run of each job: written by whoever runs it, read by the collection that reports it.
+"""What is known of the last scheduled run of each job: written by who runs it, read by the collection that reports
+it.
+
 
 A file a job. Jobs of the agent keep theirs in the agent's directory, those of the server's user in one of its own
 that the agent may read.

@@ -219,8 +219,8 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
     tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
-    if not visit.inspects:
-        tally.add(JOBS, "", time.time(), job_rows(records.known(visit.layout), time.time()))
+    if not visit.inspects and (recorded := records.known(visit.layout)):
+        tally.add(JOBS, "", time.time(), job_rows(recorded, time.time()))
     # The agent reads what the server's user has found, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))

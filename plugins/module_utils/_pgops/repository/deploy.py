@@ -5,21 +5,18 @@
 from __future__ import annotations
 
 import grp
-import inspect
 import os
 import pwd
 import shlex
 import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, Unsupported
-from ..host import files
-from ..host.files import Directory, EntryChange, File, Found
+from ..host.files import EntryChange
 from ..instance.layout import Layout
 from ..plan import Plan, changes
 from ..server.locking import locked
@@ -93,18 +90,6 @@ def refuse_foreign(current: Current, program: str, replace: bool) -> None:
         )
 
 
-def program(layout: Layout) -> str:
-    """The path of the program on a host; its instances share it."""
-    return os.path.join(layout.library, "archiver")
-
-
-def program_file(layout: Layout, python: str) -> File:
-    """The program, as a file that needs nothing else of this collection."""
-    root = "root" if layout.prefix == "/" else None
-    text = f"#!{python} -IS\n{inspect.getsource(archiver)}"
-    return File(program(layout), text.encode(), 0o755, root, root)
-
-
 # --- reading
 
 
@@ -134,7 +119,7 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
         another_server=params["another_server"],
         standby=session.in_recovery,
     )
-    return Archive(program(layout), wanted, params["compression"], params["timeout"])
+    return Archive(layout.archiver, wanted, params["compression"], params["timeout"])
 
 
 # --- proof
@@ -187,17 +172,16 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         gone = settings.settled(target, layout, Request(CAPABILITY, Desired({}, restart), absent=True), check_mode)
         return gone.plan.result(**gone.details)
     _checked(params)
-    # In check mode, what this instance shares with earlier ones does not exist yet, but they will create it.
-    shared = bool(check_mode and params["after"])
-    programs = [] if shared else [program_file(layout, params["python"] or sys.executable)]
     with locked(target, NEEDED) as session:
         archive = read(session, params, layout)
         current = present.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
+        if not check_mode:
+            _check_program(archive)
         prepared = read_plan_apply(
-            read=lambda: _read_places(archive, programs),
-            plan=lambda found: _prepared(archive, programs, found, current),
-            apply=lambda _found, made: _prepare(archive, made),
+            read=lambda: generations.read(archive.wanted),
+            plan=lambda found: _prepared(archive, found, current),
+            apply=lambda _found, planned: generations.apply(archive.wanted, planned.changes),
             check_mode=check_mode,
         )
     values = archive.settings(current)
@@ -219,53 +203,26 @@ def _checked(params: Mapping[str, Any]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Places:
-    """The present state of the repository, and of the program's paths."""
-
-    repository: Present
-    found: Mapping[str, Found | None]
-
-
-def _read_places(archive: Archive, programs: Sequence[File]) -> Places:
-    return Places(generations.read(archive.wanted), {file.path: files.read(file.path) for file in programs})
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The changes that must come before the settings: the program, and the repository, which belongs to the server's
-    user."""
-
-    program: tuple[EntryChange, ...]
-    repository: tuple[EntryChange, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def plan(self) -> Plan[EntryChange]:
-        """As modules report it."""
-        return changes(self.program, self.repository, warnings=self.warnings)
-
-
-def _prepared(archive: Archive, programs: Sequence[File], found: Places, current: Current) -> Prepared:
-    made = generations.plan(archive.wanted, found.repository)
+def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[EntryChange]:
+    planned = generations.plan(archive.wanted, repository)
     unseen: tuple[str, ...] = ()
     set_up = (current.configured("archive_command") or "") == archive.command
-    if archive.wanted.standby and set_up and archive.wanted.generation.name not in found.repository.generations:
+    if archive.wanted.standby and set_up and archive.wanted.generation.name not in repository.generations:
         words = (
             f"This standby finds nothing of its cluster in {archive.wanted.path}. Unless the primary is not set up "
             "yet, the two use different file systems, and after a failover this node could not archive."
         )
         unseen = (words,)
-    return Prepared(files.plan(programs, found.found), made, unseen)
+    return changes(planned, warnings=unseen)
 
 
-def _prepare(archive: Archive, prepared: Prepared) -> None:
-    for change in prepared.program:
-        folder = os.path.dirname(change.path)
-        if not os.path.isdir(folder):  # as if this runs before the agent is installed
-            files.apply([Directory(folder)])
-        change.apply()
-    generations.apply(archive.wanted, prepared.repository)
+def _check_program(archive: Archive) -> None:
+    """Raises HostFailed if the agent has not installed the program: without it, every segment would fail."""
+    if not os.path.isfile(archive.program):
+        raise HostFailed(
+            f"{archive.program}, which archive_command runs, does not exist.",
+            "Run pg_ops_agent first, with the repository of this instance.",
+        )
 
 
 def _proof(target: Target, archive: Archive) -> dict[str, Any]:

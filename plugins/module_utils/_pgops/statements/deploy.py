@@ -177,7 +177,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     wish = Request(CAPABILITY, Desired(values, params["restart"] == "if_required"), absent)
     if absent:
         dropped = _extensions(target, names, absent, check_mode)
-        return _result(dropped, settings.settled(target, layout, wish, check_mode))
+        return _result(dropped, settings.settled(target, layout, wish, check_mode), {})
     with connect(target) as session:
         if session.value(AVAILABLE) is None:
             raise Unsupported(
@@ -185,7 +185,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
                 "Install the package with PostgreSQL's contrib modules (Debian's server package has them).",
             )
     done = settings.settled(target, layout, wish, check_mode)
-    return _result(_extensions(target, names, absent, check_mode), done)
+    return _result(_extensions(target, names, absent, check_mode), done, {"settings": wanted(params)})
 
 
 def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: bool) -> Plan[ExtensionChange]:
@@ -211,5 +211,5 @@ def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: 
         )
 
 
-def _result(extensions: Plan[ExtensionChange], done: Settled) -> dict[str, Any]:
-    return (done.plan + extensions).result(**done.details)
+def _result(extensions: Plan[ExtensionChange], done: Settled, more: Mapping[str, Any]) -> dict[str, Any]:
+    return (done.plan + extensions).result(**done.details, **more)

@@ -1,0 +1,157 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the inventory's variables mean for the agents and the jobs of a host's instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import spelling
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.capabilities import ALL, JOBS, Capability, Job
+
+OFF = ("", "0", "false", "n", "no", "none", "null", "off")
+"""Texts that mean no: the command line and INI inventories know nothing but texts."""
+SCHEDULE = ("calendar", "jitter", "time_limit", "enabled")
+"""What the inventory may say of a job of ours."""
+LOCAL_ONLY = {"statements": ("explain",)}
+"""Options that a remote instance has not."""
+
+
+def on(value: Any) -> bool:
+    """Whether a variable switches a capability on."""
+    return value.strip().lower() not in OFF if isinstance(value, str) else bool(value)
+
+
+def capability_variables(_input: Any = None) -> list[str]:
+    """The inventory's variables that capabilities read: their switches, and what sets their options."""
+    switches = {one.switch for one in ALL} | {job.switch for job in JOBS.values()}
+    options = {option.variable for one in ALL for option in one.options.values()}
+    return sorted((switches | options) - {""})
+
+
+def agents(
+    targets: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    place: Mapping[str, Any],
+    passwords: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """The instances as pg_ops_agent takes them. ``variables`` are those of capability_variables(), '' where they are
+    not set; ``place`` is what all instances have unless they say otherwise: database, ssl_mode, ca_cert, superuser;
+    ``passwords`` are by instance.
+
+    Raises AnsibleFilterError for a value that is not of its option's type.
+    """
+    return [_agent(target, variables, place, passwords) for target in targets]
+
+
+def _agent(
+    target: Mapping[str, Any], variables: Mapping[str, Any], place: Mapping[str, Any], passwords: Mapping[str, str]
+) -> dict[str, Any]:
+    remote = bool(target["host"])
+    repository = variables.get("pgops_repository")
+    options = {one.name: _options(one, variables, remote) for one in ALL if one.options}
+    own = {name: target[name] for name in ("name", "cluster", "node", "host", "port", "socket_directory", "peers")}
+    return {
+        **own,
+        **place,
+        **{name: target[name] for name in ("ssl_mode", "ca_cert") if name in target},
+        "password": passwords.get(target["name"]),
+        "owner": target["owner"],
+        "repository": f"{str(repository).rstrip('/')}/{target['cluster']}" if on(repository) and not remote else "",
+        "capabilities": {name: some for name, some in options.items() if some},
+    }
+
+
+def _options(capability: Capability, variables: Mapping[str, Any], remote: bool) -> dict[str, Any]:
+    """The options of a capability that the inventory sets."""
+    left_out = LOCAL_ONLY.get(capability.name, ()) if remote else ()
+    return {
+        name: _typed(option.variable, variables[option.variable], option.default)
+        for name, option in capability.options.items()
+        if option.variable and name not in left_out and variables.get(option.variable, "") != ""
+    }
+
+
+def _typed(variable: str, value: Any, default: Any) -> Any:
+    kind = type(default)
+    if kind is bool:
+        return on(value)
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise AnsibleFilterError(f"{variable} is {value!r}, and has to be of the type {kind.__name__}.") from None
+
+
+def schedules(
+    targets: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    declared: Any,
+    user: str,
+    backend: str = "systemd",
+    superseded: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """The jobs of the instances as pg_ops_schedule takes them: those of the capabilities that are on, at the times
+    that ``declared`` gives them by their names, and jobs of one's own that it has. ``user`` is the agent's. What is
+    ``superseded`` has none: its port is its successor's now, which its jobs would measure a second time.
+
+    Raises AnsibleFilterError.
+    """
+    if not isinstance(declared, Mapping):
+        raise AnsibleFilterError(
+            "pgops_jobs maps the names of jobs to what differs: {'queries': {'calendar': '*:0/10'}} (docs/start.md)."
+        )
+    for name, settings in declared.items():
+        _check_declared(str(name), settings)
+    made = [{"name": target["name"], "jobs": _jobs(target, variables, declared, user, backend)} for target in targets]
+    return made + [{"name": name, "jobs": []} for name in superseded]
+
+
+def _check_declared(name: str, settings: Any) -> None:
+    known = {*SCHEDULE, *(() if name in JOBS else ("arguments", "user"))}
+    wrong = "" if isinstance(settings, Mapping) else "is no mapping"
+    if not wrong and set(settings) - known:
+        wrong = f"has no {spelling.unknown(settings, known)}"
+    if not wrong and name not in JOBS and not {"calendar", "arguments"} <= set(settings):
+        wrong = f"is none of {', '.join(JOBS)}; one of your own has arguments and calendar"
+    if wrong:
+        raise AnsibleFilterError(f"pgops_jobs: {name} {wrong}.")
+
+
+def _jobs(
+    target: Mapping[str, Any], variables: Mapping[str, Any], declared: Mapping[str, Any], user: str, backend: str
+) -> list[dict[str, Any]]:
+    shipped = [
+        {**_job(job, target, user, backend), **declared.get(job.name, {})}
+        for capability in ALL
+        for job in capability.jobs
+        if _wanted(job, capability, variables, remote=bool(target["host"]))
+    ]
+    own = [{"name": name, "user": user, **declared[name]} for name in declared if name not in JOBS]
+    return [*shipped, *own]
+
+
+def _wanted(job: Job, capability: Capability, variables: Mapping[str, Any], remote: bool) -> bool:
+    switches = [switch for switch in (capability.switch, job.switch) if switch]
+    return all(on(variables.get(switch)) for switch in switches) and not (job.as_server and remote)
+
+
+def _job(job: Job, target: Mapping[str, Any], user: str, backend: str) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "arguments": [job.name, *job.arguments],
+        "calendar": job.cron if backend == "cron" and job.cron else job.calendar,
+        "jitter": job.jitter,
+        "time_limit": job.time_limit,
+        "user": (target["owner"] or "postgres") if job.as_server else user,
+    }
+
+
+class FilterModule:
+    """Ansible's entry."""
+
+    def filters(self) -> dict[str, Any]:
+        """The filters of this file."""
+        return {"agents": agents, "schedules": schedules, "capability_variables": capability_variables}
