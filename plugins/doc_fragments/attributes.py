@@ -11,11 +11,11 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 attributes:
   check_mode:
-    description: What check mode reports is what a run then changes.
+    description: Check mode reports exactly the changes of a run.
     support: full
   diff_mode:
     description:
-      - What is created or removed is shown by a line each, and what is changed with what is before and after. Secrets
+      - Shows a line for each thing that is created or removed, and for a change the state before and after. Secrets
         are not shown.
     support: full
   idempotent:
@@ -30,13 +30,13 @@ attributes:
     FACTS = r"""
 attributes:
   check_mode:
-    description: The module changes nothing, so check mode is the same as a run.
+    description: The module changes nothing.
     support: full
   diff_mode:
-    description: There is nothing to show.
+    description: The module changes nothing.
     support: none
   facts:
-    description: The result is kept as facts of the host.
+    description: The result is stored as facts of the host.
     support: full
   platform:
     description: The operating systems of the hosts.

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How a module reaches a server, documented once."""
+"""How a module connects to a server, documented once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ options:
   login_host:
     description:
       - Host name or address of the server, or the directory of its Unix socket.
-      - Empty means the local socket of O(login_port). As root such a socket is opened as the operating
-        system's user that runs the server, so that peer authentication works without C(become_user).
+      - Empty means the local socket of O(login_port). As root, the module opens it as the operating system user that
+        runs the server, so peer authentication works without C(become_user).
     type: str
     default: ""
   login_port:
@@ -29,21 +29,21 @@ options:
     description: Password of O(login_user).
     type: str
   login_db:
-    description: Database for work that concerns no database of its own.
+    description: Database to log in to for work that is not specific to a database.
     type: str
     default: postgres
   ssl_mode:
-    description: How TLS is used on TCP, as in libpq's C(sslmode).
+    description: TLS mode for TCP connections, as libpq's C(sslmode).
     type: str
     default: prefer
     choices: [allow, disable, prefer, require, verify-ca, verify-full]
   ca_cert:
-    description: File of the certificate authority's certificate, for V(verify-ca) and V(verify-full).
+    description: File with the certificate of the authority, for V(verify-ca) and V(verify-full).
     type: path
   channel_binding:
     description:
-      - Whether O(login_password) is bound to the TLS connection, as in libpq's C(channel_binding). With V(require)
-        only a server that knows the password is taken for the one that is meant, whatever its certificate.
+      - Whether O(login_password) is bound to the TLS connection, as libpq's C(channel_binding). With V(require), only
+        a server that knows the password is accepted, whatever its certificate.
     type: str
     default: prefer
     choices: [disable, prefer, require]

@@ -7,32 +7,33 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_archiving
-short_description: Archive WAL into a repository, and prove that it arrives
+short_description: Archive WAL into a repository, and check that it arrives
 version_added: 0.1.0
 description:
-  - Initialises the repository of a cluster, a directory with a generation for every system identifier and major
-    version. Its file system is tried first. A repository of another cluster, a directory that is not empty, and one
-    whose file system is not mounted are refused.
-  - Installs the program that C(archive_command) runs. It never overwrites, never leaves half a file under a segment's
-    name, writes nowhere but into an initialised repository, and checks whose WAL it is given.
-  - Sets the server by the same transaction as M(pgops.fleet.pg_ops_settings). C(archive_mode) takes a restart, see
-    O(restart).
-  - Switches a WAL segment, and compares what arrives in the repository with what the server has sent, where the
-    server has not shown yet that archiving works.
-  - After C(pg_upgrade) it opens a new generation; the old one stays as it is.
-  - Archive settings of other tools are never overwritten silently, see O(replace).
+  - Creates the repository of a cluster, a directory with a generation for each system identifier and major version.
+    The file system is tested first. The module refuses the repository of another cluster, a directory that is not
+    empty, and a file system that is not mounted.
+  - The program that C(archive_command) runs is installed by M(pgops.fleet.pg_ops_agent). It never overwrites a file,
+    never leaves an incomplete file under a segment's name, writes only into a repository, and checks that the WAL
+    belongs to this system identifier.
+  - Applies the settings in the same kind of transaction as M(pgops.fleet.pg_ops_settings). C(archive_mode) needs a
+    restart; see O(restart).
+  - Unless archiving is already known to work, switches a WAL segment, and compares the file in the repository with
+    what the server has sent.
+  - After C(pg_upgrade), creates a new generation; the old one stays as it is.
+  - Archive settings of other tools are replaced only with O(replace).
 author:
   - The pgops.fleet contributors (@pgops)
 options:
   instance:
-    description: Name of the instance. What the settings were before is kept under it on the host.
+    description: Name of the instance. The original settings are recorded under this name on the host.
     type: str
     required: true
   state:
     description:
-      - V(absent) puts the settings back that this module has set. The repository stays, with all that is in it.
-      - Those that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module.
-      - RV(kept) says what has to wait for a restart.
+      - V(absent) restores the settings that this module has set. The repository and its contents stay.
+      - Settings that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are restored by that module.
+      - RV(kept) names what must wait for a restart.
     type: str
     choices: [present, absent]
     default: present
@@ -41,44 +42,44 @@ options:
     type: str
   repository:
     description:
-      - Directory of the cluster's repository, on each of its nodes the same file system. The directory above it has
-        to be there. Required with O(state=present).
+      - Directory of the cluster's repository, the same file system on all nodes. Its parent directory must exist.
+        Required with O(state=present).
     type: path
   mount:
-    description: The directory at which the repository's file system is mounted; where it is not, nothing is made.
+    description: Mount point of the repository's file system. If nothing is mounted there, nothing is created.
     type: path
   compression:
-    description: How segments are stored. What is in the repository already stays readable when this is changed.
+    description: Compression of segments. After a change, existing files stay readable.
     type: str
     choices: [none, zstd, lz4, gzip]
     default: none
   timeout:
     description:
-      - Seconds after which a segment with anything in it is archived though it is not full (C(archive_timeout)), so
-        the most that is lost with the server; 0 for never.
+      - Seconds after which a segment with data is archived although it is not full (C(archive_timeout)). It limits
+        the loss if the server is lost; V(0) means never.
     type: int
     default: 600
   replace:
-    description: Whether C(archive_command) or C(archive_library) of another tool are replaced.
+    description: Whether to replace C(archive_command) or C(archive_library) of another tool.
     type: bool
     default: false
   another_server:
     description:
-      - Whether a server with another system identifier, and no newer major version, may take its place in the
-        repository of a cluster of this name, for instance one that was made anew.
+      - Whether a server with another system identifier, and the same or an older major version, may use the
+        repository of a cluster of this name; for instance a server that was created anew.
     type: bool
     default: false
   configure:
     description:
-      - V(false) leaves the settings alone, for where M(pgops.fleet.pg_ops_settings) brings RV(settings) into force
-        with others, in one transaction.
+      - V(false) does not change settings. Use it if M(pgops.fleet.pg_ops_settings) applies RV(settings) with others,
+        in one transaction.
     type: bool
     default: true
   restart:
     description:
-      - V(never) leaves what needs a restart waiting, and says so in RV(pending).
-      - V(if_required) restarts the server where one of these settings waits for it. That ends all sessions, and
-        brings everything else into force that waits.
+      - V(never) writes the settings but does not restart; RV(pending) lists those that wait for a restart.
+      - V(if_required) restarts the server if one of these settings needs it. A restart ends all sessions, and applies
+        all other pending settings.
     type: str
     choices: [never, if_required]
     default: never
@@ -106,7 +107,7 @@ EXAMPLES = r"""
     restart: if_required
   become: true
 
-- name: Leave archiving to whatever did it before
+- name: Restore the previous archive settings
   pgops.fleet.pg_ops_archiving:
     instance: 17-main
     state: absent
@@ -115,15 +116,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, or would be, in order.
+  description: The changes, made or predicted, in order.
   returned: success
   type: list
   elements: str
   sample: [create directory /backup/orders, update setting archive_mode, restart server]
 prediction:
   description:
-    - The same as data, with what is before and after. Secrets are not in it.
-    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+    - The same as data, with the state before and after each change, without secrets.
+    - The diff has one line for each thing that is created or removed, and both states of each change.
   returned: success
   type: list
   elements: dict
@@ -132,13 +133,13 @@ prediction:
       description: V(create), V(update), V(remove), or a word of its own like V(restart).
       type: str
     subject:
-      description: What is changed, as in RV(changes).
+      description: The thing that is changed, as in RV(changes).
       type: str
     before:
-      description: Text, a mapping, or null where it is not there.
+      description: State before the change, text or a mapping; null if it did not exist.
       type: raw
     after:
-      description: The same of what it is then.
+      description: State after the change, in the same form; null if it no longer exists.
       type: raw
   sample:
     - action: update
@@ -147,13 +148,13 @@ prediction:
       after: "on"
 proven:
   description:
-    - V(true) where WAL has arrived in the repository.
-    - Null where that could not be tried, in check mode, on a standby, and while settings wait for a restart.
+    - V(true) if WAL has arrived in the repository.
+    - Null if that was not tested, as in check mode, on a standby, and while settings wait for a restart.
   returned: with O(state=present)
   type: bool
   sample: true
 segment:
-  description: The segment that proves it, null without a proof.
+  description: Segment that arrived; null if not tested.
   returned: with O(state=present)
   type: str
   sample: "00000001000000000000002A"
@@ -168,14 +169,14 @@ pending:
   type: list
   elements: dict
 deferred:
-  description: Always empty; it is there for the sake of M(pgops.fleet.pg_ops_settings).
+  description: Always empty; for compatibility with M(pgops.fleet.pg_ops_settings).
   returned: success
   type: list
   elements: dict
 kept:
   description:
-    - Settings that O(state=absent) could not put back yet, by name. C(archive_command) stays while C(archive_mode)
-      is on until a restart, since without it C(pg_wal) would grow until its disk is full. Run it again afterwards.
+    - Names of settings that O(state=absent) could not restore yet. C(archive_command) stays while C(archive_mode) is
+      on until a restart; without it C(pg_wal) would fill the disk. Run the module once more after the restart.
   returned: success
   type: list
   elements: str
@@ -186,7 +187,7 @@ restarted:
   type: bool
   sample: true
 sessions_ended:
-  description: How many sessions of clients the restart ended, or would end.
+  description: Number of client sessions that the restart ended, or would end.
   returned: success
   type: int
   sample: 12

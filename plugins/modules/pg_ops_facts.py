@@ -7,14 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_facts
-short_description: Facts of a host's PostgreSQL instances and of what this collection keeps on them
+short_description: Gather facts about the PostgreSQL instances of a host
 version_added: 0.1.0
 description:
-  - Gathers facts of all PostgreSQL instances of a host, or of the one that O(login_host) and O(login_port) name,
-    as C(ansible_facts.pg_ops).
-  - Keys, types and units are a versioned contract, written down in C(docs/facts.md) of the collection.
-  - It works on a host where nothing is installed yet, on primaries and standbys, as any user. A section that fails
-    says so in its key C(error); what the role may not see is V(null), and the section's C(hidden) says why.
+  - Gathers facts about all PostgreSQL instances of a host, or about the one at O(login_host) and O(login_port), as
+    C(ansible_facts.pg_ops).
+  - Keys, types and units are a versioned contract, documented in C(docs/facts.md).
+  - Works on hosts where nothing is installed, on primaries and standbys, as any user. A section that failed has
+    C(error) as its only key. A value that the role may not see is V(null), and C(hidden) of the section gives the
+    reason.
   - At most ten queries an instance, each under O(statement_timeout).
 author:
   - The pgops.fleet contributors (@pgops)
@@ -22,12 +23,12 @@ options:
   login_port:
     description:
       - Port of the server.
-      - V(0) stands for 5432 where O(login_host) is given, and else for every instance of the host.
+      - V(0) means 5432 if O(login_host) is set, otherwise all instances of the host.
     default: 0
   gather_subset:
     description:
-      - Which sections to gather. V(all) is every section; V(min) is the host and what identifies the instances,
-        which is always gathered. V(!) before a section leaves it out.
+      - Sections to gather. V(all) is every section. V(min) is the host and the identity of the instances, which is
+        always gathered. V(!) before a section excludes it.
     type: list
     elements: str
     default: [all]
@@ -36,7 +37,7 @@ options:
     type: str
     default: pgops
   database_sizes:
-    description: Measure databases, which asks the file system for the size of each of their files.
+    description: Measure the size of databases, which reads the size of each of their files.
     type: bool
     default: false
   prefix:
@@ -45,12 +46,12 @@ options:
     default: /
   max_bytes:
     description:
-      - The most bytes of JSON that the facts may take. The ends of the longest lists are left out, and
-        C(truncated) says of which and how much. V(0) is no limit.
+      - Maximum size of the facts in bytes of JSON. The longest lists are cut at their end, and C(truncated) names
+        them. V(0) means no limit.
     type: int
     default: 65536
   statement_timeout:
-    description: Seconds after which a query is given up.
+    description: Time limit of each query in seconds.
     type: float
     default: 5
 extends_documentation_fragment:
@@ -59,16 +60,16 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Gather everything
+- name: Gather all facts
   pgops.fleet.pg_ops_facts:
   become: true
 
-- name: See which instances a host has
+- name: List the instances of a host
   pgops.fleet.pg_ops_facts:
     gather_subset: [min]
   become: true
 
-- name: Ask one server over the network
+- name: Gather facts about one server over the network
   pgops.fleet.pg_ops_facts:
     login_host: db1.example.org
     login_user: watcher
@@ -83,12 +84,12 @@ ansible_facts:
   type: dict
   contains:
     pg_ops:
-      description: Everything below, as C(docs/facts.md) documents it key by key.
+      description: The facts. C(docs/facts.md) documents each key.
       returned: success
       type: dict
       contains:
         contract:
-          description: Version of the contract; raised when a key goes away or changes its meaning.
+          description: Version of the contract. It is raised if a key is removed or changes its meaning.
           returned: success
           type: int
           sample: 1
@@ -98,7 +99,7 @@ ansible_facts:
           type: str
           sample: 0.1.0
         gathered_at:
-          description: When, by the host's clock.
+          description: Time, by the host's clock.
           returned: success
           type: str
           sample: "2026-01-31T12:00:00Z"
@@ -123,9 +124,9 @@ ansible_facts:
             systemd: true
         instances:
           description:
-            - The instances, each with what identifies it, and a key for each section that was gathered.
-            - A section that failed has C(error) as its only key. What the role may not see is V(null), and the
-              section's C(hidden) says why.
+            - Instances, each with its identity and a key for each gathered section.
+            - A section that failed has C(error) as its only key. A value that the role may not see is V(null), and
+              C(hidden) of the section gives the reason.
           returned: success
           type: list
           elements: dict
@@ -142,7 +143,7 @@ ansible_facts:
               data_directory: /var/lib/postgresql/17/main
               error: null
         truncated:
-          description: The lists that were cut to keep within O(max_bytes).
+          description: Lists that were cut to stay within O(max_bytes).
           returned: success
           type: list
           elements: dict

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_schema
-short_description: Keep the ops database of a cluster as declared
+short_description: Create or update the ops database of a cluster
 version_added: 0.1.0
 description:
-  - Creates and keeps the ops database with the schema C(pgops), the roles of the agents with the least rights
-    that their work needs, and a marked block in C(pg_hba.conf) and C(pg_ident.conf) that admits the agents.
-  - The schema is brought to the version that this collection ships, by numbered migrations in one transaction.
-    A ledger in the database holds what was applied. Functions and views that somebody edited are put back.
-  - On a standby nothing but the access block is kept, since all else is its primary's; RV(skipped_reason) says so.
+  - Creates and updates the ops database with the schema C(pgops), the roles of the agents with least privilege, and
+    a marked block in C(pg_hba.conf) and C(pg_ident.conf) that lets the agents in.
+  - Numbered migrations upgrade the schema to the version of this collection, in one transaction. A table in the
+    database records the applied migrations. Functions and views that were edited are restored.
+  - On a standby, only the access block is maintained; the rest is replicated from its primary. RV(skipped_reason)
+    says so.
 author:
   - The pgops.fleet contributors (@pgops)
 options:
   state:
     description:
-      - V(present) keeps everything as declared.
-      - V(absent) removes the login role and the access block. The ops database with all that was collected stays,
-        with the two roles that it belongs to, unless O(purge=true).
+      - V(present) creates or updates the ops database, its roles and the access block.
+      - V(absent) removes the login role and the access block. The ops database with all samples stays, and so do
+        the two roles that own and read it, unless O(purge=true).
     type: str
     choices: [present, absent]
     default: present
@@ -41,70 +42,69 @@ options:
     description: Name of this instance within the fleet. Required with O(state=present).
     type: str
   os_user:
-    description: The operating system's user that the agent runs as; it is admitted by peer authentication.
+    description: Operating system user of the agent; it logs in by peer authentication.
     type: str
     default: pgops
   peers:
     description:
-      - The cluster's other nodes, as host names, IP addresses or networks. Their agents are admitted to the ops
-        database by TLS and O(password). Names are resolved on the host.
+      - The other nodes of the cluster, as host names, IP addresses or networks. Their agents may log in to the ops
+        database over TLS with O(password). Names are resolved on the host.
     type: list
     elements: str
     default: []
   password:
-    description: Password of the agents' role, which agents use from other nodes. Not given, it is left as it is.
+    description: Password of the agents' role, for logins from other nodes. If omitted, it does not change.
     type: str
   passfile:
-    description: File on the host that M(pgops.fleet.pg_ops_agent) keeps the password in, read without O(password).
+    description: File on the host where M(pgops.fleet.pg_ops_agent) stores the password; read without O(password).
     type: path
   remote:
     description:
-      - The agent is on this host, and reaches the server as this module does, by O(login_host) and O(login_port),
-        with O(password) or that in O(passfile). Access rules are left to you; whether they let the agent in is tried.
-      - O(login_user) need not be a superuser, but have CREATEROLE, CREATEDB and C(pg_monitor WITH ADMIN OPTION). It
-        becomes a member of the roles that it makes.
+      - The agent is on this host and connects as this module does, with O(login_host) and O(login_port), and with
+        O(password) or that in O(passfile). Access rules are yours; the module tests whether the agent can log in.
+      - O(login_user) may be a superuser, or needs CREATEROLE, CREATEDB and C(pg_monitor WITH ADMIN OPTION). It
+        becomes a member of the roles that it creates.
     type: bool
     default: false
   max_size_mb:
     description:
-      - How much samples and what statements did may take on disk, in MB of 1048576 bytes.
-      - Where it is more, the oldest are dropped before their time, but never those of today; the job
-        C(maintain) fails then and names them.
+      - Space on disk for samples and statistics of statements, in MB of 1048576 bytes.
+      - Beyond it, the oldest are dropped early, but never those of today. The job C(maintain) then fails and names
+        what it dropped.
     type: int
     default: 10240
   retention_days:
-    description: For how many days samples are kept.
+    description: Days for which samples are kept.
     type: int
     default: 30
   rollup_days:
-    description: For how many days the minimum, average, maximum and last value of every hour are kept.
+    description: Days for which the minimum, average, maximum and last value of each hour are kept.
     type: int
     default: 400
   metric_retention:
     description:
-      - Metrics whose samples are kept for other than O(retention_days), as a mapping of a metric's name to days.
-      - A change holds for what is collected from then on. Give M(pgops.fleet.pg_ops_agent) the same.
+      - Retention in days by metric, where it differs from O(retention_days).
+      - A change applies to samples collected from then on. Set the same for M(pgops.fleet.pg_ops_agent).
     type: dict
     default: {}
   query_texts:
     description:
-      - Whether C(slow_query_log) has the texts of statements, secrets taken out.
-      - Set to V(false), all texts that are stored are deleted at once, those in C(slow_query_log) as well; plans of
-        statements stay for O(retention_days).
+      - Whether C(slow_query_log) stores the texts of statements, with secrets redacted.
+      - V(false) deletes all stored texts at once, also those in C(slow_query_log). Plans stay for O(retention_days).
     type: bool
     default: true
   explain:
     description:
-      - Whether there is a role C(pgops_explain), which O(os_user) is admitted as, to plan slow statements. It has no
-        rights but those that you grant it, and planning may run the functions of a statement's author with them.
-      - Set to V(false) again, it is dropped, or loses its login where it has been given rights.
+      - Whether to create the role C(pgops_explain), as which O(os_user) logs in to plan slow statements. It has no
+        rights except those that you grant it. Planning may run functions of a statement's author with these rights.
+      - V(false) drops the role, or removes its login if it holds rights.
       - Not possible with O(remote), or without O(query_texts).
     type: bool
     default: false
   thresholds:
     description:
-      - Your own thresholds of metrics, as a mapping of a metric's name to C(warning) and C(critical).
-      - A level that is left out is as the metric has it. Both together must fit the metric's direction.
+      - Your own thresholds, C(warning) and C(critical) by metric.
+      - If one is omitted, the metric's own applies. Warning must come before critical in the metric's direction.
       - They raise no alerts; they are columns of the views C(system_metrics) and C(metrics).
     type: dict
     default: {}
@@ -118,12 +118,12 @@ options:
   rehearse:
     description:
       - In check mode, also execute all changes inside the ops database and roll them back.
-      - It takes their locks for a moment.
-      - Nothing is rehearsed where the database does not exist yet.
+      - It holds their locks for a moment.
+      - Without effect if the database does not exist yet.
     type: bool
     default: false
   sources:
-    description: The collection's SQL files. The action plugin of this module fills it; leave it out.
+    description: The collection's SQL files. Set by the action plugin of this module; do not set it.
     type: str
     default: ""
 extends_documentation_fragment:
@@ -132,13 +132,13 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Keep the ops database of cluster orders
+- name: Create or update the ops database of the cluster orders
   pgops.fleet.pg_ops_schema:
     cluster: orders
     node: db1/17-main
   become: true
 
-- name: Admit the agent of the other node, and keep samples for a quarter
+- name: Let the agent of the other node in, and keep samples for 92 days
   pgops.fleet.pg_ops_schema:
     cluster: orders
     node: db1/17-main
@@ -151,7 +151,7 @@ EXAMPLES = r"""
         critical: 80000
   become: true
 
-- name: Keep the ops database of an instance on a host without an agent
+- name: Create or update the ops database of a remote instance
   pgops.fleet.pg_ops_schema:
     cluster: orders
     node: orders.example.org/orders
@@ -167,15 +167,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, or would be, in order.
+  description: The changes, made or predicted, in order.
   returned: success
   type: list
   elements: str
   sample: [create role pgops, create database pgops]
 prediction:
   description:
-    - The same as data, with what is before and after. Secrets are not in it.
-    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+    - The same as data, with the state before and after each change, without secrets.
+    - The diff has one line for each thing that is created or removed, and both states of each change.
   returned: success
   type: list
   elements: dict
@@ -184,13 +184,13 @@ prediction:
       description: V(create), V(update), V(remove), or a word of its own like V(restart).
       type: str
     subject:
-      description: What is changed, as in RV(changes).
+      description: The thing that is changed, as in RV(changes).
       type: str
     before:
-      description: Text, a mapping, or null where it is not there.
+      description: State before the change, text or a mapping; null if it did not exist.
       type: raw
     after:
-      description: The same of what it is then.
+      description: State after the change, in the same form; null if it no longer exists.
       type: raw
   sample:
     - action: create
@@ -203,10 +203,10 @@ predictable:
   type: bool
   sample: true
 skipped_reason:
-  description: Why less was done than declared.
+  description: Reason why parts were skipped.
   returned: on a standby, and with O(remote=true)
   type: str
-  sample: "standby: the schema is its primary's"
+  sample: "standby: the schema is replicated from its primary"
 code:
   description: A stable word for the kind of error.
   returned: failure

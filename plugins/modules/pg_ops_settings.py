@@ -7,62 +7,62 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_settings
-short_description: Bring server settings into force as one transaction
+short_description: Apply server settings as one transaction
 version_added: 0.1.0
 description:
-  - Compares any number of server settings with what is configured, by meaning (V(1GB) is V(1024MB)), and writes those
-    that differ with C(ALTER SYSTEM). A value that is the same in any other file satisfies.
+  - Compares server settings with the configured ones, by meaning (V(1GB) is V(1024MB)), and writes those that differ
+    with C(ALTER SYSTEM). If another configuration file already sets the value, nothing is written.
   - Names, types, ranges, choices and the files of libraries are checked before anything is written.
-  - Then the server reads its files again and, where a setting needs it and O(restart) allows it, is restarted, after
-    a checkpoint. Afterwards every value is looked up in the running server.
-  - If the server does not come up, or does not take a value, the last good configuration is put back, the server is
-    started with it, and the module fails with the server's own log lines. A run that is killed on the way is finished
-    or undone by the next.
-  - What was there before is kept on the host, and O(state=absent) puts it back where the present value is still ours.
+  - The server is then reloaded and, if a setting needs it and O(restart) allows it, restarted after a checkpoint.
+    Afterwards every value is read from the running server.
+  - If the server does not come up, or rejects a value, the old configuration is restored, the server is started with
+    it, and the module fails with the server's log lines. A run that is killed is completed or undone by the next one.
+  - The original values are recorded on the host. O(state=absent) restores them, except where somebody has changed the
+    value since.
 author:
   - The pgops.fleet contributors (@pgops)
 options:
   instance:
     description:
-      - Name of the instance. What was there before, and what a killed run left, are kept under it on the host.
-      - Without it the module works, for instance over the network, but nothing is kept, and a run that is killed
-        leaves what it had written.
+      - Name of the instance. The original values, and the journal of a killed run, are stored under this name on the
+        host.
+      - Without it, for instance over the network, nothing is recorded, and a killed run leaves what it has written.
     type: str
   state:
     description:
-      - V(present) brings O(settings) into force.
-      - V(absent) puts back whatever this module changed on the instance.
+      - V(present) applies O(settings).
+      - V(absent) restores the settings that this module changed on the instance.
     type: str
     choices: [present, absent]
     default: present
   settings:
     description:
-      - Settings by their names. Truths, numbers, text and lists are taken as YAML gives them.
-      - V(null) takes away what C(ALTER SYSTEM) has set.
-      - What is declared of V(shared_preload_libraries) and the other lists of libraries is added to what is there, in
-        its order; all other lists are as declared.
-      - Of a standby, what must not be below its primary's value (V(max_connections) and its kind) is lowered only
-        once the primary's is; see RV(deferred).
+      - Settings by name. Booleans, numbers, strings and lists are accepted.
+      - V(null) resets what C(ALTER SYSTEM) has set.
+      - Libraries in V(shared_preload_libraries) and the other lists of libraries are added to those that are
+        configured, in the declared order. All other lists are set as declared.
+      - On a standby, settings that must not be lower than on its primary (such as V(max_connections)) are lowered
+        only after those of the primary; see RV(deferred).
     type: dict
     default: {}
   lists:
-    description: V(replace) takes libraries out that are not declared.
+    description: V(merge) adds to the lists of libraries. V(replace) also removes libraries that are not declared.
     type: str
     choices: [merge, replace]
     default: merge
   restart:
     description:
-      - V(never) leaves what needs a restart waiting, and says so in RV(pending).
-      - V(if_required) restarts the server where one of O(settings) waits for it. That ends all sessions, and brings
-        everything else into force that waits.
-      - The server is restarted by its systemd unit, by Debian's C(pg_ctlcluster), or else by C(pg_ctl).
+      - V(never) writes the settings but does not restart; RV(pending) lists those that wait for a restart.
+      - V(if_required) restarts the server if one of O(settings) needs it. A restart ends all sessions, and applies
+        all other pending settings.
+      - The restart uses the systemd unit, else Debian's C(pg_ctlcluster), else C(pg_ctl).
     type: str
     choices: [never, if_required]
     default: never
   after_primary:
     description:
-      - Of a standby, that its primary has just been brought to the same O(settings). What must not be below the
-        primary's value is waited for, up to 30 seconds; check mode takes it for granted.
+      - For a standby, states that the same O(settings) have just been applied to its primary. The module waits up to
+        30 seconds until the primary's values arrive; check mode assumes that they do.
     type: bool
     default: false
   prefix:
@@ -73,14 +73,15 @@ extends_documentation_fragment:
   - pgops.fleet.attributes
   - pgops.fleet.connection
 notes:
-  - Where Patroni or a managed service keeps the settings, nothing is changed, and the error has the command or place.
-  - When V(port) is changed, give the new one as O(login_port) from the next run on.
+  - If Patroni or a managed service controls the settings, nothing is changed, and the error names the command or
+    place to set them.
+  - After a change of V(port), use the new one as O(login_port) from the next run on.
 requirements:
   - psycopg 3.1 or newer (Debian's C(python3-psycopg))
 """
 
 EXAMPLES = r"""
-- name: Tune an instance, and restart it if that is what it takes
+- name: Tune an instance, and restart it if needed
   pgops.fleet.pg_ops_settings:
     instance: 17-main
     settings:
@@ -91,7 +92,7 @@ EXAMPLES = r"""
     restart: if_required
   become: true
 
-- name: See what would change on a server that is reached over the network
+- name: Show what would change on a remote server
   pgops.fleet.pg_ops_settings:
     login_host: db1.example.com
     login_user: admin
@@ -101,7 +102,7 @@ EXAMPLES = r"""
   check_mode: true
   diff: true
 
-- name: Put back what was there before
+- name: Restore the original settings
   pgops.fleet.pg_ops_settings:
     instance: 17-main
     state: absent
@@ -110,15 +111,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, or would be, in order.
+  description: The changes, made or predicted, in order.
   returned: success
   type: list
   elements: str
   sample: [update setting shared_buffers, restart server]
 prediction:
   description:
-    - The same as data, with what is before and after. Secrets are not in it.
-    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+    - The same as data, with the state before and after each change, without secrets.
+    - The diff has one line for each thing that is created or removed, and both states of each change.
   returned: success
   type: list
   elements: dict
@@ -127,13 +128,13 @@ prediction:
       description: V(create), V(update), V(remove), or a word of its own like V(restart).
       type: str
     subject:
-      description: What is changed, as in RV(changes).
+      description: The thing that is changed, as in RV(changes).
       type: str
     before:
-      description: Text, a mapping, or null where it is not there.
+      description: State before the change, text or a mapping; null if it did not exist.
       type: raw
     after:
-      description: The same of what it is then.
+      description: State after the change, in the same form; null if it no longer exists.
       type: raw
   sample:
     - action: update
@@ -141,7 +142,7 @@ prediction:
       before: 4MB
       after: 8MB
 pending:
-  description: All settings of the server that wait for a restart, whoever changed them.
+  description: All settings that wait for a restart, also those that others changed.
   returned: success
   type: list
   elements: dict
@@ -151,19 +152,19 @@ pending:
       type: str
       sample: shared_buffers
     running:
-      description: The value that the server runs with.
+      description: Current value.
       type: str
       sample: 128MB
     configured:
-      description: The value that a restart brings.
+      description: Value after a restart.
       type: str
       sample: 4GB
     source:
-      description: The file that has it, with the line where the file was not changed just now; or V(default).
+      description: File that sets it, with its line unless the file was changed in this run; or V(default).
       type: str
       sample: /var/lib/postgresql/17/main/postgresql.auto.conf
 deferred:
-  description: Settings of a standby that were left as they are, since its primary's have to be lowered first.
+  description: Settings of a standby that did not change, since those of its primary must be lowered first.
   returned: success
   type: list
   elements: dict
@@ -186,8 +187,8 @@ deferred:
       sample: "100"
 kept:
   description:
-    - Settings that O(state=absent) could not put back yet, by name. C(archive_command) stays while C(archive_mode)
-      is on until a restart, since without it C(pg_wal) would grow until its disk is full. Run it again afterwards.
+    - Names of settings that O(state=absent) could not restore yet. C(archive_command) stays while C(archive_mode) is
+      on until a restart; without it C(pg_wal) would fill the disk. Run the module once more after the restart.
   returned: success
   type: list
   elements: str
@@ -198,7 +199,7 @@ restarted:
   type: bool
   sample: true
 sessions_ended:
-  description: How many sessions of clients the restart ended, or would end.
+  description: Number of client sessions that the restart ended, or would end.
   returned: success
   type: int
   sample: 12

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_statements
-short_description: Have pg_stat_statements loaded, created and configured
+short_description: Load, create and configure pg_stat_statements
 version_added: 0.1.0
 description:
-  - Loads the library C(pg_stat_statements) beside those that are loaded already, and configures it, by the same
-    transaction as M(pgops.fleet.pg_ops_settings). Loading it takes a restart, see O(restart).
-  - Creates the extension in the ops database and in O(databases), and updates it where the server has a newer one.
-  - On a standby only the settings are kept, since all else is its primary's; RV(skipped_reason) says so.
+  - Adds the library C(pg_stat_statements) to those that are loaded, and configures it, in the same kind of
+    transaction as M(pgops.fleet.pg_ops_settings). Loading it needs a restart; see O(restart).
+  - Creates the extension in the ops database and in O(databases), and updates it if the server has a newer version.
+  - On a standby, only the settings are applied; the extension is replicated from its primary. RV(skipped_reason) says
+    so.
 author:
   - The pgops.fleet contributors (@pgops)
 options:
   instance:
     description:
-      - Name of the instance. What the settings were before is kept under it on the host.
-      - Without it nothing is kept, as with M(pgops.fleet.pg_ops_settings).
+      - Name of the instance. The original settings are recorded under this name on the host.
+      - Without it nothing is recorded, as with M(pgops.fleet.pg_ops_settings).
     type: str
   state:
     description:
-      - V(absent) puts the settings back that this module has set, and drops the extension where it has created it.
-      - Settings that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are put back by that module.
+      - V(absent) restores the settings that this module has set, and drops the extension where this module created
+        it.
+      - Settings that M(pgops.fleet.pg_ops_settings) has set, as in C(site.yml), are restored by that module.
     type: str
     choices: [present, absent]
     default: present
@@ -34,45 +36,45 @@ options:
     type: str
     default: pgops
   databases:
-    description: More databases that the extension is created in.
+    description: More databases to create the extension in.
     type: list
     elements: str
     default: []
   max:
-    description: How many statements are kept track of (C(pg_stat_statements.max)); it takes shared memory.
+    description: Maximum number of statements to track (C(pg_stat_statements.max)). It uses shared memory.
     type: int
     default: 5000
   track:
-    description: Which statements are counted, those of clients or those inside functions, too.
+    description: Which statements to track, V(top) those sent by clients, V(all) also those inside functions.
     type: str
     choices: [top, all, none]
     default: top
   track_planning:
-    description: Whether planning is counted, too. It costs where many sessions run the same statement.
+    description: Whether to track planning. It is expensive if many sessions run the same statement.
     type: bool
     default: false
   track_utility:
-    description: Whether other commands than SELECT, INSERT, UPDATE, DELETE and MERGE are counted.
+    description: Whether to track utility commands, all but SELECT, INSERT, UPDATE, DELETE and MERGE.
     type: bool
     default: true
   track_io_timing:
-    description: Whether the time of reads and writes is measured. C(pg_test_timing) tells what that costs.
+    description: Whether to measure the time of reads and writes. C(pg_test_timing) shows the cost.
     type: bool
     default: true
   compute_query_id:
-    description: Whether query identifiers are computed; V(auto) is when a library needs them, as this one does.
+    description: Whether to compute query identifiers. V(auto) does if a library needs them, which is the case here.
     type: str
     choices: [auto, "on"]
     default: auto
   configure:
-    description: V(false) leaves the settings alone, for where M(pgops.fleet.pg_ops_settings) has them with others.
+    description: V(false) does not change settings. Use it if M(pgops.fleet.pg_ops_settings) applies them with others.
     type: bool
     default: true
   restart:
     description:
-      - V(never) leaves what needs a restart waiting, and says so in RV(pending).
-      - V(if_required) restarts the server where one of these settings waits for it. That ends all sessions, and
-        brings everything else into force that waits.
+      - V(never) writes the settings but does not restart; RV(pending) lists those that wait for a restart.
+      - V(if_required) restarts the server if one of these settings needs it. A restart ends all sessions, and applies
+        all other pending settings.
     type: str
     choices: [never, if_required]
     default: never
@@ -88,14 +90,14 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Count statements, in the ops database and for the application's own dashboards
+- name: Create the extension in the ops database and in the database shop
   pgops.fleet.pg_ops_statements:
     instance: 17-main
     databases: [shop]
     restart: if_required
   become: true
 
-- name: Take it away again
+- name: Remove it
   pgops.fleet.pg_ops_statements:
     instance: 17-main
     databases: [shop]
@@ -106,15 +108,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was changed, or would be, in order.
+  description: The changes, made or predicted, in order.
   returned: success
   type: list
   elements: str
   sample: [update setting shared_preload_libraries, restart server]
 prediction:
   description:
-    - The same as data, with what is before and after. Secrets are not in it.
-    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+    - The same as data, with the state before and after each change, without secrets.
+    - The diff has one line for each thing that is created or removed, and both states of each change.
   returned: success
   type: list
   elements: dict
@@ -123,13 +125,13 @@ prediction:
       description: V(create), V(update), V(remove), or a word of its own like V(restart).
       type: str
     subject:
-      description: What is changed, as in RV(changes).
+      description: The thing that is changed, as in RV(changes).
       type: str
     before:
-      description: Text, a mapping, or null where it is not there.
+      description: State before the change, text or a mapping; null if it did not exist.
       type: raw
     after:
-      description: The same of what it is then.
+      description: State after the change, in the same form; null if it no longer exists.
       type: raw
   sample:
     - action: create
@@ -142,12 +144,12 @@ pending:
   type: list
   elements: dict
 deferred:
-  description: Always empty; it is there for the sake of M(pgops.fleet.pg_ops_settings).
+  description: Always empty; for compatibility with M(pgops.fleet.pg_ops_settings).
   returned: success
   type: list
   elements: dict
 kept:
-  description: Always empty; it is there for the sake of M(pgops.fleet.pg_ops_settings).
+  description: Always empty; for compatibility with M(pgops.fleet.pg_ops_settings).
   returned: success
   type: list
   elements: str
@@ -157,12 +159,12 @@ restarted:
   type: bool
   sample: true
 sessions_ended:
-  description: How many sessions of clients the restart ended, or would end.
+  description: Number of client sessions that the restart ended, or would end.
   returned: success
   type: int
   sample: 12
 skipped_reason:
-  description: Why the extension was left alone.
+  description: Reason why the extension was not changed.
   returned: on a standby
   type: str
 predictable:
@@ -171,7 +173,7 @@ predictable:
   type: bool
   sample: true
 settings:
-  description: The settings that pg_stat_statements needs, whether or not this module brings them.
+  description: The settings that pg_stat_statements needs, whether or not this module applies them.
   returned: with O(state=present)
   type: dict
   sample: {shared_preload_libraries: [pg_stat_statements], pg_stat_statements.max: "5000"}

@@ -55,7 +55,7 @@ def test_where_the_repository_is_not_nothing_is_touched(fleet: Fleet) -> None:
     started = fleet.sql("pg18", "SELECT pg_postmaster_start_time()", "postgres")
     refused = site(fleet, "--limit", "pg18")
     (failed,) = [said for said in refused.outcomes if said["code"]]
-    assert f"{BASE} is not there" in failed["msg"]
+    assert f"{BASE} does not exist" in failed["msg"]
     unmounted = site(fleet, "--limit", "pg18", pgops_repository="/srv/wal", pgops_repository_mount="/srv/wal")
     (failed,) = [said for said in unmounted.outcomes if said["code"]]
     assert "Nothing is mounted at /srv/wal" in failed["msg"]

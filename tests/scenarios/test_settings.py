@@ -124,7 +124,7 @@ def test_a_run_killed_while_the_server_is_down_is_repaired_by_the_next(fleet: Fl
 def test_removal_puts_back_what_was_there(fleet: Fleet) -> None:
     refused = fleet.play("pgops.fleet.remove", "--limit", "pg17b")
     (failed,) = [said for said in refused.outcomes if said["code"]]
-    assert "max_connections cannot be put back on this standby before" in failed["msg"]
+    assert "max_connections cannot be restored on this standby until" in failed["msg"]
     restarting = (*PAIR, "-e", "pgops_restart=if_required")
     predicted = fleet.play("pgops.fleet.remove", *restarting, "--check", "--diff")
     removed = fleet.play("pgops.fleet.remove", *restarting, "--diff")

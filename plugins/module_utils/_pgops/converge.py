@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How everything is brought to what is declared: read, plan, and unless in check mode read again under the lock, and
-apply. What reads, plans and applies is handed in."""
+"""How the declared state is reached: read, plan, and unless in check mode lock, read and plan again, and apply. The
+functions that do so are passed in."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from .plan import Change, Plan
 
 
 class Planned(Protocol):
-    """Something that has a plan; its parts may be carried out each in its own way."""
+    """Something that has a plan; each of its parts may be carried out in its own way."""
 
     @property
     def plan(self) -> Plan[Change]:
-        """All of it, as it is reported."""
+        """All changes, as they are reported."""
 
 
 Found = TypeVar("Found")
-Made = TypeVar("Made", bound=Planned)
+Result = TypeVar("Result", bound=Planned)
 
 
 def read_plan_apply(
     read: Callable[[], Found],
-    plan: Callable[[Found], Made],
-    apply: Callable[[Found, Made], None],
+    plan: Callable[[Found], Result],
+    apply: Callable[[Found, Result], None],
     check_mode: bool,
     lock: Callable[[], AbstractContextManager[object]] | None = None,
-    review: Callable[[Found, Made], None] | None = None,
-) -> Made:
-    """Bring what is found to what is planned; the plan that was carried out, or would be.
+    review: Callable[[Found, Result], None] | None = None,
+) -> Result:
+    """Plan and apply changes; returns the plan that was carried out, or would be.
 
-    Nothing is applied in check mode, nor where nothing is planned. ``lock`` is taken only where there is something
-    to do, and all is read and planned again once it is held; without one, the caller holds it from before reading.
-    ``review`` sees the first plan, in check mode too, and raises what speaks against it.
+    Nothing is applied in check mode, nor if nothing is planned. ``lock`` is taken only if there is something to do,
+    and then all is read and planned again; without one, the caller has held it since before reading. ``review`` gets
+    the first plan, in check mode too, and raises an error against it.
     """
     found = read()
-    made = plan(found)
+    planned = plan(found)
     if review:
-        review(found, made)
-    if check_mode or not made.plan:
-        return made
+        review(found, planned)
+    if check_mode or not planned.plan:
+        return planned
     if lock is None:
-        apply(found, made)
-        return made
+        apply(found, planned)
+        return planned
     with lock():
         found = read()
-        made = plan(found)
-        apply(found, made)
-    return made
+        planned = plan(found)
+        apply(found, planned)
+    return planned

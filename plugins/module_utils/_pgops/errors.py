@@ -1,14 +1,14 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One tree of errors. The library raises them; only doors (modules and the command line) report them."""
+"""One tree of errors. The library raises them; only the entry points (modules and the command line) report them."""
 
 from __future__ import annotations
 
 
 class PgOpsError(Exception):
-    """Something a person has to act upon.
+    """An error that a user must act upon.
 
-    ``message`` says what is wrong, ``hint`` what to do about it, ``code`` is a stable word for programs.
+    ``message`` is what is wrong, ``hint`` what to do, ``code`` a stable word for programs.
     """
 
     code = "error"
@@ -23,13 +23,13 @@ class PgOpsError(Exception):
 
 
 class InvalidInput(PgOpsError):
-    """A parameter cannot be used as given."""
+    """A parameter has a value that cannot be used."""
 
     code = "invalid_input"
 
 
 class DriverMissing(PgOpsError):
-    """psycopg 3 is not there for the Python that runs this."""
+    """The Python that runs this has no psycopg 3."""
 
     code = "driver_missing"
 
@@ -41,8 +41,8 @@ class Unreachable(PgOpsError):
 
 
 class LoginRefused(Unreachable):
-    """The server answers, and refuses the role, the password or the database. ``password_used``: it has asked for
-    the password and got it."""
+    """The server answers, but refuses the role, the password or the database. ``password_used``: it asked for the
+    password and got it."""
 
     code = "login_refused"
 
@@ -52,7 +52,7 @@ class LoginRefused(Unreachable):
 
 
 class Unsupported(PgOpsError):
-    """The server, pooler or host is none this version can work with."""
+    """This version does not support the server, pooler or host."""
 
     code = "unsupported"
 
@@ -64,13 +64,13 @@ class PermissionMissing(PgOpsError):
 
 
 class Conflict(PgOpsError):
-    """What is there belongs to somebody else, or was changed by hand where that is not safe to undo."""
+    """An existing thing belongs to another owner, or was changed by hand so that undoing it is not safe."""
 
     code = "conflict"
 
 
 class Busy(PgOpsError):
-    """Somebody else holds the lock; nothing was changed."""
+    """Another run holds the lock; nothing was changed."""
 
     code = "busy"
 
@@ -86,18 +86,18 @@ class QueryFailed(PgOpsError):
 
 
 class HostFailed(PgOpsError):
-    """The operating system refused: no space, no permission, no such command."""
+    """The operating system reports an error: no space, no permission, no such command."""
 
     code = "host_failed"
 
 
 class Managed(PgOpsError):
-    """Another manager (Patroni, a managed service) owns what would have to be changed."""
+    """Another manager (Patroni, a managed service) controls what would have to change."""
 
     code = "managed"
 
 
 class SettingsRefused(PgOpsError):
-    """The server did not come up with its new settings, or did not take them; the former ones are back."""
+    """The server did not come up with its new settings, or rejected them; the old ones were restored."""
 
     code = "settings_refused"

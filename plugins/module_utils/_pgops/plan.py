@@ -1,9 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Change and Plan: what ``changed``, ``diff``, ``prediction`` and check mode are made of, and nothing else is.
+"""Change and Plan, the only source of ``changed``, ``diff``, ``prediction`` and check mode's result.
 
-A plan is computed from what is there and what is wanted, without I/O. Check mode reports it; a run
-applies it and reports the same. So a prediction and its outcome cannot differ.
+A plan is computed from the present and the wanted state, without I/O. Check mode reports it; a run applies it and
+reports the same. So a prediction and its outcome cannot differ.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that will be other than it is.
+    """A change of one thing.
 
-    ``subject`` names it ("role pgops", "file /etc/..."). ``before`` and ``after`` are text, a mapping,
-    or None where the thing is absent; they are shown to people, so secrets never stand in them.
+    ``subject`` names it ("role pgops", "file /etc/..."). ``before`` and ``after`` are text, a mapping, or None if the
+    thing does not exist; they are shown to people, so they never contain secrets.
 
-    Each kind of change is a class of its own, which holds what it takes to carry it out: fields that are neither
-    shown nor compared.
+    Each kind of change is a class of its own, with the fields that are needed to carry it out; they are neither shown
+    nor compared.
     """
 
     subject: str
@@ -31,7 +31,7 @@ class Change:
     after: Any
 
     verb: ClassVar[str] = ""
-    """The action of a kind that is none of create, update and remove."""
+    """The action of a kind of change that is not create, update or remove."""
 
     @property
     def action(self) -> str:
@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True)
 class HostChange(Change, ABC):
-    """A change of the host that this runs on."""
+    """A change of the host on which this runs."""
 
     @abstractmethod
     def apply(self) -> None:
@@ -73,7 +73,7 @@ Other = TypeVar("Other", bound=Change)
 
 @dataclass(frozen=True)
 class Plan(Generic[C_co]):
-    """Changes of some kind in the order in which they are made, and what a person should know besides."""
+    """Changes of some kind, in the order in which they are carried out, and warnings."""
 
     changes: tuple[C_co, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -94,16 +94,16 @@ class Plan(Generic[C_co]):
 
     @property
     def plan(self) -> Plan[C_co]:
-        """Itself, as everything that is planned in parts gives its plan."""
+        """Itself; what is planned in parts has the same property."""
         return self
 
     def warned(self, warnings: Iterable[str]) -> Plan[C_co]:
-        """The same with more to know."""
+        """The same with more warnings."""
         return replace(self, warnings=(*self.warnings, *warnings))
 
     def diff(self) -> list[dict[str, str]]:
-        """The plan as Ansible prints it: a line for each thing that is created or removed, and for each that is
-        changed what is before and after."""
+        """The plan as Ansible prints it: a line for each thing that is created or removed, and for each change the
+        state before and after."""
         created, removed = (
             "".join(f"{change.line}\n" for change in self if change.action == action)
             for action in ("create", "remove")
@@ -113,8 +113,8 @@ class Plan(Generic[C_co]):
         return entries + [change.diff() for change in self if change.action not in ("create", "remove")]
 
     def result(self, **more: Any) -> dict[str, Any]:
-        """What a module returns: changed, diff, changes, prediction, predictable, where there are any warnings and
-        skipped_reason, and what is the module's own."""
+        """What a module returns: changed, diff, changes, prediction, predictable, if there are any warnings and
+        skipped_reason, and ``more`` keys of the module."""
         result: dict[str, Any] = {
             "changed": bool(self.changes),
             "diff": self.diff(),
@@ -130,7 +130,7 @@ class Plan(Generic[C_co]):
 
 
 def unpredictable(reason: str) -> dict[str, Any]:
-    """The result of a module in check mode where it cannot know what a run would change."""
+    """The result of a module in check mode if it cannot know what a run would change."""
     return {**Plan[Change](warnings=(reason,)).result(), "predictable": False}
 
 
@@ -140,7 +140,7 @@ def changes(*parts: Iterable[C], warnings: Iterable[str] = (), skipped_reason: s
 
 
 def difference(change: C) -> tuple[C, ...]:
-    """The change, or none where what is before equals what is after.
+    """The change, or none if before and after are equal.
 
     Of two mappings only the keys that differ are shown.
     """

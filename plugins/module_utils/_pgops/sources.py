@@ -23,10 +23,10 @@ Sources = Mapping[str, str]
 
 
 def gather(root: str, suffixes: tuple[str, ...], under: str = "") -> dict[str, str]:
-    """All files below ``root``/``under`` whose names end with one of the suffixes; those of editors, which begin
+    """All files below ``root``/``under`` whose names end with one of the suffixes; those of editors, which start
     with a dot, are left out.
 
-    Raises HostFailed, and InvalidInput for a file that is no UTF-8.
+    Raises HostFailed, and InvalidInput for a file that is not UTF-8.
     """
     found: dict[str, str] = {}
     for folder, folders, names in os.walk(os.path.join(root, under)):
@@ -45,7 +45,7 @@ def _text(path: str) -> str:
     except OSError as error:
         raise HostFailed(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is no UTF-8: {error}.") from error
+        raise InvalidInput(f"{path} is not valid UTF-8: {error}.") from error
 
 
 def pack(sources: Sources) -> str:
@@ -56,12 +56,13 @@ def pack(sources: Sources) -> str:
 def unpack(packed: str) -> dict[str, str]:
     """The sources of a packed word.
 
-    Raises InvalidInput, which tells of a module that was called without its action plugin.
+    Raises InvalidInput if the module was called without its action plugin.
     """
     try:
         unpacked = json.loads(zlib.decompress(base64.b64decode(packed)))
     except (ValueError, zlib.error):
-        raise InvalidInput("The collection's files did not arrive.", "Leave the argument 'sources' out.") from None
+        hint = "Do not set the argument 'sources'."
+        raise InvalidInput("The module did not receive the collection's files.", hint) from None
     return {str(path): str(text) for path, text in unpacked.items()}
 
 

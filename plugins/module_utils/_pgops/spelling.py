@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Names that somebody has given, and those that there are. Pure."""
+"""Unknown names in the input, with suggestions. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Sequence
 from .errors import InvalidInput
 
 MOST = 3
-"""So many names are suggested."""
+"""The most names that are suggested."""
 
 
-def unknown(given: Iterable[str], known: Collection[str]) -> str:
-    """The names that are not known, each with those that are spelled nearly like it; '' where all are known."""
-    return "; ".join(_suggested(name, known) for name in sorted(set(given) - set(known)))
+def unknown(names: Iterable[str], known: Collection[str]) -> str:
+    """The names that are not known, each with known ones of a similar spelling; '' if all are known."""
+    return "; ".join(_suggested(name, known) for name in sorted(set(names) - set(known)))
 
 
 def refuse_repeated(what: str, names: Sequence[str]) -> None:

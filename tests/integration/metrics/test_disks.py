@@ -182,18 +182,18 @@ def test_an_agent_that_may_not_enter_finds_what_is_mounted_there(
             found = place.newest("wal")
             assert found["mount"] == seen["mount"]
             assert found["disk_size_mb"] == seen["disk_size_mb"]
-            # Where pg_wal leads to is not known: not a guess, but none.
+            # Where pg_wal leads to cannot be measured: not a guess, but none.
             (error,) = place.collect()
             assert place.newest("wal") == {}
             assert place.newest("data")["mount"] == df(place.server.data_dir)["mount"]
-        assert error == f"the disk of {data}/pg_wal is not known: Permission denied"
+        assert error == f"the disk of {data}/pg_wal cannot be measured: Permission denied"
     finally:
         deploy(place.server)
 
 
 def test_a_place_that_is_gone_is_an_error_that_names_it_and_no_value(place: Place) -> None:
     assert place.collect(repository="/nowhere/shop") == [
-        "the disk of /nowhere/shop is not known: No such file or directory"
+        "the disk of /nowhere/shop cannot be measured: No such file or directory"
     ]
     assert place.newest("repository") == {}
     assert place.newest("data")
@@ -208,11 +208,12 @@ def test_where_no_process_can_be_started_all_else_is_collected(place: Place, mon
     monkeypatch.setattr("sys.executable", "/nowhere/python3")
     outcome = collect(place.server, place.folder / "prefix")
     assert outcome["errors"] == [
-        "disks in pgops: No process can be started that looks at the disks: No such file or directory."
+        "disks in pgops: The process that measures disks cannot be started: No such file or directory."
     ]
     assert outcome["samples"] > 100
     monkeypatch.setattr("sys.executable", shutil.which("false"))
-    assert f"the disk of {place.server.data_dir} is not known: exit code 1 of {mounts.__file__}" in place.collect()
+    data = place.server.data_dir
+    assert f"the disk of {data} cannot be measured: exit code 1 of {mounts.__file__}" in place.collect()
 
 
 def test_disks_can_be_left_out(place: Place) -> None:
@@ -230,11 +231,12 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
             pytest.skip("FUSE is not to be had here")
         began = time.monotonic()
         rows, wrong = measured(host, data, 0.5)
-        assert wrong == [f"the disk of {gone} is not known: no answer for 0.5 seconds"]
+        assert wrong == [f"the disk of {gone} cannot be measured: no answer for 0.5 seconds"]
         left = children()
         for _minute in range(3):
             rows, wrong = measured(host, data, 10)
-            assert ([row["disk"] for row in rows], wrong) == (["data"], [f"the disk of {gone} is not known: {HANGS}"])
+            assert [row["disk"] for row in rows] == ["data"]
+            assert wrong == [f"the disk of {gone} cannot be measured: {HANGS}"]
         assert time.monotonic() - began < 9
         assert children() == left
     # Whoever waited is let go, and what is there now is looked at again.

@@ -61,7 +61,7 @@ def test_a_version_that_is_too_old(new_server: Callable[..., Server]) -> None:
     server = new_server(binaries.UNSUPPORTED)
     server.start()
     before = server.value("SELECT count(*) FROM pg_roles")
-    with pytest.raises(Unsupported, match=r"is PostgreSQL 13\. Version 14 is the oldest supported"):
+    with pytest.raises(Unsupported, match=r"is PostgreSQL 13\. PostgreSQL 14 is the oldest supported"):
         deploy(server)
     assert server.value("SELECT count(*) FROM pg_roles") == before
 
@@ -110,7 +110,7 @@ def test_a_wrong_password(major: int, new_server: Callable[..., Server]) -> None
     server.reload()
     with pytest.raises(LoginRefused, match="password was used"):
         connect(target(server, host="127.0.0.1", password="wrong"))
-    with pytest.raises(LoginRefused, match="none was given"):
+    with pytest.raises(LoginRefused, match="requires a password"):
         connect(target(server, host="127.0.0.1"))
 
 
@@ -120,7 +120,7 @@ def test_a_broken_pg_hba(major: int, new_server: Callable[..., Server]) -> None:
     path = server.data_dir / "pg_hba.conf"
     broken = path.read_text() + "local all all nonsense\n"
     server.write_hba(broken)
-    with pytest.raises(Conflict, match="Mend that line"):
+    with pytest.raises(Conflict, match="Correct that line"):
         deploy(server)
     assert path.read_text() == broken
 
@@ -172,7 +172,7 @@ def test_a_pooler_instead_of_a_server(bare: Server, pooler: int) -> None:
 
 def test_a_session_that_is_closed_is_gone(bare: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes its time would count against its role's connection limit, which the next session then meets."""
-    monkeypatch.setattr("pgops.server.session.PARTING", 30.0)
+    monkeypatch.setattr("pgops.server.session.WAIT_FOR_END", 30.0)
     bare.value("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
     try:
         for _ in range(10):
@@ -193,7 +193,7 @@ def test_a_socket_that_anybody_could_have_made_is_not_talked_to(bare: Server) ->
         fake.bind(path)
         fake.listen()
         os.chown(path, 65534, 65534)
-        with pytest.raises(Unreachable, match="belongs to user nobody, and anybody may put a socket there"):
+        with pytest.raises(Unreachable, match="user nobody, in a directory where anybody can create a socket"):
             connect(target(bare, host=folder, port="5432", password="secret"))
         fake.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -394,7 +394,7 @@ def test_a_right_that_is_missing_is_named(watcher: Watcher, administrator: str, 
     for check in (True, False):
         with pytest.raises(PermissionMissing) as refused:
             far(watcher, administrator, check)
-        assert str(refused.value).endswith(f"Have somebody who may run: {words}")
+        assert str(refused.value).endswith(f"Ask an administrator to run: {words}")
     server.psql(words)
     assert far(watcher, administrator)["changed"]
 
@@ -405,7 +405,7 @@ def test_an_administrator_takes_over_what_a_superuser_made(watcher: Watcher, adm
     deploy(server, cluster="orders", node=AGENT["node"])
     with pytest.raises(PermissionMissing) as refused:
         far(watcher, administrator)
-    server.psql(str(refused.value).partition("Have somebody who may run: ")[2])
+    server.psql(str(refused.value).partition("Ask an administrator to run: ")[2])
     if server.major >= 16:
         assert "pgops, pgops_owner, pgops_reader" in str(refused.value)
     assert "create password of role pgops" not in far(watcher, administrator, check=True)["changes"]
@@ -425,9 +425,9 @@ def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watch
     try:
         for _run in range(2):
             (warning,) = far(watcher, administrator)["warnings"]
-        assert warning.endswith('a line like: hostssl all "pgops" 127.0.0.1/32 scram-sha-256')
+        assert warning.endswith('access rules: hostssl all "pgops" 127.0.0.1/32 scram-sha-256')
         assert not far(watcher, administrator)["changed"]
-        server.write_hba(HBA.replace("\nhostssl", f"\n{warning.partition('a line like: ')[2]}\nhostssl"))
+        server.write_hba(HBA.replace("\nhostssl", f"\n{warning.partition('access rules: ')[2]}\nhostssl"))
         server.reload()
         assert "warnings" not in far(watcher, administrator)
     finally:
@@ -437,7 +437,7 @@ def test_where_the_agent_is_not_let_in_a_run_says_what_is_missing(watcher: Watch
 
 @newest
 def test_without_a_password_kept_nothing_is_done(watcher: Watcher, administrator: str) -> None:
-    with pytest.raises(InvalidInput, match="Run pg_ops_agent before"):
+    with pytest.raises(InvalidInput, match="Run pg_ops_agent first"):
         far(watcher, administrator)
     assert watcher.remote.server.value("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgops%'") == 0
 

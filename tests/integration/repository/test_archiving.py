@@ -131,7 +131,7 @@ def test_archiving_that_had_no_command_before_is_put_back_with_a_warning(make: C
     assert host.apply()["proven"]
     gone = host.apply(state="absent")
     assert (host.server.value("SHOW archive_command"), gone["kept"]) == ("", [])
-    assert "no archive_command is set any more" in gone["warnings"][0]
+    assert "archive_mode is on without an archive_command" in gone["warnings"][0]
 
 
 def test_repositories_of_others_are_left_alone(make: Callable[..., Host]) -> None:
@@ -140,7 +140,7 @@ def test_repositories_of_others_are_left_alone(make: Callable[..., Host]) -> Non
     (host.repository / "something").write_text("of somebody")
     assert "not empty" in host.refused(Conflict)
     shutil.rmtree(host.repository)
-    assert "not there" in host.refused(Conflict, repository=str(host.base / "absent" / "shop"))
+    assert "does not exist" in host.refused(Conflict, repository=str(host.base / "absent" / "shop"))
     assert "Nothing is mounted" in host.refused(Conflict, mount=str(host.base))
     assert "not below its mount" in host.refused(InvalidInput, mount="/proc")
     assert "inside the data directory" in host.refused(InvalidInput, repository=f"{host.server.data_dir}/shop")
@@ -155,7 +155,7 @@ def test_another_server_does_not_slip_in(make: Callable[..., Host], new_server: 
     host = make()
     host.apply()
     other = Host(new_server(host.server.major).start(), host.base, host.prefix, {"instance": "other"})
-    assert "another server, or was made anew" in other.refused(Conflict)
+    assert "another server, or was created anew" in other.refused(Conflict)
     assert other.apply(another_server=True)["proven"]
     assert len(list(host.repository.glob("*/generation.json"))) == 2
     assert host.apply()["proven"]
@@ -202,7 +202,7 @@ def test_a_standby_makes_no_repository_and_misses_its_primarys(
     assert "warnings" not in other.apply()
     for check in (True, False):
         (warning,) = other.apply(check=check)["warnings"]
-        assert "do not see the same file system" in warning
+        assert "use different file systems" in warning
     assert not other.repository.exists()
     shutil.copytree(host.repository, other.repository)
     assert "warnings" not in other.apply()
@@ -243,7 +243,7 @@ def test_a_full_repository_recovers_by_itself(root: Path, major: int, new_server
 
 def test_a_proof_that_fails_says_so(make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> None:
     host = make()
-    monkeypatch.setattr(archiving, "PATIENCE", 3)
+    monkeypatch.setattr(archiving, "WAIT_FOR_SEGMENT", 3)
     host.apply(restart="never")
     program = Path(host.prefix) / "usr/local/lib/pgops/archiver"
     host.server.value("ALTER SYSTEM SET archive_mode = 'on'")
@@ -251,7 +251,7 @@ def test_a_proof_that_fails_says_so(make: Callable[..., Host], monkeypatch: pyte
     host.server.start()
     content = program.read_bytes()
     program.write_text("#!/bin/sh\nexit 7\n")
-    with pytest.raises(HostFailed, match="has not arrived in the repository"):
+    with pytest.raises(HostFailed, match="did not arrive in the repository"):
         archiving._proof(target(host.server), _archive(host))
     program.write_bytes(content)
     assert host.apply()["proven"]

@@ -63,7 +63,7 @@ deploy.converge(Target(host=sys.argv[3], port=sys.argv[4], user="postgres"), {**
 
 @dataclass
 class Host:
-    """A server with the directory in which its former settings are kept."""
+    """A server with the directory in which its original settings are recorded."""
 
     server: Server
     prefix: Path
@@ -196,14 +196,14 @@ def test_a_value_that_means_the_same_elsewhere_satisfies(host: Host) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"work_mem": "1kB"}, "64 to 2147483647 kB"),
+        ({"work_mem": "1kB"}, "between 64 and 2147483647 kB"),
         ({"work_mem": "8 gigs"}, "in B, kB, MB, GB, TB"),
         ({"wal_level": "high"}, "minimal, replica, logical"),
-        ({"work_men": "8MB"}, "has no parameter work_men"),
+        ({"work_men": "8MB"}, "has no setting work_men"),
         ({"server_version": "9"}, "cannot be changed"),
         ({"data_directory": "/tmp"}, "cannot be changed"),
-        ({"work_mem": ["8MB"]}, "is no list"),
-        ({"shared_preload_libraries": ["no_such_library"]}, "no library no_such_library"),
+        ({"work_mem": ["8MB"]}, "is not a list"),
+        ({"shared_preload_libraries": ["no_such_library"]}, "library no_such_library was not found"),
         ({"work_mem": "8MB", "autovacuum": "perhaps"}, "on or off"),
         ({"work_mem": 1, "WORK_MEM": 2}, "twice"),
     ],
@@ -320,7 +320,7 @@ def test_over_the_network_there_is_no_restart(host: Host) -> None:
     done = settings.converge(target, params, False)
     assert [one["name"] for one in done["pending"]] == ["max_connections"]
     assert host.show("work_mem") == "8MB"
-    with pytest.raises(PgOpsError, match="cannot be restarted from here"):
+    with pytest.raises(PgOpsError, match="server cannot be restarted"):
         settings.converge(target, {**params, "restart": "if_required"}, False)
     assert host.show("max_connections") == "50"
 
@@ -328,7 +328,7 @@ def test_over_the_network_there_is_no_restart(host: Host) -> None:
 def test_nobody_but_a_superuser(host: Host) -> None:
     host.server.value("CREATE ROLE clerk LOGIN")
     target = Target(host=str(host.server.socket_dir), port=str(host.server.port), user="clerk", password="x")
-    with pytest.raises(PermissionMissing, match="clerk is no superuser"):
+    with pytest.raises(PermissionMissing, match="clerk is not a superuser"):
         settings.converge(target, {**DEFAULTS, "prefix": "/", "settings": {"work_mem": "8MB"}}, False)
 
 

@@ -121,7 +121,7 @@ def test_another_content_is_never_overwritten(place: Place, compression: str) ->
     before = place.files()
     code, said = place.push(place.write(FIRST, segment(seed=1)), compression)
     assert code == 1
-    assert "another content" in said
+    assert "different content" in said
     assert place.files() == before
 
 
@@ -139,13 +139,13 @@ def test_a_torn_file_is_not_taken_for_the_same(place: Place, compression: str) -
     ("name", "content", "said"),
     [
         (FIRST, segment(identifier=1), "system identifier 1"),
-        (FIRST, segment()[:-1], "no whole WAL segment"),
-        (FIRST, b"", "no WAL segment"),
-        (FIRST, bytes(SIZE), "no whole WAL segment"),
+        (FIRST, segment()[:-1], "an incomplete WAL segment"),
+        (FIRST, b"", "not a WAL segment"),
+        (FIRST, bytes(SIZE), "an incomplete WAL segment"),
         (FIRST, segment("000000010000000000000002"), "another segment"),
-        ("recycled", b"x", "no name of a WAL file"),
-        ("00000001000000000000000g", segment(), "no name of a WAL file"),
-        (FIRST + ".old", segment(), "no name of a WAL file"),
+        ("recycled", b"x", "not the name of a WAL file"),
+        ("00000001000000000000000g", segment(), "not the name of a WAL file"),
+        (FIRST + ".old", segment(), "not the name of a WAL file"),
     ],
     ids=["foreign", "short", "empty", "zeroes", "another", "temporary", "lower case", "renamed"],
 )

@@ -14,7 +14,7 @@ from pgops.errors import Conflict, InvalidInput, Managed, Unsupported
 from pgops.server import service
 from pgops.server.service import Service
 from pgops.settings import autoconf, originals, planning, transaction
-from pgops.settings.originals import Former
+from pgops.settings.originals import Original
 from pgops.settings.parameters import Parameter
 from pgops.settings.planning import Desired, SettingsPlan
 from pgops.settings.present import Current, Entry, Running
@@ -75,9 +75,9 @@ def test_what_was_changed_is_put_back(first, second):
     made = planning.plan(there, Desired(second))
     names = [one.parameter.name for one in made.settings]
     present = {name: entry.value if entry else None for name in names for entry in [there.entry(name)]}
-    formers = originals.remembered({}, present, {one.parameter.name: one.text for one in made.settings})
+    recorded = originals.after({}, present, {one.parameter.name: one.text for one in made.settings})
     done = applied(there, made)
-    back = applied(done, planning.removal(done, formers, restart=False))
+    back = applied(done, planning.removal(done, recorded, restart=False))
     for name in names:
         entry = back.entry(name)
         assert (entry.value if entry else None) == present[name]
@@ -124,7 +124,7 @@ def test_secrets_are_not_shown():
         planning.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=new"}))
     assert "password" not in str(managed.value)
     said = 'LOG:  parameter "primary_conninfo" changed to "password=new"\nFATAL:  no'
-    error = transaction._refused(made, Unsupported("It ended."), said, "are in force again")
+    error = transaction._refused(made, Unsupported("It ended."), said, "were restored")
     assert "password" not in str(error)
     assert "FATAL:  no" in str(error)
 
@@ -148,7 +148,7 @@ def test_a_standby_waits_for_its_primary():
     assert [one.parameter.name for one in made.settings] == ["work_mem"]
     assert made.deferred[0]["primary"] == 100
     assert planning.plan(standby, Desired({"max_connections": "150"})).settings
-    gone = planning.removal(with_standby(), {"max_connections": Former(None, "150")}, restart=False)
+    gone = planning.removal(with_standby(), {"max_connections": Original(None, "150")}, restart=False)
     assert (gone.settings, gone.deferred[0]["name"]) == ([], "max_connections")
     lowered = replace(standby, primary={"max_connections": 50})
     assert planning.plan(lowered, Desired({"max_connections": "50"})).settings
@@ -171,13 +171,13 @@ def test_a_command_stays_while_wal_would_pile_up(mode, library, restart, kept):
     there = with_lines(("archive_mode", mode), ("archive_command", "cp"), ("archive_library", library))
     running = {"archive_mode": Running(MODE, mode, default="off"), "archive_command": Running(COMMAND, "cp")}
     there = replace(there, running={**SERVER.running, **running})
-    formers = {"archive_mode": Former(None, "on"), "Archive_Command": Former("", "cp")}
-    made = planning.removal(there, formers, restart)
+    recorded = {"archive_mode": Original(None, "on"), "Archive_Command": Original("", "cp")}
+    made = planning.removal(there, recorded, restart)
     assert made.kept == kept
-    assert sorted(made.formers) == (sorted(formers) if kept else [])
+    assert sorted(made.originals) == (sorted(recorded) if kept else [])
     assert bool(made.restarts) == (restart and not kept)
-    again = planning.removal(applied(there, made), made.formers, restart)
-    assert (again.kept, again.settings, again.formers) == (kept, [], made.formers)
+    again = planning.removal(applied(there, made), made.originals, restart)
+    assert (again.kept, again.settings, again.originals) == (kept, [], made.originals)
 
 
 def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
@@ -194,7 +194,7 @@ def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
 
 def test_unknown_parameters_are_those_of_libraries():
     assert planning.plan(SERVER, Desired({"auto_explain.log_timing": "off"})).settings
-    with pytest.raises(InvalidInput, match="PostgreSQL 17 has no parameter"):
+    with pytest.raises(InvalidInput, match="PostgreSQL 17 has no setting"):
         planning.plan(SERVER, Desired({"log_timing": "off"}))
 
 
@@ -202,18 +202,18 @@ def test_unknown_parameters_are_those_of_libraries():
 
 
 def test_the_first_value_is_the_one_to_go_back_to():
-    first = originals.remembered({}, {"a": "1"}, {"a": "2"})
-    assert originals.remembered(first, {"a": "2"}, {"a": "3"}) == {"a": Former("1", "3")}
-    assert originals.remembered(first, {"a": "by hand"}, {"a": "3"}) == {"a": Former("by hand", "3")}
+    first = originals.after({}, {"a": "1"}, {"a": "2"})
+    assert originals.after(first, {"a": "2"}, {"a": "3"}) == {"a": Original("1", "3")}
+    assert originals.after(first, {"a": "by hand"}, {"a": "3"}) == {"a": Original("by hand", "3")}
 
 
 def test_capabilities_keep_their_own(tmp_path):
     path = str(tmp_path / "before.json")
-    originals.write(path, "settings", {"a": Former(None, "1")})
-    originals.write(path, "statements", {"b": Former("x", "y")})
+    originals.write(path, "settings", {"a": Original(None, "1")})
+    originals.write(path, "statements", {"b": Original("x", "y")})
     originals.write(path, "settings", {})
     assert originals.read(path, "settings") == {}
-    assert originals.read(path, "statements") == {"b": Former("x", "y")}
+    assert originals.read(path, "statements") == {"b": Original("x", "y")}
     originals.write(path, "statements", {})
     assert not (tmp_path / "before.json").exists()
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The marked blocks in pg_hba.conf and pg_ident.conf that let the agents in, and nobody else.
 
-Where Patroni writes one of the files, it is left alone: whoever runs Patroni is told what to put where.
+A file that Patroni writes is not changed: a warning says what to add to Patroni's configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..host import files
 from ..plan import HostChange, difference
 from ..server.ownership import AGENT, EXPLAINER
 from ..server.session import Session
-from . import hba as rules
+from . import hba
 from .hba import ALL, Rule
 
 BEGIN, END = "# BEGIN pgops.fleet", "# END pgops.fleet"
@@ -59,7 +59,7 @@ class Access:
 
 @dataclass(frozen=True)
 class AccessFiles:
-    """The server's two files as they are now. ``outdated``: they are newer than what the server has read, as after
+    """The server's two files as they are now. ``outdated``: they have changed since the server loaded them, as after
     a run that was killed before the reload."""
 
     hba_path: str
@@ -73,20 +73,20 @@ class AccessFiles:
 def read(session: Session) -> AccessFiles:
     """The files that the server names; needs a superuser and this host's file system.
 
-    Raises HostFailed, or Conflict where pg_hba.conf has an error already, so that no reload would take it.
+    Raises HostFailed, or Conflict if pg_hba.conf already has an error, so that a reload would not load it.
     """
     paths = session.rows(FILES)[0]
     broken = errors(session)
     if broken:
         raise Conflict(
-            f"{paths['hba']} has an error already: {broken}.",
-            "Mend that line first: PostgreSQL takes no change of the file before.",
+            f"{paths['hba']} already has an error: {broken}.",
+            "Correct that line first: PostgreSQL does not load the file until then.",
         )
-    hba, ident = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
-    newest = max(os.stat(path).st_mtime for path in (hba, ident) if os.path.exists(path))
+    hba_path, ident_path = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
+    newest = max(os.stat(path).st_mtime for path in (hba_path, ident_path) if os.path.exists(path))
     # a file from the future, as after a clock was set back, would stay newer whatever is done
     outdated = paths["loaded_at"] < newest <= time.time()
-    return AccessFiles(hba, _text(hba), ident, _text(ident), paths["ssl"], outdated)
+    return AccessFiles(hba_path, _text(hba_path), ident_path, _text(ident_path), paths["ssl"], outdated)
 
 
 def _text(path: str) -> str:
@@ -95,7 +95,7 @@ def _text(path: str) -> str:
 
 
 def errors(session: Session) -> str:
-    """What pg_hba_file_rules finds wrong in the file on disk; empty for nothing."""
+    """The errors that pg_hba_file_rules shows for the file on disk; empty for none."""
     rows = session.rows(ERRORS)
     return "; ".join(f"line {row['line_number']}: {row['error']}" for row in rows)
 
@@ -116,8 +116,8 @@ def resolve(peers: Sequence[str]) -> list[tuple[str, str]]:
             addresses = {str(info[4][0]) for info in socket.getaddrinfo(peer, None, type=socket.SOCK_STREAM)}
         except OSError as error:
             raise InvalidInput(
-                f"The address of the cluster's node {peer} cannot be found on this host: {error}.",
-                "Give its IP address (pgops_address), or make the name known here.",
+                f"The address of the node {peer} cannot be resolved on this host: {error}.",
+                "Set its IP address (pgops_address), or make the name resolvable on this host.",
             ) from error
         found += [(peer, str(ipaddress.ip_network(address.partition("%")[0]))) for address in sorted(addresses)]
     return found
@@ -146,7 +146,7 @@ def lines(access: Access, database: str, networks: Sequence[tuple[str, str]]) ->
 
 
 def mappings(access: Access) -> list[str]:
-    """The lines of pg_ident.conf that tell the agent's user of the operating system to be its roles."""
+    """The lines of pg_ident.conf that map the agent's operating system user to its roles."""
     wanted = [AGENT] * (access.os_user != AGENT) + [EXPLAINER] * access.explain
     return [f"{MAP} {quoted(access.os_user)} {quoted(role)}" for role in wanted]
 
@@ -161,7 +161,7 @@ def quoted(name: str) -> str:
     Raises InvalidInput for a name that the file's format cannot hold.
     """
     if any(ord(character) < 32 for character in name) or not name:
-        raise InvalidInput(f"The name {name!r} cannot stand in pg_hba.conf.", "Choose one without line breaks.")
+        raise InvalidInput(f"The name {name!r} cannot be used in pg_hba.conf.", "Choose one without line breaks.")
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 
@@ -169,28 +169,28 @@ def quoted(name: str) -> str:
 def split(text: str) -> tuple[str, str, str]:
     """(before, block, after) of a file; an empty block where there is none.
 
-    Raises Conflict for a block that begins and does not end.
+    Raises Conflict for a block without its last line.
     """
     start = text.find(BEGIN)
     if start < 0:
         return "", "", text
     end = text.find(END, start)
     if end < 0:
-        raise Conflict(f"A line '{BEGIN}' has no '{END}' below it.", "Put the line back, or remove the block.")
+        raise Conflict(f"The line '{BEGIN}' has no matching '{END}'.", "Restore that line, or remove the block.")
     end += len(END)
     end += text[end : end + 1] == "\n"
     return text[:start], text[start:end], text[end:]
 
 
 def replaced(text: str, block: str) -> str:
-    """The text with our block as given, at the top where there was none: the first line that fits decides."""
+    """The text with this block in it; a new one comes at the top, since the first matching line decides."""
     before, _old, after = split(text)
     return before + block + after
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file's whole text, as it was read and as it is to be."""
+    """A file's text, as it was read and as it will be."""
 
     path: str
     old: str
@@ -199,7 +199,7 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class AccessChange(HostChange):
-    """A file is rewritten, and the server reads it after the last one. With no file, that alone is what it takes."""
+    """A file is rewritten, and after the last one the server is reloaded. Without a file it is only reloaded."""
 
     file: Rewritten | None = field(default=None, repr=False, compare=False)
 
@@ -208,60 +208,60 @@ class AccessChange(HostChange):
         if self.file:
             _rewrite(self.file.path, self.file.new)
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Write it as it was."""
         if self.file:
             _rewrite(self.file.path, self.file.old)
 
 
-def plan(current: AccessFiles, hba: str, ident: str, patroni: bool = False) -> tuple[AccessChange, ...]:
-    """What brings both blocks to the given texts; an empty text takes a block away.
+def plan(current: AccessFiles, hba_block: str, ident_block: str, patroni: bool = False) -> tuple[AccessChange, ...]:
+    """What gives both blocks these texts; an empty text removes a block.
 
-    ``patroni``: whether Patroni manages the server; a file that it writes is left alone.
+    ``patroni``: whether Patroni manages the server; a file that it writes is not changed.
     """
-    made: tuple[AccessChange, ...] = ()
+    changes: tuple[AccessChange, ...] = ()
     for path, text, block in (
-        (current.ident_path, current.ident, ident),
-        (current.hba_path, current.hba, hba),
+        (current.ident_path, current.ident, ident_block),
+        (current.hba_path, current.hba, hba_block),
     ):
         if patroni and by_patroni(text):
             continue
         present = split(text)[1]
-        whole = Rewritten(path, text, replaced(text, block))
-        made += difference(AccessChange(f"block in {path}", present or None, block or None, whole))
-    if current.outdated and not made:
-        return (AccessChange("access rules of the server", "older than their files", "as in their files"),)
-    return made
+        rewritten = Rewritten(path, text, replaced(text, block))
+        changes += difference(AccessChange(f"block in {path}", present or None, block or None, rewritten))
+    if current.outdated and not changes:
+        return (AccessChange("access rules of the server", "not reloaded since the files changed", "loaded"),)
+    return changes
 
 
 def by_patroni(text: str) -> bool:
-    """Whether a file was written by Patroni, which would take our block out again."""
+    """Whether a file was written by Patroni, which would remove our block again."""
     return PATRONI_HEADER in text[:400]
 
 
 def asked_of_patroni(
     current: AccessFiles, present: Sequence[Rule], rules_wanted: Mapping[str, Rule], mapping: Sequence[str]
 ) -> tuple[str, ...]:
-    """What somebody has to make Patroni write, in the files that it writes, as far as it is not there."""
+    """The lines that must be added to Patroni's configuration."""
     asked: tuple[str, ...] = ()
-    missing = [line for line, rule in rules_wanted.items() if not rules.admit(present, rule)]
+    missing = [line for line, rule in rules_wanted.items() if not hba.admit(present, rule)]
     if missing and by_patroni(current.hba):
         asked += (_request("pg_hba", "Add at the top of", missing),)
-    there = [_words(line) for line in current.ident.splitlines()]
-    missing = [line for line in mapping if _words(line) not in there]
+    present_mappings = [_words(line) for line in current.ident.splitlines()]
+    missing = [line for line in mapping if _words(line) not in present_mappings]
     if missing and by_patroni(current.ident):
         asked += (_request("pg_ident", "Add to", missing),)
     return asked
 
 
 def left_to_patroni(current: AccessFiles, names: Sequence[str] = (AGENT, EXPLAINER)) -> tuple[str, ...]:
-    """The lines for the agent's roles in files that Patroni writes, which somebody has to make it leave out."""
+    """The lines for the agent's roles that must be removed from Patroni's configuration."""
     asked: tuple[str, ...] = ()
     for name, text in (("pg_hba", current.hba), ("pg_ident", current.ident)):
         # the role is the third word in both
         left = [line for line in text.splitlines() if not {*_words(line)[2:3]}.isdisjoint(names)]
         if left and by_patroni(text):
-            asked += (_request(name, "Take out of", left),)
+            asked += (_request(name, "Remove from", left),)
     return asked
 
 
@@ -276,21 +276,21 @@ def _words(line: str) -> list[str]:
     return [word.strip('"') for word in WORD.findall(line)]
 
 
-def apply(session: Session, made: Sequence[AccessChange]) -> None:
-    """Write the files, have the server check them, and reload; put the old text back where it finds an error."""
-    for change in made:
+def apply(session: Session, changes: Sequence[AccessChange]) -> None:
+    """Write the files, let the server check them, and reload; restore the old text if it finds an error."""
+    for change in changes:
         change.apply()
     broken = errors(session)
     if broken:
-        for change in made:
-            change.put_back()
-        raise Conflict(f"PostgreSQL does not take the access rules ({broken}); the file is as before.")
+        for change in changes:
+            change.restore()
+        raise Conflict(f"PostgreSQL rejects the access rules ({broken}); the old file was restored.")
     session.value("SELECT pg_reload_conf()")
 
 
 def _rewrite(path: str, text: str) -> None:
     found = files.read(path)
     if found is None:
-        raise Conflict(f"{path} is not there.", "Create it, owned by the server's user, and run this again.")
+        raise Conflict(f"{path} does not exist.", "Create it, owned by the server's user, then retry.")
     content = text.encode("utf-8", "surrogateescape")
     files.apply([files.File(path, content, found.mode, found.owner, found.group)])

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the schema of the ops database holds besides samples, and what the rows of its configuration are to be."""
+"""The contents of the ops database's schema except samples: objects, and the rows of its configuration."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ WITHOUT_TEXTS = (
     "DELETE FROM pgops.query_text",
     "UPDATE pgops.slow_query SET query = NULL WHERE query IS NOT NULL",
 )
-"""Who wants no texts of statements stored wants those that are stored to go."""
+"""With query_texts = false, texts that are already stored are deleted."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is there now; all empty where there is no schema yet.
+    """What exists now; all empty if there is no schema yet.
 
     ``installed`` are the fingerprints recorded at the last run, ``catalogue`` those now; ``recorded_by`` is the
     server's major version then, None where nothing is recorded.
@@ -60,7 +60,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the rows of the configuration are to be: ``settings`` by their names; by metric, ``thresholds`` with
+    """The rows that the configuration needs: ``settings`` by their names; by metric, ``thresholds`` with
     warning and critical, and ``retention`` in days; ``database`` is the ops database's name."""
 
     database: str
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def read(session: Session, node: str) -> Contents:
-    """What is there, from a session in the ops database."""
+    """The contents, from a session in the ops database."""
     found = session.row(SCHEMA_RIGHTS)
     if found is None:
         return Contents()
@@ -80,7 +80,7 @@ def read(session: Session, node: str) -> Contents:
     catalogue = _pairs(session, CATALOGUE)
     recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
     recorded_by = next((row["server_major"] for row in recorded), None)
-    # another major version writes definitions differently: then what is there now counts as what was installed
+    # another major version writes definitions differently: then the present ones count as the installed ones
     comparable = recorded_by in (None, session.major)
     return Contents(
         exists=True,
@@ -120,11 +120,11 @@ def _keyed(session: Session, query: str) -> dict[str, dict[str, Any]]:
 
 
 def schema(contents: Contents) -> tuple[ServerChange, ...]:
-    """What makes the schema, and gives it its rights."""
+    """What creates the schema and grants its rights."""
     created: tuple[ServerChange, ...] = ()
     if not contents.exists:
-        make = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))
-        created = (Statements("schema pgops", None, {"owner": ownership.OWNER}, (make,)),)
+        create = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))
+        created = (Statements("schema pgops", None, {"owner": ownership.OWNER}, (create,)),)
     kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
     rights = Statements(
         "rights on schema pgops",
@@ -144,25 +144,25 @@ def schema(contents: Contents) -> tuple[ServerChange, ...]:
 def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[ServerChange, ...]:
     """What brings the rows of the configuration to what is wanted.
 
-    ``major`` is the server's version. Metrics that no collector yields any more stay, for their samples do.
+    ``major`` is the server's version. Metrics that no collector yields any more stay, since their samples stay.
 
-    Raises InvalidInput for thresholds or a retention of an unknown metric, or that cannot be meant.
+    Raises InvalidInput for thresholds or a retention that are invalid, or of an unknown metric.
     """
-    made: tuple[ServerChange, ...] = ()
+    changes: tuple[ServerChange, ...] = ()
     for name, value in wanted.settings.items():
         kept = [rows.upsert("setting", ["name"], {"name": name, "value": value})]
         if (name, value) == ("query_texts", "false"):
             kept += map(statement, WITHOUT_TEXTS)
-        made += difference(Statements(f"setting {name}", contents.settings.get(name), value, tuple(kept)))
+        changes += difference(Statements(f"setting {name}", contents.settings.get(name), value, tuple(kept)))
     measured = metrics(wanted.collectors)
     for metric in measured.values():
         row = metric.definition()
         defined = (rows.upsert("metric", ["metric_name"], row),)
-        made += difference(Statements(f"metric {metric.name}", contents.metrics.get(metric.name), row, defined))
+        changes += difference(Statements(f"metric {metric.name}", contents.metrics.get(metric.name), row, defined))
     known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
-    made += _thresholds(contents.thresholds, wanted.thresholds, known)
-    made += _retention(contents.retention, wanted.retention, known)
-    return made + _collectors(contents.collectors, wanted, major)
+    changes += _thresholds(contents.thresholds, wanted.thresholds, known)
+    changes += _retention(contents.retention, wanted.retention, known)
+    return changes + _collectors(contents.collectors, wanted, major)
 
 
 def _thresholds(
@@ -183,15 +183,15 @@ def _retention(
 ) -> tuple[ServerChange, ...]:
     unknown = spelling.unknown(wanted, known)
     if unknown:
-        hint = "docs/metrics.md lists the metrics; your own have to be in pgops_collectors."
-        raise InvalidInput(f"A retention is given for metrics that do not exist: {unknown}.", hint)
+        hint = "docs/metrics.md lists the metrics; your own must be in pgops_collectors."
+        raise InvalidInput(f"pgops_metric_retention: unknown metrics {unknown}.", hint)
     wanted_rows = {name: {"metric_name": name, "days": days} for name, days in sorted(wanted.items())}
     renewed = (statement("SELECT pgops.renew_shapes()"),)
     return rows.plan("retention", "metric_name", current, wanted_rows, renewed)
 
 
 def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[ServerChange, ...]:
-    """Those for this version, called or not: they tell whose a metric is."""
+    """Those for this version, called or not: they tell which collector yields a metric."""
     jobs = (*SELF.values(), replace(INSPECTION, rights="all_data"))
     wanted_rows = {
         found.name: {

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The ops database as a whole: roles, database, migrations, objects, what is configured, and access to it."""
+"""The ops database: roles, database, migrations, objects, configuration, and access to it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ..server.locking import locked
 from ..server.session import Session, connect, statement
 from ..server.target import Target
 from ..sources import Sources, below, unpack
-from . import access, contents, database, migrations, objects, remote, roles
-from . import hba as rules
+from . import access, contents, database, hba, migrations, objects, remote, roles
 from .access import Access, AccessChange, AccessFiles
 from .contents import Contents
-from .install import install, unhurried
+from .install import install, without_timeout
 from .roles import Administrator, Holding
 
-NEEDED = "roles, a database and access rules cannot be made"
+NEEDED = "roles, a database and access rules cannot be created"
+ON_STANDBY = "standby: the schema is replicated from its primary"
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What the ops database is to be. By a metric's name, ``retention`` is in days, where it is not the usual one,
+    """What the ops database must be. By a metric's name, ``retention`` is in days, where it is not retention_days,
     and ``thresholds`` are its warning and critical value, where they are not those of its collector."""
 
     cluster: str
@@ -67,7 +67,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class Current:
-    """What is there now, as read in one go."""
+    """The present state, read in one go."""
 
     major: int
     in_recovery: bool
@@ -78,7 +78,7 @@ class Current:
     database: Mapping[str, Any] | None = None
     contents: Contents = field(default_factory=Contents)
     access: AccessFiles | None = None
-    hba_rules: tuple[rules.Rule, ...] = ()
+    hba_rules: tuple[hba.Rule, ...] = ()
     administrator: Administrator = field(default_factory=Administrator)
     left_out: str = ""
 
@@ -103,12 +103,12 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
         roles=roles.read(session),
         database=found,
         access=access.read(session) if with_access and session.target.local else None,
-        hba_rules=rules.read(session) if with_access else (),
+        hba_rules=hba.read(session) if with_access else (),
         administrator=Administrator(session.user, session.superuser),
     )
-    # Somebody else's database is not looked into: what a superuser reads there may run its owner's functions.
-    seen = ownership.is_ours(found) and current.roles[ownership.OWNER]["held"]
-    if not seen or session.in_recovery or not with_contents:
+    # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
+    readable = ownership.is_ours(found) and current.roles[ownership.OWNER]["held"]
+    if not readable or session.in_recovery or not with_contents:
         return current
     with connect(replace(session.target, database=name)) as inside:
         return replace(current, contents=contents.read(inside, node))
@@ -119,8 +119,8 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
 
 @dataclass(frozen=True)
 class SchemaPlan:
-    """A plan and its parts, each carried out its own way; ``disowned`` are statements by the databases that they
-    are for, and belong to the changes of the roles."""
+    """A plan and its parts, each carried out in its own way; ``disowned`` are statements by the databases in which
+    they run, and belong to the changes of the roles."""
 
     roles: tuple[ServerChange, ...] = ()
     disowned: tuple[tuple[str, Any], ...] = ()
@@ -147,12 +147,12 @@ class SchemaPlan:
 def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]] = ()) -> SchemaPlan:
     """What brings an instance's ops database to what is desired.
 
-    On a standby only the access rules can be other than the primary's. ``networks`` are the peers' addresses.
+    On a standby only the access rules can differ from the primary's. ``networks`` are the peers' addresses.
     """
     blocks, warnings = _access(current, desired, networks)
     planning, kept = _planning(current, desired)
     if current.in_recovery:
-        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
+        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason=ON_STANDBY)
     wanted = desired.collectors
     functions = [
         objects.collector_function(collector)
@@ -165,7 +165,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
     ours = {one.identity for one in shipped} | set(found.sources)
     stray = [name for name in objects.drifted(found.installed, found.catalogue) if name not in ours]
     if stray:
-        warnings += (f"Changed or added by hand, and left as they are: {', '.join(stray)}.",)
+        warnings += (f"Changed or added by hand; not touched: {', '.join(stray)}.",)
     return SchemaPlan(
         roles=roles.plan(
             current.roles,
@@ -205,21 +205,22 @@ def _access(
         return (), ()
     wanted = access.wanted(desired.access, desired.database, networks)
     if current.access is None:
-        missing = [line for line, rule in wanted.items() if not rules.admit(current.hba_rules, rule)]
-        asked = f"pg_hba.conf is out of reach over the network; it has to admit the agent: {'; '.join(missing)}"
+        missing = [line for line, rule in wanted.items() if not hba.admit(current.hba_rules, rule)]
+        lines = "; ".join(missing)
+        asked = f"pg_hba.conf cannot be changed over the network. Add the rules for the agent: {lines}"
         return (), (asked,) if missing else ()
     if networks and not current.access.ssl:
         raise Conflict(
-            "The nodes of a cluster reach each other over TLS only, and this server has ssl = off.",
-            "Set ssl = on with a certificate (Debian's package ssl-cert makes one), or take the peers out.",
+            "The nodes of a cluster connect only over TLS, but this server has ssl = off.",
+            "Set ssl = on with a certificate (Debian's package ssl-cert creates one), or remove the peers.",
         )
-    hba, ident = access.lines(desired.access, desired.database, networks)
-    made = access.plan(current.access, hba, ident, current.patroni)
+    hba_block, ident_block = access.lines(desired.access, desired.database, networks)
+    planned = access.plan(current.access, hba_block, ident_block, current.patroni)
     if not current.patroni:
-        return made, ()
+        return planned, ()
     left = () if desired.explain else access.left_to_patroni(current.access, [ownership.EXPLAINER])
     mapping = access.mappings(desired.access)
-    return made, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
+    return planned, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
 
 
 def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier: str) -> tuple[Statements, ...]:
@@ -233,9 +234,9 @@ def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier
 
 
 def _recorded(by: int | None, major: int) -> tuple[Statements, ...]:
-    """After pg_upgrade the fingerprints are recorded anew: the new server writes definitions differently.
+    """After pg_upgrade the fingerprints are recorded again: the new server writes definitions differently.
 
-    It takes no statements of its own: they are recorded at the end of whatever is installed.
+    It needs no statements of its own: they are recorded at the end of each installation.
     """
     if by is None:
         return ()
@@ -246,7 +247,7 @@ def _recorded(by: int | None, major: int) -> tuple[Statements, ...]:
 
 
 def _validate(session: Session, desired: Desired) -> None:
-    """Try the user's collectors; pg_ops_agent says what a person should know of them.
+    """Try the user's collectors; pg_ops_agent reports the warnings.
 
     Raises InvalidInput.
     """
@@ -257,30 +258,30 @@ def _validate(session: Session, desired: Desired) -> None:
     trial.validate(session, desired.database, desired.extra_collectors, agent)
 
 
-def apply(session: Session, desired: Desired, made: SchemaPlan) -> None:
+def apply(session: Session, desired: Desired, planned: SchemaPlan) -> None:
     """Carry a plan out: roles, database, then all inside the database in one transaction, then access."""
     with session.transaction():
-        carry_out(session, made.roles)
-    with unhurried(session):
-        carry_out(session, made.database)
-    if made.migrations or made.objects or made.contents:
+        carry_out(session, planned.roles)
+    with without_timeout(session):
+        carry_out(session, planned.database)
+    if planned.migrations or planned.objects or planned.contents:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
-            if made.database:  # until now there was none to try them in
+            if planned.database:  # they could not be tried before it existed
                 _validate(inside, desired)
-            install(inside, made.migrations, made.objects, made.contents)
-    if made.access:
-        access.apply(session, made.access)
+            install(inside, planned.migrations, planned.objects, planned.contents)
+    if planned.access:
+        access.apply(session, planned.access)
 
 
 # --- removal
 
 
 def removal(current: Current, purge: bool) -> SchemaPlan:
-    """What takes the login role and the access rules away, and with ``purge`` the ops database and all roles.
+    """What removes the login role and the access rules, and with ``purge`` the ops database and all roles.
 
     The owner of the ops database, and the role that its views are granted to, stay as long as it does.
 
-    Raises Conflict where a role that is to go owns something elsewhere.
+    Raises Conflict if a role to be removed owns something elsewhere.
     """
     blocks: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -288,7 +289,7 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         blocks = access.plan(current.access, "", "", current.patroni)
         warnings = access.left_to_patroni(current.access) if current.patroni else ()
     if current.in_recovery:
-        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason="standby: the schema is its primary's")
+        return SchemaPlan(access=blocks, warnings=warnings, skipped_reason=ON_STANDBY)
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
     logins = [ownership.AGENT, ownership.EXPLAINER]
@@ -305,17 +306,17 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
     )
 
 
-def remove(session: Session, made: SchemaPlan) -> None:
-    """Carry a removal out: access last, so that where something else fails nobody is locked out."""
-    with unhurried(session):
-        carry_out(session, made.database)
-    for name, disowned in made.disowned:
+def remove(session: Session, planned: SchemaPlan) -> None:
+    """Carry a removal out: access last, so that the agents are not locked out if something else fails."""
+    with without_timeout(session):
+        carry_out(session, planned.database)
+    for name, disowned in planned.disowned:
         with connect(replace(session.target, database=name)) as inside:
             inside.execute(disowned)
     with session.transaction():
-        carry_out(session, made.roles)
-    if made.access:
-        access.apply(session, made.access)
+        carry_out(session, planned.roles)
+    if planned.access:
+        access.apply(session, planned.access)
 
 
 # --- all of it
@@ -333,8 +334,8 @@ def desired(params: Mapping[str, Any]) -> Desired:
         raise InvalidInput("max_size_mb must be 1 or more.")
     if params["explain"] and (params["remote"] or not params["query_texts"]):
         raise InvalidInput(
-            "Plans are made of stored texts, and over the socket of the server's own host.",
-            "Set explain to false for a remote instance, or without query_texts.",
+            "explain needs query_texts, and is not available for remote instances.",
+            "Set explain to false, or query_texts to true.",
         )
     return Desired(
         cluster=params["cluster"],
@@ -375,14 +376,14 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     networks = access.resolve(params["peers"])
     with locked(target, NEEDED) as session:
         rehearse = bool(params["rehearse"] and check_mode)
-        made = read_plan_apply(
+        planned = read_plan_apply(
             read=lambda: _read_own(session, wanted),
             plan=lambda current: plan(current, wanted, networks),
-            apply=lambda _current, made: apply(session, wanted, made),
+            apply=lambda _current, planned: apply(session, wanted, planned),
             check_mode=check_mode,
-            review=lambda current, made: _review(session, current, wanted, made, rehearse),
+            review=lambda current, planned: _review(session, current, wanted, planned, rehearse),
         )
-    return made.plan.result()
+    return planned.plan.result()
 
 
 def _read_own(session: Session, wanted: Desired) -> Current:
@@ -392,51 +393,54 @@ def _read_own(session: Session, wanted: Desired) -> Current:
     return replace(current, holdings=roles.holdings(session))
 
 
-def _review(session: Session, current: Current, wanted: Desired, made: SchemaPlan, rehearse: bool) -> None:
-    """Try the user's collectors, and to ``rehearse`` all that is to be done inside the database."""
+def _review(session: Session, current: Current, wanted: Desired, planned: SchemaPlan, rehearse: bool) -> None:
+    """Try the user's collectors, and with ``rehearse`` all changes inside the database."""
     _validate(session, wanted)
     if rehearse and current.contents.exists:
         with connect(replace(session.target, database=wanted.database, lock_timeout=5.0)) as inside:
-            install(inside, made.migrations, made.objects, made.contents, rehearse=True)
+            install(inside, planned.migrations, planned.objects, planned.contents, rehearse=True)
 
 
 def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode: bool) -> dict[str, Any]:
-    """The same of an instance whose agent is on this host, and comes over the network with a password."""
+    """The same for an instance whose agent is on this host and connects over the network with a password."""
     if target.local:
-        raise InvalidInput("A remote instance is reached over the network.", "Set login_host to its host.")
-    wanted = replace(wanted, password=remote.drawn(wanted.password, check_mode))
+        raise InvalidInput(
+            "remote needs login_host, a host name or address.", "Set login_host to the instance's host."
+        )
+    wanted = replace(wanted, password=remote.agent_password(wanted.password, check_mode))
     with locked(target, NEEDED, superuser=False) as session:
-        made = read_plan_apply(
+        planned = read_plan_apply(
             read=lambda: _read_remote(session, wanted),
             plan=lambda current: plan(current, wanted),
-            apply=lambda _current, made: apply(session, wanted, made),
+            apply=lambda _current, planned: apply(session, wanted, planned),
             check_mode=check_mode,
-            review=lambda current, made: _review(session, current, wanted, made, rehearse and check_mode),
+            review=lambda current, planned: _review(session, current, wanted, planned, rehearse and check_mode),
         )
-        if made.plan and check_mode:
-            return made.plan.result()
-        return made.plan.warned(remote.warnings(session, wanted.database, str(wanted.password))).result()
+        if planned.plan and check_mode:
+            return planned.plan.result()
+        return planned.plan.warned(remote.warnings(session, wanted.database, str(wanted.password))).result()
 
 
 def _read_remote(session: Session, wanted: Desired) -> Current:
     current = read(session, wanted.database, wanted.node, with_access=False)
     remote.check_rights(session, current.roles, current.database)
-    tried = wanted.database if ownership.is_ours(current.database) else session.database
-    works = remote.password_works(session, current.roles, tried, wanted.password)
+    name = wanted.database if ownership.is_ours(current.database) else session.database
+    works = remote.password_works(session, current.roles, name, wanted.password)
     by = replace(current.administrator, password_works=works)
     return replace(current, administrator=by, left_out=remote.left_out(session))
 
 
 def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     name = ownership.checked(params["database"])
-    far = bool(params["remote"])
-    with locked(target, NEEDED, superuser=not far) as session:
-        made = read_plan_apply(
+    is_remote = bool(params["remote"])
+    with locked(target, NEEDED, superuser=not is_remote) as session:
+        planned = read_plan_apply(
             read=lambda: replace(
-                read(session, name, "", with_access=not far, with_contents=False), holdings=roles.holdings(session)
+                read(session, name, "", with_access=not is_remote, with_contents=False),
+                holdings=roles.holdings(session),
             ),
             plan=lambda current: removal(current, params["purge"]),
-            apply=lambda _current, made: remove(session, made),
+            apply=lambda _current, planned: remove(session, planned),
             check_mode=check_mode,
         )
-    return made.plan.result()
+    return planned.plan.result()

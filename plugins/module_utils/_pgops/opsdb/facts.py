@@ -7,7 +7,7 @@ from __future__ import annotations
 from ..capabilities import Section
 from .fingerprints import CATALOGUE
 
-# Another major version of the server writes definitions differently: then nothing can be said about drift.
+# Another major version of the server writes definitions differently: then drift is unknown.
 SCHEMA = f"""
 WITH installed AS MATERIALIZED (
     SELECT f.object, f.sha256, f.server_major FROM pgops.installed_objects AS f

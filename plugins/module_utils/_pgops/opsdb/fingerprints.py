@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The schema's objects as the server has them, each as a fingerprint that tells when somebody edited it."""
+"""The schema's objects as the server has them, each with a fingerprint that shows whether it was edited."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The rules of pg_hba.conf by their meaning: whether those that are there admit somebody already.
+"""The rules of pg_hba.conf by their meaning: whether the present ones already let a user in.
 
 Source: PostgreSQL, src/backend/libpq/hba.c, check_hba(): the first rule that fits a connection decides.
 """
@@ -15,10 +15,11 @@ from ..server.session import Session
 
 ALL = "all"
 TYPES = {"local": ("local",), "hostssl": ("host", "hostssl", "hostnogssenc")}
-"""The types of rules that apply to a connection that a rule of the given type is for."""
+"""By the type of a rule that is needed, the types of rules that apply to its connections."""
 
 EQUIVALENT = {"peer": ("peer", "trust"), "scram-sha-256": ("scram-sha-256", "md5")}
-"""The methods that admit who is admitted by the given one. With md5, a SCRAM verifier is used for SCRAM."""
+"""By the method that is needed, the methods that let the same user in. With md5, a SCRAM verifier is used for
+SCRAM."""
 
 READ = """
 SELECT type, database AS databases, user_name AS users, address, netmask, auth_method AS method,
@@ -63,7 +64,7 @@ def _network(address: str | None, netmask: str | None) -> str:
 
 
 def admit(present: Iterable[Rule], wanted: Rule) -> bool:
-    """Whether the rules that are there let in everybody whom ``wanted`` would, for certain.
+    """Whether the present rules certainly let in everybody whom ``wanted`` would.
 
     ``wanted`` names one user, one database or all, and a network.
     """
@@ -85,7 +86,7 @@ def _same_outcome(rule: Rule, wanted: Rule) -> bool:
 
 
 def _fits(rule: Rule, wanted: Rule) -> bool | None:
-    """Whether a rule is for the connections of another; None: for some, or that cannot be told."""
+    """Whether a rule is for the connections of another; None: for some, or unknown."""
     if rule.type not in TYPES[wanted.type]:
         return False
     parts = (
@@ -116,9 +117,9 @@ def _address(network: str, wanted: str) -> bool | None:
     if network in (ALL, wanted):
         return True
     try:
-        there, here = ipaddress.ip_network(network), ipaddress.ip_network(wanted)
+        listed, needed = ipaddress.ip_network(network), ipaddress.ip_network(wanted)
     except ValueError:  # the name of a host or of a domain, samehost or samenet
         return None
-    if there.version != here.version or not there.overlaps(here):
+    if listed.version != needed.version or not listed.overlaps(needed):
         return False
-    return True if there.supernet_of(here) else None  # type: ignore[arg-type]  # of the same version by now
+    return True if listed.supernet_of(needed) else None  # type: ignore[arg-type]  # of the same version by now

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is planned for the inside of the ops database, carried out as the schema's owner in one transaction."""
+"""Carry out the changes inside the ops database, as the schema's owner in one transaction."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def install(
     configured: Sequence[ServerChange],
     rehearse: bool = False,
 ) -> None:
-    """Carry out the plans of the migrations, the objects and the contents; a rehearsal is rolled back."""
+    """Carry out the changes of migrations, objects and contents; a rehearsal is rolled back."""
     with inside.transaction(rollback=rehearse):
         apply(inside, migrated)
         apply(inside, replaced)
         with ownership.as_owner(inside):
             apply(inside, configured)
-            _remember(inside, tables=bool(migrated))
+            _record(inside, tables=bool(migrated))
 
 
 @contextlib.contextmanager
-def unhurried(session: Session) -> Iterator[None]:
-    """Without a time limit: to create or drop a database waits for a checkpoint."""
+def without_timeout(session: Session) -> Iterator[None]:
+    """Without statement_timeout: creating or dropping a database waits for a checkpoint."""
     session.execute("SET statement_timeout = 0")
     try:
         yield
@@ -39,9 +39,9 @@ def unhurried(session: Session) -> Iterator[None]:
         session.execute(statement("SET statement_timeout = {}", round(session.target.statement_timeout * 1000)))
 
 
-def _remember(inside: Session, tables: bool) -> None:
-    """Record how the objects are now; ``tables`` only where a migration changed them, so that what somebody
-    else changed in them is not forgotten."""
+def _record(inside: Session, tables: bool) -> None:
+    """Record the objects as they are now; ``tables`` only if a migration changed them, so that changes by others
+    still show."""
     chosen = "object NOT LIKE 'table %%' OR %(tables)s OR server_major <> %(major)s"
     bound = {"tables": tables, "major": inside.major}
     inside.execute(f"DELETE FROM pgops.fingerprint WHERE {chosen}", bound)

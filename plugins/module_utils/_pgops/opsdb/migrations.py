@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Numbered migrations and the ledger of those that were applied."""
+"""Numbered migrations, and the table (ledger) of those that were applied."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Migration:
 
 @dataclass(frozen=True)
 class MigrationChange(ServerChange):
-    """A migration is applied, and entered into the ledger."""
+    """A migration is applied and recorded in the ledger."""
 
     migration: Migration = field(repr=False, compare=False)
 
@@ -43,7 +43,7 @@ class MigrationChange(ServerChange):
 
 
 def shipped(files: Mapping[str, str]) -> list[Migration]:
-    """The migrations of files named ``0001_what.sql``, in their order, numbered from 1 without a gap.
+    """The migrations of files named ``0001_name.sql``, in their order, numbered from 1 without a gap.
 
     Raises InvalidInput.
     """
@@ -51,7 +51,7 @@ def shipped(files: Mapping[str, str]) -> list[Migration]:
     for file, text in sorted(files.items()):
         match = re.fullmatch(r"(\d{4})_([a-z0-9_]+)\.sql", file)
         if not match:
-            raise InvalidInput(f"{file} is not named like a migration, 0001_what.sql.")
+            raise InvalidInput(f"{file}: a migration's file name must look like 0001_name.sql.")
         found.append(Migration(int(match.group(1)), match.group(2), hashlib.sha256(text.encode()).hexdigest(), text))
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise InvalidInput("The collection's migrations are not numbered 1, 2, 3 and so on.")
@@ -68,20 +68,20 @@ def pending(ledger: Sequence[Migration], files: Sequence[Migration]) -> list[Mig
     newest = max(applied, default=0)
     if newest > len(files):
         raise Conflict(
-            f"The schema pgops is at migration {newest}, newer than this collection, which ships {len(files)}.",
-            "Update the collection pgops.fleet; a schema is never taken back.",
+            f"The schema pgops is at migration {newest}, but this collection only has {len(files)}.",
+            "Install a newer pgops.fleet; a schema is never downgraded.",
         )
     missing = sorted(set(range(1, newest + 1)) - set(applied))
     if missing:
         raise Conflict(
-            f"The ledger pgops.migration has a gap: {', '.join(map(str, missing))} missing below {newest}.",
-            "Its rows were deleted, or restored in part: put them back from a backup.",
+            f"The table pgops.migration lacks rows below {newest}: {', '.join(map(str, missing))}.",
+            "Rows were deleted, or only partly restored. Restore them from a backup.",
         )
     edited = [file for file in files if file.number in applied and applied[file.number].sha256 != file.sha256]
     if edited:
         raise Conflict(
-            f"Migration {edited[0].number:04d}_{edited[0].name} differs from the one that was applied.",
-            "An applied migration is frozen: reinstall the collection pgops.fleet as it was released.",
+            f"Migration {edited[0].number:04d}_{edited[0].name} differs from the applied one.",
+            "Applied migrations must not change: reinstall the released collection pgops.fleet.",
         )
     return [file for file in files if file.number not in applied]
 

@@ -59,7 +59,7 @@ class SchemaObject:
 
     @property
     def drop(self) -> str:
-        """The statement that removes the object, and fails where somebody's own objects depend on it."""
+        """The statement that removes the object, and fails if objects of others depend on it."""
         return drop_statement(self.identity)
 
 
@@ -82,19 +82,17 @@ def shipped(files: Mapping[str, str]) -> list[SchemaObject]:
     paths = {_name(path): path for path in sorted(files)}
     twice = sorted(path for path in files if paths[_name(path)] != path)
     if twice:
-        raise InvalidInput(
-            f"{twice[0]} and {paths[_name(twice[0])]} have one name: an object's file name is its key."
-        )
+        raise InvalidInput(f"{twice[0]} and {paths[_name(twice[0])]} have the same file name, which must be unique.")
     parsed = {name: _parse(path, files[path]) for name, path in paths.items()}
     for name, found in parsed.items():
         unknown = [other for other in found.requires if other not in parsed]
         if unknown:
-            raise InvalidInput(f"{name}.sql requires {', '.join(unknown)}, which is not there.")
+            raise InvalidInput(f"{name}.sql requires {', '.join(unknown)}, which does not exist.")
     try:
         order = TopologicalSorter({name: parsed[name].requires for name in sorted(parsed)}).static_order()
         return [parsed[name] for name in order]
     except CycleError as error:
-        raise InvalidInput(f"Objects require each other in a circle: {error.args[1]}.") from None
+        raise InvalidInput(f"Circular requirement between objects: {error.args[1]}.") from None
 
 
 def _name(path: str) -> str:
@@ -106,7 +104,7 @@ def _parse(file: str, text: str) -> SchemaObject:
     header = dict(re.findall(r"^-- (object|requires): (.+)$", text, re.MULTILINE))
     identity = header.get("object", "").replace(", ", ",")
     if not IDENTITY.match(identity):
-        raise InvalidInput(f"{file} does not begin with '-- object: function pgops.name(types)' or a view's.")
+        raise InvalidInput(f"{file} must begin with '-- object: function pgops.name(types)' or a view's.")
     requires = tuple(name.strip() for name in header.get("requires", "").split(",") if name.strip())
     return SchemaObject(identity, text, file, requires)
 
@@ -115,7 +113,7 @@ def collector_function(collector: Collector) -> SchemaObject:
     """The function that runs a collector's query in the database where it is called, as the caller."""
     name, body = f"collector_{collector.name}", wrapped(collector.query)
     quote = _quote(body)
-    # Its owner need not have the rights that its callers have, and checking the body takes some of them.
+    # Its owner may lack rights that its callers have, and checking the body needs some of them.
     text = (
         "SET LOCAL check_function_bodies = off;\n"
         f"CREATE OR REPLACE FUNCTION pgops.{name}()\n"
@@ -136,7 +134,7 @@ def _quote(text: str) -> str:
 
 
 def drifted(installed: Mapping[str, str], catalogue: Mapping[str, str]) -> list[str]:
-    """The objects that are not as they were installed: edited, missing, or added by somebody."""
+    """The objects that are not as they were installed: edited, missing, or added by others."""
     return sorted(name for name in {**installed, **catalogue} if installed.get(name) != catalogue.get(name))
 
 
@@ -146,13 +144,13 @@ def plan(
     installed: Mapping[str, str],
     catalogue: Mapping[str, str],
 ) -> tuple[ServerChange, ...]:
-    """One change an object whose file is new or newer, or that was edited by hand, or that is shipped no more.
+    """One change an object whose file is new or newer, or that was edited by hand, or that is no longer shipped.
 
     ``sources`` are the SHA-256 of the files applied, ``installed`` the fingerprints recorded then, and
     ``catalogue`` the fingerprints now.
     """
     edited = set(drifted(installed, catalogue))
-    made: list[ServerChange] = []
+    changes: list[ServerChange] = []
     for found in wanted:
         if sources.get(found.identity) == found.sha256 and found.identity not in edited:
             continue
@@ -161,14 +159,14 @@ def plan(
             hand = "edited by hand" if found.identity in edited else "as installed"
             before = {"source sha256": sources.get(found.identity, "unknown"), "state": hand}
         after = {"source sha256": found.sha256, "state": "as installed"}
-        made.append(ObjectChange(found.identity, before, after, found))
+        changes.append(ObjectChange(found.identity, before, after, found))
     kept = {found.identity for found in wanted}
-    made += [
+    changes += [
         ObjectRemoval(identity, {"source sha256": sources[identity]}, None)
         for identity in sorted(sources)
         if identity not in kept
     ]
-    return tuple(made)
+    return tuple(changes)
 
 
 # --- applying
@@ -176,19 +174,19 @@ def plan(
 
 @dataclass(frozen=True)
 class ObjectChange(ServerChange):
-    """An object is made as its file defines it, whatever it was before."""
+    """An object is created as its file defines it, whatever it was before."""
 
     found: SchemaObject = field(repr=False, compare=False)
 
     def apply(self, session: Session) -> None:
         """As the owner, inside the transaction of all that is installed.
 
-        Raises Conflict where somebody's own objects depend on its former form.
+        Raises Conflict if objects of others depend on its old definition.
         """
         found = self.found
         _own(session, found.identity)
         with ownership.as_owner(session):
-            _take_back(session, found.identity)
+            _revoke_all(session, found.identity)
             try:
                 with session.transaction():
                     session.script(found.text)
@@ -202,7 +200,7 @@ class ObjectChange(ServerChange):
 
 @dataclass(frozen=True)
 class ObjectRemoval(ServerChange):
-    """An object that is shipped no more is dropped; its identity is the change's subject."""
+    """An object that is no longer shipped is dropped; its identity is the change's subject."""
 
     def apply(self, session: Session) -> None:
         """As the owner, inside the transaction of all that is installed."""
@@ -213,14 +211,14 @@ class ObjectRemoval(ServerChange):
 
 
 def _own(session: Session, identity: str) -> None:
-    """Take an object back that somebody gave to another role."""
+    """Change the owner back of an object that was given to another role."""
     kind, name = identity.split(" ", 1)
     if session.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None:
         session.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(ownership.OWNER))
 
 
-def _take_back(session: Session, identity: str) -> None:
-    """Take all rights on an object away: its file gives those that are meant."""
+def _revoke_all(session: Session, identity: str) -> None:
+    """Revoke all rights on an object: its file grants those that it needs."""
     kind, name = identity.split(" ", 1)
     for grantee in session.rows(GRANTEES[kind], [name]):
         who = identifier(grantee["name"]) if grantee["name"] else raw("PUBLIC")
@@ -235,7 +233,7 @@ def _recreate(session: Session, found: SchemaObject) -> None:
         if error.sqlstate != "2BP01":
             raise
         raise Conflict(
-            f"{found.identity} has a new form, and objects of your own depend on the old one: {error.message}.",
-            "Drop them, run this again, and create them anew.",
+            f"{found.identity} has a new definition, but your own objects depend on the old one: {error.message}.",
+            "Drop them, retry, then create them again.",
         ) from error
     session.script(found.text)

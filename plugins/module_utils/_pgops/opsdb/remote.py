@@ -15,9 +15,10 @@ from ..server.ownership import AGENT, OWNER
 from ..server.session import Session, connect
 from ..server.target import Target
 
-LEFT_OUT = "remote: access rules, server settings, archiving, disks and the job inspect need the instance's own host"
+LEFT_OUT = "remote instance: access rules, server settings, archiving, disks and the job inspect are not available"
 WITHOUT_SUPERUSER = (
-    "; lc_messages of the agent's role, and before PostgreSQL 15 rights on the schema public, a superuser"
+    "; without a superuser also lc_messages of the agent's role, and before PostgreSQL 15 the rights on the schema "
+    "public"
 )
 
 RIGHTS = """
@@ -28,29 +29,31 @@ FROM pg_roles AS r WHERE r.rolname = current_user
 
 
 def left_out(session: Session) -> str:
-    """What is not done of a remote instance."""
+    """What is skipped for a remote instance."""
     return LEFT_OUT + ("" if session.superuser else WITHOUT_SUPERUSER)
 
 
-def drawn(password: str | None, check_mode: bool) -> str:
-    """The agent's password; in check mode one that stands for it, where it is yet to be drawn.
+def agent_password(password: str | None, check_mode: bool) -> str:
+    """The agent's password; in check mode a random one if none was generated yet.
 
     Raises InvalidInput.
     """
     if password is None and not check_mode:
-        raise InvalidInput("The agent has no password for this remote instance.", "Run pg_ops_agent before.")
+        raise InvalidInput(
+            "The agent has no password for this remote instance.", "Run pg_ops_agent first, or set password."
+        )
     return password or secrets.token_urlsafe(32)
 
 
 def agent_at(target: Target, password: str | None) -> Target:
-    """How the agent logs in where an administrator does."""
+    """How the agent logs in to the server of an administrator's session."""
     binding = "disable" if target.sslmode == "disable" else "require"
     return replace(target, user=AGENT, password=password, channel_binding=binding)
 
 
 def refused(session: Session, name: str, password: str) -> LoginRefused | None:
-    """Why the server does not let the agent into a database as it will come: with the password, bound to TLS unless
-    that was declined; None where it does.
+    """Why the agent cannot log in to a database as it will: with the password, bound to TLS unless that was
+    declined; None if it can.
 
     Raises Unreachable.
     """
@@ -62,39 +65,39 @@ def refused(session: Session, name: str, password: str) -> LoginRefused | None:
 
 
 def password_works(session: Session, found: Mapping[str, Any], name: str, password: str | None) -> bool | None:
-    """Whether the password is the agent's, by logging in to a database: only a superuser may read what the server
-    keeps of it.
+    """Whether the password is the agent's, by logging in to a database: only a superuser may read the verifier that
+    the server stores.
 
-    None where it is not asked for.
+    None if there is no need to know.
     """
     if password is None or session.superuser or AGENT not in found:
         return None
     error = refused(session, name, password)
-    # Where nobody asked for the password, the run after the agent was let in compares it.
+    # If the server did not ask for the password, a later run, in which the agent can log in, compares it.
     return error is None or not error.password_used
 
 
 def warnings(session: Session, name: str, password: str) -> tuple[str, ...]:
-    """What keeps the agent from its database, and who has to mend it."""
+    """Why the agent cannot log in to its database, and what to do."""
     error = refused(session, name, password)
     if error is None:
         return ()
     kind = "host" if session.target.sslmode == "disable" else "hostssl"
     address = session.value("SELECT inet_client_addr()::text")
     line = f'{kind} all "{AGENT}" {address} scram-sha-256'
-    hint = f"Its server's pg_hba.conf, or what stands for it, has to have a line like: {line}"
+    hint = f"Add a line like this to the server's pg_hba.conf, or to the service's access rules: {line}"
     if error.password_used:
-        hint = f"It has to be able to connect to {name}, and to find one of its connections free."
-    return (f"The agent is not let in: {error.message} {hint}",)
+        hint = f"The role must be allowed to connect to {name}, and have a free connection."
+    return (f"The agent cannot log in: {error.message} {hint}",)
 
 
 def check_rights(session: Session, found: Mapping[str, Mapping[str, Any]], ops: Mapping[str, Any] | None) -> None:
-    """See that an administrator who is no superuser has the rights to make roles and the ops database; ``found`` are
-    the roles as read, ``ops`` is the database.
+    """Check that an administrator who is not a superuser has the rights to create roles and the ops database;
+    ``found`` are the roles as read, ``ops`` is the database.
 
-    A managed service has rules of its own, so there the server says what is missing.
+    A managed service has rules of its own, so there the server reports what is missing.
 
-    Raises PermissionMissing, which names the statements that give them.
+    Raises PermissionMissing, which names the statements that grant them.
     """
     if session.superuser or session.in_recovery or managers.manager(session) in managers.SERVICES:
         return
@@ -109,9 +112,9 @@ def check_rights(session: Session, found: Mapping[str, Mapping[str, Any]], ops: 
         (not foreign, f"GRANT {foreign} TO {name} WITH ADMIN OPTION"),
         (foreign or not ownership.is_ours(ops) or found[OWNER]["held"], f"GRANT {OWNER} TO {name}"),
     )
-    missing = [statement for there, statement in wanted if not there]
+    missing = [statement for held, statement in wanted if not held]
     if missing:
         raise PermissionMissing(
-            f"Role {name} is no superuser, and lacks rights that the ops database takes.",
-            f"Have somebody who may run: {'; '.join(missing)}",
+            f"Role {name} is not a superuser and lacks rights that are needed.",
+            f"Ask an administrator to run: {'; '.join(missing)}",
         )

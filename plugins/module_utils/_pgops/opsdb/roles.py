@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The database roles of the monitoring, each with the least rights that its work needs."""
+"""The database roles of the monitoring, each with least privilege."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WHERE r.rolname = ANY (%s) ORDER BY 2, 1
 
 @dataclass(frozen=True)
 class Role:
-    """What a role is to be. Settings hold for its sessions; a superuser's settings of a role may go where the
+    """What a role must be. Settings apply to its sessions; a superuser's settings of a role may go where the
     role's own cannot (lc_messages), so that errors come in one language."""
 
     name: str
@@ -65,14 +65,14 @@ ROLES = (
 )
 NAMES = tuple(role.name for role in ROLES)
 PLANNING = Role(EXPLAINER, True, (), ("lc_messages=C",), 3)
-"""Of its own, since what it plans may run functions: whoever may become another role in a session can do so there.
-Its memberships are whatever somebody has given it."""
+"""A separate role, since planning may run functions, which can become any role that the session can become. Its
+memberships are those that users have granted it."""
 POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
 
 
 def read(session: Session) -> dict[str, dict[str, Any]]:
-    """The roles of ours that are there, by name. ``verifier`` is seen by a superuser only; ``held`` says whether who
-    asks may act as the role, ``managed`` whether they may change it, as far as that is told by the role itself."""
+    """Those of our roles that exist, by name. Only a superuser sees ``verifier``; ``held`` is whether the session's
+    user may act as the role, ``managed`` whether it may change it, as far as the role itself shows that."""
     held, managed = SINCE_16 if session.major >= 16 else (HELD, "true")
     query = READ.replace("{held}", held).replace("{managed}", managed)
     query = query.replace("{verifier}", VERIFIER if session.superuser else "NULL::text")
@@ -81,8 +81,8 @@ def read(session: Session) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Administrator:
-    """Who makes the roles. Without a superuser's rights: they have to be members of the roles to act for them, and
-    ``password_works`` says whether the role's password is the declared one, None where nobody has tried."""
+    """Who creates the roles. One who is not a superuser must be a member of the roles to act for them;
+    ``password_works`` is whether the agent's password is the declared one, None if that was not tested."""
 
     name: str = ""
     superuser: bool = True
@@ -91,7 +91,7 @@ class Administrator:
 
 @dataclass(frozen=True)
 class Holding:
-    """That a role has rights in a database or on it; as ``owner``, that the database, or what is in it, is its."""
+    """A role has rights in a database or on it; ``owner``: it owns the database or objects in it."""
 
     role: str
     database: str
@@ -99,7 +99,7 @@ class Holding:
 
 
 def holdings(session: Session) -> tuple[Holding, ...]:
-    """What our roles have, in all databases."""
+    """The rights of our roles, in all databases."""
     return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[*NAMES, EXPLAINER]]))
 
 
@@ -110,33 +110,33 @@ def plan(
     by: Administrator = Administrator(),
     peers: int = 0,
 ) -> tuple[ServerChange, ...]:
-    """What makes the roles what they are to be. ``peers`` is how many other nodes' agents come.
+    """What creates or updates the roles. ``peers`` is the number of other nodes whose agents connect.
 
-    A role of the same name that somebody else made is refused with Conflict: what it can do, and who uses it,
-    is not ours to change.
+    Raises Conflict for a role of the same name that we did not create: its rights and its users are not ours to
+    change.
     """
-    made: list[ServerChange] = []
+    changes: list[ServerChange] = []
     wanted = [_shared(role, peers) for role in ROLES]
     for role in wanted if by.superuser else map(_modest, wanted, map(current.get, NAMES)):
         found = current.get(role.name)
-        made += _one(role, found, major)
+        changes += _one(role, found, major)
         if not by.superuser:
-            made += _membership(role.name, found, by.name, major)
+            changes += _membership(role.name, found, by.name, major)
     if password is not None:
-        made += _password(current.get(AGENT), password, by.password_works)
-    return tuple(made)
+        changes += _password(current.get(AGENT), password, by.password_works)
+    return tuple(changes)
 
 
 def _shared(role: Role, peers: int) -> Role:
-    """A role with room for other nodes' agents, each of which keeps one session and now and then has another."""
+    """A role with connections for other nodes' agents, each of which uses one all the time and at times another."""
     return replace(role, connection_limit=role.connection_limit + 2 * peers) if role.name == AGENT else role
 
 
 def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[Statements, ...]:
     if found is not None and found["comment"] != MARK:
         raise Conflict(
-            f"A role {role.name} exists already and was not made by pgops.fleet.",
-            f"Rename or drop it; if it may be taken over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
+            f"A role {role.name} exists that pgops.fleet did not create.",
+            f"Rename or drop it. To let pgops.fleet take it over: COMMENT ON ROLE {role.name} IS '{MARK}'.",
         )
     present = _attributes(found) if found else None
     return difference(Statements(f"role {role.name}", present, _wanted(role), _statements(role, found, major)))
@@ -145,40 +145,40 @@ def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[State
 def explainer(
     current: Mapping[str, Mapping[str, Any]], wanted: bool, held: Sequence[Holding], major: int
 ) -> tuple[tuple[Statements, ...], tuple[str, ...]]:
-    """What makes the role that plans statements, or takes it away, and what a person should know.
+    """What creates or drops the role that plans statements, and warnings.
 
-    Where it is not wanted any more and somebody has given it rights (``held``) or memberships, these are not ours to
-    drop: it only loses its login.
+    If it is no longer wanted, but holds rights (``held``) or memberships, these are not ours to drop: it only loses
+    its login.
     """
     found = current.get(EXPLAINER)
-    given = tuple(found["member_of"]) if found else ()
+    memberships = tuple(found["member_of"]) if found else ()
     if wanted:
-        return _one(replace(PLANNING, member_of=given), found, major), ()
+        return _one(replace(PLANNING, member_of=memberships), found, major), ()
     if found is None or found["comment"] != MARK:
         return (), ()
     places = sorted({holding.database for holding in held if holding.role == EXPLAINER})
-    if not given and not places:
+    if not memberships and not places:
         return removal(current, [EXPLAINER]), ()
-    having = [f"is a member of {', '.join(given)}"] if given else []
+    having = [f"is a member of {', '.join(memberships)}"] if memberships else []
     having += [f"holds rights in the databases {', '.join(places)}"] if places else []
     warning = (
-        f"Role {EXPLAINER} is not used any more, but stays without login, as it {' and '.join(having)}. "
-        f"Take that back (REVOKE, DROP OWNED BY), and the next run drops it."
+        f"Role {EXPLAINER} is no longer used, but stays without login, since it {' and '.join(having)}. "
+        f"Revoke that (REVOKE, DROP OWNED BY); the next run drops the role."
     )
-    return _one(replace(PLANNING, login=False, member_of=given), found, major), (warning,)
+    return _one(replace(PLANNING, login=False, member_of=memberships), found, major), (warning,)
 
 
 def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:
-    """A role without the settings that only a superuser can give it, but for those that it has already."""
+    """A role without the settings that only a superuser can set, except those that it already has."""
     return replace(role, settings=tuple(one for one in role.settings if found and one in found["settings"]))
 
 
 def _membership(name: str, found: Mapping[str, Any] | None, member: str, major: int) -> tuple[Statements, ...]:
-    # Since PostgreSQL 16 who makes a role may change it, but not act for it.
+    # Since PostgreSQL 16 who creates a role may change it, but not act for it.
     options = " WITH INHERIT TRUE, SET TRUE" if major >= 16 else ""
     granted = statement("GRANT {} TO {}" + options, identifier(name), identifier(member))
     acts = bool(found and found["held"])
-    before, after = {f"acts for {name}": acts}, {f"acts for {name}": True}
+    before, after = {f"member of {name}": acts}, {f"member of {name}": True}
     return difference(Statements(f"role {member}", before, after, (granted,)))
 
 
@@ -206,31 +206,31 @@ def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> tupl
     name = identifier(role.name)
     verb = "ALTER" if found else "CREATE"
     login = "LOGIN" if role.login else "NOLOGIN"
-    # Of a role that is there, only what is to change may be named: the rest takes a superuser.
+    # For an existing role only what changes may be named: the rest needs a superuser.
     plain = " ".join(f"NO{power.upper()}" for power in POWERS if not found or found[power])
-    made = [
+    statements = [
         statement(f"{verb} ROLE {{}} {plain} INHERIT {login} CONNECTION LIMIT {{}}", name, role.connection_limit),
         statement("COMMENT ON ROLE {} IS {}", name, MARK),
         statement("ALTER ROLE {} RESET ALL", name),
     ]
     for setting in role.settings:
         key, _equals, value = setting.partition("=")
-        made.append(statement("ALTER ROLE {} SET {} TO {}", name, identifier(key), value))
+        statements.append(statement("ALTER ROLE {} SET {} TO {}", name, identifier(key), value))
     held = set(found["member_of"]) if found else set()
     for group, grantor in sorted(map(tuple, found["grants"])) if found else ():
         if group not in role.member_of:
             # since PostgreSQL 16 a membership is revoked by whoever granted it, or in their name
             by = [identifier(grantor)] if major >= 16 else []
             revoke = "REVOKE {} FROM {}" + " GRANTED BY {}" * len(by)
-            made.append(statement(revoke, identifier(group), name, *by))
+            statements.append(statement(revoke, identifier(group), name, *by))
     if set(role.member_of) - held:
-        made.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
-    return tuple(made)
+        statements.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
+    return tuple(statements)
 
 
 @dataclass(frozen=True)
 class RolePassword(ServerChange):
-    """The agent's role gets a password."""
+    """Set the password of the agent's role."""
 
     password: str = field(repr=False, compare=False)
 
@@ -269,7 +269,7 @@ def scram_matches(verifier: str, password: str) -> bool:
 
 
 def ours(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """Those of the names that are roles which we made."""
+    """Those of the names that are roles which we created."""
     return [name for name in names if name in current and current[name]["comment"] == MARK]
 
 
@@ -282,16 +282,16 @@ def removal(current: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> t
 
 
 def refuse_owners(left: Sequence[Holding]) -> None:
-    """Raise Conflict where a role that is to go owns something: it is not for us to drop."""
+    """Raise Conflict if a role to be removed owns objects: these are not ours to drop."""
     owned = sorted({f"{holding.role} in database {holding.database}" for holding in left if holding.owner})
     if owned:
         raise Conflict(
-            f"Roles that are to be removed own objects: {', '.join(owned)}.",
-            "If that is the ops database, name it (pgops_database); else give the objects to another role, "
+            f"The roles to be removed own objects: {', '.join(owned)}.",
+            "If that is the ops database, set its name (pgops_database). Otherwise change the owner of the objects, "
             "or drop them.",
         )
 
 
 def disown(names: Sequence[str]) -> Any:
-    """The statement that takes from roles that own nothing all rights in a database."""
+    """The statement that revokes all rights in a database from roles that own nothing there."""
     return statement("DROP OWNED BY {}", listed([identifier(name) for name in names]))

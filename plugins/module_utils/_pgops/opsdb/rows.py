@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Tables of the ops database that hold what is declared: one row for each thing, and no others."""
+"""Tables of the ops database that hold declared rows, and no others."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def plan(
     wanted: Mapping[str, Mapping[str, Any]],
     then: tuple[Any, ...] = (),
 ) -> tuple[Statements, ...]:
-    """What makes a table hold the wanted rows and no others; ``then`` are the statements that follow a change."""
-    made: tuple[Statements, ...] = ()
+    """What gives a table the wanted rows and no others; ``then`` are the statements that follow a change."""
+    changes: tuple[Statements, ...] = ()
     for name, row in wanted.items():
         kept = (upsert(table, [key], row), *then)
-        made += difference(Statements(f"{table} {name}", current.get(name), row, kept))
+        changes += difference(Statements(f"{table} {name}", current.get(name), row, kept))
     for name in sorted(set(current) - set(wanted)):
         deleted = statement("DELETE FROM pgops.{} WHERE {} = {}", identifier(table), identifier(key), name)
-        made += (Statements(f"{table} {name}", current[name], None, (deleted, *then)),)
-    return made
+        changes += (Statements(f"{table} {name}", current[name], None, (deleted, *then)),)
+    return changes
 
 
 def upsert(table: str, key: Sequence[str], row: Mapping[str, Any]) -> Any:
-    """The statement that makes a row of a table of ours what it is to be."""
+    """The statement that inserts or updates a row of one of our tables."""
     columns = ", ".join(["{}"] * len(row))
     assigned = ", ".join(["{} = excluded.{}"] * (len(row) - len(key)))
     names = [identifier(column) for column in row]

@@ -2,18 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What archive_command and restore_command run: one WAL file into a repository, or back out of it.
 
-Stands alone, and imports as little as it can (re or subprocess would double the time of its start), since it is
-started for every segment.
+Stands alone, and imports as little as possible (re or subprocess would double its start time), since it is started
+for every segment.
 
     archiver push REPOSITORY GENERATION COMPRESSION PATH      PATH is %p
     archiver fetch REPOSITORY GENERATION NAME PATH            NAME is %f
 
-A generation is the system identifier and the major version, 7412345678901234567-17. Nothing is written where its
-identity file is not: a filesystem that is not mounted is never filled by accident.
+A generation is the system identifier and the major version, 7412345678901234567-17. Nothing is written into a
+directory without its identity file, so a mount point without its file system is never filled by accident.
 
-push ends with 0 once the file is in the repository, whole and on disk, and with 1 for every failure: for anything
-above 125 PostgreSQL restarts its archiver without counting a failure. fetch ends with 1 where the file is not in the
-repository, and with 126 for every other failure: 1 to 125 would be taken for the end of the WAL.
+push ends with 0 once the file is complete and on disk in the repository, and with 1 for every failure: for anything
+above 125 PostgreSQL restarts its archiver without counting a failure. fetch ends with 1 if the file is not in the
+repository, and with 126 for every other failure: PostgreSQL takes 1 to 125 for the end of the WAL.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ XLP_LONG_HEADER = 2
 
 
 class Failure(Exception):
-    """What is told on standard error, where PostgreSQL puts it into its log."""
+    """A message for standard error, which PostgreSQL writes into its log."""
 
 
 class Damaged(Failure):
-    """A stored file cannot be taken back out."""
+    """A stored file cannot be unpacked."""
 
 
 class Absent(Exception):
@@ -56,7 +56,7 @@ class Absent(Exception):
 
 
 def kind(name: str) -> str:
-    """What a file of pg_wal is: segment, partial, backup, history, or '' for none of them."""
+    """The kind of a file of pg_wal: segment, partial, backup, history, or '' for any other file."""
     stem, _dot, rest = name.partition(".")
     if not HEXADECIMAL.issuperset(stem):
         return ""
@@ -77,7 +77,7 @@ def place(repository: str, generation: str, name: str) -> str:
 
 
 def stored(path: str) -> tuple[str, str] | None:
-    """Where a file is and how it is compressed; None where it is not."""
+    """The path of a stored file and its compression; None if it is not stored."""
     for compression, ending in ENDINGS.items():
         if os.path.lexists(path + ending):
             return path + ending, compression
@@ -85,42 +85,42 @@ def stored(path: str) -> tuple[str, str] | None:
 
 
 def check_identity(repository: str, generation: str) -> None:
-    """Raises Failure where this is no initialised generation of a repository."""
+    """Raises Failure if this is not a generation of a repository."""
     path = os.path.join(repository, generation, IDENTITY)
     if not os.path.isfile(path):
-        raise Failure(f"{path} is not there: is the repository mounted? Only pg_ops_archiving makes a repository")
+        raise Failure(f"{path} does not exist: is the repository mounted? Only pg_ops_archiving creates a repository")
 
 
 def check_segment(path: str, name: str, generation: str) -> None:
-    """Raises Failure for a segment that is not whole, or of another cluster."""
+    """Raises Failure for a segment that is incomplete, or belongs to another cluster."""
     if kind(name) not in ("segment", "partial"):
         return
     with open(path, "rb") as file:
         header = file.read(LONG_HEADER.size)
         size = os.fstat(file.fileno()).st_size
     if len(header) < LONG_HEADER.size:
-        raise Failure(f"{name} is no WAL segment: it has {size} bytes")
+        raise Failure(f"{name} is not a WAL segment: its size is {size} bytes")
     _magic, info, _timeline, address, _length, identifier, segment, _block = LONG_HEADER.unpack(header)
     if not info & XLP_LONG_HEADER or size != segment:
-        raise Failure(f"{name} is no whole WAL segment: it has {size} bytes, and its header says {segment}")
+        raise Failure(f"{name} is an incomplete WAL segment: it has {size} bytes, and its header says {segment}")
     if str(identifier) != generation.partition("-")[0]:
-        raise Failure(f"{name} is of the cluster with system identifier {identifier}, and this is {generation}")
+        raise Failure(f"{name} belongs to system identifier {identifier}, but this is generation {generation}")
     number = int(name[8:16], 16) * ((1 << 32) // segment) + int(name[16:24], 16)
     if address != number * segment:
-        raise Failure(f"{name} holds another segment: its header says {address:X}")
+        raise Failure(f"{name} contains another segment: its header says {address:X}")
 
 
 # --- push
 
 
 def push(repository: str, generation: str, compression: str, path: str) -> None:
-    """Have a file of pg_wal in the repository, whole and on disk.
+    """Store a file of pg_wal in the repository, complete and on disk.
 
     Raises Failure and OSError.
     """
     name = os.path.basename(path)
     if not kind(name):
-        raise Failure(f"{name} is no name of a WAL file")
+        raise Failure(f"{name} is not the name of a WAL file")
     check_identity(repository, generation)
     check_segment(path, name, generation)
     target = place(repository, generation, name)
@@ -137,7 +137,7 @@ def push(repository: str, generation: str, compression: str, path: str) -> None:
 
 
 def make_directory(folder: str) -> None:
-    """Make a directory, and its name durable; its parent has to be there."""
+    """Create a directory, and sync its parent, which must exist."""
     try:
         os.mkdir(folder, 0o750)
     except FileExistsError:
@@ -146,7 +146,7 @@ def make_directory(folder: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove what archivers of this host left that were killed, and anybody's of a day ago."""
+    """Remove temporary files of killed archivers on this host, and of any host after a day."""
     host = os.uname().nodename
     for entry in os.scandir(folder):
         if not entry.name.startswith("."):
@@ -161,7 +161,7 @@ def sweep(folder: str) -> None:
 
 
 def publish(path: str, target: str, compression: str) -> bool:
-    """Write beside, flush, and give it its name, unless that is taken; whether it was not."""
+    """Write a temporary file, sync it, and link it to its name; False if that name exists already."""
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".~{name}~{os.uname().nodename}~{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -220,7 +220,7 @@ def _copy_range(source: int, target: int, size: int) -> int:
 
 
 def filtered(command: list[str], path: str, descriptor: int) -> None:
-    """Have a program write what it makes of a file; what it complains of goes where our own complaints do."""
+    """Run a program that reads a file and writes to the descriptor; its errors go to our standard error."""
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         process = _started(command, source, descriptor)
@@ -255,13 +255,13 @@ def write(descriptor: int, content: bytes) -> None:
 
 
 def keep(path: str, target: str, compression: str) -> None:
-    """Be content with what is in the repository already, if it is the same, and make sure of it on disk.
+    """Accept a file that is in the repository already, if its content is the same, and sync it to disk.
 
-    Raises Failure where it is another, which is never overwritten.
+    Raises Failure if the content differs; a file is never overwritten.
     """
     if not same(path, target, compression):
         raise Failure(
-            f"{target} is there already, with another content: it is not overwritten. "
+            f"{target} exists with different content and is not overwritten. "
             "Does another server write into this repository?"
         )
     descriptor = os.open(target, os.O_RDONLY)
@@ -273,7 +273,7 @@ def keep(path: str, target: str, compression: str) -> None:
 
 
 def same(path: str, target: str, compression: str) -> bool:
-    """Whether a stored file holds what another has."""
+    """Whether a stored file has the content of another."""
     if compression == "none" and os.path.getsize(path) != os.path.getsize(target):
         return False
     try:
@@ -285,14 +285,14 @@ def same(path: str, target: str, compression: str) -> bool:
 
 
 def chunks(path: str) -> Iterator[bytes]:
-    """A file's content, bit by bit."""
+    """A file's content, in chunks."""
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
 
 def unpacked(path: str, compression: str) -> Iterator[bytes]:
-    """The content of a stored file, bit by bit.
+    """The content of a stored file, in chunks.
 
     Raises Damaged.
     """
@@ -335,7 +335,7 @@ def _unzipped(path: str) -> Iterator[bytes]:
 
 
 def sync_directory(folder: str) -> None:
-    """Make names in a directory durable."""
+    """Sync the names in a directory to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -347,7 +347,7 @@ def sync_directory(folder: str) -> None:
 
 
 def fetch(repository: str, generation: str, name: str, path: str) -> None:
-    """Have a file of the repository at a path. A partial segment never stands in for its segment.
+    """Copy a file of the repository to a path. A partial segment is never used in place of its segment.
 
     Raises Absent, Failure and OSError.
     """
@@ -378,7 +378,7 @@ def unpack(path: str, compression: str, descriptor: int) -> None:
         filtered(DECOMPRESS[compression], path, descriptor)
 
 
-# --- the door
+# --- the command
 
 
 def main(arguments: list[str]) -> int:
@@ -390,7 +390,7 @@ def main(arguments: list[str]) -> int:
     except Absent:
         return 1
     except (ValueError, KeyError):
-        sys.stderr.write(f"pgops archiver: {' '.join(arguments)}: not as in the head of this file\n")
+        sys.stderr.write(f"pgops archiver: invalid arguments {' '.join(arguments)}; see the head of this file\n")
         return failed
     except (Failure, OSError, KeyboardInterrupt, MemoryError) as error:
         sys.stderr.write(f"pgops archiver: {str(error) or type(error).__name__}\n")

@@ -1,9 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is in the cluster's repository, noted in the ops database: a cache, which can be filled anew at any time.
+"""The catalogue of the cluster's repository in the ops database: a cache, which can be rebuilt at any time.
 
-A directory is listed again only where it was changed. The newest comes first, so that what is known always reaches
-from the newest file back without a hole, however often a run is cut short.
+A directory is listed again only if it was changed. The newest comes first, so that the known files always reach back
+from the newest one without a gap, however often a run is cut short.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ..server.session import Session, connect, identifier, statement
 from . import archiver, generations, wal
 
 BATCH = 100
-"""Files that are noted in one transaction."""
+"""Files that are recorded in one transaction."""
 BUDGET = 240.0
 """Seconds after which the rest is left to the next run."""
 SETTLED_NS = 10 * 10**9
-"""How long ago a directory has to have been changed, for its time to tell a later change from that one: some file
-systems count in whole seconds, and a server's clock in the network may differ."""
+"""How old the last change of a directory must be, so that a later change shows in its time: some file systems count
+in whole seconds, and the clock of a file server may differ."""
 
 HERE = """
 SELECT (SELECT s.system_identifier FROM pg_control_system() AS s)::text || '-'
@@ -125,8 +125,8 @@ ON CONFLICT (generation_id, first_wal, last_wal) DO NOTHING
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A file of the repository. ``ending`` tells its compression; ``modified`` is in Unix time."""
+class StoredFile:
+    """A file of the repository. ``ending`` shows its compression; ``modified`` is in Unix time."""
 
     path: str
     ending: str
@@ -136,7 +136,7 @@ class Kept:
 
 @dataclass
 class Tally:
-    """What a run found: how many files were noted, and how many are gone; ``until`` ends it, in monotonic time."""
+    """What a run found: the numbers of files recorded and gone; ``until`` is its end, in monotonic time."""
 
     until: float
     noted: int = 0
@@ -161,9 +161,9 @@ class Generation:
 
 
 def update(configuration: Configuration, rebuild: bool = False, budget: float = BUDGET) -> dict[str, Any]:
-    """Bring the catalogue up to date with the repository; with ``rebuild`` forget it before, and take the time.
+    """Update the catalogue from the repository; with ``rebuild`` delete it first, and ignore the time limit.
 
-    Raises PgOpsError where the repository or the server cannot be reached.
+    Raises PgOpsError if the repository or the server cannot be reached.
     """
     path = configuration.repository
     with connect(endpoints.superuser(configuration, "catalogue")) as session:
@@ -171,11 +171,11 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
         ownership.refuse_foreign(session)
         if session.in_recovery:
             _check_standby(session, path, here)
-            return {"skipped": "standby: its primary keeps the catalogue", "errors": []}
+            return {"skipped": "standby: the catalogue is updated on the primary", "errors": []}
         if not os.path.isfile(os.path.join(path, here["generation"], archiver.IDENTITY)):
             if path.replace("%", "%%") not in here["command"]:
-                return {"skipped": f"nothing is archived into {path} yet", "errors": []}
-            raise HostFailed(f"{path} is not there, and WAL is archived into it.", "Is it mounted?")
+                return {"skipped": f"no WAL has been archived into {path} yet", "errors": []}
+            raise HostFailed(f"{path} does not exist, but WAL is archived into it.", "Is it mounted?")
         session.execute(statement("SET ROLE {}", identifier(OWNER)))
         if rebuild:
             session.execute(FORGET, [path])
@@ -190,23 +190,23 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
 
 
 def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:
-    """A standby that has not its primary's repository would archive nothing once it is promoted.
+    """A standby without access to its primary's repository could not archive after a promotion.
 
     Raises HostFailed.
     """
     folder = os.path.join(path, here["generation"], "wal")
     if not session.value(KNOWN, [here["generation"], path]):
         return
-    # By whose it is: this job may see a file system as read-only that the server writes to.
+    # Checked by the owner: this job may see a file system as read-only that the server can write to.
     if not os.path.isdir(folder) or os.stat(folder).st_uid != os.stat(here["data"]).st_uid:
         raise HostFailed(
-            f"{folder} is not there, or not this standby's to write to: after a failover nothing could be archived.",
-            "Mount the file system of its primary's repository here; the server's user has one number everywhere.",
+            f"{folder} does not exist, or this standby cannot write to it: after a failover it could not archive.",
+            "Mount the primary's repository on this host. The server's user needs the same uid on all nodes.",
         )
 
 
 def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[Generation]:
-    """The generations of the repository, the server's own first; also those that are known and gone from it."""
+    """The generations of the repository, the server's own first; also known ones that no longer exist there."""
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
@@ -231,7 +231,7 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
     complete = True
     for directory in sorted(changed, reverse=True):
-        complete = _look(session, generation, directory, present[directory], tally)
+        complete = _record_directory(session, generation, directory, present[directory], tally)
         if not complete:
             tally.complete = False
             break
@@ -246,9 +246,9 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
 
 
 def _directories(folder: str) -> dict[str, int]:
-    """When the directories of a generation's WAL were changed, by their names; '' is the topmost, of history files.
+    """When the directories of a generation's WAL were changed, by name; '' is the top one, with history files.
 
-    The time is read before anything is listed: what comes later changes it again. 0 where it is too recent to tell.
+    The time is read before the files are listed, so that later changes show. 0 if it is too recent to be sure.
     """
     now = time.time_ns()
     try:
@@ -261,8 +261,8 @@ def _directories(folder: str) -> dict[str, int]:
     return {name: modified if modified < now - SETTLED_NS else 0 for name, modified in found.items()}
 
 
-def _look(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
-    """Note what is new in a directory and what is gone from it; whether the time sufficed."""
+def _record_directory(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
+    """Record the new and the missing files of a directory; False if the time limit was reached."""
     present = listing(generation.wal, directory)
     known = _known(session, generation, directory)
     new = [name for name, kept in present.items() if known.get(name) != (kept.size, kept.ending)]
@@ -278,10 +278,10 @@ def _look(session: Session, generation: Generation, directory: str, modified: in
     return True
 
 
-def listing(wal_directory: str, directory: str) -> dict[str, Kept]:
-    """The WAL files of a directory, by their names without the endings of their compression; those that are in a
-    directory where nobody looks for them are left out."""
-    found: dict[str, Kept] = {}
+def listing(wal_directory: str, directory: str) -> dict[str, StoredFile]:
+    """The WAL files of a directory, by their names without the endings of their compression; those in a wrong
+    directory are left out."""
+    found: dict[str, StoredFile] = {}
     with os.scandir(os.path.join(wal_directory, directory)) as entries:
         for entry in entries:
             name, ending = _parted(entry.name)
@@ -289,7 +289,7 @@ def listing(wal_directory: str, directory: str) -> dict[str, Kept]:
             if misplaced or name in found or not archiver.kind(name):
                 continue
             about = entry.stat(follow_symlinks=False)
-            found[name] = Kept(entry.path, ending, about.st_size, about.st_mtime)
+            found[name] = StoredFile(entry.path, ending, about.st_size, about.st_mtime)
     return found
 
 
@@ -304,11 +304,11 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
     return (names[start : start + BATCH] for start in range(0, len(names), BATCH))
 
 
-def _row(name: str, kept: Kept, segment_bytes: int) -> tuple[Any, ...]:
-    """A file as NOTE takes it. One that is not whole, or cannot be read, is nothing that can be relied on."""
+def _row(name: str, kept: StoredFile, segment_bytes: int) -> tuple[Any, ...]:
+    """A file as parameters of NOTE. One that is incomplete, or cannot be read, has the status failed."""
     place = wal.place(name, segment_bytes)
-    whole = bool(kept.ending) or place is None or place.segment is None or kept.size == segment_bytes
-    checksum = digest(kept.path) if whole else None
+    complete = bool(kept.ending) or place is None or place.segment is None or kept.size == segment_bytes
+    checksum = digest(kept.path) if complete else None
     return (
         name,
         place.timeline if place else int(name[:8], 16),
@@ -323,17 +323,17 @@ def _row(name: str, kept: Kept, segment_bytes: int) -> tuple[Any, ...]:
 
 
 def digest(path: str) -> bytes | None:
-    """The SHA-256 of a file's content as it is stored; None where it cannot be read."""
-    made = hashlib.sha256()
+    """The SHA-256 of a file's stored content; None if it cannot be read."""
+    digested = hashlib.sha256()
     try:
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(archiver.CHUNK):
-                made.update(chunk)
-            # What a backlog of terabytes puts into the cache would push the server's own data out of it.
+                digested.update(chunk)
+            # Otherwise a backlog of terabytes would push the server's own data out of the page cache.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
         return None
-    return made.digest()
+    return digested.digest()
 
 
 def _known(session: Session, generation: Generation, directory: str) -> dict[str, tuple[int, str]]:
@@ -344,14 +344,14 @@ def _known(session: Session, generation: Generation, directory: str) -> dict[str
 
 
 def _gone(session: Session, generation: Generation, names: set[str]) -> int:
-    """Note which files are no longer there; how many they are."""
+    """Record the files that no longer exist; their number."""
     if names:
         session.execute(EXPIRED, [generation.id, sorted(names)])
     return len(names)
 
 
 def _note_failure(session: Session, generation: Generation) -> bool:
-    """Note the file that the server fails to archive, where it does; whether it does."""
+    """Record the file that the server fails to archive, if any; whether there is one."""
     failing = session.row(FAILING) if generation.timeline is not None else None
     if failing is None or not archiver.kind(failing["name"]):
         return False
@@ -362,7 +362,7 @@ def _note_failure(session: Session, generation: Generation) -> bool:
 
 
 def _summarise(session: Session, generation: Generation) -> None:
-    """Note what the files come to: since when WAL is there without a gap, and which gaps there are."""
+    """Record since when WAL is available without a gap, and the gaps."""
     size = generation.segment_bytes
     runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
     timeline = generation.timeline or max((run.timeline for run in runs), default=1)
@@ -387,7 +387,7 @@ def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]
 
 
 def _history(generation: Generation, timeline: int) -> str:
-    """The history file of a timeline; empty where it is not in the repository."""
+    """The history file of a timeline; empty if it is not in the repository."""
     name = f"{timeline:08X}.history"
     present = archiver.stored(archiver.place(generation.repository, generation.name, name))
     if present is None:

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""WAL archiving: the repository, the program that writes into it, the settings, and the proof that WAL arrives."""
+"""WAL archiving: the repository, the program that writes into it, the settings, and the check that WAL arrives."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..server.locking import locked
 from ..server.session import Session, connect
 from ..server.target import Target
 from ..settings import deploy as settings
-from ..settings import present as configured
-from ..settings.deploy import Wish
+from ..settings import present
+from ..settings.deploy import Request
 from ..settings.planning import Desired
 from ..settings.present import Current
 from . import archiver, generations
@@ -34,8 +34,8 @@ CAPABILITY = "archiving"
 NEEDED = "archiving cannot be set up"
 FOREIGN = ("archive_command", "archive_library")
 NAMES = ("archive_mode", "archive_command", "archive_library", "archive_timeout", "wal_level", "data_directory")
-PATIENCE = 60
-"""Seconds that a segment is waited for while nothing at all is archived."""
+WAIT_FOR_SEGMENT = 60
+"""Seconds to wait for a segment while nothing else is archived."""
 
 IDENTITY = """
 SELECT s.system_identifier::text AS system_identifier,
@@ -62,19 +62,19 @@ class Archive:
 
     @property
     def command(self) -> str:
-        """The value of archive_command. Failures that a shell tells with more than 125 become one that counts."""
+        """The value of archive_command. Exit codes above 125, as of a shell, become 1, which counts as a failure."""
         words = [self.program, "push", self.wanted.path, self.wanted.generation.name, self.compression]
         return shlex.join(words).replace("%", "%%") + ' "%p" || exit 1'
 
     def settings(self, current: Current) -> dict[str, str]:
-        """What the server has to be set to; wal_level only where it says too little."""
+        """The settings that the server needs; wal_level only if it is too low."""
         level = {"wal_level": "replica"} if current.configured("wal_level") == "minimal" else {}
         own = {"archive_mode": "on", "archive_command": self.command, "archive_timeout": str(self.timeout)}
         return {**level, **own}
 
 
 def refuse_foreign(current: Current, program: str, replace: bool) -> None:
-    """Stop where something else archives already.
+    """Stop if something else archives already.
 
     Raises Conflict with what to set.
     """
@@ -84,9 +84,9 @@ def refuse_foreign(current: Current, program: str, replace: bool) -> None:
             continue
         entry = current.entry(name)
         raise Conflict(
-            f"{name} = {value} ({f'{entry.file}, line {entry.line}' if entry else 'default'}) archives already.",
-            "To hand archiving over, set replace; what is there is kept, and put back by state absent. "
-            "WAL that has been archived so far stays where it is.",
+            f"{name} = {value} ({f'{entry.file}, line {entry.line}' if entry else 'default'}) already archives WAL.",
+            "To replace it, set replace (pgops_archive_replace). The old setting is recorded, and state=absent "
+            "restores it. Already archived WAL stays where it is.",
         )
 
 
@@ -94,21 +94,21 @@ def refuse_foreign(current: Current, program: str, replace: bool) -> None:
 
 
 def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive:
-    """What the arguments of pg_ops_archiving come to on this server.
+    """The arguments of pg_ops_archiving, completed for this server.
 
-    Raises Unsupported where its files are not on this host.
+    Raises Unsupported if the server's files are not on this host.
     """
     found = session.rows(IDENTITY)[0]
     data = str(found.pop("data_directory"))
     if not session.target.local or not os.path.isdir(data):
         raise Unsupported(
-            "Archiving is set up on the server's own host, over its socket.",
-            "Run this there, and give no login_host.",
+            "pg_ops_archiving must run on the server's host, over its socket.",
+            "Run it there, without login_host.",
         )
     owner = os.stat(data)
     path = os.path.normpath(params["repository"])
     if os.path.commonpath([os.path.realpath(path), os.path.realpath(data)]) == os.path.realpath(data):
-        raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Give it another place.")
+        raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Choose another directory.")
     wanted = Wanted(
         path=path,
         cluster=params["cluster"],
@@ -130,33 +130,33 @@ def prove(session: Session, archive: Archive, data_directory: str) -> str:
 
     Raises HostFailed.
     """
-    # Without a record in it a segment is not switched.
+    # A segment without a record is not switched.
     session.value("SELECT pg_create_restore_point('pgops.fleet: proof of archiving')")
     name = str(session.value("SELECT pg_walfile_name(pg_switch_wal())"))
     target = archiver.place(archive.wanted.path, archive.wanted.generation.name, name)
     stored = _arrived(session, target)
     source = os.path.join(data_directory, "pg_wal", name)
     if os.path.exists(source) and not archiver.same(source, *stored):
-        raise HostFailed(f"{stored[0]} is not what the server has sent.", "See what else writes into the repository.")
+        raise HostFailed(f"{stored[0]} differs from what the server has sent.", "Find out what else writes there.")
     return name
 
 
 def _arrived(session: Session, target: str) -> tuple[str, str]:
-    """Where a segment is in the repository; waited for as long as others before it get there."""
+    """The path of a segment in the repository and its compression; waits as long as others arrive before it."""
     progress: Any = None
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_FOR_SEGMENT
     while True:
         stored = archiver.stored(target)
         if stored is not None:
             return stored
         now = session.rows(ARCHIVER)[0]
         if now["archived_count"] != progress:
-            progress, deadline = now["archived_count"], time.monotonic() + PATIENCE
+            progress, deadline = now["archived_count"], time.monotonic() + WAIT_FOR_SEGMENT
         if time.monotonic() > deadline:
             raise HostFailed(
-                f"{os.path.basename(target)} has not arrived in the repository within {PATIENCE} seconds; "
-                f"{now['failed_count']} attempts failed, the last one of {now['last_failed_wal']}.",
-                "The server's log has the words of the archiver. pg_wal grows until this is mended.",
+                f"{os.path.basename(target)} did not arrive in the repository within {WAIT_FOR_SEGMENT} seconds. "
+                f"{now['failed_count']} attempts failed, the last one for {now['last_failed_wal']}.",
+                "The server's log shows the error of the archiver. pg_wal grows until it is corrected.",
             )
         time.sleep(0.1)
 
@@ -169,59 +169,59 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     layout = Layout(params["instance"], params["prefix"])
     restart = params["restart"] == "if_required"
     if params["state"] == "absent":
-        gone = settings.settled(target, layout, Wish(CAPABILITY, Desired({}, restart), absent=True), check_mode)
+        gone = settings.settled(target, layout, Request(CAPABILITY, Desired({}, restart), absent=True), check_mode)
         return gone.plan.result(**gone.details)
     _checked(params)
     with locked(target, NEEDED) as session:
         archive = read(session, params, layout)
-        current = configured.read(session, NAMES, {})
+        current = present.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
         if not check_mode:
             _check_program(archive)
         prepared = read_plan_apply(
             read=lambda: generations.read(archive.wanted),
             plan=lambda found: _prepared(archive, found, current),
-            apply=lambda _found, made: generations.apply(archive.wanted, made.changes),
+            apply=lambda _found, planned: generations.apply(archive.wanted, planned.changes),
             check_mode=check_mode,
         )
     values = archive.settings(current)
     if params["replace"] and current.configured("archive_library"):
         values["archive_library"] = ""
-    wish = Wish(CAPABILITY, Desired(values if params["configure"] else {}, restart))
-    done = settings.settled(target, layout, wish, check_mode)
+    request = Request(CAPABILITY, Desired(values if params["configure"] else {}, restart))
+    done = settings.settled(target, layout, request, check_mode)
     proof = {"proven": None, "segment": None} if check_mode else _proof(target, archive)
     return (prepared.plan + done.plan).result(**done.details, settings=values, **proof)
 
 
 def _checked(params: Mapping[str, Any]) -> None:
     if params["timeout"] < 0:
-        raise InvalidInput("timeout must be 0 (never) or more seconds.")
+        raise InvalidInput("timeout must be 0 (never) or a number of seconds.")
     tool = params["compression"]
     if tool in archiver.COMPRESS and shutil.which(tool) is None:
         raise InvalidInput(
-            f"compression is {tool}, and this host has no {tool}.", f"Install the package {tool}, or take gzip."
+            f"compression is {tool}, but this host has no {tool}.", f"Install the package {tool}, or use gzip."
         )
 
 
-def _prepared(archive: Archive, present: Present, current: Current) -> Plan[EntryChange]:
-    made = generations.plan(archive.wanted, present)
+def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[EntryChange]:
+    planned = generations.plan(archive.wanted, repository)
     unseen: tuple[str, ...] = ()
     set_up = (current.configured("archive_command") or "") == archive.command
-    if archive.wanted.standby and set_up and archive.wanted.generation.name not in present.generations:
+    if archive.wanted.standby and set_up and archive.wanted.generation.name not in repository.generations:
         words = (
-            f"{archive.wanted.path} has nothing of this cluster on this standby. Unless its primary is yet to be set "
-            "up, the two do not see the same file system, and after a failover nothing can be archived."
+            f"This standby finds nothing of its cluster in {archive.wanted.path}. Unless the primary is not set up "
+            "yet, the two use different file systems, and after a failover this node could not archive."
         )
         unseen = (words,)
-    return changes(made, warnings=unseen)
+    return changes(planned, warnings=unseen)
 
 
 def _check_program(archive: Archive) -> None:
-    """Raises HostFailed where the agent's part is missing: with its program absent, every segment would fail."""
+    """Raises HostFailed if the agent has not installed the program: without it, every segment would fail."""
     if not os.path.isfile(archive.program):
         raise HostFailed(
-            f"{archive.program} is not on this host, which archive_command runs.",
-            "Run pg_ops_agent before, with the repository of this instance.",
+            f"{archive.program}, which archive_command runs, does not exist.",
+            "Run pg_ops_agent first, with the repository of this instance.",
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ..capabilities import Section
 
-# What was archived since the catalogue was last brought up to date counts too, as far as the server knows of it.
+# WAL archived since the last update of the catalogue counts too, if the server knows about it.
 ARCHIVING = """
 WITH own AS MATERIALIZED (
     SELECT g.*,

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A cluster's repository: a directory that only its initialisation makes, with a generation for every system
+"""A cluster's repository: a directory that only pg_ops_archiving creates, with a generation for every system
 identifier and major version that the cluster has had."""
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .archiver import IDENTITY as GENERATION_FILE
 
 FORMAT = 1
 IDENTITY = "repository.json"
-NOT_OURS_TO_MIND = frozenset({"lost+found", ".snapshot", ".zfs"})
-"""What a file system has in its topmost directory by itself."""
+IGNORED = frozenset({"lost+found", ".snapshot", ".zfs"})
+"""Directories that file systems have at their top by themselves."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One life of a cluster: pg_upgrade, and nothing else, begins another. ``segment_bytes`` is the size of a WAL
+    """A generation of a cluster: only pg_upgrade starts another. ``segment_bytes`` is the size of a WAL
     segment."""
 
     system_identifier: str
@@ -41,9 +41,9 @@ class Generation:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The repository that an instance is to archive into. ``mount`` is the directory at which its file system has to
-    be mounted, '' where it may be part of another; ``owner`` and ``group`` run the server. A ``standby`` makes
-    nothing: what it made would hide that it does not see its primary's file system."""
+    """The repository for an instance's WAL. ``mount`` is the mount point of its file system, '' if none is required;
+    ``owner`` and ``group`` run the server. A ``standby`` creates nothing: that would hide that it does not see its
+    primary's file system."""
 
     path: str
     cluster: str
@@ -57,8 +57,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Present:
-    """What is there. ``cluster`` is None where there is no repository; ``generations`` map names to what their
-    identity files hold; ``strange`` are other things in the directory."""
+    """The present state. ``cluster`` is None if there is no repository; ``generations`` map names to the contents of
+    their identity files; ``strange`` are other entries of the directory."""
 
     parent: bool = True
     mounted: bool = True
@@ -69,8 +69,8 @@ class Present:
 
 
 def entries(wanted: Wanted) -> list[Entry]:
-    """What makes up a repository with one generation; identity files come after what they stand for."""
-    whole = (wanted.owner, wanted.group)
+    """The entries of a repository with one generation; identity files come after what they identify."""
+    owned = (wanted.owner, wanted.group)
     generation = os.path.join(wanted.path, wanted.generation.name)
     about = {
         "system_identifier": wanted.generation.system_identifier,
@@ -78,11 +78,11 @@ def entries(wanted: Wanted) -> list[Entry]:
         "wal_segment_size": wanted.generation.segment_bytes,
     }
     return [
-        Directory(wanted.path, 0o750, *whole),
-        File(os.path.join(wanted.path, IDENTITY), _document({"cluster": wanted.cluster}), 0o640, *whole),
-        Directory(generation, 0o750, *whole),
-        Directory(os.path.join(generation, "wal"), 0o750, *whole),
-        File(os.path.join(generation, GENERATION_FILE), _document(about), 0o640, *whole),
+        Directory(wanted.path, 0o750, *owned),
+        File(os.path.join(wanted.path, IDENTITY), _document({"cluster": wanted.cluster}), 0o640, *owned),
+        Directory(generation, 0o750, *owned),
+        Directory(os.path.join(generation, "wal"), 0o750, *owned),
+        File(os.path.join(generation, GENERATION_FILE), _document(about), 0o640, *owned),
     ]
 
 
@@ -91,7 +91,7 @@ def _document(data: Mapping[str, Any]) -> bytes:
 
 
 def read(wanted: Wanted) -> Present:
-    """What is there now.
+    """The present state.
 
     Raises HostFailed.
     """
@@ -100,7 +100,7 @@ def read(wanted: Wanted) -> Present:
     if not os.path.isdir(wanted.path):
         return Present(parent, mounted)
     try:
-        names = sorted(set(os.listdir(wanted.path)) - NOT_OURS_TO_MIND)
+        names = sorted(set(os.listdir(wanted.path)) - IGNORED)
     except OSError as error:
         raise files.failure(error, f"{wanted.path} cannot be read") from error
     identity = _read(os.path.join(wanted.path, IDENTITY))
@@ -117,7 +117,7 @@ def read(wanted: Wanted) -> Present:
 
 
 def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the identity files of generations hold, of those of the names in a repository that are generations.
+    """The contents of the identity files, by name, of those names in a repository that are generations.
 
     Raises HostFailed.
     """
@@ -133,13 +133,15 @@ def _read(path: str) -> dict[str, Any] | None:
     try:
         return dict(json.loads(present.content))
     except ValueError as error:
-        raise HostFailed(f"{path} cannot be read: {error}.", "Restore it, or see whose repository it is.") from error
+        raise HostFailed(
+            f"{path} cannot be read: {error}.", "Restore it, or find out whose repository this is."
+        ) from error
 
 
 def plan(wanted: Wanted, present: Present) -> tuple[EntryChange, ...]:
-    """What makes the repository, or opens a generation in it.
+    """What creates the repository, or a generation in it.
 
-    Raises InvalidInput, and Conflict where the place is absent or somebody else's.
+    Raises InvalidInput, and Conflict if its place does not exist or belongs to another cluster.
     """
     _check_place(wanted, present)
     _check_whose(wanted, present)
@@ -147,9 +149,9 @@ def plan(wanted: Wanted, present: Present) -> tuple[EntryChange, ...]:
 
 
 def _check_place(wanted: Wanted, present: Present) -> None:
-    hint = "Give a directory like /backup/orders."
+    hint = "Use a path like /backup/orders."
     if not os.path.isabs(wanted.path) or os.path.normpath(wanted.path) != wanted.path or wanted.path == "/":
-        raise InvalidInput(f"The repository {wanted.path!r} is no absolute path in its plain form.", hint)
+        raise InvalidInput(f"repository must be a normalised absolute path, not {wanted.path!r}.", hint)
     if any(ord(character) < 32 for character in wanted.path):
         raise InvalidInput(f"The repository {wanted.path!r} has control characters in its path.", hint)
     if wanted.mount and os.path.commonpath([wanted.mount, wanted.path]) != os.path.normpath(wanted.mount):
@@ -160,21 +162,22 @@ def _check_place(wanted: Wanted, present: Present) -> None:
         raise Conflict(f"Nothing is mounted at {wanted.mount}.", "Mount the repository's file system first.")
     if not present.parent:
         raise Conflict(
-            f"{os.path.dirname(wanted.path)} is not there.",
-            "Mount its file system, or make the directory: it is not made, so that no disk is filled by accident.",
+            f"{os.path.dirname(wanted.path)} does not exist.",
+            "Mount its file system, or create the directory. It is not created automatically, so that the wrong disk "
+            "is not filled.",
         )
 
 
 def _check_whose(wanted: Wanted, present: Present) -> None:
     if present.cluster is None and (present.strange or present.generations):
         raise Conflict(
-            f"{wanted.path} is no repository of pgops.fleet, and not empty: {', '.join(present.strange[:5])}.",
-            "Give the cluster a directory of its own.",
+            f"{wanted.path} is not a repository of pgops.fleet, and not empty: {', '.join(present.strange[:5])}.",
+            "Use another directory for this cluster.",
         )
     if present.cluster not in (None, wanted.cluster):
         raise Conflict(
-            f"{wanted.path} is the repository of cluster {present.cluster}, and this is {wanted.cluster}.",
-            "Give each cluster a directory of its own.",
+            f"{wanted.path} is the repository of cluster {present.cluster}; this cluster is {wanted.cluster}.",
+            "Use a separate directory for each cluster.",
         )
     others = [found for name, found in present.generations.items() if name != wanted.generation.name]
     newest = max((int(found.get("major", 0)) for found in others), default=0)
@@ -182,28 +185,30 @@ def _check_whose(wanted: Wanted, present: Present) -> None:
         return
     identifiers = ", ".join(str(found.get("system_identifier")) for found in others)
     raise Conflict(
-        f"{wanted.path} has WAL of PostgreSQL {newest}, of the system identifier {identifiers}, and this server is "
-        f"{wanted.generation.system_identifier} and no newer: it is another server, or was made anew.",
-        "Give it a repository of its own; or, if it takes the cluster's place, set another_server.",
+        f"{wanted.path} has WAL of PostgreSQL {newest} with the system identifier {identifiers}. This server has the "
+        f"system identifier {wanted.generation.system_identifier} and no newer version: it is another server, or was "
+        "created anew.",
+        "Use another repository; or set another_server (pgops_archive_another_server) if this server replaces that "
+        "one.",
     )
 
 
-def apply(wanted: Wanted, made: tuple[EntryChange, ...]) -> None:
-    """Carry a plan out, once the file system has shown that it can do what archiving relies on.
+def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
+    """Carry a plan out, after a test that the file system can do what archiving needs.
 
     Raises HostFailed.
     """
-    if not made:
+    if not changes:
         return
     # The directory alone first, and no identity before the test is passed.
-    for change in made:
+    for change in changes:
         if change.path == wanted.path:
             change.apply()
     found = os.stat(wanted.path)
     try_file_system(wanted.path, found.st_uid)
-    # As the server's user, whose directory it is: root would follow whatever that user puts in the way.
+    # As the server's user, who owns the directory: root would follow links that this user puts there.
     with acting_as(found.st_uid if os.geteuid() == 0 else None, found.st_gid):
-        for change in made:
+        for change in changes:
             if change.path != wanted.path:
                 change.apply()
     files.sync_directory(os.path.dirname(wanted.path))
@@ -221,8 +226,8 @@ def try_file_system(path: str, owner: int) -> None:
             _try(path, one, other)
         except OSError as error:
             raise HostFailed(
-                f"The file system of {path} cannot hold a repository: {error.strerror or error}.",
-                "It has to let the server's user write, fsync, link and rename; take another one.",
+                f"The file system of {path} cannot be used for a repository: {error.strerror or error}.",
+                "The server's user must be able to write, fsync, link and rename. Use another file system.",
             ) from error
         finally:
             _remove(one, other)
@@ -239,7 +244,7 @@ def _try(path: str, one: str, other: str) -> None:
     except FileExistsError:
         pass
     else:
-        raise OSError(None, "a second link with the same name is not refused")
+        raise OSError(None, "link() to an existing name does not fail")
     os.rename(one, other)
     files.sync_directory(path)
 

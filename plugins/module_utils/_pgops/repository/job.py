@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The job that keeps the catalogue of the repository."""
+"""The job that updates the catalogue of the repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .catalogue import update
 
 
 def catalogue(settings: Configuration, _layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
-    """Note what is in the repository."""
+    """Record the files of the repository."""
     if not settings.repository:
         hint = "Set pgops_repository and run site.yml (docs/archiving.md)."
         raise InvalidInput("This instance has no repository.", hint)

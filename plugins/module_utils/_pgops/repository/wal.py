@@ -18,8 +18,8 @@ BYTES = 1 << 32
 
 @dataclass(frozen=True)
 class Place:
-    """Where the WAL of a file begins: its timeline, and the byte in the WAL. ``segment`` is the number of the segment
-    that the file is, None for one that is none, or not a whole one."""
+    """Where the WAL of a file starts: its timeline, and the byte in the WAL. ``segment`` is the number of the
+    segment, None if the file is not a complete segment."""
 
     timeline: int
     lsn: int
@@ -37,14 +37,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A timeline that another came from, and the byte at which it was left."""
+    """A timeline from which another branched off, and the byte at which it did."""
 
     timeline: int
     end: int
 
 
 def place(name: str, segment_bytes: int) -> Place | None:
-    """Where a file of pg_wal begins; None for a history file, which has no place."""
+    """Where a file of pg_wal starts; None for a history file, which has no place."""
     what = kind(name)
     if what in ("", "history"):
         return None
@@ -66,7 +66,7 @@ def lsn(byte: int) -> str:
 
 
 def ancestry(history: str) -> tuple[Ancestor, ...]:
-    """The timelines that a history file names, the oldest first; lines that are none are passed over."""
+    """The timelines that a history file names, the oldest first; other lines are skipped."""
     found = []
     for line in history.splitlines():
         words = line.partition("#")[0].split()
@@ -79,15 +79,15 @@ def ancestry(history: str) -> tuple[Ancestor, ...]:
 def continuous(
     runs: Iterable[Run], timeline: int, ancestors: Sequence[Ancestor], segment_bytes: int
 ) -> tuple[Run, ...]:
-    """The segments that lead without a gap to the end of what is there of a timeline, the newest run first.
+    """The segments that lead without a gap to the newest segment of a timeline, the newest run first.
 
-    The segment in which a timeline was left is whole on the next one only, and begins with what the old one has.
+    The segment in which a timeline branched off is complete on the new one only, and starts with the old one's WAL.
     """
     known = list(runs)
     line = [timeline, *[ancestor.timeline for ancestor in reversed(ancestors)]]
     begins = [*[ancestor.end // segment_bytes for ancestor in reversed(ancestors)], None]
     chain: list[Run] = []
-    covered: int | None = None  # from this segment on all is there
+    covered: int | None = None  # from this segment on nothing is missing
     for here, begin in zip(line, begins):
         run = _reaching(known, here, covered)
         if run is not None:
@@ -109,10 +109,10 @@ def _reaching(runs: Sequence[Run], timeline: int, end: int | None) -> Run | None
 
 
 def gaps(runs: Iterable[Run], timeline: int, ancestors: Sequence[Ancestor], segment_bytes: int) -> tuple[Run, ...]:
-    """What is missing between the oldest and the newest segment: within each timeline, and where a timeline that
-    ``timeline`` comes from was left.
+    """The missing segments between the oldest and the newest: within each timeline, and where one that leads to
+    ``timeline`` branched off.
 
-    A timeline without any segment from before the next one is not missed: archiving may have begun later.
+    A timeline without any segment from before the next one is not missing: archiving may have started later.
     """
     by_timeline: dict[int, list[Run]] = {}
     for run in sorted(runs):

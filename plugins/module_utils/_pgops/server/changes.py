@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Changes of a server, carried out in a session that whoever deploys them has opened."""
+"""Changes of a server, carried out in a session of the caller."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .session import Session
 
 @dataclass(frozen=True)
 class ServerChange(Change, ABC):
-    """A change of the server, or of the database, that a session is in."""
+    """A change of the server or the database of a session."""
 
     @abstractmethod
     def apply(self, session: Session) -> None:
@@ -26,7 +26,7 @@ class ServerChange(Change, ABC):
 
 @dataclass(frozen=True)
 class Statements(ServerChange):
-    """A change that a few statements make, as `session.statement` composes them; they may hold secrets."""
+    """A change by a few statements, as `session.statement` composes them; they may contain secrets."""
 
     statements: tuple[Any, ...] = field(repr=False, compare=False)
 
@@ -36,12 +36,12 @@ class Statements(ServerChange):
             session.execute(one)
 
 
-def apply(session: Session, made: Iterable[ServerChange]) -> None:
+def apply(session: Session, changes: Iterable[ServerChange]) -> None:
     """Carry changes out in their order.
 
     Raises QueryFailed, which names the change that the server refused.
     """
-    for change in made:
+    for change in changes:
         with _named(change):
             change.apply(session)
 

@@ -28,13 +28,13 @@ DEEPEST_INCLUDE = 10
 
 @dataclass(frozen=True)
 class Instance:
-    """One server of this host. ``socket``: whether there is one that may be trusted; a server that crashed leaves its
-    own behind, so only a connection tells whether it runs.
+    """One server of this host. ``socket``: whether there is one that can be trusted; a server that crashed leaves its
+    socket behind, so only a connection shows whether it runs.
 
-    ``version`` is the major version as far as files tell it, and with ``data_directory``, ``role``,
-    ``system_identifier`` and ``owner``, the user who runs the server, None where they don't, or where who runs this
-    may not read them. ``start`` is how Debian starts its clusters, auto, manual or disabled. ``asked`` for: it is
-    named by the user, so that a connection is tried whatever files say.
+    ``version`` is the major version, and ``owner`` the user who runs the server. They, ``data_directory``, ``role``
+    and ``system_identifier`` are None if no file shows them, or if the files cannot be read. ``start`` is how Debian
+    starts the cluster: auto, manual or disabled. ``asked``: the user named it, so a connection is tried whatever the
+    files show.
     """
 
     name: str
@@ -60,7 +60,7 @@ def instances(root: str = "/") -> list[Instance]:
     taken = {(os.path.realpath(instance.socket_directory), instance.port) for instance in found}
     ports = {instance.port for instance in found if instance.socket}
     for directory, port in _sockets(os.path.join(root, directory[1:]) for directory in SOCKET_DIRECTORIES):
-        # A server may have sockets in several directories; its port it shares with nobody.
+        # A server may have sockets in several directories; but its port is its own.
         if (directory, port) not in taken and port not in ports:
             owner = owner_of(os.path.join(directory, f".s.PGSQL.{port}"))
             found.append(Instance(f"port-{port}", port, directory, socket=True, owner=owner))
@@ -69,7 +69,7 @@ def instances(root: str = "/") -> list[Instance]:
 
 
 def owner_of(path: str) -> str | None:
-    """The name of the user whose a file is; None where it is not there, or its user has no name."""
+    """The name of the user who owns a file; None if it does not exist, or its user has no name."""
     try:
         return pwd.getpwuid(os.stat(path).st_uid).pw_name
     except (OSError, KeyError):
@@ -90,7 +90,7 @@ def _cluster(path: str) -> Instance | None:
     directories = settings.get("unix_socket_directories", SOCKET_DIRECTORIES[0]).split(",")
     directory = directories[0].strip() or SOCKET_DIRECTORIES[0]
     port = int(settings["port"]) if settings.get("port", "").isdigit() else DEFAULT_PORT
-    # What the running server says of itself wins: its files may have changed since it started.
+    # The running server's own values come first: its files may have changed since it started.
     port, directory = listening_at(data) or (port, directory)
     role, identifier = _data(data)
     return Instance(
@@ -108,9 +108,9 @@ def _cluster(path: str) -> Instance | None:
 
 
 def _start(path: str) -> str:
-    """How a cluster is started, as its start.conf says it (postgresql-common, pg_createcluster(1))."""
-    said = [line.partition("#")[0].strip() for line in _lines(path)]
-    return next(filter(None, said), "auto")
+    """How a cluster is started, from its start.conf (postgresql-common, pg_createcluster(1))."""
+    words = [line.partition("#")[0].strip() for line in _lines(path)]
+    return next(filter(None, words), "auto")
 
 
 def _settings(path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -134,7 +134,7 @@ def _included(key: str, path: str) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
-    """A text file's lines; none where it is not there or out of reach."""
+    """A text file's lines; none if it does not exist or cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -143,13 +143,13 @@ def _lines(path: str) -> list[str]:
 
 
 def postmaster(data: str) -> int | None:
-    """The process of the server that runs in a data directory, from its lock file; None where none does."""
+    """The process of the server that runs in a data directory, from its lock file; None if none does."""
     process = (_lines(os.path.join(data, "postmaster.pid")) or [""])[0]
     return int(process) if process.isdigit() and os.path.exists(f"/proc/{process}") else None
 
 
 def starting(data: str) -> bool:
-    """Whether the server of a data directory is still on its way up, or recovering without taking connections."""
+    """Whether the server of a data directory is still starting, or recovering without accepting connections."""
     lines = _lines(os.path.join(data, "postmaster.pid"))
     return postmaster(data) is not None and len(lines) >= 8 and lines[7].strip() == "starting"
 
@@ -166,7 +166,7 @@ def listening_at(data: str) -> tuple[int, str] | None:
 
 
 def _data(data: str) -> tuple[str | None, str | None]:
-    """Role and system identifier as a data directory tells them (PostgreSQL, src/include/catalog/pg_control.h)."""
+    """Role and system identifier from a data directory's files (PostgreSQL, src/include/catalog/pg_control.h)."""
     try:
         with open(os.path.join(data, "global", "pg_control"), "rb") as file:
             (identifier,) = struct.unpack("=Q", file.read(8))
@@ -189,10 +189,10 @@ def _sockets(directories: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 
 def trusted(directory: str, port: int, owner: int | None = None) -> bool:
-    """Whether a socket is a server's and not anybody's.
+    """Whether a socket belongs to a server, and not to any local user.
 
-    In a directory where all may write, a local user could put up a socket to be asked for its facts, and to be
-    told the password. There the socket must belong to ``owner``, to who runs this, to root or to postgres.
+    In a directory where all may write, a local user could create a socket to receive connections and passwords.
+    There the socket must belong to ``owner``, to the user of this process, to root or to postgres.
     """
     try:
         found, folder = os.stat(os.path.join(directory, f".s.PGSQL.{port}")), os.stat(directory)

@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The space of the disks that a server uses, which no SQL tells: the server names the paths, and the agent, on the
-same host, looks at their file systems."""
+"""The space on the disks of a server, which SQL does not show: the server names the paths, and the agent, on the same
+host, measures their file systems."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from .target import Target
 
 MB = 1024 * 1024
 STARTING = 2.0
-"""Seconds that the process may take besides those that it is given for its work."""
+"""Seconds that the process may take in addition to the time limit of its work."""
 ENDING = 0.5
-"""Seconds that a process has to die of SIGKILL, before it is left to the kernel."""
+"""Seconds in which a process must end after SIGKILL; then it is left to the kernel."""
 FINDING = 5.0
-"""Seconds in which the server's directories have to be found, when the agent is deployed."""
+"""Seconds in which the server's directories must be found when the agent is deployed."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """What the agent knows of its host's disks besides what the server says.
+    """What the agent knows about its host's disks in addition to the server's paths.
 
-    ``lock`` is the file that keeps a path from being looked at while an earlier look hangs. ``repository`` is ''
-    where there is none. ``real_paths`` are paths of the server without links, as of when the agent was deployed.
+    ``lock`` is the file that prevents a second measurement of a path while an earlier one hangs. ``repository`` is ''
+    if there is none. ``real_paths`` are paths of the server without links, as of the agent's deployment.
     """
 
     lock: str
@@ -48,10 +48,10 @@ class Host:
 def measured(
     host: Host, found: Sequence[Mapping[str, Any]], seconds: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of the collector `disks`, and what could not be measured, in words.
+    """The rows of the collector `disks`, and messages about what could not be measured.
 
-    ``found`` are the places that the server names: ``disk`` and other labels, and the ``path``. It takes ``seconds``
-    at most, and a little for the start of a process.
+    ``found`` are the places that the server names: ``disk`` and other labels, and the ``path``. It takes at most
+    ``seconds``, and a little for the start of a process.
 
     Raises HostFailed.
     """
@@ -62,14 +62,14 @@ def measured(
     for place, answer in zip(places, answers):
         path = place.pop("path")
         if "error" in answer:
-            wrong.append(f"the disk of {path} is not known: {answer['error']}")
+            wrong.append(f"the disk of {path} cannot be measured: {answer['error']}")
         else:
             rows.append({**place, **_row(answer)})
     return rows, wrong
 
 
 def _row(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Shares as df(1) computes them, without its rounding: what is reserved for root is neither used nor free."""
+    """Shares as df(1) computes them, without its rounding: space reserved for root is neither used nor free."""
     used_inodes = answer["inodes"] - answer["free_inodes"]
     return {
         "mount": answer["mount"] or None,
@@ -85,27 +85,27 @@ def _percent(used: int, free: int) -> float | None:
 
 
 def _answers(host: Host, paths: Sequence[str], seconds: float) -> list[dict[str, Any]]:
-    """What `mounts` says of each path."""
+    """The answers of `mounts` for each path."""
     asked = json.dumps([[path, host.real_paths.get(path)] for path in paths])
     program = [sys.executable, "-IS", mounts.__file__, str(seconds), asked]
     try:
         process = _started(program, host.lock)
     except OSError as error:
-        raise failure(error, "No process can be started that looks at the disks") from error
-    said = _said(process, seconds + STARTING)
+        raise failure(error, "The process that measures disks cannot be started") from error
+    output = _output(process, seconds + STARTING)
     failed = process.returncode not in (0, -signal.SIGKILL)
     silence = (
         f"exit code {process.returncode} of {mounts.__file__}" if failed else f"no answer for {seconds:g} seconds"
     )
     answers: list[dict[str, Any]] = [{"error": silence} for _path in paths]
-    for line in said.splitlines():
+    for line in output.splitlines():
         answer = json.loads(line)
         answers[answer.pop("number")] = answer
     return answers
 
 
 def _started(program: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
-    """In a session of its own: who ends the agent's must not wait for a process that cannot be ended."""
+    """In its own session: ending the agent's session must not wait for a process that cannot be ended."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         return subprocess.Popen(  # pylint: disable=ansible-bad-function
@@ -115,8 +115,9 @@ def _started(program: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
         os.close(descriptor)
 
 
-def _said(process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """What a process has said until it ended, or the time was up. What hangs in the kernel is not waited for."""
+def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """The output of a process until it ended or the time limit was reached. One that hangs in the kernel is not
+    waited for."""
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired as late:
@@ -131,16 +132,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(ENDING)
     if process.stdout:
         process.stdout.close()
-    # Else Python would ask for it again and again.
+    # Otherwise Python would go on asking for it.
     process.returncode = -signal.SIGKILL if process.returncode is None else process.returncode
 
 
 def real_paths(target: Target) -> dict[str, str | None]:
-    """The directories of the server behind a local socket without links, by the names that the server has for them:
-    the data directory, pg_wal, and the tablespaces. None for one that was not found in time, since a file system
-    hangs; nothing where the server is not to be found.
+    """The directories of the server behind a local socket without links, by the server's names for them: the data
+    directory, pg_wal, and the tablespaces. None for one that was not found in time, since a file system hangs; empty
+    if the server is not found.
 
-    As root, it is the server's own user who looks: nothing is told that its user may not know.
+    Root looks as the server's own user, so that it shows nothing which that user may not see.
     """
     path = f"{target.socket_path}.lock"
     if not discovery.trusted(os.path.dirname(path), int(target.port)):
@@ -156,7 +157,7 @@ def real_paths(target: Target) -> dict[str, str | None]:
 
 
 def _directories(lock_file: str) -> list[str]:
-    """Those of the server that a socket's lock file tells of."""
+    """The server's directories, found by the lock file of its socket."""
     descriptor = os.open(lock_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
         data = file.read().splitlines()[discovery.DATA_DIRECTORY]
@@ -167,32 +168,32 @@ def _directories(lock_file: str) -> list[str]:
 
 
 def _resolved(paths: Sequence[str], seconds: float) -> dict[str, str]:
-    """Paths without links, as far as they are found in so many seconds.
+    """Paths without links, as far as they are found within ``seconds``.
 
-    By a process of its own, as in `mounts`, but a fork: where a module runs there is no file of `mounts`, and the
-    server's user may not be let to the Python that runs it.
+    In a separate process, as in `mounts`, but by fork: a module has no file of `mounts`, and the server's user may
+    not have access to the Python that runs it.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         _resolve(paths, writing)
     os.close(writing)
-    said, until = b"", time.monotonic() + seconds
+    output, until = b"", time.monotonic() + seconds
     while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
         read = os.read(reading, 65536)
         if not read:
             break
-        said += read
+        output += read
     os.close(reading)
     os.kill(child, signal.SIGKILL)
     until = time.monotonic() + ENDING
     while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
         time.sleep(0.01)
-    return dict(json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n"))
+    return dict(json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n"))
 
 
 def _resolve(paths: Sequence[str], answers: int) -> NoReturn:
-    """In the child: a line of JSON for each path. It holds nothing open that somebody may wait for."""
+    """In the child: a line of JSON for each path. It keeps nothing open that another process may wait for."""
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):

@@ -26,27 +26,29 @@ LOCK = "SELECT pg_advisory_lock(hashtext('pgops.fleet'), 1)"
 
 @contextlib.contextmanager
 def locked(target: Target, needed_for: str, superuser: bool = True) -> Iterator[Session]:
-    """A session, of a superuser if that is needed, that keeps other runs out until it ends, as far as they log in to
-    the same database.
+    """A session, of a superuser if that is needed, that locks out other runs until it ends, if they log in to the
+    same database.
 
-    Raises PermissionMissing, Managed, Busy.
+    ``needed_for`` says in a message what needs the superuser. Raises PermissionMissing, Managed, Busy.
     """
     with connect(replace(target, lock_timeout=30.0)) as session:
         if superuser and not session.superuser:
             managers.refuse_ops_database(managers.manager(session))
             raise PermissionMissing(
-                f"Role {session.user} is no superuser; {needed_for} with it.",
+                f"Role {session.user} is not a superuser: {needed_for}.",
                 "Log in as a superuser: become root or postgres on the host, or set login_user.",
             )
         try:
             session.value(LOCK)
         except QueryFailed as error:
             if error.sqlstate == "55P03":
-                raise Busy(f"Another run has worked on this server for 30 seconds: {_holder(session)}.") from error
+                raise Busy(
+                    f"Another run has been working on this server for 30 seconds: {_holder(session)}."
+                ) from error
             raise
         yield session
 
 
 def _holder(session: Session) -> str:
     found = session.row(HOLDER) or {}
-    return ", ".join(f"{name} {value}" for name, value in found.items() if value) or "it ended just now"
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value) or "it has just ended"

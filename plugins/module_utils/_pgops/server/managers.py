@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Other managers of a server, which must not be worked against."""
+"""Other managers of a server (Patroni, managed services), whose settings must not be changed behind their back."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SERVICES = {
     "Google Cloud SQL": "its database flags",
     "Azure Database": "its server parameters",
 }
-"""Managed services, each with where its settings are kept."""
+"""Managed services, and where each one's settings are set."""
 
 PLAIN = re.compile(r"[1-9][0-9]*[a-zA-Z]*|(?!null\Z)[a-z_]{2,}")
 
-# Only what nobody but a superuser can make counts: a name alone (of a session, a database or a role) may be
-# anybody's, or come from a dump of the roles of a server that was managed.
+# Only what only a superuser can create counts: any user can choose the name of a session, a database or a role, and a
+# role's name may come from a dump of a server that was managed.
 #
 # The function below pg_stat_activity: the view's joins would cost more than all the rest. It shows the name and role
 # of every session to everybody. Those of Patroni are "Patroni heartbeat" and "Patroni restapi", before 4 "Patroni".
 #
-# Role 10 is who initdb made: the service itself, whatever roles its customers have or took along.
+# Role 10 is the one that initdb created: the service itself, whatever roles its customers have or brought along.
 # repmgr and the monitor of pg_auto_failover keep their extensions in databases of their own, not in this one.
 READ = """
 SELECT
@@ -68,12 +68,12 @@ FROM (
 
 
 def manager(session: Session) -> str:
-    """Who manages the server besides: Patroni, repmgr, pg_auto_failover, a managed service, or nobody ('')."""
+    """The manager of the server: Patroni, repmgr, pg_auto_failover, a managed service, or none ('')."""
     return recognised(session.rows(READ)[0], session.target.local)
 
 
 def recognised(row: Mapping[str, Any], local: bool) -> str:
-    """The same from what READ gave; the data directory is looked into where it is ``local``."""
+    """The same from a row of READ; the data directory is read if the server is ``local``."""
     if row["patroni"] or (local and started_by_patroni(row["data_directory"])):
         return PATRONI
     if row["repmgr"]:
@@ -98,7 +98,7 @@ def started_by_patroni(data_directory: str | None) -> bool:
 
 
 def refuse_settings(owner: str, settings: Mapping[str, str]) -> None:
-    """Stop where the manager ``owner``, as recognised, keeps the server's settings.
+    """Stop if the manager ``owner``, as recognised, controls the server's settings.
 
     Raises Managed, with what to do instead.
     """
@@ -108,28 +108,29 @@ def refuse_settings(owner: str, settings: Mapping[str, str]) -> None:
     if owner == PATRONI:
         words = [word for name, value in sorted(settings.items()) for word in ("--pg", f"{name}={_in_yaml(value)}")]
         raise Managed(
-            f"Patroni keeps this server's settings; {names} cannot be set beside it.",
+            f"Patroni manages this server's settings; {names} cannot be set outside of it.",
             f"Set it for the whole cluster: {shlex.join(['patronictl', 'edit-config', *words])}",
         )
     if owner in SERVICES:
         raise Managed(
-            f"{owner} keeps this server's settings; {names} cannot be set from within.",
+            f"{owner} manages this server's settings; {names} cannot be set by SQL.",
             f"Set it in {SERVICES[owner]}.",
         )
 
 
 def _in_yaml(value: str) -> str:
-    # What patronictl takes is YAML, where 010 is 8, 1:00 is 60, and spaces at the ends are lost.
+    # patronictl reads YAML, where 010 is 8, 1:00 is 60, and spaces at the ends are lost.
     return value if PLAIN.fullmatch(value) else json.dumps(value)
 
 
 def refuse_ops_database(owner: str) -> None:
-    """Stop where the manager ``owner``, as recognised, lets nobody be a superuser.
+    """Stop if the manager ``owner``, as recognised, provides no superuser.
 
     Raises Managed.
     """
     if owner in SERVICES:
         raise Managed(
-            f"{owner} gives nobody a superuser, without which the ops database cannot be made.",
-            "Declare it as a remote instance (docs/remote.md), or leave it out; pg_ops_facts works with it.",
+            f"{owner} has no superuser, so the ops database cannot be created in this way.",
+            "Declare it as a remote instance (docs/remote.md), or remove it from the inventory. pg_ops_facts works "
+            "on it.",
         )

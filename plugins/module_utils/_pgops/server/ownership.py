@@ -12,13 +12,13 @@ from ..errors import Conflict, InvalidInput
 from .session import Session, identifier, statement
 
 MARK = "Managed by pgops.fleet"
-"""The comment of a role that we made."""
+"""The comment of a role that we created."""
 OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
 EXPLAINER = "pgops_explain"
 
 LOOKED_INTO = "datallowconn AND NOT datistemplate AND datconnlimit <> -2"
-"""The databases that collectors look into. Templates are left out: CREATE DATABASE waits for, and then fails on,
-anybody who is connected to one. So are those whose DROP was interrupted (-2)."""
+"""The databases in which collectors run. Templates are left out: CREATE DATABASE waits for sessions in its template,
+and then fails. So are those whose DROP was interrupted (-2)."""
 
 READ = """
 SELECT d.datname AS name, d.datconnlimit = -2 AS half_dropped,
@@ -39,7 +39,7 @@ def checked(name: str) -> str:
     if not name or len(name.encode()) > 63 or any(ord(character) < 32 for character in name):
         raise InvalidInput(f"The database name {name!r} is empty, has line breaks, or is longer than 63 bytes.")
     if name in ("template0", "template1", "postgres"):
-        raise InvalidInput(f"The ops database cannot be {name}.", "Give it a name of its own: the default is pgops.")
+        raise InvalidInput(f"{name} cannot be the ops database.", "Use a separate database; the default is pgops.")
     return name
 
 
@@ -49,27 +49,27 @@ def ops_database(session: Session, name: str) -> dict[str, Any] | None:
 
 
 def is_ours(found: Mapping[str, Any] | None) -> bool:
-    """Whether a database is there, and one that we made and can connect to."""
+    """Whether a database exists, was created by us, and can be connected to."""
     return bool(found and found["owner"] == OWNER and found["encoding"] == "UTF8" and not found["half_dropped"])
 
 
 def refuse_foreign(session: Session) -> None:
-    """Refuse a session in a database that is not ours: nothing of somebody else's is run as a superuser.
+    """Refuse a session in a database that is not ours: no code of other users is run as a superuser.
 
     Raises Conflict.
     """
     if not is_ours(ops_database(session, session.database)):
         raise Conflict(
-            f"The database {session.database} is not the one that pgops.fleet made.",
-            "Run site.yml on this host; it says what is in the way.",
+            f"Database {session.database} was not created by pgops.fleet.",
+            "Run site.yml on this host; it reports the problem.",
         )
 
 
 @contextlib.contextmanager
 def as_owner(session: Session) -> Iterator[None]:
-    """Within a transaction, be the owner of the ops database; after an error, until the transaction ends.
+    """Within a transaction, act as the owner of the ops database; after an error, until the transaction ends.
 
-    Whoever our objects belong to must not be a superuser: a function of theirs would run as one.
+    The owner of our objects must not be a superuser: its functions would run as one.
     """
     session.execute(statement("SET LOCAL ROLE {}", identifier(OWNER)))
     yield

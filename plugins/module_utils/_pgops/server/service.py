@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The server as something that is started and stopped: by systemd, by Debian's tools, or by PostgreSQL's own."""
+"""How a server is started and stopped: by systemd, by Debian's tools, or by PostgreSQL's own."""
 
 from __future__ import annotations
 
@@ -42,21 +42,22 @@ class Service:
 def of(data_directory: str, bin_directory: str) -> Service:
     """How the server that runs in a data directory of this host was started.
 
-    Raises Unsupported where it cannot be started again from here, and HostFailed.
+    Raises Unsupported if it cannot be restarted from here, and HostFailed.
     """
     process = discovery.postmaster(data_directory)
     if process is None:
-        raise HostFailed(f"No server runs in {data_directory} on this host.", "Start it and run this again.")
+        raise HostFailed(f"No server runs in {data_directory} on this host.", "Start it, then retry.")
     if process == 1:
         raise Unsupported(
-            "The server is the first process of a container, which ends with it.",
-            "Restart the container to bring the settings into force, and leave restart at 'never'.",
+            "The server is the first process of a container; restarting it would end the container.",
+            "Set restart=never, and restart the container to apply the settings.",
         )
     owner = os.stat(data_directory).st_uid
     if os.stat(f"/proc/{process}").st_uid != owner:
         raise Unsupported(
-            f"Process {process}, which postmaster.pid in {data_directory} names, is not of the directory's owner.",
-            "See what wrote that file: restarting the wrong service helps nobody.",
+            f"postmaster.pid in {data_directory} names process {process}, which does not belong to the directory's "
+            "owner.",
+            "Find out what wrote that file. The server is not restarted, since it might be the wrong one.",
         )
     return Service(
         data_directory=data_directory,
@@ -69,7 +70,7 @@ def of(data_directory: str, bin_directory: str) -> Service:
 
 
 def _unit(process: int) -> str:
-    """The unit whose main process this is; a server started by hand is in the unit of who did."""
+    """The unit whose main process this is; a server started by hand is in the unit of the user's session."""
     with contextlib.suppress(OSError), open(f"/proc/{process}/cgroup", encoding="utf-8") as file:
         found = UNIT.search(file.read())
         if found and systemd.booted() and systemd.main_process(found.group(1)) == process:
@@ -93,7 +94,7 @@ def _standard_error(process: int) -> str:
 
 
 def check_rights(service: Service) -> None:
-    """Raises Unsupported where who runs this may not restart the server."""
+    """Raises Unsupported if the user of this process may not restart the server."""
     if os.geteuid() in ({0} if service.unit else {0, service.owner}):
         return
     what = f"the unit {service.unit}" if service.unit else "the server"
@@ -101,9 +102,9 @@ def check_rights(service: Service) -> None:
 
 
 def restart(service: Service) -> None:
-    """Stop the server, if it runs, and start it; back when it takes connections.
+    """Stop the server, if it runs, and start it; returns when it accepts connections.
 
-    Raises HostFailed where it does not come up.
+    Raises HostFailed if it does not come up.
     """
     if service.unit:
         # After several failures in short time systemd refuses to start a unit at all.
@@ -112,17 +113,17 @@ def restart(service: Service) -> None:
     elif service.cluster and not systemd.booted():
         command, owner = ["pg_ctlcluster", *service.cluster.split("-", 1), "restart"], None
     else:
-        # `restart` takes the options of the last start along, and starts a server that is down as well.
+        # `restart` uses the options of the last start, and also starts a server that is down.
         tool = os.path.join(service.bin_directory, "pg_ctl")
         log = service.log or os.path.join(service.data_directory, "pg_ctl.log")
         options = ["-D", service.data_directory, "-l", log, "-w", "-m", "fast", "-t", str(LONGEST_START)]
         command, owner = [tool, "restart", *options], service.owner
     commands.run(command, timeout=LONGEST_START + 60, owner=owner)
     if discovery.postmaster(service.data_directory) is None:
-        raise HostFailed(f"The server of {service.data_directory} ended after its start.")
+        raise HostFailed(f"The server of {service.data_directory} stopped right after its start.")
 
 
-# --- what the server says
+# --- the server's log
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ def _logs(patterns: Iterable[str]) -> list[str]:
     return [path for pattern in patterns for path in sorted(glob.glob(pattern)) if os.path.isfile(path)]
 
 
-def said_since(service: Service, since: Mark) -> str:
-    """The last lines that the server has logged since a moment: those that tell of an error, where there are any."""
+def log_since(service: Service, since: Mark) -> str:
+    """The last lines that the server has logged since a moment: those with an error, if there are any."""
     lines: list[str] = []
     with _as_owner(service):
         for path in dict.fromkeys(_logs(since.patterns)):
@@ -164,5 +165,5 @@ def said_since(service: Service, since: Mark) -> str:
         with contextlib.suppress(HostFailed):
             journal = ["journalctl", "--no-pager", "-q", "-o", "cat", "-u", service.unit, f"--since=@{int(since.at)}"]
             lines = commands.run(journal).splitlines()
-    telling = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL)\b", line)]
-    return "\n".join((telling or lines)[-LAST_LINES:])
+    important = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL)\b", line)]
+    return "\n".join((important or lines)[-LAST_LINES:])

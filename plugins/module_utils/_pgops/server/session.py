@@ -1,8 +1,8 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Sessions with a server, and what is known of a server once a session is open.
+"""Sessions with a server, and what is known about a server once a session is open.
 
-The only file that imports psycopg. The import is guarded, so that a module can still say what is missing.
+The only file that imports psycopg. The import is guarded, so that a module can still report what is missing.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ else:
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
-PARTING = 0.5
-"""Seconds for which a session's server process is waited for once it is to go."""
+WAIT_FOR_END = 0.5
+"""Seconds to wait for the end of a closed session's server process."""
 
 _OPENING = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
@@ -63,14 +63,14 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
        pg_catalog.current_database() AS database
 """
 """Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
-database may have chosen. No commit of ours waits for a standby: where a synchronous one is lost it would wait for
-ever, and no timeout ends that. What begins with tcp, of no effect on a local socket, ends sessions within a minute
-whose client was cut off: each would take one of the role's few connections for two hours."""
+database may have chosen. No commit of ours waits for a standby: if a synchronous one is lost it would wait forever,
+and no timeout ends that. The tcp settings, without effect on a local socket, end sessions within a minute after their
+client was cut off: each would use one of the role's few connections for two hours."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open session in autocommit mode, and what its server is.
+    """An open session in autocommit mode, and properties of its server.
 
     ``version_num`` is PostgreSQL's own number, 170004 for 17.4.
     """
@@ -108,10 +108,10 @@ class Session:
         return next(iter(found.values())) if found else None
 
     def documents(self, query: str) -> list[dict[str, Any]]:
-        """The JSON objects that a query of one column gives.
+        """The JSON objects that a query of one column returns.
 
-        In binary form, for which the protocol takes a single statement only; as text, since a database in
-        SQL_ASCII may hold what is no UTF-8.
+        In binary form, for which the protocol accepts a single statement only; as text, since a database in
+        SQL_ASCII may contain bytes that are not UTF-8.
         """
         with translated(), self.connection.cursor() as cursor:
             cursor.adapters.register_loader("text", _json_loader())
@@ -128,7 +128,7 @@ class Session:
             return [(column.name, column.type_code) for column in cursor.description or ()]
 
     def parsed(self, query: str) -> list[tuple[str, int]]:
-        """Have a single statement looked up and neither planned nor run, for its columns: (name, oid of type).
+        """Parse a single statement, without planning or running it, for its columns: (name, oid of type).
 
         Raises QueryFailed.
         """
@@ -145,7 +145,7 @@ class Session:
 
     def single(self, text: str) -> Any:
         """The first column of the first row of one statement, whose parameters have no values: the extended protocol
-        parses it, which takes no second statement, and the simple one, which binds no value, runs it.
+        parses it, which refuses a second statement, and the simple one, which binds no value, runs it.
 
         Raises QueryFailed.
         """
@@ -154,8 +154,8 @@ class Session:
         return self.value(text)
 
     def abandon(self) -> None:
-        """End the session from another thread, whatever it does: a function may outlive a statement_timeout that it
-        catches, but no termination, nor can it make this side wait longer."""
+        """End the session from another thread, whatever it does: a function can catch statement_timeout, but not a
+        termination, nor can it make this side wait longer."""
         with contextlib.suppress(PgOpsError), connect(self.target) as other:
             other.value("SELECT pg_terminate_backend(%s)", [self.connection.info.backend_pid])
         with contextlib.suppress(OSError, psycopg.Error), self._wire() as wire:
@@ -178,23 +178,24 @@ class Session:
             yield
 
     def scram(self, role: str, password: str) -> str:
-        """The SCRAM verifier of a password, made here, so that the password itself never reaches a log."""
-        made: bytes = self.connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
-        return made.decode()
+        """The SCRAM verifier of a password, computed here, so that the password itself never reaches a log."""
+        verifier: bytes = self.connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+        return verifier.decode()
 
     def close(self) -> None:
-        """End the session, and see its server process go: until it has, it takes one of the role's few connections.
+        """End the session, and wait for the end of its server process: until then it uses one of the role's few
+        connections.
 
-        The process keeps its end of the connection for as long as it lives. Of another host's that is not waited for:
-        the network may be gone.
+        The process keeps its end of the connection open as long as it lives. For another host there is no wait: the
+        network may be down.
         """
         wire = None
-        with contextlib.suppress(OSError, psycopg.Error):  # as of a connection that is lost
+        with contextlib.suppress(OSError, psycopg.Error):  # for instance of a lost connection
             wire = self._wire() if self.target.local else None
         self.connection.close()
         if wire is None:
             return
-        until = time.monotonic() + PARTING
+        until = time.monotonic() + WAIT_FOR_END
         with wire, contextlib.suppress(OSError):
             while (left := until - time.monotonic()) > 0:
                 wire.settimeout(left)
@@ -215,8 +216,8 @@ class Session:
 def connect(target: Target) -> Session:
     """Open a session whose search_path, formats and timeouts are pinned.
 
-    As root, a local socket is opened as the operating system's user that owns it, or another where the target says
-    so, so that peer authentication works without becoming an unprivileged user first.
+    As root, a local socket is opened as the operating system user that owns it, or as the target's ``os_user``, so
+    that peer authentication works without becoming an unprivileged user first.
 
     Raises DriverMissing, Unreachable, LoginRefused, or Unsupported (a pooler, an old version).
     """
@@ -252,24 +253,24 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     if major < OLDEST:
         raise Unsupported(
             f"The server on {place(target)} is PostgreSQL {major}.",
-            f"Version {OLDEST} is the oldest supported: upgrade the server, or leave this host out.",
+            f"PostgreSQL {OLDEST} is the oldest supported version: upgrade the server, or exclude this host.",
         )
     timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         try:
             row = cursor.execute(_OPENING, timeouts).fetchone()
         except psycopg.errors.FeatureNotSupported:
-            # A standby refuses every query where the default is serializable.
+            # A standby refuses every query if the default is serializable.
             cursor.execute("SET default_transaction_isolation = 'read committed'")
             row = cursor.execute(_OPENING, timeouts).fetchone()
     if target.role:
         with translated():
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
-    # A pooler hands out process ids of its own making, and lends a server's session to one after the other.
+    # A pooler gives its clients process ids of its own, and shares a server's session between them.
     if row["pid"] != connection.info.backend_pid:
         raise Unsupported(
-            f"What answers on {place(target)} is a connection pooler, not a PostgreSQL server.",
-            "Give the server's own host and port: settings of a session do not survive a pooler.",
+            f"A connection pooler answers on {place(target)}, not a PostgreSQL server.",
+            "Use the server's own host and port: a pooler does not keep session settings.",
         )
     return Session(
         target=target,
@@ -283,7 +284,7 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
 
 
 GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
-"""Seconds, a number, and milliseconds, after which a peer that the network has lost is waited for no more."""
+"""Seconds, a number, and milliseconds, after which a connection without answers is given up."""
 
 
 def _arguments(target: Target, user: str) -> dict[str, Any]:
@@ -311,7 +312,7 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
 def socket_owner(target: Target) -> int | None:
     """The uid that owns the server's Unix socket.
 
-    Raises Unreachable where there is no socket, or one that anybody could have put there.
+    Raises Unreachable if there is no socket, or one that any local user could have created.
     """
     path = target.socket_path
     try:
@@ -319,15 +320,15 @@ def socket_owner(target: Target) -> int | None:
     except OSError as error:
         raise Unreachable(
             f"No PostgreSQL server listens on {place(target)}: {path}: {error.strerror}.",
-            "Start the server, or give its port (login_port) or socket directory (login_host).",
+            "Start the server, or set login_port, or login_host to its socket directory.",
         ) from error
     if not stat.S_ISSOCK(found.st_mode):
         return None
     directory, port = os.path.dirname(path), int(target.port)
     if not discovery.trusted(directory, port) and target.user != _name(found.st_uid):
         raise Unreachable(
-            f"{path} belongs to user {_name(found.st_uid)}, and anybody may put a socket there.",
-            "If it is the server's, say so: set login_user to that user; else see why the server has none.",
+            f"{path} belongs to user {_name(found.st_uid)}, in a directory where anybody can create a socket.",
+            "If this is the server's user, set login_user to it. Otherwise find out why the server has no socket.",
         )
     return found.st_uid
 
@@ -340,36 +341,36 @@ def _name(uid: int) -> str:
 
 
 def refusal(target: Target, user: str, error: Any) -> PgOpsError:
-    """The error for a connection that failed, told apart without reading the server's words.
+    """The error for a connection that failed, found without parsing the server's message.
 
-    libpq gives no SQLSTATE for a failed connection; whether the server listens and whether a password was
-    asked for is what can be known for certain.
+    libpq gives no SQLSTATE for a failed connection; what is certain is whether the server listens, and whether it
+    asked for a password.
     """
     words = " ".join(str(error).split())
     up = [at for at in each(target) if listening(at)]
     if not up and target.local:
-        return Unreachable(f"The server on {place(target)} is down: {words}", "Start it and run this again.")
+        return Unreachable(f"The server on {place(target)} is down: {words}", "Start it, then retry.")
     if not up:
         return Unreachable(
             f"No PostgreSQL server answers on {place(target)}: {words}",
-            "Start the server, or correct login_host and login_port; look at listen_addresses and firewalls too.",
+            "Start the server, or correct login_host and login_port. Check listen_addresses and firewalls.",
         )
     if target.target_session_attrs != "any":
         return Unreachable(
-            f"No node takes writes and lets role {user} in, of {place(target)}; those that answer are "
-            f"{', '.join(place(at) for at in up)}: {words}",
-            "Promote a node, or see in its log why it refuses the role.",
+            f"No node of {place(target)} is a primary that accepts role {user}. Reachable: "
+            f"{', '.join(place(at) for at in up)}. {words}",
+            "Promote a node, or look for the refusal in its log.",
         )
     connection = getattr(error, "pgconn", None)
     used = bool(connection is not None and connection.used_password)
     if connection is not None and connection.needs_password:
-        hint = "The server asks for a password and none was given: set login_password."
+        hint = "The server requires a password: set login_password."
     elif used:
-        hint = f"A password was used: check that it is the one of role {user}, and that the database exists."
+        hint = f"A password was used. Check that it belongs to role {user}, and that the database exists."
     else:
         hint = (
-            f"Check that database {target.database} and role {user} exist, that the role may CONNECT, "
-            "and that a line of pg_hba.conf admits it."
+            f"Check that database {target.database} and role {user} exist, that the role has CONNECT, "
+            "and that pg_hba.conf lets it in."
         )
     return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
 
@@ -399,7 +400,7 @@ def listening(target: Target) -> bool:
 
 
 def place(target: Target) -> str:
-    """The target in words."""
+    """The target as text for messages."""
     if target.local:
         return f"the local socket of port {target.port}"
     return ", ".join(f"{at.host}:{at.port}" for at in each(target))
@@ -424,7 +425,7 @@ def identifier(*names: str) -> Any:
 
 
 def statement(template: str, *parts: Any, **named: Any) -> Any:
-    """A statement with ``{}`` places filled: strings become quoted literals, identifiers stay."""
+    """A statement with its ``{}`` placeholders filled: strings become quoted literals, identifiers stay."""
     return sql.SQL(template).format(
         *[_part(part) for part in parts], **{name: _part(part) for name, part in named.items()}
     )
@@ -436,7 +437,7 @@ def listed(parts: Sequence[Any]) -> Any:
 
 
 def raw(text: str) -> Any:
-    """SQL text from a file of this collection, taken as it is."""
+    """SQL text from a file of this collection, unchanged."""
     return sql.SQL(text)
 
 
@@ -449,7 +450,7 @@ def _query(query: Any) -> Any:
 
 
 def _lossy_loaders() -> list[Any]:
-    """Loaders of both formats for text that is no UTF-8 (an SQL_ASCII database checks nothing): they escape."""
+    """Loaders of both formats for text that is not UTF-8 (an SQL_ASCII database checks nothing): they escape."""
 
     class LossyText(Loader):
         def load(self, data: Any) -> str:
@@ -462,7 +463,7 @@ def _lossy_loaders() -> list[Any]:
 
 
 def _json_loader() -> Any:
-    """A loader of JSON in binary form, in which the escapes of what is no UTF-8 are escaped once more."""
+    """A loader of JSON in binary form, in which the escapes of bytes that are not UTF-8 are escaped once more."""
 
     class LossyJson(Loader):
         format = psycopg.pq.Format.BINARY

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where a server is, and how to log in to it. Pure but for a look at which socket is there."""
+"""Where a server is, and how to log in to it. Pure except for the check which socket exists."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Target:
 
     ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
     socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
-    user that runs the server; ``role`` is who to become once logged in, and ``os_user`` as whom root opens a
-    local socket, empty as its owner. Times are in seconds.
+    user that runs the server; ``role`` is set after login; ``os_user`` is the user as which root opens a
+    local socket, empty for its owner. Times are in seconds.
     """
 
     host: str = ""

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The file that ALTER SYSTEM writes, changed without the server, for when the server does not come up. Pure.
+"""The file that ALTER SYSTEM writes, changed without the server, if the server does not come up. Pure.
 
 Source: PostgreSQL, src/backend/utils/misc/guc.c, write_auto_conf_file.
 """
@@ -15,7 +15,7 @@ ASSIGNMENT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.$]*)\s*(?:=|\s)")
 
 
 def replaced(text: str, values: Mapping[str, str | None]) -> str:
-    """The file's text with other values of the parameters named, None for no line at all; all else stays as it is."""
+    """The file's text with other values of the parameters named, None for no line at all; other lines stay."""
     names = {name.lower() for name in values}
     kept = [line for line in text.splitlines(keepends=True) if _name(line) not in names]
     if kept and not kept[-1].endswith("\n"):

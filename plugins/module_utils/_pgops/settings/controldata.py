@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a standby must not have less of than its primary, as its control file has it from the primary."""
+"""Settings that a standby must not have lower than its primary, with the primary's values from the control file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LINE = re.compile(r"^(\w+) setting:\s+(\d+)$", re.MULTILINE)
 
 
 def read(data_directory: str, bin_directory: str) -> dict[str, int]:
-    """The primary's values as far as they have been replayed; of a primary its own.
+    """The primary's values as far as they have been replayed; on a primary its own.
 
     Raises HostFailed.
     """
-    said = commands.run([os.path.join(bin_directory, "pg_controldata"), "-D", data_directory])
-    return {name: int(value) for name, value in LINE.findall(said) if name in AT_LEAST_THE_PRIMARYS}
+    output = commands.run([os.path.join(bin_directory, "pg_controldata"), "-D", data_directory])
+    return {name: int(value) for name, value in LINE.findall(output) if name in AT_LEAST_THE_PRIMARYS}

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A server's settings as they are to be, as one transaction, and as they were before."""
+"""Apply the settings of a server as one transaction, and restore the original ones."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ..server.session import Session
 from ..server.target import Target
 from . import controldata, originals, planning, present, transaction
 from .controldata import AT_LEAST_THE_PRIMARYS
-from .originals import Former, Formers
+from .originals import Originals
 from .parameters import LIBRARIES, Value, elements, value_of
 from .planning import Desired, SettingsPlan
 from .present import Current
 from .transaction import Scene
 
-PATIENCE = 30
-"""Seconds that a standby is waited for to have replayed what its primary has come to."""
+WAIT_FOR_PRIMARY = 30
+"""Seconds to wait until a standby has replayed its primary's new values."""
 
 NEEDED = "settings cannot be changed"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a capability wants of the server's settings; ``absent`` takes back what it changed, ``after_primary`` is
-    for a standby whose primary has just been brought to the same."""
+class Request:
+    """The settings that a capability needs; ``absent`` restores those that it changed, ``after_primary`` is for a
+    standby after the same settings were applied to its primary."""
 
     capability: str
     desired: Desired
@@ -45,8 +45,8 @@ class Wish:
     after_primary: bool = False
 
 
-def wish(params: Mapping[str, Any]) -> Wish:
-    """What the arguments of pg_ops_settings ask for.
+def request(params: Mapping[str, Any]) -> Request:
+    """The arguments of pg_ops_settings as a request.
 
     Raises InvalidInput.
     """
@@ -54,21 +54,21 @@ def wish(params: Mapping[str, Any]) -> Wish:
     lowered = [name.lower() for name in values]
     twice = sorted(name for name in values if lowered.count(name.lower()) > 1)
     if twice:
-        raise InvalidInput(f"settings has one parameter twice: {', '.join(twice)}.", "Case makes no difference.")
+        raise InvalidInput(f"settings contains {', '.join(twice)} twice.", "Names are not case-sensitive.")
     desired = Desired(values, params["restart"] == "if_required", params["lists"] == "replace")
-    return Wish("settings", desired, params["state"] == "absent", params["after_primary"])
+    return Request("settings", desired, params["state"] == "absent", params["after_primary"])
 
 
 def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_settings returns."""
     layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
-    done = settled(target, layout, wish(params), check_mode)
+    done = settled(target, layout, request(params), check_mode)
     return done.plan.result(**done.details)
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What was changed, or would be, and the ``details`` that every module returns that sets anything."""
+    """The changes, result or predicted, and the ``details`` that every module returns that applies settings."""
 
     plan: Plan[Change]
     details: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, and what it takes to carry it out: where, and how many clients' sessions a restart ends."""
+    """A plan, where to carry it out, and how many client sessions a restart ends."""
 
     settings: SettingsPlan
     scene: Scene
@@ -88,10 +88,10 @@ class Prepared:
         return self.settings.plan
 
 
-def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> Settled:
-    """The settings as a capability wants them, and what was changed.
+def settled(target: Target, layout: Layout | None, wanted: Request, check_mode: bool) -> Settled:
+    """Apply the settings that a capability needs.
 
-    What a killed run has left is put right first; no other run of this host is let in between.
+    A server that a killed run has left stopped is started first; a lock keeps other runs of this host out meanwhile.
     """
     if check_mode or layout is None:
         return _settled(target, layout, wanted, check_mode)
@@ -103,19 +103,19 @@ def settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: boo
     return replace(done, plan=Plan(started) + done.plan)
 
 
-def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bool) -> Settled:
-    formers = originals.read(layout.before, wanted.capability) if layout else {}
-    named = dict.fromkeys(formers) if wanted.absent else wanted.desired.values
+def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode: bool) -> Settled:
+    recorded = originals.read(layout.before, wanted.capability) if layout else {}
+    named = dict.fromkeys(recorded) if wanted.absent else wanted.desired.values
     with locked(target, NEEDED) as session:
 
         def prepared(current: Current) -> Prepared:
-            made = _planned(session, current, wanted, formers, check_mode)
-            scene = Scene(target, wanted.capability, layout, _service(session, current, target, made))
-            return Prepared(made, scene, transaction.sessions(session) if made.restarts else 0)
+            settings = _planned(session, current, wanted, recorded, check_mode)
+            scene = Scene(target, wanted.capability, layout, _service(session, current, target, settings))
+            return Prepared(settings, scene, transaction.sessions(session) if settings.restarts else 0)
 
         def apply(current: Current, ready: Prepared) -> None:
-            known = _remembered(current, formers, ready.settings, wanted.absent)
-            transaction.apply(ready.scene, session, current, ready.settings, known)
+            updated = _to_record(current, recorded, ready.settings, wanted.absent)
+            transaction.apply(ready.scene, session, current, ready.settings, updated)
 
         ready = read_plan_apply(
             read=lambda: read(session, {**dict.fromkeys(planning.ARCHIVING), **named}),
@@ -124,51 +124,53 @@ def _settled(target: Target, layout: Layout | None, wanted: Wish, check_mode: bo
             check_mode=check_mode,
         )
         if layout and not ready.plan and not check_mode:
-            _forget(layout, wanted, formers, ready.settings)
+            _clean_up(layout, wanted, recorded, ready.settings)
     return Settled(ready.plan, _details(ready))
 
 
 def _details(ready: Prepared) -> dict[str, Any]:
-    made = ready.settings
+    settings = ready.settings
     return {
-        "pending": [] if made.restarts else list(made.pending),
-        "deferred": list(made.deferred),
-        "kept": list(made.kept),
-        "restarted": bool(made.restarts),
+        "pending": [] if settings.restarts else list(settings.pending),
+        "deferred": list(settings.deferred),
+        "kept": list(settings.kept),
+        "restarted": bool(settings.restarts),
         "sessions_ended": ready.sessions,
     }
 
 
-def _planned(session: Session, current: Current, wanted: Wish, formers: Formers, check_mode: bool) -> SettingsPlan:
-    """The plan; where a standby follows its primary, once what the primary has come to has been replayed.
+def _planned(
+    session: Session, current: Current, wanted: Request, recorded: Originals, check_mode: bool
+) -> SettingsPlan:
+    """The plan; for a standby that follows its primary, after the primary's new values have been replayed.
 
-    Raises Conflict where something cannot be put back before the primary's is.
+    Raises Conflict if a setting must be restored on the primary first.
     """
 
     def planned(found: Current) -> SettingsPlan:
         if wanted.absent:
-            return planning.removal(found, formers, wanted.desired.restart)
+            return planning.removal(found, recorded, wanted.desired.restart)
         return planning.plan(found, wanted.desired)
 
-    made = planned(current)
+    result = planned(current)
     follows = wanted.desired.restart if wanted.absent else wanted.after_primary
-    if made.deferred and follows and check_mode:
+    if result.deferred and follows and check_mode:
         return planned(replace(current, primary=dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)))
-    deadline = time.monotonic() + (PATIENCE if follows else 0)
-    while made.deferred and time.monotonic() < deadline:
+    deadline = time.monotonic() + (WAIT_FOR_PRIMARY if follows else 0)
+    while result.deferred and time.monotonic() < deadline:
         time.sleep(0.5)
-        made = planned(_with_primary(session, current))
-    if made.deferred and wanted.absent:
-        names = ", ".join(str(one["name"]) for one in made.deferred)
+        result = planned(_with_primary(session, current))
+    if result.deferred and wanted.absent:
+        names = ", ".join(str(one["name"]) for one in result.deferred)
         raise Conflict(
-            f"{names} cannot be put back on this standby before the primary runs with a value as low.",
-            "Put it back on the primary first, with a restart: restart (in remove.yml pgops_restart) is if_required.",
+            f"{names} cannot be restored on this standby until the primary runs with a value that is as low.",
+            "Restore it on the primary first, with restart=if_required (pgops_restart in remove.yml).",
         )
-    return made
+    return result
 
 
 def read(session: Session, values: Mapping[str, Value]) -> Current:
-    """What is configured and what runs of the parameters named, with what the host's files tell besides."""
+    """The configured and running values of the parameters named, and what the host's files add."""
     libraries = {
         name: value if isinstance(value, tuple) else elements(value or "")
         for name, value in values.items()
@@ -189,35 +191,35 @@ def _bin_directory(session: Session) -> str:
     return str(session.value("SELECT setting FROM pg_config() WHERE name = 'BINDIR'"))
 
 
-def _service(session: Session, current: Current, target: Target, made: SettingsPlan) -> Service | None:
-    """How the server is restarted; None where it need not be and cannot be."""
-    if not made.plan:
+def _service(session: Session, current: Current, target: Target, settings: SettingsPlan) -> Service | None:
+    """How to restart the server; None if that is neither needed nor possible."""
+    if not settings.plan:
         return None
     try:
         if not target.local:
             raise Unsupported(
-                "The server is reached over the network, so it cannot be restarted from here.",
-                "Run this on its host, over its socket; or leave restart at 'never'.",
+                "The connection is over the network, so the server cannot be restarted.",
+                "Run this on its host, over its socket, or set restart=never.",
             )
         found = service.of(current.data_directory, _bin_directory(session))
         service.check_rights(found)
         return found
     except PgOpsError:
-        if made.restarts:
+        if settings.restarts:
             raise
         return None
 
 
-def _remembered(current: Current, formers: Formers, made: SettingsPlan, absent: bool) -> Mapping[str, Former]:
+def _to_record(current: Current, recorded: Originals, settings: SettingsPlan, absent: bool) -> Originals:
     if absent:
-        return made.formers
-    wanted = {setting.parameter.name: setting.text for setting in made.settings}
-    return originals.remembered(formers, {name: current.automatic(name) for name in wanted}, wanted)
+        return settings.originals
+    wanted = {setting.parameter.name: setting.text for setting in settings.settings}
+    return originals.after(recorded, {name: current.automatic(name) for name in wanted}, wanted)
 
 
-def _forget(layout: Layout, wanted: Wish, formers: Formers, made: SettingsPlan) -> None:
-    """There is nothing to change: forget what a killed run had begun, and what is no longer to be put back."""
+def _clean_up(layout: Layout, wanted: Request, recorded: Originals, settings: SettingsPlan) -> None:
+    """Without a change, delete the journal of a killed run, and the records of what need not be restored any more."""
     if files.read(layout.journal):
         files.discard(layout.journal)
-    if wanted.absent and formers != made.formers:
-        originals.write(layout.before, wanted.capability, made.formers)
+    if wanted.absent and recorded != settings.originals:
+        originals.write(layout.before, wanted.capability, settings.originals)

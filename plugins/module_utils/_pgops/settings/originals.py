@@ -1,8 +1,8 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What was there before pgops.fleet changed a setting, kept on the host, so that it can be put back.
+"""The values of settings before pgops.fleet changed them, recorded on the host, so that they can be restored.
 
-Each capability keeps its own: what one adds to a list stays when another is removed.
+Each capability records its own: what one adds to a list stays when another is removed.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Former:
-    """A parameter's value in postgresql.auto.conf ``before`` it was changed, and ``ours`` after; None for none."""
+class Original:
+    """A parameter's value in postgresql.auto.conf ``before`` we changed it, and ``ours`` after; None for no value."""
 
     before: str | None
     ours: str | None
 
 
-Formers = Mapping[str, Former]
+Originals = Mapping[str, Original]
 
 
-def read(path: str, capability: str) -> dict[str, Former]:
-    """What a capability changed on the host, by parameter.
+def read(path: str, capability: str) -> dict[str, Original]:
+    """The parameters that a capability changed on the host, by name.
 
     Raises HostFailed.
     """
-    return {name: Former(**one) for name, one in _all(path).get(capability, {}).items()}
+    return {name: Original(**one) for name, one in _all(path).get(capability, {}).items()}
 
 
 def names(path: str) -> list[str]:
-    """The parameters that are known of all capabilities, in alphabetical order.
+    """The parameters that any capability changed, in alphabetical order.
 
     Raises HostFailed.
     """
@@ -44,31 +44,31 @@ def names(path: str) -> list[str]:
 
 
 def _all(path: str) -> dict[str, dict[str, Any]]:
-    hint = "It holds what settings were before pgops.fleet changed them: restore it from a backup, or remove it."
+    hint = "It records the original settings. Restore it from a backup, or delete it."
     return dict((documents.read(path, FORMAT, hint) or {}).get("settings", {}))
 
 
-def remembered(formers: Formers, present: Mapping[str, str | None], wanted: Mapping[str, str | None]) -> Formers:
-    """What to keep after a change of ``present`` values to ``wanted`` ones.
+def after(recorded: Originals, present: Mapping[str, str | None], wanted: Mapping[str, str | None]) -> Originals:
+    """What to record after a change of ``present`` values to ``wanted`` ones.
 
-    Of a parameter that we changed before, the first value is the one to go back to, unless it was changed by
-    somebody else since.
+    For a parameter that we changed before, the first value stays the one to restore, unless somebody else has changed
+    it since.
     """
-    made = dict(formers)
+    updated = dict(recorded)
     for name, value in wanted.items():
-        known = made.get(name)
+        known = updated.get(name)
         first = known.before if known and known.ours == present.get(name) else present.get(name)
-        made[name] = Former(first, value)
-    return made
+        updated[name] = Original(first, value)
+    return updated
 
 
-def write(path: str, capability: str, formers: Formers) -> None:
-    """Keep what a capability changed; with nothing left to keep, there is no file.
+def write(path: str, capability: str, recorded: Originals) -> None:
+    """Record what a capability changed; the file is removed when nothing is left to record.
 
     Raises HostFailed.
     """
-    kept = {**_all(path), capability: {name: asdict(former) for name, former in sorted(formers.items())}}
-    settings = {name: found for name, found in kept.items() if found}
+    records = {**_all(path), capability: {name: asdict(original) for name, original in sorted(recorded.items())}}
+    settings = {name: found for name, found in records.items() if found}
     if settings:
         documents.write(path, FORMAT, {"settings": settings})
     else:

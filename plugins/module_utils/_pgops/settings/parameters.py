@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the value of a configuration parameter means, apart from how it is written. Pure.
+"""The meaning of a configuration parameter's value, apart from its spelling. Pure.
 
 Values are compared by meaning, so that 1GB is 1024MB, and yes is on.
 Sources: PostgreSQL, "Parameter Names and Values" and "System Views: pg_settings"; src/backend/utils/misc/guc.c.
@@ -18,7 +18,7 @@ from ..errors import InvalidInput
 
 Meaning = Union[bool, int, float, str, tuple[str, ...]]
 Value = Optional[Union[str, tuple[str, ...]]]
-"""A parameter as declared: text, the elements of a list, or None for what the server has without the declaration."""
+"""A parameter as declared: text, the elements of a list, or None for the server's value without the declaration."""
 
 LISTS = {
     "createrole_self_grant": False,
@@ -47,7 +47,7 @@ LIBRARIES = (
     "session_preload_libraries",
     "shared_preload_libraries",
 )
-"""Lists in which several parties have an entry each: one of them must not take out those of the others."""
+"""Lists to which several tools add their entries: one of them must not remove those of the others."""
 
 MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 TIME = {"us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
@@ -59,7 +59,7 @@ ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]*?))\s*(?:,|\Z)')
 
 @dataclass(frozen=True)
 class Parameter:
-    """What pg_settings says of a parameter. ``choices`` are an enum's; ``minimum`` and ``maximum`` a number's."""
+    """A parameter as in pg_settings. ``choices`` are an enum's; ``minimum`` and ``maximum`` a number's."""
 
     name: str
     vartype: str
@@ -71,7 +71,7 @@ class Parameter:
 
     @property
     def restarts(self) -> bool:
-        """Whether a value comes into force with a restart only."""
+        """Whether a new value needs a restart."""
         return self.context == "postmaster"
 
     @property
@@ -81,13 +81,13 @@ class Parameter:
 
     @property
     def merges(self) -> bool:
-        """Whether what is declared is added to what is there."""
+        """Whether declared elements are added to the present ones."""
         return self.name.lower() in LIBRARIES
 
     def meaning(self, text: str) -> Meaning:
-        """What a value, as it is written, means: two that mean the same are equal.
+        """The meaning of a value as it is written: two that mean the same are equal.
 
-        Numbers are in the parameter's own unit. Raises InvalidInput with what the parameter takes.
+        Numbers are in the parameter's own unit. Raises InvalidInput with the values that the parameter accepts.
         """
         if self.is_list:
             return self._listed(text)
@@ -100,7 +100,7 @@ class Parameter:
         return text
 
     def human(self, setting: str) -> str:
-        """A number as pg_settings shows it, in the largest unit in which it is whole; all else as it is."""
+        """A number as pg_settings shows it, in the largest unit in which it is an integer; other values unchanged."""
         own, table = UNIT.match(self.unit or ""), self._table()
         if self.vartype != "integer" or own is None or not table or not setting.isdigit() or setting == "0":
             return setting
@@ -112,28 +112,28 @@ class Parameter:
         try:
             return elements(text)
         except ValueError:
-            raise self._wrong(text, "takes a list of words separated by commas") from None
+            raise self._wrong(text, "needs a list of words separated by commas") from None
 
     def _truth(self, text: str) -> bool:
         found = truth(text)
         if found is None:
-            raise self._wrong(text, "takes on or off")
+            raise self._wrong(text, "must be on or off")
         return found
 
     def _choice(self, text: str) -> str:
         by_lower = {choice.lower(): choice for choice in self.choices}
         if text.lower() in by_lower:
             return by_lower[text.lower()]
-        # Enums that were truths once still take every spelling of them; pg_settings shows the one.
+        # Enums that once were booleans still accept all spellings of them; pg_settings shows one.
         for word, spellings in WORDS.items():
             if word in by_lower and text.lower() in spellings:
                 return word
-        raise self._wrong(text, f"takes one of {', '.join(self.choices)}")
+        raise self._wrong(text, f"must be one of {', '.join(self.choices)}")
 
     def _number(self, text: str) -> float:
         found = NUMBER.match(text)
         if found is None:
-            raise self._wrong(text, f"takes a number{self._units()}")
+            raise self._wrong(text, f"must be a number{self._units()}")
         number = _plain(found.group(1), self.vartype)
         if found.group(2):
             number = self._converted(number, found.group(2), text)
@@ -143,12 +143,12 @@ class Parameter:
         return number
 
     def _converted(self, number: float, unit: str, text: str) -> float:
-        """A number of ``unit`` in the parameter's own unit, rounded to a whole of the next smaller unit as the server
-        rounds it (convert_to_base_unit in guc.c)."""
+        """A number of ``unit`` in the parameter's own unit, rounded to a multiple of the next smaller unit like the
+        server rounds it (convert_to_base_unit in guc.c)."""
         own = UNIT.match(self.unit or "")
         table = self._table()
         if own is None or unit not in table:
-            raise self._wrong(text, f"takes a number{self._units()}")
+            raise self._wrong(text, f"must be a number{self._units()}")
         smaller = max((size for size in table.values() if size < table[unit]), default=0)
         amount = number * table[unit]
         if smaller and math.isfinite(amount):
@@ -168,14 +168,14 @@ class Parameter:
         highest = float(self.maximum) if self.maximum else math.inf
         if not lowest <= number <= highest:
             unit = f" {self.unit}" if self.unit else ""
-            raise self._wrong(text, f"takes {self.minimum} to {self.maximum}{unit}")
+            raise self._wrong(text, f"must be between {self.minimum} and {self.maximum}{unit}")
 
-    def _wrong(self, text: str, takes: str) -> InvalidInput:
-        return InvalidInput(f"{self.name} = {text!r} is no value of this parameter.", f"It {takes}.")
+    def _wrong(self, text: str, rule: str) -> InvalidInput:
+        return InvalidInput(f"{self.name} = {text!r} is not valid.", f"It {rule}.")
 
 
 def truth(text: str) -> bool | None:
-    """A truth in any of its spellings, which may be cut as long as one remains; None for what is none."""
+    """A boolean in any of its spellings, or an unambiguous beginning of one; None for other text."""
     word = text.strip().lower()
     fitting = {name for name, spellings in WORDS.items() for full in spellings if word and full.startswith(word)}
     return fitting == {"on"} if len(fitting) == 1 else None
@@ -208,19 +208,17 @@ def value_of(declared: Any) -> Value:
 
 def _scalar(declared: Any) -> str:
     if isinstance(declared, (dict, list, tuple)) or declared is None:
-        raise InvalidInput(
-            f"{declared!r} is no value of a configuration parameter.", "Give text, a number or a list."
-        )
+        raise InvalidInput(f"{declared!r} cannot be the value of a setting.", "Use text, a number or a list.")
     text = ("on" if declared else "off") if isinstance(declared, bool) else str(declared)
     if any(character in text for character in "\n\r\0"):
-        raise InvalidInput(f"{text!r} has more than one line.", "A parameter's value stands on one line.")
+        raise InvalidInput(f"{text!r} has more than one line.", "The value of a setting must be a single line.")
     return text
 
 
 def elements(text: str) -> tuple[str, ...]:
     """The elements of a list as it is written in a configuration file.
 
-    Raises ValueError where quotes are not closed, or an element is missing.
+    Raises ValueError if quotes are not closed, or an element is missing.
     """
     if not text.strip():
         return ()
@@ -229,7 +227,7 @@ def elements(text: str) -> tuple[str, ...]:
     while not ended:
         match = ELEMENT.match(text, position)
         if match is None or (match.group(1) is None and not match.group(2)):
-            raise ValueError(f"{text!r} is no list")
+            raise ValueError(f"{text!r} is not a list")
         quoted, plain = match.groups()
         found.append(plain if quoted is None else quoted.replace('""', '"'))
         position, ended = match.end(), not match.group(0).endswith(",")
@@ -237,7 +235,7 @@ def elements(text: str) -> tuple[str, ...]:
 
 
 def joined(words: Sequence[str]) -> str:
-    """A list in one text, which `elements` takes apart again."""
+    """A list as one text, which `elements` splits again."""
     return ", ".join(word if re.fullmatch(r"[\w./$*:-]+", word) else _quoted(word) for word in words)
 
 
@@ -246,6 +244,6 @@ def _quoted(word: str) -> str:
     return f'"{doubled}"'
 
 
-def merged(there: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """What is there, in its order, and after it what is wanted besides."""
-    return tuple(dict.fromkeys([*there, *wanted]))
+def merged(present: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The present elements, in their order, and after them the wanted ones that are missing."""
+    return tuple(dict.fromkeys([*present, *wanted]))

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A server's settings as they are to be: what has to change, and whether a restart follows. Pure."""
+"""Plan the settings of a server: what must change, and whether a restart is needed. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..plan import Change, Plan, changes
 from ..server import managers
 from . import autoconf
 from .controldata import AT_LEAST_THE_PRIMARYS
-from .originals import Former, Formers
+from .originals import Original, Originals
 from .parameters import LISTS, Parameter, Value, elements, joined, merged
 from .present import Current, Entry, same
 from .writing import Restart, Setting, SettingChange
@@ -24,19 +24,19 @@ SECRET = ("conninfo", "passphrase")
 HIDDEN = "(hidden)"
 SERVER = "server"
 ARCHIVING = ("archive_mode", "archive_command", "archive_library")
-"""What decides whether WAL leaves the server, and when it may forget it."""
-PILES_UP = "archive_mode is on, and no archive_command is set any more: pg_wal grows until its disk is full."
+"""What decides whether WAL leaves the server, and when the server may delete it."""
+PILES_UP = "archive_mode is on without an archive_command: pg_wal grows until the disk is full."
 STAYS = (
-    "archive_command stays: archive_mode is on until the server has been restarted with it off, and without a "
-    "command pg_wal would grow until its disk is full. So WAL goes on being archived. Run this again after the "
-    "restart, or with if_required, which restarts the server."
+    "archive_command stays until the server is restarted with archive_mode off; without a command pg_wal would fill "
+    "the disk. WAL is still archived. Run this once more after the restart, or with if_required, which restarts the "
+    "server."
 )
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What is declared. ``restart``: the server may be restarted where a value needs it. ``replace_lists``: what is
-    declared of a list of libraries is all that there is to be."""
+    """The declared settings. ``restart``: the server may be restarted if a value needs it. ``replace_lists``: lists
+    of libraries contain only the declared ones."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
     restart: bool = False
@@ -46,8 +46,8 @@ class Desired:
 @dataclass(frozen=True)
 class SettingsPlan:
     """``deferred`` waits for the primary, and is not written; ``pending`` is what will wait for a restart at the end,
-    as modules return it; ``restarts`` is the restart and why, empty where there is none. Of a removal, ``kept`` are
-    the settings that cannot go back yet, and ``formers`` what is still to be known of them."""
+    as modules return it; ``restarts`` is the restart and why, empty if there is none. In a removal, ``kept`` are the
+    settings that cannot be restored yet, and ``originals`` what stays recorded of them."""
 
     written: tuple[SettingChange, ...] = ()
     restarts: tuple[Restart, ...] = ()
@@ -55,7 +55,7 @@ class SettingsPlan:
     deferred: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    formers: Formers = field(default_factory=dict)
+    originals: Originals = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan[Change]:
@@ -64,15 +64,15 @@ class SettingsPlan:
 
     @property
     def settings(self) -> list[Setting]:
-        """What is written, in its order."""
+        """The settings to be written, in order."""
         return [change.setting for change in self.written]
 
 
 def plan(current: Current, desired: Desired) -> SettingsPlan:
-    """What brings a server's settings to what is desired. ``current`` has to know what ARCHIVING names, too.
+    """The changes that give a server the desired settings. ``current`` must contain those of ARCHIVING, too.
 
-    Raises InvalidInput for a value that the server would not take, Conflict where ALTER SYSTEM has not the last word,
-    and Managed where another manager has.
+    Raises InvalidInput for a value that the server would not accept, Conflict if something else overrides ALTER
+    SYSTEM, and Managed if another manager controls the settings.
     """
     wanted = {name: _wanted(current, desired, name) for name in desired.values}
     deferred = tuple(_deferred(current, setting) for setting in wanted.values() if _below_primary(current, setting))
@@ -89,17 +89,17 @@ def plan(current: Current, desired: Desired) -> SettingsPlan:
     return _restarted(current, desired, SettingsPlan(written=written, deferred=deferred, warnings=warnings))
 
 
-def removal(current: Current, formers: Formers, restart: bool) -> SettingsPlan:
-    """What puts back what was there before, where the present value is still ours.
+def removal(current: Current, recorded: Originals, restart: bool) -> SettingsPlan:
+    """The changes that restore the original settings, where the present value is still ours.
 
-    ``current`` has to know what ARCHIVING names, too.
+    ``current`` must contain those of ARCHIVING, too.
     """
-    restored = {name: _restored(current, name, former) for name, former in formers.items()}
+    restored = {name: _restored(current, name, original) for name, original in recorded.items()}
     changed_since = [
-        f"{name} was changed since, and is left as it is." for name, one in restored.items() if one is None
+        f"{name} was changed by somebody else and is not touched." for name, one in restored.items() if one is None
     ]
     settings = {name: setting for name, setting in restored.items() if setting is not None}
-    kept, piling_up = _kept(current, formers, settings, restart)
+    kept, piling_up = _kept(current, recorded, settings, restart)
     for name in kept:
         del settings[name]
     waiting = [name for name, setting in settings.items() if _below_primary(current, setting)]
@@ -110,31 +110,31 @@ def removal(current: Current, formers: Formers, restart: bool) -> SettingsPlan:
         for change in _change(current, name, setting)
     ]
     _refuse(current, written)
-    made = SettingsPlan(
+    planned = SettingsPlan(
         written=tuple(written),
         deferred=tuple(_deferred(current, settings[name]) for name in waiting),
         warnings=(*changed_since, *piling_up),
         kept=kept,
-        formers=_to_know(formers, settings, kept),
+        originals=_to_record(recorded, settings, kept),
     )
-    return _restarted(current, Desired(dict.fromkeys(formers), restart), made)
+    return _restarted(current, Desired(dict.fromkeys(recorded), restart), planned)
 
 
-def _restored(current: Current, name: str, former: Former) -> Setting | None:
-    """What a parameter goes back to; None for one that somebody has changed since."""
+def _restored(current: Current, name: str, original: Original) -> Setting | None:
+    """The original setting of a parameter; None if somebody else has changed it since."""
     present, parameter = current.automatic(name), current.parameter(name)
     if parameter.merges and present is not None:
-        return _without(current, parameter, former, present)
-    return Setting(parameter, former.before) if same(parameter, present, former.ours) else None
+        return _without(current, parameter, original, present)
+    return Setting(parameter, original.before) if same(parameter, present, original.ours) else None
 
 
 # --- archiving that ends
 
 
 def _kept(
-    current: Current, formers: Formers, settings: Mapping[str, Setting], restart: bool
+    current: Current, recorded: Originals, settings: Mapping[str, Setting], restart: bool
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The command that has to stay until the server has been restarted without archive_mode, and what to say of it.
+    """The command that must stay until the server is restarted without archive_mode, and the warning.
 
     With archive_mode on and no command, a server keeps all WAL in pg_wal, until the disk is full.
     """
@@ -143,14 +143,14 @@ def _kept(
         return (), []
     mode = back.get("archive_mode")
     configured = _after(current, mode) if mode else current.configured("archive_mode")
-    if "archive_mode" not in map(str.lower, formers) and not _off(current, configured):
+    if "archive_mode" not in map(str.lower, recorded) and not _off(current, configured):
         return (), [PILES_UP]  # as it was before
     names = tuple(name for name in settings if name.lower() == "archive_command")
     return names, [STAYS]
 
 
 def _piles_up(current: Current, back: Mapping[str, Setting], restart: bool) -> bool:
-    """Whether the settings that go back leave a server that is to archive WAL, and is not told how."""
+    """Whether the restored settings leave a server with archive_mode on, but no command."""
     mode = back.get("archive_mode")
     restarted = restart and mode is not None and _waits(current, mode.parameter, _after(current, mode))
     if _off(current, _after(current, mode) if mode and restarted else current.setting("archive_mode")):
@@ -163,14 +163,14 @@ def _off(current: Current, value: str | None) -> bool:
     return not value or same(current.parameter("archive_mode"), value, "off")
 
 
-def _to_know(formers: Formers, settings: Mapping[str, Setting], kept: Sequence[str]) -> Formers:
-    """What is to be remembered for the removal that ends it: what was before what is kept, and that we had switched
-    archive_mode on."""
+def _to_record(recorded: Originals, settings: Mapping[str, Setting], kept: Sequence[str]) -> Originals:
+    """What stays recorded for the next removal: the originals of what is kept, and that we had switched archive_mode
+    on."""
     if not kept:
         return {}
     return {
-        name: Former(former.before, former.before if name in settings else former.ours)
-        for name, former in formers.items()
+        name: Original(original.before, original.before if name in settings else original.ours)
+        for name, original in recorded.items()
         if name in kept or name.lower() == "archive_mode"
     }
 
@@ -185,7 +185,7 @@ def _wanted(current: Current, desired: Desired, name: str) -> Setting:
         return Setting(parameter, None)
     if not parameter.is_list:
         if isinstance(value, tuple):
-            raise InvalidInput(f"{name} is no list.", "Give it one value.")
+            raise InvalidInput(f"{name} is not a list.", "Use a single value.")
         parameter.meaning(value)
         return Setting(parameter, value)
     parameter.meaning(joined(value) if isinstance(value, tuple) else value)
@@ -195,21 +195,22 @@ def _wanted(current: Current, desired: Desired, name: str) -> Setting:
     lacking = [word for word in words if word in current.missing.get(name, ())]
     if lacking:
         raise InvalidInput(
-            f"{name}: the server has no library {', '.join(lacking)}.",
-            "Install the package that brings it on this host, or correct the name.",
+            f"{name}: library {', '.join(lacking)} was not found on the server.",
+            "Install its package on this host, or correct the name.",
         )
     return _list(current, parameter, words)
 
 
 def _list(current: Current, parameter: Parameter, words: Sequence[str]) -> Setting:
-    """A list to be written. ALTER SYSTEM writes an empty one as a list with one empty element, which no server starts
-    with, so that it has to come from elsewhere."""
+    """A list to be written. ALTER SYSTEM writes an empty one as a list with one empty element, with which no server
+    starts, so an empty list must come from another file or the default."""
     if not words:
         other = current.entry(parameter.name, automatic=False)
         if other is not None and _words(other.value):
             raise Conflict(
-                f"{parameter.name} cannot be emptied by ALTER SYSTEM, and {_place(other)} sets it to {other.value}.",
-                "Take it out of there.",
+                f"{parameter.name} cannot be set to an empty value by ALTER SYSTEM, and {_place(other)} sets it to "
+                f"{other.value}.",
+                "Remove it there.",
             )
         return Setting(parameter, None)
     quoted = LISTS[parameter.name.lower()]
@@ -220,30 +221,32 @@ def _words(text: str | None) -> tuple[str, ...]:
     try:
         return elements(text or "")
     except ValueError:
-        raise Conflict(f"{text!r} is configured, and no list of words.", "Correct it on the server first.") from None
+        raise Conflict(
+            f"The configured value {text!r} is not a list of words.", "Correct it on the server first."
+        ) from None
 
 
 def _known(current: Current, parameter: Parameter) -> None:
     name = parameter.name
     if name.lower() not in current.running and "." not in name:
         raise InvalidInput(
-            f"PostgreSQL {current.version_num // 10000} has no parameter {name}.",
-            "Correct its name; one of a library is written library.parameter.",
+            f"PostgreSQL {current.version_num // 10000} has no setting {name}.",
+            "Correct the name. Settings of a library are written library.name.",
         )
     if parameter.context == "internal" or name.lower() in NOT_BY_ALTER_SYSTEM:
-        raise InvalidInput(f"{name} cannot be changed by ALTER SYSTEM.", "Leave it out.")
+        raise InvalidInput(f"{name} cannot be changed by ALTER SYSTEM.", "Remove it.")
 
 
 def _change(current: Current, name: str, setting: Setting) -> list[SettingChange]:
-    """The change that makes a parameter what it is to be, none where it is."""
+    """The change that gives a parameter the wanted value; none if it has it."""
     parameter, wanted = setting.parameter, setting.text
     running = current.running.get(name.lower())
     if running and running.source == "command line" and wanted is not None:
         if same(parameter, running.value, wanted):
             return []
         raise Conflict(
-            f"{name} = {running.value} is given on the server's command line, which has the last word.",
-            "Take it out where the server is started (postmaster.opts in the data directory shows how), or here.",
+            f"{name} = {running.value} is set on the server's command line, which overrides all files.",
+            "Remove it where the server is started (see postmaster.opts in the data directory), or here.",
         )
     present = current.configured(name) if wanted is not None else current.automatic(name)
     if same(parameter, present, wanted):
@@ -258,23 +261,25 @@ def _shown(parameter: Parameter, text: str | None) -> str | None:
     return text
 
 
-def _without(current: Current, parameter: Parameter, former: Former, present: str) -> Setting:
-    """A list without what we added to it; whatever others have added since stays."""
-    ours = set(_words(former.ours)) - set(_words(former.before))
+def _without(current: Current, parameter: Parameter, original: Original, present: str) -> Setting:
+    """A list without the elements that we added; those that others have added since stay."""
+    ours = set(_words(original.ours)) - set(_words(original.before))
     other = current.entry(parameter.name, automatic=False)
-    if former.before is None and other is not None:
+    if original.before is None and other is not None:
         ours -= set(_words(other.value))
     words = tuple(word for word in _words(present) if word not in ours)
     below = _words(other.value) if other else ()
-    return Setting(parameter, None) if former.before is None and words == below else _list(current, parameter, words)
+    return (
+        Setting(parameter, None) if original.before is None and words == below else _list(current, parameter, words)
+    )
 
 
 # --- standbys
 
 
 def _below_primary(current: Current, setting: Setting) -> bool:
-    """Whether a standby would have less than its primary. Where the primary's value is not known (over the network),
-    what the standby runs with is taken for it."""
+    """Whether a standby would have less than its primary. If the primary's value is unknown (over the network), the
+    standby's running value is used instead."""
     name = setting.parameter.name.lower()
     if not current.in_recovery or name not in AT_LEAST_THE_PRIMARYS:
         return False
@@ -293,13 +298,13 @@ def _deferred(current: Current, setting: Setting) -> dict[str, Any]:
     }
 
 
-# --- what has the last word
+# --- what overrides ALTER SYSTEM
 
 
 def _refuse(current: Current, written: Sequence[SettingChange]) -> None:
     if not written:
         return
-    # As they are shown: the command that is named must not tell a secret.
+    # As they are shown: the command in the message must not contain a secret.
     managers.refuse_settings(
         current.manager, {change.setting.parameter.name: change.after or "null" for change in written}
     )
@@ -312,18 +317,18 @@ def _refuse(current: Current, written: Sequence[SettingChange]) -> None:
     broken = next((entry for entry in current.entries if _breaks(current, entry)), None)
     if broken is not None:
         raise Conflict(
-            f"The server reads no settings again before {_place(broken)} is right: {broken.error}.",
+            f"The server does not reload its settings until {_place(broken)} is corrected: {broken.error}.",
             "Correct that line first.",
         )
 
 
 def _breaks(current: Current, entry: Entry) -> bool:
-    """Whether a line keeps the server from reading its files again. What only waits for a restart is told as an error
-    in pg_file_settings, too."""
+    """Whether a line keeps the server from reloading its files. pg_file_settings shows an error also for what only
+    waits for a restart."""
     if entry.error is None:
         return False
     if entry.name is None and entry.file is None:
-        # A line that was taken out, and whose value runs until the restart (guc.c, ProcessConfigFileInternal).
+        # A line that was removed, and whose value runs until the restart (guc.c, ProcessConfigFileInternal).
         return not any(found.pending for found in current.running.values())
     found = current.running.get((entry.name or "").lower())
     return not (found and found.pending)
@@ -336,11 +341,11 @@ def _place(entry: Entry) -> str:
 # --- restart
 
 
-def _restarted(current: Current, desired: Desired, made: SettingsPlan) -> SettingsPlan:
-    """The same with what waits for a restart in the end, and with the restart where it is allowed and needed."""
+def _restarted(current: Current, desired: Desired, planned: SettingsPlan) -> SettingsPlan:
+    """The same with what will wait for a restart, and with the restart if it is allowed and needed."""
     pends = [name for name, found in current.running.items() if found.pending]
     waiting = {name: (current.configured(name), current.entry(name)) for name in pends}
-    for setting in made.settings:
+    for setting in planned.settings:
         name = setting.parameter.name.lower()
         waiting.pop(name, None)
         entry, value = _entry(current, setting), _after(current, setting)
@@ -350,10 +355,10 @@ def _restarted(current: Current, desired: Desired, made: SettingsPlan) -> Settin
         _pending(current.parameter(name), current.setting(name), *waiting[name]) for name in sorted(waiting)
     )
     if not (desired.restart and {name.lower() for name in desired.values} & set(waiting)):
-        return replace(made, pending=pending)
+        return replace(planned, pending=pending)
     before = {one["name"]: one["running"] for one in pending}
     after = {one["name"]: one["configured"] for one in pending}
-    return replace(made, pending=pending, restarts=(Restart(SERVER, before, after),))
+    return replace(planned, pending=pending, restarts=(Restart(SERVER, before, after),))
 
 
 def _pending(parameter: Parameter, running: str, configured: str | None, entry: Entry | None) -> dict[str, Any]:
@@ -380,8 +385,8 @@ def _after(current: Current, setting: Setting) -> str | None:
 
 
 def _waits(current: Current, parameter: Parameter, value: str | None) -> bool:
-    """Whether a value comes into force with a restart only. What a library's parameter means is not known before it
-    is loaded, which takes a restart itself."""
+    """Whether a value needs a restart. The meaning of a library's parameter is unknown until the library is loaded,
+    which needs a restart itself."""
     if parameter.name.lower() not in current.running:
         return False
     return parameter.restarts and not same(parameter, value, current.setting(parameter.name))

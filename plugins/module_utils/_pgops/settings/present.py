@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a server's files configure, what it runs with, and where each value comes from."""
+"""A server's configured and running settings, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SELECT EXISTS (
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a configuration file. ``name`` is None where the line could not be read."""
+    """A line of a configuration file. ``name`` is None if the line could not be parsed."""
 
     name: str | None
     value: str | None
@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Running:
-    """A parameter as the server runs with it. ``source`` is pg_settings' word for where the value comes from."""
+    """A parameter as the server runs with it. ``source`` is the column of pg_settings."""
 
     parameter: Parameter
     value: str
@@ -70,7 +70,7 @@ class Running:
 @dataclass(frozen=True)
 class Current:
     """All that a plan needs. ``running`` is by lower-case name; ``missing`` are libraries without a file; ``primary``
-    is what a standby's primary has of what the standby must not have less of."""
+    are the primary's values of settings that a standby must not have lower."""
 
     running: Mapping[str, Running] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
@@ -81,7 +81,7 @@ class Current:
     primary: Mapping[str, int] = field(default_factory=dict)
 
     def parameter(self, name: str) -> Parameter:
-        """The parameter of a name; one of a library that is not loaded yet takes any text."""
+        """The parameter of a name; one of a library that is not loaded yet accepts any text."""
         found = self.running.get(name.lower())
         return found.parameter if found else Parameter(name, "string")
 
@@ -95,12 +95,12 @@ class Current:
         return found[-1] if found else None
 
     def automatic(self, name: str) -> str | None:
-        """What ALTER SYSTEM has set, None for nothing."""
+        """The value that ALTER SYSTEM has set, or None."""
         entry = self.entry(name, automatic=True)
         return entry.value if entry else None
 
     def configured(self, name: str) -> str | None:
-        """The value that a restart would bring; None for a parameter that nobody knows."""
+        """The value after a restart; None for an unknown parameter."""
         entry = self.entry(name)
         if entry is not None:
             return entry.value
@@ -114,12 +114,12 @@ class Current:
 
     @property
     def data_directory(self) -> str:
-        """The server's own, as it names it; '' where the role may not see it."""
+        """The server's own name for it; '' if the role may not see it."""
         return self.setting("data_directory")
 
 
 def same(parameter: Parameter, one: str | None, other: str | None) -> bool:
-    """Whether two values mean the same; one that is no value at all equals none."""
+    """Whether two values mean the same; an invalid one only equals the same text."""
     if one is None or other is None:
         return one is other
     meant = _meaning(parameter, one)
@@ -134,13 +134,13 @@ def _meaning(parameter: Parameter, text: str) -> Meaning | None:
 
 
 def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple[str, ...]]) -> Current:
-    """What is configured and what runs, of the parameters named; ``libraries`` are to be looked for on the server's
-    disk, by the parameter that loads them."""
-    # First: it has this session compare what the files hold now with what runs, reloaded or not.
+    """The configured and running values of the parameters named; ``libraries``, by the parameter that loads them, are
+    looked up on the server's disk."""
+    # First: it makes this session compare the files as they are now with the running values, reloaded or not.
     entries = tuple(_entry(row) for row in session.rows(ENTRIES))
     rows = session.rows(PARAMETERS, [[name.lower() for name in names]])
     running = {row["name"].lower(): _running(row) for row in rows}
-    place = running["dynamic_library_path"].value
+    path = running["dynamic_library_path"].value
     return Current(
         running=running,
         entries=entries,
@@ -148,7 +148,7 @@ def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple
         in_recovery=session.in_recovery,
         manager=managers.manager(session),
         missing={
-            name: tuple(word for word in words if not _there(session, name, word, place))
+            name: tuple(word for word in words if not _exists(session, name, word, path))
             for name, words in libraries.items()
         },
     )
@@ -171,8 +171,8 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     return Entry(row["name"], row["setting"], row["sourcefile"], row["sourceline"], row["error"])
 
 
-def _there(session: Session, parameter: str, library: str, path: str) -> bool:
-    """Whether the server finds a library's file, where it looks for it (load_libraries and dfmgr.c)."""
+def _exists(session: Session, parameter: str, library: str, path: str) -> bool:
+    """Whether a library's file exists where the server looks for it (load_libraries and dfmgr.c)."""
     if parameter.lower() == "local_preload_libraries" and "/" not in library:
         library = f"$libdir/plugins/{library}"
     directory, slash, name = library.rpartition("/")

@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Settings put into force all together, or not at all: written, reloaded, restarted where need be, probed, and put
-back where the server does not take them or does not come up."""
+"""Apply settings all together, or not at all: write, reload, restart if needed, check, and restore the old ones if
+the server rejects the new ones or does not come up."""
 
 from __future__ import annotations
 
@@ -20,30 +20,29 @@ from ..server import discovery, service
 from ..server.service import Service
 from ..server.session import Session, connect
 from ..server.target import Target
-from . import autoconf, journal, originals
-from . import present as configured
+from . import autoconf, journal, originals, present
 from .journal import Journal
 from .parameters import LISTS, elements
 from .planning import HIDDEN, SettingsPlan
 from .present import Current, same
 from .writing import Setting, alter
 
-PATIENCE = 30
-"""Seconds until a server must have read its files again, or take connections after its start."""
+WAIT_FOR_SERVER = 30
+"""Seconds until a server must have reloaded its files, or accept connections after its start."""
 
 FROM_FILES = ("configuration file", "default")
-"""Where a value comes from that this session sees as the server has it, and not as a role or database has its own."""
+"""Sources of values that this session sees as the server has them, and not as set for a role or database."""
 
 DISABLED = "(disabled)"
-"""What the server shows of archive_command while archive_mode is off, whatever it is (show_archive_command)."""
+"""What the server shows for archive_command while archive_mode is off, whatever it is (show_archive_command)."""
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a transaction happens. ``layout`` None keeps nothing on the host; ``service`` None is a server that is
-    not restarted."""
+    """Where a transaction happens. With ``layout`` None nothing is recorded on the host; with ``service`` None the
+    server is not restarted."""
 
     target: Target
     capability: str
@@ -52,72 +51,74 @@ class Scene:
 
 
 def sessions(session: Session) -> int:
-    """How many other clients' sessions a restart would end."""
+    """The number of other client sessions that a restart would end."""
     return int(session.value(SESSIONS))
 
 
-def apply(scene: Scene, session: Session, current: Current, made: SettingsPlan, formers: originals.Formers) -> None:
-    """Carry a plan out; ``formers`` is what is known afterwards of what was there before.
+def apply(
+    scene: Scene, session: Session, current: Current, settings: SettingsPlan, recorded: originals.Originals
+) -> None:
+    """Carry a plan out; ``recorded`` are the originals to record.
 
-    Raises SettingsRefused with the server's own words, after the former settings are in force again.
+    Raises SettingsRefused with the server's log lines, after the old settings were restored.
     """
-    undone = Undo(scene, _journal(scene, current, made))
-    undone.keep()
+    undo = Undo(scene, _journal(scene, current, settings))
+    undo.record()
     marked = service.mark(scene.service, current.setting("log_directory")) if scene.service else None
     try:
         if scene.layout:
-            originals.write(scene.layout.before, scene.capability, formers)
-        for change in made.written:
+            originals.write(scene.layout.before, scene.capability, recorded)
+        for change in settings.written:
             change.apply(session)
         reload(session)
-        if made.restarts and scene.service:
-            undone.restarting()
-            for restart in made.restarts:
+        if settings.restarts and scene.service:
+            undo.restarting()
+            for restart in settings.restarts:
                 restart.apply(session, scene.service)
-        _probe(scene, made)
+        _check(scene, settings)
     except (PgOpsError, KeyboardInterrupt) as error:
-        said = service.said_since(scene.service, marked) if scene.service and marked else ""
-        undone.undo(_refused(made, error, said, "could not be put back"))
-        raise _refused(made, error, said, "are in force again") from error
-    undone.forget()
+        log = service.log_since(scene.service, marked) if scene.service and marked else ""
+        undo.restore(_refused(settings, error, log, "could not be restored"))
+        raise _refused(settings, error, log, "were restored") from error
+    undo.discard()
 
 
-def _journal(scene: Scene, current: Current, made: SettingsPlan) -> Journal:
-    """What to put back: as it was before a killed run that this one finishes, where there was one."""
+def _journal(scene: Scene, current: Current, settings: SettingsPlan) -> Journal:
+    """What to restore: the state before this run, or before a killed run that this one completes."""
     found = journal.read(scene.layout.journal) if scene.layout else None
-    kept: originals.Formers = originals.read(scene.layout.before, scene.capability) if scene.layout else {}
-    names = {setting.parameter.name for setting in made.settings}
-    if made.restarts:
-        names |= {str(one["name"]) for one in made.pending}
+    recorded: originals.Originals = originals.read(scene.layout.before, scene.capability) if scene.layout else {}
+    names = {setting.parameter.name for setting in settings.settings}
+    if settings.restarts:
+        names |= {str(one["name"]) for one in settings.pending}
     values = {name: last_good(current, name) for name in sorted(names)}
     if found and found.capability == scene.capability:
-        kept = found.formers
-    return Journal({**values, **(found.values if found else {})}, scene.capability, kept, scene.service)
+        recorded = found.originals
+    return Journal({**values, **(found.values if found else {})}, scene.capability, recorded, scene.service)
 
 
 def last_good(current: Current, name: str) -> str | None:
     """The value in postgresql.auto.conf, or None for no line, with which the server is known to run.
 
-    What waits for a restart there has never been tried.
+    A value there that waits for a restart has never been tried.
     """
-    present = current.automatic(name)
+    automatic = current.automatic(name)
     found = current.running.get(name.lower())
     if found is None or not found.parameter.restarts or same(found.parameter, current.configured(name), found.value):
-        return present
+        return automatic
     other = current.entry(name, automatic=False)
     below = other.value if other else found.default
     return None if same(found.parameter, below, found.value) else found.parameter.human(found.value)
 
 
-def _refused(made: SettingsPlan, error: BaseException, said: str, former: str) -> PgOpsError:
-    values = {change.setting.parameter.name: change.after for change in made.written}
-    settings = ", ".join(f"{name} = {value}" for name, value in values.items()) or "its settings"
+def _refused(settings: SettingsPlan, error: BaseException, log: str, outcome: str) -> PgOpsError:
+    values = {change.setting.parameter.name: change.after for change in settings.written}
+    named = ", ".join(f"{name} = {value}" for name, value in values.items()) or "its settings"
     hidden = [name for name, value in values.items() if value == HIDDEN]
-    lines = [line for line in said.splitlines() if not any(name in line for name in hidden)]
-    words = " The server says:\n" + "\n".join(lines) if lines else ""
+    lines = [line for line in log.splitlines() if not any(name in line for name in hidden)]
+    quoted = " From the server's log:\n" + "\n".join(lines) if lines else ""
     return SettingsRefused(
-        f"The server does not run with {settings}: {error} The former settings {former}.{words}",
-        "Correct the value and run this again.",
+        f"The server does not run with {named}: {error} The old settings {outcome}.{quoted}",
+        "Correct the value, then retry.",
     )
 
 
@@ -125,25 +126,28 @@ def _refused(made: SettingsPlan, error: BaseException, said: str, former: str) -
 
 
 def reload(session: Session) -> None:
-    """Have the server read its files again, and wait until this session has.
+    """Reload the server, and wait until this session has the new values.
 
-    Raises HostFailed where it does not.
+    Raises HostFailed if it does not get them.
     """
     loaded = session.value("SELECT pg_conf_load_time()")
     session.value("SELECT pg_reload_conf()")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_FOR_SERVER
     while session.value("SELECT pg_conf_load_time()") == loaded:
         if time.monotonic() > deadline:
-            raise HostFailed(f"The server has not read its settings again within {PATIENCE} s.", "See its log.")
+            raise HostFailed(
+                f"The server did not reload its settings within {WAIT_FOR_SERVER} s.", "Look into its log."
+            )
         time.sleep(0.02)
 
 
-def _probe(scene: Scene, made: SettingsPlan) -> None:
-    """Raises HostFailed where the server does not answer, and SettingsRefused where it runs with another value."""
-    names = [setting.parameter.name for setting in made.settings]
+def _check(scene: Scene, settings: SettingsPlan) -> None:
+    """Raises HostFailed if the server does not answer, and SettingsRefused if it runs with another value."""
+    names = [setting.parameter.name for setting in settings.settings]
     with answering(scene) as session:
-        now = configured.read(session, names, {})
-        wrong = [words for setting in made.settings for words in _other_value(now, setting, bool(made.restarts))]
+        now = present.read(session, names, {})
+        restarted = bool(settings.restarts)
+        wrong = [words for setting in settings.settings for words in _other_value(now, setting, restarted)]
     if wrong:
         raise SettingsRefused(f"{'; '.join(wrong)}.")
 
@@ -154,7 +158,7 @@ def _other_value(now: Current, setting: Setting, restarted: bool) -> list[str]:
     if setting.text is None:
         return []
     if found is None:
-        return [f"it has no parameter {name}"]
+        return [f"it has no setting {name}"]
     entry = now.entry(name)
     if found.value == DISABLED:
         return []
@@ -163,24 +167,24 @@ def _other_value(now: Current, setting: Setting, restarted: bool) -> list[str]:
         return [f"{entry.file}, line {entry.line}: {name}: {entry.error}"]
     if waits or found.source not in FROM_FILES or same(found.parameter, found.value, setting.text):
         return []
-    return [f"{name} is {found.parameter.human(found.value)} still"]
+    return [f"{name} is still {found.parameter.human(found.value)}"]
 
 
 def answering(scene: Scene) -> Session:
-    """A session with the server where it listens now: its port may be another since.
+    """A session with the server where it listens now: its port may have changed.
 
-    A server that recovers is waited for as long as a start may take. Raises the last error where it takes no
+    Waits for a server that recovers as long as a start may take. Raises the last error if it does not accept
     connections in time.
     """
     began = time.monotonic()
-    deadline = began + PATIENCE
+    deadline = began + WAIT_FOR_SERVER
     while True:
         try:
             return connect(_now(scene))
         except PgOpsError:
             now = time.monotonic()
             if scene.service and discovery.starting(scene.service.data_directory):
-                deadline = min(now + PATIENCE, began + service.LONGEST_START)
+                deadline = min(now + WAIT_FOR_SERVER, began + service.LONGEST_START)
             if now > deadline:
                 raise
             time.sleep(0.1)
@@ -193,18 +197,18 @@ def _now(scene: Scene) -> Target:
     return replace(scene.target, port=str(at[0]), host=at[1])
 
 
-# --- putting back
+# --- restoring
 
 
 @dataclass
 class Undo:
-    """What puts the former settings back, however far the transaction came."""
+    """Restores the old settings, however far the transaction got."""
 
     scene: Scene
     journal: Journal
 
-    def keep(self) -> None:
-        """Write down what to put back before anything is changed."""
+    def record(self) -> None:
+        """Write the journal, before anything is changed."""
         if self.scene.layout:
             files.apply([Directory(self.scene.layout.data, 0o755)])
             journal.write(self.scene.layout.journal, self.journal)
@@ -212,34 +216,34 @@ class Undo:
     def restarting(self) -> None:
         """Note that from now on the server may be down."""
         self.journal = replace(self.journal, restarting=True)
-        self.keep()
+        self.record()
 
-    def forget(self) -> None:
-        """All is well: nothing is to be put back."""
+    def discard(self) -> None:
+        """The transaction is complete: delete the journal."""
         if self.scene.layout:
             files.discard(self.scene.layout.journal)
 
-    def undo(self, otherwise: PgOpsError) -> None:
-        """Put the former settings back, and have the server run with them.
+    def restore(self, otherwise: PgOpsError) -> None:
+        """Restore the old settings, and have the server run with them.
 
-        Raises SettingsRefused, with what is said ``otherwise``, where that is not possible; then the journal stays
-        for the next run.
+        Raises SettingsRefused, with the message of ``otherwise``, if that is not possible; then the journal stays for
+        the next run.
         """
         try:
             if self.journal.restarting and self.journal.service:
-                put_back(self.journal.service, self.journal.values)
+                restore(self.journal.service, self.journal.values)
                 answering(self.scene).close()
             else:
                 with answering(self.scene) as session:
                     _unwrite(session, self.journal.values)
             if self.scene.layout:
-                originals.write(self.scene.layout.before, self.journal.capability, self.journal.formers)
+                originals.write(self.scene.layout.before, self.journal.capability, self.journal.originals)
         except PgOpsError as error:
             raise SettingsRefused(
-                f"{otherwise.message} Putting them back: {error}",
-                "See the server's log and the end of its postgresql.auto.conf; then run this again.",
+                f"{otherwise.message} While restoring: {error}",
+                "Look into the server's log and at the end of its postgresql.auto.conf, then retry.",
             ) from error
-        self.forget()
+        self.discard()
 
 
 def _unwrite(session: Session, values: Mapping[str, str | None]) -> None:
@@ -249,24 +253,24 @@ def _unwrite(session: Session, values: Mapping[str, str | None]) -> None:
     reload(session)
 
 
-def put_back(found: Service, values: Mapping[str, str | None]) -> None:
-    """Put values back into postgresql.auto.conf, and start the server with them, whether it runs or not.
+def restore(found: Service, values: Mapping[str, str | None]) -> None:
+    """Restore values in postgresql.auto.conf, and start the server with them, whether it runs or not.
 
     Raises HostFailed.
     """
     path = os.path.join(found.data_directory, autoconf.NAME)
-    present = files.read(path)
-    if present is None or present.kind != "file":
-        raise HostFailed(f"{path} is not there, or no file.", "Is the data directory mounted?")
-    text = autoconf.replaced(present.content.decode("utf-8", "surrogateescape"), values)
+    old = files.read(path)
+    if old is None or old.kind != "file":
+        raise HostFailed(f"{path} does not exist, or is not a file.", "Is the data directory mounted?")
+    text = autoconf.replaced(old.content.decode("utf-8", "surrogateescape"), values)
     content = text.encode("utf-8", "surrogateescape")
-    files.apply([File(path, content, present.mode, present.owner, present.group)])
+    files.apply([File(path, content, old.mode, old.owner, old.group)])
     service.restart(found)
 
 
 @dataclass(frozen=True)
 class Repair(HostChange):
-    """What a killed run has left is put back, and the server started that it has stopped."""
+    """The settings that a killed run changed are restored, and the server that it stopped is started."""
 
     verb: ClassVar[str] = "start"
 
@@ -275,14 +279,14 @@ class Repair(HostChange):
     service: Service = field(repr=False, compare=False)
 
     def apply(self) -> None:
-        """The journal goes last: until then the next run finds it."""
-        put_back(self.service, self.journal.values)
-        originals.write(self.layout.before, self.journal.capability, self.journal.formers)
+        """The journal is deleted last: until then the next run finds it."""
+        restore(self.service, self.journal.values)
+        originals.write(self.layout.before, self.journal.capability, self.journal.originals)
         files.discard(self.layout.journal)
 
 
 def interrupted(layout: Layout) -> tuple[Repair, ...]:
-    """The start of a server that a killed run has left stopped, as a change; none where there is no such server.
+    """The start of a server that a killed run has left stopped, as a change; none if there is no such server.
 
     Raises HostFailed.
     """
@@ -291,6 +295,6 @@ def interrupted(layout: Layout) -> tuple[Repair, ...]:
         return ()
     if discovery.postmaster(found.service.data_directory) is not None:
         return ()
-    before_it = {"state": "stopped by a run that was killed while it changed settings"}
-    after_it = {"state": "running with its former settings"}
+    before_it = {"state": "stopped by a run that was killed"}
+    after_it = {"state": "running with its old settings"}
     return (Repair("server", before_it, after_it, layout, found, found.service),)

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Settings as ALTER SYSTEM writes them, and the restart that brings some of them into force."""
+"""Settings as ALTER SYSTEM writes them, and the restart that some of them need."""
 
 from __future__ import annotations
 
@@ -29,36 +29,38 @@ class Setting:
 
 @dataclass(frozen=True)
 class SettingChange(ServerChange):
-    """A parameter is written to postgresql.auto.conf; ``known`` says whether the server knows it already."""
+    """A parameter is written to postgresql.auto.conf; ``known`` is whether the server knows it already."""
 
     setting: Setting = field(repr=False, compare=False)
     known: bool = field(default=True, compare=False)
 
     def apply(self, session: Session) -> None:
-        """It comes into force when the server reads its files again, or at its next start."""
+        """The server applies it at its next reload or start."""
         name, text = self.setting.parameter.name, self.setting.text
         if not self.known:
-            # Before 17 ALTER SYSTEM knows a parameter of a library that is not loaded only where the session does.
+            # Before 17 ALTER SYSTEM knows a parameter of a library that is not loaded only if the session has set it.
             session.value("SELECT set_config(%s, %s, false)", [name, text or ""])
         session.execute(alter(name, text, self.setting.words))
 
 
 @dataclass(frozen=True)
 class Restart(Change):
-    """The server is restarted: how, is known only on its host."""
+    """The server is restarted; how is known only on its host."""
 
     verb: ClassVar[str] = "restart"
 
     def apply(self, session: Session, found: Service) -> None:
-        """After a checkpoint, so that the server is down for as short as can be; that none can be made now is no
-        reason to stop. Raises HostFailed."""
+        """After a checkpoint, to keep the downtime short; the restart goes on if the checkpoint fails.
+
+        Raises HostFailed.
+        """
         with contextlib.suppress(QueryFailed):
             session.script(f"SET statement_timeout = '{service.LONGEST_START}s'; CHECKPOINT")
         service.restart(found)
 
 
 def alter(name: str, text: str | None, words: Sequence[str] | None = None) -> Any:
-    """The statement that writes a parameter, or takes it out."""
+    """The statement that writes a parameter, or resets it."""
     quoted = identifier(*name.split("."))
     if text is None:
         return statement("ALTER SYSTEM RESET {}", quoted)

@@ -19,7 +19,7 @@ from ..server.ownership import AGENT, OWNER, READER, checked
 from ..server.session import Session, connect, identifier, statement
 from ..server.target import Target
 from ..settings import deploy as settings
-from ..settings.deploy import Settled, Wish
+from ..settings.deploy import Request, Settled
 from ..settings.planning import Desired
 
 NAME = "pg_stat_statements"
@@ -174,7 +174,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
     absent = params["state"] == "absent"
     values = wanted(params) if params["configure"] or absent else {}
-    wish = Wish(CAPABILITY, Desired(values, params["restart"] == "if_required"), absent)
+    wish = Request(CAPABILITY, Desired(values, params["restart"] == "if_required"), absent)
     if absent:
         dropped = _extensions(target, names, absent, check_mode)
         return _result(dropped, settings.settled(target, layout, wish, check_mode), {})
