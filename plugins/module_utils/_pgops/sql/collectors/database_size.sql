@@ -3,7 +3,8 @@
 -- interval: 600
 -- timeout: 30
 -- metric: database_size_mb unit=MB kind=gauge category=capacity direction=above warning=1000 critical=5000
---   Disk space of a database (1 MB is 1048576 bytes). Every ten minutes only, since the server looks at each file.
+--   Disk space of a database (1 MB is 1048576 bytes). Every ten minutes, since the server reads the size of each
+--   file.
 SELECT
     d.datname AS database,
     -- Of a database that was dropped meanwhile the size is an error, unlike the privilege, which is asked of the

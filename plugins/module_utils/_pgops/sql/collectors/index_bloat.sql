@@ -5,17 +5,17 @@
 -- role: primary
 -- rights: all_data
 -- metric: index_bloat_mb unit=MB category=capacity
---   Space that a B-tree index would not take if it were built anew (REINDEX CONCURRENTLY), estimated from statistics;
---   of the 20 with most, and of all others together with part "remainder". Of indexes of 1 MB or more, as of the last
---   VACUUM or ANALYZE. Random inserts leave about a third of an index free: act where it is more, and grows.
+--   Space that REINDEX CONCURRENTLY would free, estimated from statistics; the 20 B-tree indexes with most, and all
+--   others together with part "remainder". Indexes of 1 MB or more, as of the last VACUUM or ANALYZE. Random inserts
+--   leave about a third of an index free: act if it is more, and grows.
 -- metric: index_bloat_percent unit=% category=capacity direction=above warning=60
---   The same by the size of the index.
+--   The same as a share of the size of the index.
 -- metric: bloat_unknown_indexes category=capacity
---   Indexes of 1 MB or more without an estimate, by reason: method (no B-tree), duplicates (equal keys share an
---   entry, and their number is not known well enough), partial (with NULLs: how many it holds is not known),
---   wide_keys (which may be compressed), never_analyzed, not_counted (the server has lost when it analyzed the
---   table), stale (changed too much since), no_statistics (of a column or expression), beyond (the 500 largest are
---   looked at). pgstatindex measures them.
+--   Indexes of 1 MB or more without an estimate, by reason: method (not a B-tree), duplicates (equal keys share an
+--   entry, and their number is not known well enough), partial (with NULLs, whose number is not known), wide_keys
+--   (which may be compressed), never_analyzed, not_counted (the server lost the time of the last ANALYZE), stale
+--   (changed too much since), no_statistics (of a column or expression), beyond (only the 500 largest are estimated).
+--   pgstatindex measures them.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('block_size')::integer AS page,

@@ -4,26 +4,27 @@
 -- timeout: 30
 -- role: primary
 -- metric: invalid_indexes category=availability direction=above warning=0
---   Indexes that a failed CREATE INDEX or REINDEX CONCURRENTLY has left invalid: they cost writes and serve no query.
---   Drop or reindex them. Those being built now are left out.
+--   Invalid indexes, left by a failed CREATE INDEX or REINDEX CONCURRENTLY. They slow writes down and serve no query:
+--   drop or reindex them. Indexes being built now are left out.
 -- metric: invalid_index category=availability
 --   1 for each invalid index, at most the 20 largest.
 -- metric: unused_indexes category=performance direction=above warning=0
---   Indexes that no query has scanned since the statistics were reset, at least 7 days ago; none that is unique or
---   serves a constraint. One of a partitioned table is one, with all of its partitions. Look on every standby before
---   you drop one: its queries are counted there. One built lately counts as well. No value where nothing in the
---   database's statistics is that old: they are lost in a crash, and a restored database begins with none.
+--   Indexes that no query has scanned since the statistics were reset, at least 7 days ago; never unique ones or
+--   those of constraints. A partitioned index counts once, with its partitions. A new index counts as well. Check
+--   every standby before you drop one: its scans are counted there. No value if the statistics are younger: they are
+--   lost in a crash, and a restored database starts without any.
 -- metric: unused_indexes_bytes unit=bytes kind=gauge category=capacity
 --   Disk space of all unused indexes, as of their last VACUUM or ANALYZE.
 -- metric: unused_index_bytes unit=bytes kind=gauge category=capacity
---   Disk space of an unused index, with its partitions; of the 20 largest.
+--   Disk space of an unused index, with its partitions; the 20 largest.
 -- metric: duplicate_indexes category=performance direction=above warning=0
---   Indexes that are like another one in table, method, columns, expressions, operator classes, collations, order,
---   options and predicate: all but one of each set can be dropped, never one that is unique or serves a constraint.
+--   Indexes with the same table, method, columns, expressions, operator classes, collations, order, options and
+--   predicate as another one. All but one of each set can be dropped, but never one that is unique or serves a
+--   constraint.
 -- metric: duplicate_indexes_bytes unit=bytes kind=gauge category=capacity
 --   Disk space of all duplicate indexes, as of their last VACUUM or ANALYZE.
 -- metric: duplicate_index_bytes unit=bytes kind=gauge category=capacity
---   Disk space of a duplicate index; of the 20 largest.
+--   Disk space of a duplicate index; the 20 largest.
 WITH here AS (
     SELECT d.oid FROM pg_database AS d
     WHERE d.datname = current_database()

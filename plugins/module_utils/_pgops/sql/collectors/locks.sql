@@ -2,10 +2,10 @@
 -- scope: instance
 -- interval: 60
 -- metric: waiting_locks unit=count kind=gauge category=performance direction=above warning=5 critical=20
---   Locks that were asked for and are not granted yet, by the database of the session that waits.
+--   Locks requested but not granted yet, by the database of the waiting session.
 -- metric: granted_locks unit=count kind=gauge category=performance
---   Locks held on relations, rows and other objects, advisory ones too, by mode, in all databases; the collector's
---   own are left out.
+--   Locks held on relations, rows and other objects, including advisory locks, by mode, in all databases, without the
+--   collector's own.
 WITH kind (mode) AS (
     VALUES
     ('AccessShareLock'),

@@ -2,8 +2,8 @@
 -- scope: instance
 -- interval: 60
 -- metric: sessions_in_wait_event unit=count category=performance
---   Of the sessions of waiting_sessions, those that wait in this moment for one of the events that most often hold a
---   server up, or for any other, with event "other". A sample each minute: look at the average of an hour or more.
+--   Sessions of waiting_sessions that wait at this moment for one of the events that most often slow a server down,
+--   or for any other, with event "other". One sample a minute: use the average of an hour or more.
 WITH known (wait_event_type, wait_event) AS (
     VALUES
     ('Client', 'ClientRead'), ('Client', 'ClientWrite'),

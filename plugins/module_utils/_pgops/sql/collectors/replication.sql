@@ -6,17 +6,17 @@
 -- metric: replication_write_lag_bytes unit=bytes category=availability
 --   WAL that the standby has not written yet.
 -- metric: replication_flush_lag_bytes unit=bytes category=availability
---   WAL that the standby has not on its disk yet: what would be lost with this server.
+--   WAL that the standby has not flushed to disk yet, and that would be lost with this server.
 -- metric: replication_lag_bytes unit=bytes direction=above warning=104857600 critical=10737418240
---   WAL that the standby has not replayed yet, the stages before among it: how far its readers are behind. Of those
---   with one application_name, subscribers among them, this is the worst. One that is cut off has no value.
+--   WAL that the standby has not replayed yet, including the stages before. Shows how far its readers are behind. If
+--   several clients, subscribers included, share an application_name, the worst. No value while disconnected.
 -- metric: replication_lag_seconds unit=s category=availability direction=above warning=30 critical=300
---   How long WAL lately took until it was replayed, or the age of what is not replayed, as far as its segment tells;
---   0 while none is pending. No value where nothing here can tell whether replay stands still: replication_lag_bytes
---   grows then, and replay_delay_seconds of the standby itself.
+--   Time until recent WAL was replayed, or the age of WAL that is not replayed yet (as exact as its segment allows);
+--   0 while none is pending. No value if this server cannot tell whether replay stands still: see
+--   replication_lag_bytes, and replay_delay_seconds of the standby.
 -- metric: standbys_connected unit=count category=availability
---   Standbys that stream from this server: they tell how far they have replayed, as pg_receivewal and others that
---   only receive do not. Subscribers are left out. Compare it with those there are.
+--   Standbys that stream from this server, that is clients that report replay (pg_receivewal does not). Subscribers
+--   are left out. Compare with the expected number.
 WITH senders AS (
     SELECT
         -- Each table that a subscription copies first comes by a name of its own, with numbers in it.

@@ -5,16 +5,17 @@
 -- role: primary
 -- rights: all_data
 -- metric: sequence_used_percent unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   How much of its range a sequence has used, up to its own limit or that of the type of the column it fills,
---   whichever comes first; of the 20 worst. At 100 inserts fail: change the column to bigint in time. One whose
---   value was set with setval(..., false) counts as unused until its first nextval().
+--   Share of its range that a sequence has used, up to its limit or that of the column's type, whichever is lower;
+--   the 20 worst. At 100 inserts fail: change the column to bigint in time. A sequence set with setval(..., false)
+--   counts as unused until the next nextval().
 -- metric: sequences_used_percent_max unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   The most that any sequence has used of those read: of all, up to 500 a database. Beyond, see sequences_deferred.
+--   The highest share of all sequences that were read, up to 500 for each database. For the others, see
+--   sequences_deferred.
 -- metric: sequences_unread category=availability direction=above warning=0
---   Sequences whose turn it was, but which were locked.
+--   Sequences that were due, but locked.
 -- metric: sequences_deferred category=availability
---   Sequences left to later runs. Each run reads 500: the 250 that are the fullest by the rows of their tables and by
---   how often they were used, and 250 of the others in turn, so that a value of one of those is as old as that takes.
+--   Sequences left for later runs. Each run reads 500: the 250 that are probably the fullest (by the rows and use of
+--   their tables), and 250 of the others in turn, whose values may therefore be old.
 WITH filled AS (
     SELECT
         d.objid AS seqrelid,

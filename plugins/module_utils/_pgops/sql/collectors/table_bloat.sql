@@ -5,15 +5,15 @@
 -- role: primary
 -- rights: all_data
 -- metric: table_bloat_mb unit=MB category=capacity
---   Space that a table would not take if it were written anew (VACUUM FULL), estimated from its statistics, without
---   its TOAST; of the 20 with most, and of all others together with part "remainder". Of tables of 1 MB or more, as
---   of their last VACUUM or ANALYZE. A part of it is used again: act where it grows.
+--   Space that VACUUM FULL would free, estimated from statistics, without TOAST; the 20 tables with most, and all
+--   others together with part "remainder". Tables of 1 MB or more, as of the last VACUUM or ANALYZE. Part of it will
+--   be reused: act if it grows.
 -- metric: table_bloat_percent unit=% category=capacity direction=above warning=50
---   The same by the size of the table.
+--   The same as a share of the size of the table.
 -- metric: bloat_unknown_tables category=capacity
---   Tables of 1 MB or more without an estimate, by reason: never_analyzed, not_counted (the server has lost when it
---   analyzed them), stale (changed too much since), no_statistics (of a column), beyond (the 500 largest are looked
---   at); and toast: TOAST of 1 MB or more, of which there are no statistics. pgstattuple measures them.
+--   Tables of 1 MB or more without an estimate, by reason: never_analyzed, not_counted (the server lost the time of
+--   the last ANALYZE), stale (changed too much since), no_statistics (of a column), beyond (only the 500 largest are
+--   estimated); and toast: TOAST of 1 MB or more, which has no statistics. pgstattuple measures them.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('block_size')::integer AS page,

@@ -4,23 +4,23 @@
 -- timeout: 20
 -- role: primary
 -- metric: table_vacuum_due_ratio direction=above warning=2
---   Dead rows by the number that makes autovacuum start (the table's own settings win); above 2 it does not keep up.
---   Its TOAST, which has dead rows and settings of its own, counts as the table where it is the worse. Metrics
---   table_*_due_ratio are of the 20 worst tables, and the highest of all others, with part "remainder". No value
---   where the server has lost its counters and nothing was counted since.
+--   Dead rows as a multiple of the number that starts autovacuum (the table's own settings apply). Above 2 it does
+--   not keep up. TOAST counts for its table if it is worse. Metrics table_*_due_ratio cover the 20 worst tables, and
+--   the highest of all others with part "remainder". No value if the server lost its counters and has counted nothing
+--   since.
 -- metric: tables_vacuum_due direction=above warning=0
---   Tables with more than twice the dead rows that make autovacuum start.
+--   Tables with more than twice the dead rows that start autovacuum.
 -- metric: table_insert_vacuum_due_ratio direction=above warning=2
---   Rows inserted since the last vacuum, by the number that makes autovacuum start for inserts alone, which freezes
---   them in time and keeps index-only scans fast; those of its TOAST where that is the worse. None where that is
+--   Rows inserted since the last vacuum, as a multiple of the number that starts autovacuum for inserts (which
+--   freezes rows in time and keeps index-only scans fast); those of TOAST if they are worse. No value if that is
 --   switched off.
 -- metric: tables_insert_vacuum_due direction=above warning=0
---   Tables with more than twice the inserts that make autovacuum start.
+--   Tables with more than twice the inserts that start autovacuum.
 -- metric: table_analyze_due_ratio direction=above warning=2
---   Rows changed since the last ANALYZE, by the number that makes autovacuum analyze the table; above 2 plans are
---   made from old statistics.
+--   Rows changed since the last ANALYZE, as a multiple of the number that starts autovacuum's ANALYZE. Above 2 plans
+--   are based on old statistics.
 -- metric: tables_analyze_due direction=above warning=0
---   Tables with more than twice the changes that make autovacuum analyze them.
+--   Tables with more than twice the changes that start autovacuum's ANALYZE.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('autovacuum_vacuum_threshold')::float8 AS vacuum_base,

@@ -2,8 +2,8 @@
 -- scope: instance
 -- interval: 60
 -- metric: xmin_age unit=count kind=gauge category=availability
---   Transactions since the oldest snapshot held, by holder: rows dead since then cannot be vacuumed. End the
---   session, finish the prepared transaction, drop the slot, or look at the standby's sessions; 0 where none holds.
+--   Transactions since the oldest snapshot, by holder; 0 if none. Rows that died since then cannot be vacuumed: end
+--   the session, finish the prepared transaction, drop the slot, or check the standby's sessions.
 -- metric: xmin_horizon_percent unit=% kind=gauge category=availability direction=above warning=25 critical=50
 --   xmin_age as a share of autovacuum_freeze_max_age.
 WITH held (holder, xids) AS (
