@@ -313,7 +313,7 @@ def test_what_is_left_of_an_hour_does_not_replace_what_was_made_of_all_of_it(pas
     assert len(past.maintain()["dropped"]) >= 1
     before = past.rollup(100)
     assert before["weight"] == 1
-    with pytest.raises(QueryFailed, match="older than its samples are kept"):
+    with pytest.raises(QueryFailed, match="older than the retention of its samples"):
         past.store(100, 20, 8)
     past.maintain()
     assert past.rollup(100) == before

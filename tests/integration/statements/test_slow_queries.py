@@ -411,7 +411,7 @@ def test_nodes_and_databases_are_analysed_by_themselves(counting: Server) -> Non
     }.items():
         assert _listed(counting, columns, call) == expected, call
     for function in ("top_queries(p_node => 'db3/main')", "query_regressions(p_node => 'db3/main')"):
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match="no node db3/main"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="node db3/main does not exist"):
             _listed(counting, "queryid", function)
 
 
