@@ -276,7 +276,7 @@ def test_a_sink_that_is_away_is_waited_for_once_and_what_it_misses_delivered_lat
         patched.setattr(repetition, "opened", away)
         outcome = repeat(deployed, tmp_path, [QUICK], 2.95)
     assert (len(asked), outcome["passes"], outcome["sink"]) == (1, 3, "spool")
-    assert outcome["errors"] == ["not delivered, kept for later: nobody answers (3 times)"]
+    assert outcome["errors"] == ["not delivered; will be retried: nobody answers (3 times)"]
     time.sleep(1)
     later = repeat(deployed, tmp_path, [QUICK], 0)
     assert (later["errors"], later["delivered"]) == ([], outcome["spooled"] + 2)

@@ -96,7 +96,7 @@ def test_labels_other_than_the_four_are_kept_apart() -> None:
 
 
 def test_two_rows_of_the_same_labels_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="queue gives two rows"):
+    with pytest.raises(InvalidInput, match="queue returns two rows"):
         rounds.samples(QUEUE, [{"database": "a", "waiting": 3}, {"database": "a", "waiting": 4}])
 
 
