@@ -52,9 +52,9 @@ def test_other_words_are_refused(settings: Any) -> None:
     ("metric", "levels", "words"),
     [
         ("database_size_mb", {"warning": 9, "critical": 8}, r"warning 9 is beyond critical 8\..*larger"),
-        ("database_size_mb", {"warning": 6000}, r"beyond critical 5000 \(of which critical is the metric's own\)"),
-        ("database_size_mb", {"critical": 999}, r"warning 1000 .*\(of which warning is the metric's own\)"),
-        ("database_size_mb", {"warning": None, "critical": 999}, "of which warning is the metric's own"),
+        ("database_size_mb", {"warning": 6000}, r"beyond critical 5000 \(critical is the metric's own\)"),
+        ("database_size_mb", {"critical": 999}, r"warning 1000 .*\(warning is the metric's own\)"),
+        ("database_size_mb", {"warning": None, "critical": 999}, "warning is the metric's own"),
         ("cache_hit_ratio", {"warning": 80}, "warning 80 is beyond critical 90.*smaller"),
     ],
 )
@@ -91,7 +91,7 @@ def test_metrics_that_are_not_there_are_named_with_those_that_are() -> None:
 
 def test_collectors_that_are_not_there_are_named_with_those_that_are() -> None:
     found = [collectors.Collector(name, "SELECT 1", ()) for name in ("table_size", "table_activity", "locks")]
-    with pytest.raises(InvalidInput, match=r"unknown metrics tables_size \(did you mean table_size\?\)\.$"):
+    with pytest.raises(InvalidInput, match=r"unknown collectors tables_size \(did you mean table_size\?\)\.$"):
         collectors.adjusted(found, {"tables_size": {"enabled": False}})
 
 

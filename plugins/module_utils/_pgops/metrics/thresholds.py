@@ -56,7 +56,7 @@ def check(wanted: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str
         if disordered(shipped["direction"], warning, critical):
             larger = "larger" if shipped["direction"] == "above" else "smaller"
             inherited = [level for level in LEVELS if own.get(level) is None]
-            origin = f" (the value for {inherited[0]} is the metric's own)" if inherited else ""
+            origin = f" ({inherited[0]} is the metric's own)" if inherited else ""
             raise InvalidInput(
                 f"Thresholds of {name}: warning {warning:g} is beyond critical {critical:g}{origin}.",
                 f"The metric's direction is {shipped['direction']}, so critical must be the {larger} one.",
