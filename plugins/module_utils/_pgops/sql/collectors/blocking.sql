@@ -17,7 +17,7 @@ SELECT
     coalesce(extract(EPOCH FROM max(w.waited)), 0) AS longest_lock_wait_seconds
 FROM pg_database AS d
 LEFT JOIN (
-    -- A lock on a transaction names no database; its session does.
+    -- A lock on a transaction has no database; its session does.
     SELECT
         a.datid,
         l.pid,

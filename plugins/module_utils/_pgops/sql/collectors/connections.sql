@@ -26,7 +26,7 @@ WITH sessions AS (
     WHERE a.backend_type = 'client backend'
 ),
 
--- What the server counts against these limits.
+-- The sessions that the server counts against these limits.
 limited AS (
     SELECT
         a.datid,

@@ -7,8 +7,8 @@
 --   file.
 SELECT
     d.datname AS database,
-    -- Of a database that was dropped meanwhile the size is an error, unlike the privilege, which is asked of the
-    -- same entry of the session's cache in the same moment.
+    -- The size of a database that was dropped meanwhile is an error, but not the privilege, which reads the same
+    -- entry of the session's cache at the same moment.
     CASE WHEN has_database_privilege(d.oid, 'CONNECT') IS NOT NULL THEN pg_database_size(d.oid) END
     / 1048576.0 AS database_size_mb
 FROM pg_database AS d

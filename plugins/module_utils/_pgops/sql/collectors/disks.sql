@@ -14,7 +14,7 @@
 --   Used share of its inodes. At 100 no file can be created, however much space is free. No value if it has no such
 --   limit.
 SELECT
-    -- The paths alone: no SQL tells what is free, so the agent looks at their file systems.
+    -- Only the paths: no SQL shows free space, so the agent reads their file systems.
     'data' AS disk,
     NULL AS tablespace,
     current_setting('data_directory') AS path
@@ -36,5 +36,5 @@ SELECT
     l.path
 FROM pg_tablespace AS t
 CROSS JOIN LATERAL pg_tablespace_location(t.oid) AS l (path)
--- Empty for those of the data directory, relative for those made in it (allow_in_place_tablespaces).
+-- Empty for those of the data directory, relative for those created in it (allow_in_place_tablespaces).
 WHERE l.path LIKE '/%'

@@ -27,7 +27,7 @@ aged AS MATERIALIZED (
         c.relnamespace,
         c.relpages,
         c.relpersistence = 't' AS temporary,
-        -- None in tables of a kind of storage that needs no freezing.
+        -- NULL in tables of an access method that needs no freezing.
         age(nullif(c.relfrozenxid, '0'::xid)) AS xid_age,
         mxid_age(nullif(c.relminmxid, '0'::xid)) AS multixact_age,
         age(t.relfrozenxid) AS toast_xid_age,
@@ -40,7 +40,7 @@ aged AS MATERIALIZED (
         CASE
             WHEN coalesce(t.reloptions, c.reloptions) IS NOT NULL THEN (
                 SELECT jsonb_object_agg(p.option_name, p.option_value)
-                -- What is set for a table counts for its TOAST as well, where nothing is set for that.
+                -- Settings of a table also apply to its TOAST, unless that has its own.
                 FROM pg_options_to_table(coalesce(t.reloptions, c.reloptions)) AS p
             )
         END AS toast_own

@@ -35,12 +35,12 @@ WITH candidate AS MATERIALIZED (
 largest AS MATERIALIZED (
     SELECT c.*
     FROM candidate AS c
-    -- By powers of two: indexes of about one size must not change places with every VACUUM.
+    -- By powers of two: indexes of similar size must not change places with every VACUUM.
     ORDER BY floor(ln(1 + c.relpages) / ln(2)) DESC, c.oid ASC
     LIMIT 50
 ),
 
--- To measure an index takes a lock on it, which would queue behind an exclusive one, held or asked for.
+-- Measuring an index takes a lock on it, which would queue behind an exclusive one, granted or requested.
 held AS (
     SELECT l.relation
     FROM pg_locks AS l

@@ -30,7 +30,7 @@ WITH here AS (
     WHERE d.datname = current_database()
 ),
 
--- CREATE INDEX CONCURRENTLY shows its progress; REINDEX and DROP INDEX CONCURRENTLY hold a lock on the index.
+-- CREATE INDEX CONCURRENTLY shows its progress; REINDEX and DROP INDEX CONCURRENTLY lock the index.
 in_work AS (
     SELECT p.index_relid AS oid FROM pg_stat_progress_create_index AS p
     WHERE p.datid = (SELECT h.oid FROM here AS h)
@@ -54,7 +54,7 @@ invalid AS (
     INNER JOIN pg_namespace AS n ON x.relnamespace = n.oid
     WHERE
         NOT i.indisvalid
-        -- One of a partitioned table is invalid as long as a partition lacks it, and costs nothing.
+        -- An index of a partitioned table is invalid as long as a partition lacks it, and costs nothing.
         AND x.relkind = 'i'
         AND x.relpersistence <> 't'
         AND NOT EXISTS (
@@ -92,7 +92,7 @@ present AS (
         concat_ws(
             ' ', i.indrelid, x.relam, i.indnkeyatts, i.indkey, i.indclass, i.indcollation, i.indoption,
             coalesce(x.reloptions::text, '-'),
-            -- Before PostgreSQL 17 these say where in the statement they stood.
+            -- Before PostgreSQL 17 these contain their position in the statement.
             regexp_replace(coalesce(i.indexprs::text, '-'), ':location -?[0-9]+', '', 'g'),
             regexp_replace(coalesce(i.indpred::text, '-'), ':location -?[0-9]+', '', 'g')
         ) AS form
@@ -103,16 +103,15 @@ present AS (
     LEFT JOIN partitions AS p ON x.oid = p.root
     WHERE
         i.indisvalid
-        -- One without partitions takes no space.
+        -- Without partitions it takes no space.
         AND (x.relkind = 'i' OR p.root IS NOT NULL)
         AND x.relpersistence <> 't'
         AND n.nspname <> 'information_schema'
         AND n.nspname !~ '^pg_'
 ),
 
--- Not known from statistics that are younger than a week, or where nothing is counted. Since PostgreSQL 15 a database
--- whose statistics were never reset does not say since when it has them: that they hold an older VACUUM or ANALYZE,
--- or an older scan of an index, proves it.
+-- Unknown if the statistics are younger than a week, or nothing is counted. Since PostgreSQL 15 a database whose
+-- statistics were never reset does not show their age: an older VACUUM, ANALYZE or index scan in them proves it.
 origin AS (
     SELECT
         current_setting('track_counts')::boolean
@@ -136,7 +135,7 @@ origin AS (
                         FROM (
                             SELECT last_idx_scan AS scanned -- noqa: RF03
                             FROM pg_stat_all_indexes
-                            -- Statistics on what all databases share are not those of this one.
+                            -- Statistics of shared objects do not belong to this database.
                             WHERE
                                 schemaname = 'pg_catalog'
                                 AND relid NOT IN (
@@ -149,7 +148,7 @@ origin AS (
             ) < now() - interval '7 days', FALSE
         ) AS known
     FROM here AS h
-    -- PostgreSQL 16 and later have such a column, and go by it; before, the name above finds none but this.
+    -- PostgreSQL 16 and later have such a column, which is used; before, the name above only finds this one.
     CROSS JOIN (SELECT NULL::timestamptz AS last_idx_scan) AS older
 ),
 

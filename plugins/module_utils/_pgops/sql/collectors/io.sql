@@ -35,7 +35,7 @@ WITH counted AS (
         i.evictions,
         i.fsyncs,
         i.stats_reset,
-        -- PostgreSQL 18 counts bytes; before, every operation was of one block.
+        -- PostgreSQL 18 counts bytes; before, each operation was one block.
         (to_jsonb(i) ->> 'op_bytes')::numeric AS op_bytes,
         (to_jsonb(i) ->> 'read_bytes')::numeric AS read_bytes,
         (to_jsonb(i) ->> 'write_bytes')::numeric AS write_bytes,
@@ -66,5 +66,5 @@ SELECT
     c.fsyncs AS io_fsyncs,
     c.stats_reset AS counted_since
 FROM counted AS c
--- Most combinations never do anything: a series that appears once there is something to say costs nothing before.
+-- Most combinations are never used: a series that appears with its first value costs nothing before.
 WHERE greatest(c.reads, c.writes, c.extends, c.hits, c.fsyncs) > 0

@@ -36,7 +36,7 @@ SELECT
     NULL::bigint AS granted_locks
 FROM pg_database AS d
 LEFT JOIN (
-    -- A lock on a transaction names no database; its session does.
+    -- A lock on a transaction has no database; its session does.
     SELECT
         l.pid,
         a.datid
@@ -53,6 +53,6 @@ SELECT
     NULL AS waiting_locks,
     count(l.mode) AS granted_locks
 FROM kind AS k
--- Those of transactions on themselves name no database.
+-- Locks of transactions on themselves have no database.
 LEFT JOIN lock AS l ON k.mode = l.mode AND l.granted AND l.database IS NOT NULL
 GROUP BY k.mode

@@ -22,7 +22,7 @@ waiting AS (
         k.wait_event_type,
         coalesce(k.wait_event, 'other') AS wait_event
     FROM pg_stat_activity AS a
-    -- PostgreSQL 17 spells some of them in another way, as WalSync.
+    -- PostgreSQL 17 spells some of them differently, as WalSync.
     LEFT JOIN known AS k ON a.wait_event_type = k.wait_event_type AND lower(a.wait_event) = lower(k.wait_event)
     WHERE
         a.state = 'active'

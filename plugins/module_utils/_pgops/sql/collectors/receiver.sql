@@ -6,7 +6,7 @@
 --   Time since the last message from the server that this standby streams from; no value while disconnected. Labels:
 --   that server, and the slot and application_name of this standby.
 SELECT
-    -- Values are not quoted in there: one ends where the next option begins.
+    -- Values are not quoted here: one ends where the next option starts.
     regexp_replace(
         coalesce(
             substring(' ' || r.conninfo FROM ' application_name=(.*)'),

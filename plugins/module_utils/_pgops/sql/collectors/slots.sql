@@ -21,7 +21,7 @@ SELECT
     k.slot,
     s.slot_type,
     max(
-        -- One that is lost keeps nothing, though most still say from where on.
+        -- A lost slot retains nothing, though most still have a restart_lsn.
         CASE
             WHEN s.wal_status = 'lost' THEN NULL
             WHEN pg_is_in_recovery()
@@ -46,7 +46,7 @@ SELECT
         )::integer
     ) AS slot_invalidated
 FROM pg_replication_slots AS s
--- Each table that a subscription copies first comes by a slot of its own, with numbers in its name.
+-- Each initial table copy of a subscription uses its own slot, with numbers in its name.
 CROSS JOIN LATERAL regexp_replace(s.slot_name, '^pg_[0-9]+_sync_[0-9]+_[0-9]+$', 'pg_*_sync_*') AS k (slot)
 WHERE NOT s.temporary
 GROUP BY s.database, k.slot, s.slot_type

@@ -9,7 +9,7 @@
 -- metric: slru_blocks_written unit=count kind=counter category=performance
 --   Pages of them written to disk.
 SELECT
-    -- The names before PostgreSQL 17 are other ones.
+    -- PostgreSQL before 17 has other names.
     CASE s.name
         WHEN 'CommitTs' THEN 'commit_timestamp'
         WHEN 'MultiXactMember' THEN 'multixact_member'

@@ -17,10 +17,10 @@ WITH state AS (
     SELECT
         pg_last_wal_replay_lsn() AS replayed,
         greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) AS received,
-        -- The checkpoint it last restarted from, where it has replayed no transaction since it was started.
+        -- The checkpoint of its last start, if it has replayed no transaction since.
         greatest(pg_last_xact_replay_timestamp(), c.checkpoint_time)
         + current_setting('recovery_min_apply_delay')::interval AS due,
-        -- It has the next transaction at hand, which is not due yet.
+        -- It has received the next transaction, which is not due yet.
         exists(
             SELECT FROM pg_stat_activity AS a
             WHERE a.backend_type = 'startup' AND a.wait_event = 'RecoveryApplyDelay'
@@ -34,7 +34,7 @@ SELECT
     CASE
         WHEN r.status IS NULL OR (s.replayed < greatest(s.received, r.latest_end_lsn) AND NOT s.early)
             THEN greatest(extract(EPOCH FROM clock_timestamp() - s.due), 0.001)
-        -- The sender is heard of every half a minute by default, be it idle: silence is a link cut without a word.
+        -- By default the sender sends every 30 seconds, even if idle: silence means that the connection is lost.
         WHEN clock_timestamp() - r.last_msg_receipt_time > '1 minute'
             THEN extract(EPOCH FROM clock_timestamp() - r.last_msg_receipt_time)
         ELSE 0

@@ -50,8 +50,8 @@ WITH candidate AS MATERIALIZED (
         c.oid,
         c.reltoastrelid,
         c.reltuples,
-        -- By powers of two: tables of about one size must not change places with every VACUUM, since each new set of
-        -- series is stored as a new one.
+        -- By powers of two: tables of similar size must not change places with every VACUUM, since each new set of
+        -- series is stored as a new shape.
         floor(ln(1 + c.relpages + coalesce(t.relpages, 0)) / ln(2)) AS size
     FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
@@ -71,7 +71,7 @@ chosen AS MATERIALIZED (
     LIMIT 50
 ),
 
--- Of each table itself and its TOAST, and then of the indexes of both.
+-- The table itself and its TOAST, and then the indexes of both.
 heap AS (
     SELECT
         c.oid,
@@ -127,13 +127,13 @@ counted AS (
 known AS (
     SELECT
         c.*,
-        -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
+        -- ANALYZE has seen rows, but none are counted: the statistics were lost.
         c.writes
         AND NOT (c.reltuples > 0 AND c.live = 0 AND c.dead = 0 AND c.inserted = 0 AND c.deleted = 0) AS counts_rows
     FROM counted AS c
 ),
 
--- Two functions for each of thousands of tables, the others only where these have nothing to say.
+-- Two functions for each of thousands of tables, the others only if these do not decide it.
 other AS MATERIALIZED (
     SELECT
         c.oid,
@@ -193,7 +193,7 @@ SELECT
     extract(EPOCH FROM pg_stat_get_last_autoanalyze_time(k.oid)) AS table_last_autoanalyze
 FROM known AS k
 CROSS JOIN origin AS o
--- No counters of all others: their sum would fall with a table that is dropped or becomes one of the chosen.
+-- No counters for all others: their sum would fall if a table is dropped or becomes one of the largest.
 UNION ALL
 SELECT
     current_database() AS database,

@@ -26,7 +26,7 @@ toast AS (
     WHERE t.relkind = 't'
 ),
 
--- An estimate that costs no file access; exact sizes are measured for the largest only.
+-- An estimate without file access; exact sizes are only measured for the largest.
 estimated AS (
     SELECT
         c.oid,
@@ -67,8 +67,8 @@ largest AS (
     LIMIT 200
 ),
 
--- To measure a table takes a lock on it, its indexes and its TOAST, which would queue behind an exclusive one,
--- or before the next.
+-- Measuring a table takes a lock on it, its indexes and its TOAST, which would queue behind an exclusive one, or
+-- block the next.
 held AS (
     SELECT l.relation
     FROM pg_locks AS l

@@ -31,7 +31,7 @@ WITH clients AS (
     WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
 ),
 
--- Where activity is not tracked there may be sessions of which nothing is known.
+-- If activity is not tracked, there may be sessions of which nothing is known.
 nothing AS (
     SELECT CASE WHEN current_setting('track_activities')::boolean THEN 0 END AS seconds
 )

@@ -40,7 +40,7 @@ counted AS MATERIALIZED (
         pg_stat_get_dead_tuples(c.oid) AS dead,
         pg_stat_get_ins_since_vacuum(c.oid) AS inserted,
         pg_stat_get_mod_since_analyze(c.oid) AS changed
-    -- PostgreSQL 18 alone has this column, and goes by it; before, the name below finds none but this.
+    -- Only PostgreSQL 18 has this column, which is used; before, the name below only finds this one.
     FROM (SELECT 0 AS relallfrozen) AS older
     CROSS JOIN LATERAL (
         SELECT
@@ -53,7 +53,7 @@ counted AS MATERIALIZED (
             CASE
                 WHEN coalesce(c.reloptions, o.reloptions) IS NOT NULL THEN (
                     SELECT jsonb_object_agg(p.option_name, p.option_value)
-                    -- What is set for a table counts for its TOAST as well, where nothing is set for that.
+                    -- Settings of a table also apply to its TOAST, unless that has its own.
                     FROM pg_options_to_table(coalesce(c.reloptions, o.reloptions)) AS p
                 )
             END AS own
@@ -86,7 +86,7 @@ known AS (
         + coalesce((c.own ->> 'autovacuum_analyze_scale_factor')::float8, s.analyze_scale) * c.live AS analyze_at
     FROM counted AS c
     CROSS JOIN setting AS s
-    -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
+    -- ANALYZE has seen rows, but none are counted: the statistics were lost.
     WHERE
         c.live = 0 OR c.dead > 0 OR c.inserted > 0 OR c.changed > 0 OR pg_stat_get_live_tuples(c.oid) > 0
 ),
@@ -95,11 +95,11 @@ rated AS MATERIALIZED (
     SELECT
         k.owner AS oid,
         sum(k.relpages) AS relpages,
-        -- least() leaves out a limit that is not there.
+        -- least() ignores a limit that does not exist.
         max(k.dead / greatest(least(k.vacuum_at, k.vacuum_most), 1)) AS vacuum,
         -- greatest() would make 1 of NULL.
         max(CASE WHEN k.insert_at IS NOT NULL THEN k.inserted / greatest(k.insert_at, 1) END) AS inserts,
-        -- The server analyzes all but the statistics themselves, and TOAST.
+        -- The server analyzes all tables except the statistics themselves, and TOAST.
         max(k.changed / greatest(k.analyze_at, 1)) FILTER (
             WHERE k.oid <> 'pg_statistic'::regclass AND k.relkind <> 't'
         ) AS changes
@@ -110,7 +110,7 @@ rated AS MATERIALIZED (
 worst AS MATERIALIZED (
     SELECT r.*
     FROM rated AS r
-    -- In steps, so that the tables named stay the same as long as nothing is due.
+    -- In steps, so that the same tables are shown as long as nothing is due.
     ORDER BY floor(ln(greatest(r.vacuum, r.inserts, r.changes, 1)) / ln(2)) DESC, r.relpages DESC, r.oid ASC
     LIMIT 20
 )

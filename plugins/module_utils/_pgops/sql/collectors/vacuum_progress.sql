@@ -55,7 +55,7 @@ WITH progress AS (
 SELECT
     o.operation,
     count(p.pid) AS maintenance_running,
-    -- Not least(), which takes an unknown for the other value.
+    -- Not least(), which ignores NULL.
     max(
         CASE WHEN p.done > nullif(p.total, 0) THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END
     ) AS maintenance_percent,
