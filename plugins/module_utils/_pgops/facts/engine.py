@@ -104,7 +104,7 @@ SELECT
      FROM parameter AS p WHERE p.pending_restart) AS pending_restart
 """
 
-# The oldest come first: where the list has to be cut, they are what has to be seen.
+# The oldest come first: if the list is cut, they remain.
 DATABASES = """
 SELECT
     count(*) AS total,

@@ -213,7 +213,7 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
     intervals = {OWN.interval, INSPECTION.interval, *(one.interval for one in paced)}
     runs.forget_others(intervals, {0, *tally.retention.values()})
-    runs.begun = tally.started
+    runs.started = tally.started
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = None if visit.inspects else waiting.dropped()

@@ -38,13 +38,13 @@ class Cost:
 class Runs:
     """``last`` is when each collector last ran, in Unix time; ``seconds`` the durations of its last runs, over all
     databases, the newest last; ``shapes`` the series of each place; ``costs`` the costs of runs that were not
-    reported yet. ``begun`` is when this process last ran all that was due; it is not stored."""
+    reported yet. ``started`` is when this process last ran all that was due; it is not stored."""
 
     last: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
-    begun: float = field(default=0.0, compare=False)
+    started: float = field(default=0.0, compare=False)
 
     def note(self, spent: Mapping[str, float], failed: Mapping[str, int]) -> None:
         """Record how long collectors took in one run, in seconds, and in how many databases they failed."""
@@ -115,18 +115,18 @@ class Memory:
         except (HostFailed, OSError) as error:
             self.errors.append(f"the run times of collectors cannot be stored: {error}")
             with contextlib.suppress(OSError):
-                os.utime(f"{self.path}.lock", (found.begun, found.begun))
+                os.utime(f"{self.path}.lock", (found.started, found.started))
         self._seen = self._identity()
 
     def _unwritten(self) -> float:
-        """When the last collection began, in Unix time, if it could not be written; else 0."""
+        """The start of the last collection, in Unix time, if it could not be written; otherwise 0."""
         with contextlib.suppress(OSError):
             lock, written = (os.stat(f"{self.path}.{suffix}").st_mtime for suffix in ("lock", "json"))
             return lock if written < lock <= time.time() else 0.0
         return 0.0
 
     def _identity(self) -> tuple[int, int] | None:
-        """What changes with each file that is written; None where there is none."""
+        """Identifies the written file; None if there is none."""
         try:
             found = os.stat(f"{self.path}.json")
         except OSError:

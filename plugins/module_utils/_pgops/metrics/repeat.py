@@ -55,7 +55,7 @@ class Sessions:
         if self._source is not None and not _as_before(self._source):
             self.close()
         if self._source is None:
-            self._source = _not_timed_out(connect(endpoints.agent(self.configuration, "collect")))
+            self._source = _without_idle_timeout(connect(endpoints.agent(self.configuration, "collect")))
         return self._source
 
     @contextlib.contextmanager
@@ -74,7 +74,7 @@ class Sessions:
             if self._sink is None:
                 way = opened(configuration, layout, source, node, durability)
                 self._sink = self._sink_closes.enter_context(way)
-                _not_timed_out(self._sink.session)
+                _without_idle_timeout(self._sink.session)
             yield self._sink
         except PgOpsError as error:
             self._failure = error
@@ -101,7 +101,7 @@ def _as_before(session: Session) -> bool:
         return False
 
 
-def _not_timed_out(session: Session) -> Session:
+def _without_idle_timeout(session: Session) -> Session:
     """The session, set so that the server does not end it when idle."""
     session.execute("SET idle_session_timeout = 0")
     return session

@@ -11,8 +11,8 @@ AS $$
 -- The time of the newest round of each collector on each node, none older than p_max_age; a metric that no collector
 -- yields counts as a collector. If two yield it, they are for different roles, or both are jobs that report what
 -- collectors cost. One index look-up for each metric of a shape, by its first series: a collector that fails leaves its
--- places empty. The bounds are variables, since with custom plans the partitions of all other
--- days are excluded before planning. One day ahead is what store_round() accepts.
+-- places empty. The bounds are variables, since with custom plans the partitions of all other days are excluded before
+-- planning. One day ahead is what store_round() accepts.
 #variable_conflict use_column
 DECLARE
     since timestamptz := now() - p_max_age;
