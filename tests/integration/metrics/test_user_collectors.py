@@ -59,10 +59,10 @@ WRONG = {
     "a column twice": ("SELECT 1 AS own_things, 'a' AS a, 'b' AS a", "column a appears twice"),
     "text": ("SELECT '1' AS own_things", "own_things has the type text, which is not a number"),
     "an undeclared number": ("SELECT 1 AS own_things, pid FROM pg_stat_activity", "column pid is a number"),
-    "a time": ("SELECT 1 AS own_things, now() AS at", "label at is of type timestamptz"),
-    "a name of ours": ("SELECT 1 AS own_things, 'x' AS metric", "a label cannot be called metric"),
+    "a time": ("SELECT 1 AS own_things, now() AS at", "label at has the type timestamptz"),
+    "a name of ours": ("SELECT 1 AS own_things, 'x' AS metric", "'metric' is reserved and cannot be a label"),
     "a column without a name": ("SELECT 1 AS own_things, 'x'", "needs a name of lower-case letters"),
-    "no time for since": ("SELECT 1 AS own_things, 'x' AS counted_since", "counted_since is of type text"),
+    "no time for since": ("SELECT 1 AS own_things, 'x' AS counted_since", "counted_since has the type text"),
 }
 
 
@@ -102,7 +102,7 @@ def test_a_right_given_to_the_agents_role_counts(bare: Server) -> None:
     deploy(bare)
     bare.value("CREATE SCHEMA app; CREATE TABLE app.queue ()", "pgops")
     reading = own("SELECT count(*) AS own_things FROM app.queue")
-    with pytest.raises(InvalidInput, match="grant what it lacks to pgops"):
+    with pytest.raises(InvalidInput, match="Grant what it needs to pgops"):
         deploy(bare, collectors=[reading])
     bare.value("GRANT USAGE ON SCHEMA app TO pgops; GRANT SELECT ON app.queue TO pgops", "pgops")
     assert "create collector own" in deploy(bare, collectors=[reading])["changes"]
@@ -184,7 +184,7 @@ def test_what_it_runs_in_somebody_elses_database_is_no_superuser(shops: Server, 
     shops.value("REVOKE CONNECT ON DATABASE shop FROM PUBLIC")
     (warning,) = agent.converge(params(shops, tmp_path, text), True)["warnings"]
     assert "cannot log in to database shop" in warning
-    for query, words in (("SELECT 'x' AS own_things FROM app.queue", "no number"), WRONG["a statement more"]):
+    for query, words in (("SELECT 'x' AS own_things FROM app.queue", "not a number"), WRONG["a statement more"]):
         with pytest.raises(InvalidInput, match=words):
             deploy(shops, collectors=[queue("shop", query)])
 
@@ -214,7 +214,7 @@ def test_one_for_another_server_is_left_with_a_warning(bare: Server, tmp_path: P
     elsewhere = own("SELECT gone()", f"{HEADER}-- versions: 90-\n")
     result = agent.converge(params(bare, tmp_path, elsewhere), True)
     (warning,) = result["warnings"]
-    assert f"not for PostgreSQL {bare.major} as primary: 1, own" in warning
+    assert f"do not run on PostgreSQL {bare.major} as primary: 1, own" in warning
     deploy(bare, collectors=[elsewhere])
     assert bare.value("SELECT count(*) FROM pgops.collector WHERE collector = 'own'", "pgops") == 0
 
@@ -253,7 +253,7 @@ def test_on_a_standby_they_are_tried_as_well(
     primary.value("CREATE DATABASE shop")
     primary.value(f"{QUEUE}; {LET_IN}", "shop")
     standby = keep(primary.standby()).start()
-    with pytest.raises(InvalidInput, match="no number"):
+    with pytest.raises(InvalidInput, match="not a number"):
         agent.converge(params(standby, tmp_path, own("SELECT 'x' AS own_things")), True)
     assert agent.converge(params(standby, tmp_path, GOOD), True)["changed"]
     assert "warnings" not in agent.converge(params(standby, tmp_path, queue("shop")), True)

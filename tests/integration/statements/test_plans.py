@@ -254,7 +254,7 @@ def test_a_function_that_does_not_end_is_ended(shop: Server, monkeypatch: pytest
 
 
 def test_a_plan_that_a_function_blows_up_takes_little_memory(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("TIME_LIMIT", 30), ("PATIENCE", 40), ("ROOM", 64 * 1024 * 1024)):
+    for name, value in (("TIME_LIMIT", 30), ("PATIENCE", 40), ("MEMORY", 64 * 1024 * 1024)):
         monkeypatch.setattr(explain, name, value)
     blown = "SELECT 1 FROM pg_class WHERE relname::text = mine.much({})"
     before, taken = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
