@@ -231,7 +231,7 @@ def test_what_finds_no_time_is_left_out_and_the_rest_delivered(deployed: Server,
     assert (outcome["sink"], outcome["spooled"]) == ("local", 0)
     assert "sleeper in pgops: canceling statement due to statement timeout" in outcome["errors"][0]
     databases = _databases(deployed)
-    assert outcome["errors"][-1] == f"the time is up: {databases} databases are left out"
+    assert outcome["errors"][-1] == f"time limit reached: {databases} databases were left out"
     value = "SELECT max(metric_value) FROM pgops.system_metrics WHERE metric_name = 'collector_errors'"
     assert deployed.value(value, "pgops") == databases
     assert deployed.value("SELECT count(*) FROM pgops.system_metrics WHERE metric_name = 'quick'", "pgops") == 1
@@ -294,7 +294,7 @@ def test_old_days_are_dropped_even_where_no_new_ones_can_be_made(deployed: Serve
     outcome = partitions.maintain(configuration)
     assert len(outcome["dropped"]) == 1
     (error,) = outcome["errors"]
-    assert "partitions cannot be made" in error
+    assert "partitions cannot be created" in error
     Path(layout.agent_file).parent.mkdir(parents=True)
     Path(layout.agent_file).write_text(configuration.text())
     arguments = ["--prefix", str(tmp_path), "--instance", "main"]
@@ -353,7 +353,7 @@ def test_a_round_that_nothing_can_store_is_lost_alone_and_counted(deployed: Serv
     first = collect(deployed, tmp_path, found=[*SHIPPED, endless, listed])
     assert first["spooled"] == 0
     (unfit, wrong) = sorted(first["errors"])
-    assert "1 samples lost, of" in unfit
+    assert "1 samples of" in unfit
     assert "endless" in unfit
     assert "listed in pgops" in wrong
     assert collect(deployed, tmp_path)["errors"] == []
@@ -365,7 +365,7 @@ def test_rounds_wait_for_a_sink_and_are_delivered_once(deployed: Server, tmp_pat
     deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
     first = collect(deployed, tmp_path)
     assert first["spooled"] > 0
-    assert "kept for later" in first["errors"][0]
+    assert "will be retried" in first["errors"][0]
     later = collect(deployed, tmp_path)
     assert later["spooled"] > first["spooled"]
     deploy(deployed)
@@ -471,7 +471,7 @@ def test_a_full_disk_costs_what_cannot_be_kept_and_says_so(deployed: Server, sma
     assert collect(deployed, small_disk)["errors"] == []
     disks.fill(small_disk)
     (error,) = collect(deployed, small_disk)["errors"]
-    assert "the newest values cannot be kept for an export" in error
+    assert "the newest values cannot be stored for the export" in error
     deployed.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
     outcome = collect(deployed, small_disk)
     assert (outcome["spooled"], outcome["dropped"]) == (0, outcome["samples"])

@@ -68,7 +68,7 @@ def test_where_time_is_short_all_come_in_turn_by_one_more_connection(deployed: S
             for _run in range(60):
                 outcome = collect(deployed, tmp_path, found=[_slow(0.1)], time_budget=0.3)
                 said = " ".join(outcome["errors"])
-                left = re.search(r"the time is up: (\d+) databases are left out", said)
+                left = re.search(r"time limit reached: (\d+) databases were left out", said)
                 behind = int(left.group(1)) if left else 0
                 left_out += behind
                 # Each is measured, refuses us, is cut short or is left out.

@@ -233,19 +233,19 @@ def test_rates_and_values_come_in_steps(counted: Counted) -> None:
     ("call", "said"),
     [
         ("metric_rates('level')", "a gauge, which has no rate"),
-        ("metric_rates('nothing')", "no metric that was ever collected"),
-        ("metric_values('nothing')", "no metric that was ever collected"),
-        ("metric_values(NULL)", "NULL is no metric that was ever collected"),
-        ("metric_values('lo''t \"\"s')", "'lo''t \"\"s' is no metric that was ever collected"),
-        ("metric_values('level', p_step => '0')", "leads nowhere"),
-        ("metric_values('level', p_step => '-1 h')", "leads nowhere"),
-        ("metric_values('level', p_step => '1 month')", "not always as long"),
-        ("metric_values('level', '-infinity', p_step => '1 h')", "cannot begin at -infinity"),
-        ("metric_values('level', now(), now())", "there is no time"),
-        ("metric_values('level', now(), now() - interval '1 h')", "there is no time"),
-        ("metric_values('level', NULL)", "from NULL to .* there is no time"),
-        ("metric_rates('done', now(), now() - interval '1 h')", "there is no time"),
-        ("metric_rates('done', p_step => '1 year')", "not always as long"),
+        ("metric_rates('nothing')", "metric 'nothing' was never collected"),
+        ("metric_values('nothing')", "metric 'nothing' was never collected"),
+        ("metric_values(NULL)", "metric NULL was never collected"),
+        ("metric_values('lo''t \"\"s')", "metric 'lo''t \"\"s' was never collected"),
+        ("metric_values('level', p_step => '0')", "longer than 0"),
+        ("metric_values('level', p_step => '-1 h')", "longer than 0"),
+        ("metric_values('level', p_step => '1 month')", "no fixed length"),
+        ("metric_values('level', '-infinity', p_step => '1 h')", "cannot start at -infinity"),
+        ("metric_values('level', now(), now())", "is empty"),
+        ("metric_values('level', now(), now() - interval '1 h')", "is empty"),
+        ("metric_values('level', NULL)", "from NULL to .* is empty"),
+        ("metric_rates('done', now(), now() - interval '1 h')", "is empty"),
+        ("metric_rates('done', p_step => '1 year')", "no fixed length"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(deployed: Server, call: str, said: str) -> None:
@@ -260,7 +260,7 @@ def test_an_unknown_metric_is_answered_by_those_of_like_names(deployed: Server) 
     for typo, meant in (("activ_connections", "active_connections"), ("Cache_Hit_Ration", "cache_hit_ratio")):
         with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
             deployed.value(f"SELECT count(*) FROM pgops.metric_values('{typo}')", "pgops")
-        assert str(raised.value.diag.message_hint).startswith(f"Near by its name: {meant}")
+        assert str(raised.value.diag.message_hint).startswith(f"Similar names: {meant}")
     with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
         deployed.value("SELECT count(*) FROM pgops.metric_rates('qqqqqq')", "pgops")
     assert str(raised.value.diag.message_hint).startswith("SELECT metric_name")

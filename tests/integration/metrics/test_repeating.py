@@ -109,7 +109,7 @@ def test_what_is_due_more_often_is_collected_again_in_the_same_session(deployed:
     assert seen == [only(seen[0])] * 2
     layout = configured(deployed, tmp_path)[1]
     kept = latest.present([layout.latest, layout.latest_repeated], time.time())
-    assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5}
+    assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5, "jobs": 0}
     # The whole is written once, the newest of what is repeated each time.
     again = latest.load(layout.latest_repeated)
     assert [run.collector for run in again] == ["quick"]
@@ -276,7 +276,7 @@ def test_a_sink_that_is_away_is_waited_for_once_and_what_it_misses_delivered_lat
         patched.setattr(repetition, "opened", away)
         outcome = repeat(deployed, tmp_path, [QUICK], 2.95)
     assert (len(asked), outcome["passes"], outcome["sink"]) == (1, 3, "spool")
-    assert outcome["errors"] == ["not delivered, kept for later: nobody answers (3 times)"]
+    assert outcome["errors"] == ["not delivered; will be retried: nobody answers (3 times)"]
     time.sleep(1)
     later = repeat(deployed, tmp_path, [QUICK], 0)
     assert (later["errors"], later["delivered"]) == ([], outcome["spooled"] + 2)

@@ -276,7 +276,7 @@ def test_an_hour_is_rolled_up_once_it_is_over_and_again_for_what_comes_late(past
     past.store(5, 15, 9)
     assert past.maintain()["rolled_up"] == 2
     assert past.rollup(5) == {**expected, "maximum": 9, "average": 7, "weight": 3}
-    with pytest.raises(Exception, match="none that is over"):
+    with pytest.raises(Exception, match="no complete hour starts at"):
         past.server.value("SELECT pgops.roll_up(1, date_trunc('hour', now()))", "pgops")
 
 
@@ -313,7 +313,7 @@ def test_what_is_left_of_an_hour_does_not_replace_what_was_made_of_all_of_it(pas
     assert len(past.maintain()["dropped"]) >= 1
     before = past.rollup(100)
     assert before["weight"] == 1
-    with pytest.raises(QueryFailed, match="older than its samples are kept"):
+    with pytest.raises(QueryFailed, match="older than the retention of its samples"):
         past.store(100, 20, 8)
     past.maintain()
     assert past.rollup(100) == before

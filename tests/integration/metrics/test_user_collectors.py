@@ -53,16 +53,16 @@ WRONG = {
         "exactly one SELECT",
     ),
     "a lock": ("SELECT 1 AS own_things FROM pg_class FOR UPDATE", "number 1, own: "),
-    "no right": ("SELECT count(*) AS own_things FROM pg_authid", "member of pg_monitor and nothing else"),
+    "no right": ("SELECT count(*) AS own_things FROM pg_authid", "member of pg_monitor only"),
     "no such table": ("SELECT count(*) AS own_things FROM gone.away", "name everything else with its schema"),
-    "no such column": ("SELECT 1 AS other_things", "it declares metric own_things, and has no such column"),
-    "a column twice": ("SELECT 1 AS own_things, 'a' AS a, 'b' AS a", "column a is there twice"),
-    "text": ("SELECT '1' AS own_things", "own_things is of type text, which is no number"),
+    "no such column": ("SELECT 1 AS other_things", "it declares metric own_things, but has no such column"),
+    "a column twice": ("SELECT 1 AS own_things, 'a' AS a, 'b' AS a", "column a appears twice"),
+    "text": ("SELECT '1' AS own_things", "own_things has the type text, which is not a number"),
     "an undeclared number": ("SELECT 1 AS own_things, pid FROM pg_stat_activity", "column pid is a number"),
-    "a time": ("SELECT 1 AS own_things, now() AS at", "label at is of type timestamptz"),
-    "a name of ours": ("SELECT 1 AS own_things, 'x' AS metric", "a label cannot be called metric"),
+    "a time": ("SELECT 1 AS own_things, now() AS at", "label at has the type timestamptz"),
+    "a name of ours": ("SELECT 1 AS own_things, 'x' AS metric", "'metric' is reserved and cannot be a label"),
     "a column without a name": ("SELECT 1 AS own_things, 'x'", "needs a name of lower-case letters"),
-    "no time for since": ("SELECT 1 AS own_things, 'x' AS counted_since", "counted_since is of type text"),
+    "no time for since": ("SELECT 1 AS own_things, 'x' AS counted_since", "counted_since has the type text"),
 }
 
 
@@ -102,7 +102,7 @@ def test_a_right_given_to_the_agents_role_counts(bare: Server) -> None:
     deploy(bare)
     bare.value("CREATE SCHEMA app; CREATE TABLE app.queue ()", "pgops")
     reading = own("SELECT count(*) AS own_things FROM app.queue")
-    with pytest.raises(InvalidInput, match="grant what it lacks to pgops"):
+    with pytest.raises(InvalidInput, match="Grant what it needs to pgops"):
         deploy(bare, collectors=[reading])
     bare.value("GRANT USAGE ON SCHEMA app TO pgops; GRANT SELECT ON app.queue TO pgops", "pgops")
     assert "create collector own" in deploy(bare, collectors=[reading])["changes"]
@@ -136,7 +136,7 @@ def measured(server: Server) -> Any:
 def test_one_for_some_databases_is_tried_in_the_first_and_runs_in_no_other(shops: Server, tmp_path: Path) -> None:
     text = queue("absent, shop*")
     shops.value("CREATE DATABASE shop_new")
-    with pytest.raises(InvalidInput, match="tried in database shop: number 1, own: permission denied"):
+    with pytest.raises(InvalidInput, match="tested in database shop: number 1, own: permission denied"):
         deploy(shops, check=True, collectors=[text])
     shops.value(LET_IN, "shop")
     assert "warnings" not in agent.converge(agent_arguments(params(shops, tmp_path, text)), False)
@@ -156,7 +156,7 @@ def test_one_for_a_database_that_is_not_there_is_left_with_a_warning(shops: Serv
     (warning,) = agent.converge(
         agent_arguments(params(shops, tmp_path, text, queue("shopp").replace("own", "two"))), True
     )["warnings"]
-    assert "No database is there" in warning
+    assert "No database matches" in warning
     assert "1, own; 2, two" in warning
     deploy(shops, collectors=[text])
     outcome = collect(shops, tmp_path, found=[collectors.parse(text, "own.sql")])
@@ -166,7 +166,7 @@ def test_one_for_a_database_that_is_not_there_is_left_with_a_warning(shops: Serv
 def test_one_for_the_ops_database_has_its_function_there(shops: Server) -> None:
     assert "create collector own" in deploy(shops, collectors=[queue("pgo?s", GOOD.splitlines()[-1])])["changes"]
     assert shops.value("SELECT pgops.collector_own() ->> 'own_things'", "pgops") == "7"
-    with pytest.raises(InvalidInput, match="tried in database pgops"):
+    with pytest.raises(InvalidInput, match="tested in database pgops"):
         deploy(shops, collectors=[queue("*s*")])
     assert "remove function pgops.collector_own()" in deploy(shops, collectors=[queue("shop?")])["changes"]
     shops.value("SELECT pgops.collect_database_metrics()", "pgops")
@@ -185,8 +185,8 @@ def test_what_it_runs_in_somebody_elses_database_is_no_superuser(shops: Server, 
     # Where the agent cannot log in, nothing is planned.
     shops.value("REVOKE CONNECT ON DATABASE shop FROM PUBLIC")
     (warning,) = agent.converge(agent_arguments(params(shops, tmp_path, text)), True)["warnings"]
-    assert "not let into database shop" in warning
-    for query, words in (("SELECT 'x' AS own_things FROM app.queue", "no number"), WRONG["a statement more"]):
+    assert "cannot log in to database shop" in warning
+    for query, words in (("SELECT 'x' AS own_things FROM app.queue", "not a number"), WRONG["a statement more"]):
         with pytest.raises(InvalidInput, match=words):
             deploy(shops, collectors=[queue("shop", query)])
 
@@ -197,7 +197,7 @@ def test_a_lock_is_not_waited_for(bare: Server) -> None:
     bare.value("GRANT SELECT ON public.held TO pgops", "pgops")
     with bare.connect("pgops") as holder, holder.transaction():
         holder.execute("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(InvalidInput, match="Somebody holds an exclusive lock"):
+        with pytest.raises(InvalidInput, match="Another session holds an exclusive lock"):
             deploy(bare, check=True, collectors=[own("SELECT count(*) AS own_things FROM public.held")])
 
 
@@ -205,7 +205,7 @@ def test_the_database_that_is_made_in_this_run_decides(bare: Server) -> None:
     bare.value("CREATE SCHEMA extra; CREATE TABLE extra.here (); GRANT USAGE ON SCHEMA extra TO PUBLIC")
     bare.value("GRANT SELECT ON extra.here TO PUBLIC")
     try:
-        with pytest.raises(InvalidInput, match=r"tried in database pgops: .*extra\.here"):
+        with pytest.raises(InvalidInput, match=r"tested in database pgops: .*extra\.here"):
             deploy(bare, collectors=[own("SELECT count(*) AS own_things FROM extra.here")])
         assert bare.value("SELECT to_regnamespace('pgops')", "pgops") is None
     finally:
@@ -216,7 +216,7 @@ def test_one_for_another_server_is_left_with_a_warning(bare: Server, tmp_path: P
     elsewhere = own("SELECT gone()", f"{HEADER}-- versions: 90-\n")
     result = agent.converge(agent_arguments(params(bare, tmp_path, elsewhere)), True)
     (warning,) = result["warnings"]
-    assert f"not for PostgreSQL {bare.major} as primary: 1, own" in warning
+    assert f"do not run on PostgreSQL {bare.major} as primary: 1, own" in warning
     deploy(bare, collectors=[elsewhere])
     assert bare.value("SELECT count(*) FROM pgops.collector WHERE collector = 'own'", "pgops") == 0
 
@@ -255,7 +255,7 @@ def test_on_a_standby_they_are_tried_as_well(
     primary.value("CREATE DATABASE shop")
     primary.value(f"{QUEUE}; {LET_IN}", "shop")
     standby = keep(primary.standby()).start()
-    with pytest.raises(InvalidInput, match="no number"):
+    with pytest.raises(InvalidInput, match="not a number"):
         agent.converge(agent_arguments(params(standby, tmp_path, own("SELECT 'x' AS own_things"))), True)
     assert agent.converge(agent_arguments(params(standby, tmp_path, GOOD)), True)["changed"]
     assert "warnings" not in agent.converge(agent_arguments(params(standby, tmp_path, queue("shop"))), True)

@@ -114,7 +114,7 @@ def test_a_slow_statement_gets_its_plan(counting: Server, tmp_path: Path) -> Non
     (one,) = log(counting)
     assert one["query_text"] == "SELECT pg_sleep($1), price FROM item WHERE id = $2"
     if not generic:
-        assert one["plan_error"].startswith("Without the values of its parameters, PostgreSQL before 16 cannot")
+        assert one["plan_error"].startswith("PostgreSQL before 16 cannot plan a statement without")
         assert one["execution_plan"] is one["plan_explained_at"] is None
         return
     assert nodes(one["execution_plan"][0]["Plan"]) == ["Index Scan"]
@@ -254,14 +254,14 @@ def test_a_function_that_does_not_end_is_ended(shop: Server, monkeypatch: pytest
 
 
 def test_a_plan_that_a_function_blows_up_takes_little_memory(shop: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("TIME_LIMIT", 30), ("PATIENCE", 40), ("ROOM", 64 * 1024 * 1024)):
+    for name, value in (("TIME_LIMIT", 30), ("PATIENCE", 40), ("MEMORY", 64 * 1024 * 1024)):
         monkeypatch.setattr(explain, name, value)
     blown = "SELECT 1 FROM pg_class WHERE relname::text = mine.much({})"
     before, taken = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for size in (10**6, 10**8):
         plan, wrong = planned(shop, blown.format(size), "mallory")
         assert plan is None
-        assert wrong in (explain.TOO_LONG, explain.ENDED)
+        assert wrong in (explain.TOO_LARGE, explain.ENDED)
     loud = "SELECT mine.tries($a$SELECT repeat('x', 4000000)$a$)"
     assert "[SQLSTATE XX999]" in (planned(shop, loud, "mallory")[1] or "")[-20:]
     assert len(planned(shop, loud, "mallory")[1] or "") < 2 * explain.LONGEST_TEXT
@@ -276,7 +276,7 @@ def test_only_one_statement_of_a_kind_that_is_planned_is_planned(shop: Server) -
     assert planned(shop, "SELECT 1; COMMIT; CREATE TABLE mine.more AS SELECT 1")[0] is None
     assert shop.value("SELECT to_regclass('mine.more') IS NULL", "shop")
     for text in ("CREATE TABLE mine.more AS SELECT 1", "ANALYZE SELECT 1", "EXECUTE one", "", "CALL mine.one()"):
-        assert planned(shop, text)[1] == "Such a statement has no plan.", text
+        assert planned(shop, text)[1] == "This kind of statement has no plan.", text
     for text in (
         "(SELECT 1)",
         "/* a /* b */ */ -- SELECT\n\tVALUES (1)",
@@ -310,8 +310,9 @@ def test_secrets_of_what_a_statement_uses_are_not_in_its_plan(shop: Server) -> N
 
 
 def test_a_text_that_is_not_whole_is_not_planned() -> None:
-    assert explain.unfit("SELECT " + "1," * 5200) == "The statement's text is too long to be kept whole."
-    assert explain.unfit("SELECT '***'") == "The statement's text is stored without its secrets, and so is another."
+    assert explain.unfit("SELECT " + "1," * 5200) == "The statement's text is too long to be stored completely."
+    redacted = "The statement's text was redacted, so it is no longer the same statement."
+    assert explain.unfit("SELECT '***'") == redacted
     assert explain.unfit("SELECT 1") is None
 
 

@@ -225,7 +225,7 @@ def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "srv").mkdir()
     (tmp_path / "var/lib").mkdir(parents=True)
     (tmp_path / "var/lib/pgops").symlink_to(tmp_path / "srv")
-    with pytest.raises(Conflict, match="is a link, and has to be a directory"):
+    with pytest.raises(Conflict, match="is a link, but must be a directory"):
         agent.converge(params(tmp_path), False)
 
 
@@ -410,7 +410,7 @@ def test_a_full_disk_changes_nothing_and_says_so(small_disk: Path) -> None:
     before = files(small_disk)
     fill(small_disk)
     bundle = {**BUNDLE, "version.py": 'VERSION = "9.9"\n'}
-    with pytest.raises(HostFailed, match=r"No space left.*Make room"):
+    with pytest.raises(HostFailed, match=r"No space left.*Free space"):
         agent.converge(params(small_disk, sources=sources.pack(bundle)), False)
     assert files(small_disk) == {*before, "filler"}
     assert installed(small_disk)

@@ -526,7 +526,7 @@ def test_systemd_names_the_job_of_a_calendar_that_it_does_not_take():
     systemd.check_calendars({})
     systemd.check_calendars({"collect": "*:*:0/5", "backup": "Mon *-*-1..7 03:00"})
     for wrong in ("evry day", "2020-01-01", "*-02-30", "--help"):
-        with pytest.raises(InvalidInput, match=f"^Job backup: '{re.escape(wrong)}' is no calendar"):
+        with pytest.raises(InvalidInput, match=f"^Job backup: '{re.escape(wrong)}' is not a valid systemd calendar"):
             systemd.check_calendars({"collect": "minutely", "backup": wrong})
 
 

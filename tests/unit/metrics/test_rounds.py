@@ -96,7 +96,7 @@ def test_labels_other_than_the_four_are_kept_apart() -> None:
 
 
 def test_two_rows_of_the_same_labels_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="queue gives two rows"):
+    with pytest.raises(InvalidInput, match="queue returns two rows"):
         rounds.samples(QUEUE, [{"database": "a", "waiting": 3}, {"database": "a", "waiting": 4}])
 
 
@@ -164,10 +164,10 @@ def test_what_ran_is_known_although_the_disk_is_full(small_disk: Path) -> None:
     full = history.Memory(path)
     with full.held() as found:
         assert found.last == {"table_size": 1.0}
-        found.begun = time.time() - 30
-        found.last.update(table_size=found.begun, activity=found.begun + 20)
+        found.started = time.time() - 30
+        found.last.update(table_size=found.started, activity=found.started + 20)
     assert "No space left" in full.errors[0]
-    begun = found.begun
+    begun = found.started
     with history.Memory(path).held(writes=False) as found:
         assert found.last == {"table_size": pytest.approx(begun)}
     os.utime(f"{path}.lock", (begun + 3600, begun + 3600))  # the clock was put back

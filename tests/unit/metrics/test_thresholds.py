@@ -51,11 +51,11 @@ def test_other_words_are_refused(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("metric", "levels", "words"),
     [
-        ("database_size_mb", {"warning": 9, "critical": 8}, r"warning 9 lies beyond critical 8\..*larger"),
-        ("database_size_mb", {"warning": 6000}, r"beyond critical 5000 \(of which critical is the metric's own\)"),
-        ("database_size_mb", {"critical": 999}, r"warning 1000 .*\(of which warning is the metric's own\)"),
-        ("database_size_mb", {"warning": None, "critical": 999}, "of which warning is the metric's own"),
-        ("cache_hit_ratio", {"warning": 80}, "warning 80 lies beyond critical 90.*smaller"),
+        ("database_size_mb", {"warning": 9, "critical": 8}, r"warning 9 is beyond critical 8\..*larger"),
+        ("database_size_mb", {"warning": 6000}, r"beyond critical 5000 \(critical is the metric's own\)"),
+        ("database_size_mb", {"critical": 999}, r"warning 1000 .*\(warning is the metric's own\)"),
+        ("database_size_mb", {"warning": None, "critical": 999}, "warning is the metric's own"),
+        ("cache_hit_ratio", {"warning": 80}, "warning 80 is beyond critical 90.*smaller"),
     ],
 )
 def test_a_warning_beyond_what_is_critical_is_refused(
@@ -86,12 +86,12 @@ def test_metrics_that_are_not_there_are_named_with_those_that_are() -> None:
     with pytest.raises(InvalidInput) as caught:
         thresholds.check(wanted, METRICS)
     expected = "Deadlock (did you mean deadlocks?); database_size_gb (did you mean database_size_mb?); qqq."
-    assert caught.value.message == f"Thresholds are given for metrics that do not exist: {expected}"
+    assert caught.value.message == f"pgops_thresholds: unknown metrics {expected}"
 
 
 def test_collectors_that_are_not_there_are_named_with_those_that_are() -> None:
     found = [collectors.Collector(name, "SELECT 1", ()) for name in ("table_size", "table_activity", "locks")]
-    with pytest.raises(InvalidInput, match=r"do not exist: tables_size \(did you mean table_size\?\)\.$"):
+    with pytest.raises(InvalidInput, match=r"unknown collectors tables_size \(did you mean table_size\?\)\.$"):
         collectors.adjusted(found, {"tables_size": {"enabled": False}})
 
 

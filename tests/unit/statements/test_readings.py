@@ -20,8 +20,8 @@ from pgops.statements.readings import (
     Usage,
     difference,
     execution,
-    foremost,
     snapshot,
+    top,
 )
 
 KEYS = st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 6), st.booleans())
@@ -72,7 +72,7 @@ def test_what_was_counted_is_found_again(before: dict, done: dict) -> None:
 @given(ENTRIES, st.integers(0, 4), st.integers(0, 2))
 def test_the_remainder_keeps_the_sums(entries: dict, most: int, by_others: int) -> None:
     usage = [Usage(key, key[3], one.sums, one.max_ms) for key, one in entries.items()]
-    kept = foremost(usage, most, by_others)
+    kept = top(usage, most, by_others)
     for toplevel in (True, False):
         for place in range(len(SUMS)):
             sums = [sum(one.sums[place] for one in some if one.toplevel is toplevel) for some in (usage, kept)]
@@ -160,7 +160,7 @@ def test_what_a_server_does_not_measure_stays_unknown() -> None:
     found = difference(replace(FIRST, entries={ONE: unknown}), replace(SECOND, entries={ONE: counted(2, 2.0)}))
     assert found is not None
     assert found.usage[0].sums[:3] == (1, 1.0, None)
-    assert foremost([Usage(ONE, True, unknown.sums, None)], most=0, by_others=0)[0].sums == unknown.sums
+    assert top([Usage(ONE, True, unknown.sums, None)], most=0, by_others=0)[0].sums == unknown.sums
 
 
 @pytest.mark.parametrize(

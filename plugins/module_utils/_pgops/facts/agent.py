@@ -29,9 +29,9 @@ CRON_LINE = re.compile(
 
 
 def installed(prefix: str) -> list[dict[str, Any]] | None:
-    """The instances that an agent is configured for, whether or not their servers are still there, each with its
-    cluster and port, whether it has a password for the cluster's other nodes, and whether what settings were before
-    is on record; None where that is out of sight."""
+    """The instances that an agent is configured for, even if their servers no longer exist, each with its cluster and
+    port, whether it has a password for the cluster's other nodes, and whether its original settings are recorded;
+    None if that is not visible."""
     folder = Layout("any", prefix).configurations
     try:
         names = sorted(name for name in os.listdir(folder) if INSTANCE.match(name))
@@ -65,7 +65,7 @@ def remote(prefix: str) -> list[configuration.Configuration]:
 
 
 def configured(instance: str, prefix: str) -> bool | None:
-    """Whether the agent knows the instance; None where that is out of sight."""
+    """Whether the agent is configured for the instance; None if that is not visible."""
     try:
         return exists(Layout(instance, prefix).agent_file)
     except InvalidInput:
@@ -73,7 +73,7 @@ def configured(instance: str, prefix: str) -> bool | None:
 
 
 def exists(path: str) -> bool | None:
-    """Whether something is at a path; None where that is out of sight."""
+    """Whether a path exists; None if that is not visible."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -124,7 +124,7 @@ def _version(layout: Layout) -> str | None:
 
 
 def _names(folder: str) -> list[str] | None:
-    """Names of the collectors in a folder; None where it is out of sight."""
+    """Names of the collectors in a folder; None if it is not visible."""
     try:
         return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".sql"))
     except (FileNotFoundError, NotADirectoryError):
@@ -134,7 +134,7 @@ def _names(folder: str) -> list[str] | None:
 
 
 def _size(path: str) -> int | None:
-    """Bytes of a file, 0 where there is none; None where it is out of sight."""
+    """Bytes of a file, 0 if there is none; None if it is not visible."""
     try:
         return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -156,7 +156,7 @@ def jobs(layout: Layout) -> dict[str, Any]:
 
 
 def _timers(layout: Layout) -> list[dict[str, Any]]:
-    """Our timers of the instance. Who owns a unit stands in it: two instances' names can begin alike."""
+    """Our timers of the instance. The unit names its instance: the names of two instances can start alike."""
     found = []
     for path in sorted(
         glob.glob(os.path.join(glob.escape(layout.units), f"pgops-{glob.escape(layout.instance)}-*.timer"))
@@ -183,7 +183,7 @@ def _states(units: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def _state(job: dict[str, Any], states: dict[str, dict[str, str]]) -> dict[str, Any]:
     timer, service = (states.get(f"{job['unit']}.{suffix}", {}) for suffix in ("timer", "service"))
-    # While it runs, systemd has forgotten what the run before has come to, but not when it ended.
+    # While it runs, systemd no longer knows the result of the previous run, only when that ended.
     running = service.get("ActiveState") in {"activating", "active", "deactivating"}
     ended = int(service.get("ExecMainExitTimestampMonotonic") or 0)
     idle_since = ended or int(service.get("InactiveEnterTimestampMonotonic") or 0)

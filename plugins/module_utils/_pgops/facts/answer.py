@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One query's answer as a section of the facts, or what kept the server from answering."""
+"""One query's answer as a section of the facts, or the error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import PgOpsError, QueryFailed
 from ..server.session import Session
 
 # As bytes, and those of an SQL_ASCII database as they are: nothing is known of their encoding, and the server would
-# refuse to send text that is no UTF-8.
+# refuse to send text that is not UTF-8.
 ANSWER = """
 SELECT convert_to(
     to_json(answer)::text, CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END
@@ -30,7 +30,7 @@ CODES = {"42501": "permission_missing", "57014": "timeout", "55P03": "busy"}
 def ask(session: Session, query: str, params: Params = None) -> dict[str, Any]:
     """The single row of a query as JSON, so that times are ISO 8601 and numbers are numbers.
 
-    Bytes that are no UTF-8, which names in an SQL_ASCII database may hold, become U+FFFD. Raises QueryFailed.
+    Bytes that are not UTF-8, which names in an SQL_ASCII database may hold, become U+FFFD. Raises QueryFailed.
     """
     answer = session.value(ANSWER.replace("{query}", query), params)
     section: dict[str, Any] = json.loads(bytes(answer).decode("utf-8", "replace"))
@@ -52,7 +52,7 @@ def failed(error: PgOpsError) -> dict[str, Any]:
 
 
 def hide(found: dict[str, Any], keys: Sequence[str], reason: str) -> dict[str, Any]:
-    """Say why keys of a section are null; nothing where the section failed."""
+    """Record why keys of a section are null; nothing if the section failed."""
     if found["error"] is None:
         found["hidden"].update(dict.fromkeys(keys, reason))
     return found

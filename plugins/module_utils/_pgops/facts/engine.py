@@ -76,7 +76,7 @@ SELECT
     current_setting('is_superuser') = 'on' AS login_superuser,
     may.see_settings,
     may.see_statistics,
-    -- One of somebody else's is none of ours: what a superuser reads there may run its owner's functions.
+    -- A database of another owner is not ours: what a superuser reads there may run its owner's functions.
     (
         SELECT has_database_privilege(d.oid, 'CONNECT') FROM pg_database AS d
         WHERE d.datname = %s AND pg_get_userbyid(d.datdba) = 'pgops_owner'
@@ -89,7 +89,7 @@ FROM (
 ) AS may
 """
 
-# reset_val: what sessions begin with, not what this one has set for itself.
+# reset_val: the value with which sessions start, not the one that this session has set.
 PARAMETERS = """
 WITH parameter AS MATERIALIZED (
     SELECT p.name, p.reset_val, p.unit, p.source, p.pending_restart
@@ -104,7 +104,7 @@ SELECT
      FROM parameter AS p WHERE p.pending_restart) AS pending_restart
 """
 
-# The oldest come first: where the list has to be cut, they are what has to be seen.
+# The oldest come first: if the list is cut, they remain.
 DATABASES = """
 SELECT
     count(*) AS total,
@@ -193,7 +193,7 @@ SELECT
         'retained_bytes', k.bytes
     ) ORDER BY k.bytes DESC NULLS LAST, s.slot_name), '[]')
      FROM pg_replication_slots AS s
-     -- One that is lost keeps nothing, though most still say from where on.
+     -- A lost slot retains nothing, though most still have a restart_lsn.
      CROSS JOIN LATERAL (
         SELECT CASE WHEN s.wal_status IS DISTINCT FROM 'lost' THEN (h.lsn - s.restart_lsn)::bigint END AS bytes
      ) AS k) AS slots
@@ -220,8 +220,8 @@ FROM pg_stat_archiver AS a
 
 @dataclass(frozen=True)
 class Server:
-    """The section ``server``, and what the other sections need to know of it. ``ops_database`` says whether the
-    role may connect to the ops database; None: there is none."""
+    """The section ``server``, and what the other sections need to know of it. ``ops_database``: whether the role may
+    connect to the ops database; None if there is none."""
 
     section: dict[str, Any]
     version: str
@@ -231,7 +231,8 @@ class Server:
 
 
 def server(session: Session, ops_database: str) -> Server:
-    """Who the server is and what the role may see; where that fails, the rest goes on as for one without rights."""
+    """Identity of the server, and what the role may see; if that fails, the rest continues as for a role without
+    rights."""
     # Percent signs are doubled because the query takes a parameter.
     query = SERVER.replace("{neighbours}", managers.READ.replace("%", "%%"))
     found = section(session, query, [ops_database])
@@ -248,7 +249,7 @@ def server(session: Session, ops_database: str) -> Server:
 
 
 def settings(session: Session, known: Server) -> dict[str, Any]:
-    """The settings that matter to whoever runs a fleet, and which wait for a restart."""
+    """The settings that matter for a fleet, and which wait for a restart."""
     found = section(session, PARAMETERS, [list(SETTINGS), list(SETTINGS)])
     if found["error"]:
         return found
@@ -261,9 +262,9 @@ def databases(session: Session, known: Server, sizes: bool) -> dict[str, Any]:
     """Every database, the one nearest to transaction id wraparound first."""
     found = section(session, DATABASES, [sizes])
     if not sizes:
-        return hide(found, ["list.size_bytes"], "not asked for (database_sizes)")
+        return hide(found, ["list.size_bytes"], "not requested (database_sizes)")
     if not known.sees_statistics:
-        return hide(found, ["list.size_bytes"], f"where connect is false, {NO_STATISTICS}")
+        return hide(found, ["list.size_bytes"], f"if connect is false, {NO_STATISTICS}")
     return found
 
 
@@ -277,7 +278,7 @@ def connections(session: Session, known: Server) -> dict[str, Any]:
 
 
 def replication(session: Session, known: Server) -> dict[str, Any]:
-    """Who follows, whom it follows, and what slots hold back."""
+    """Its standbys, the server that it follows, and the WAL that slots retain."""
     found = section(session, REPLICATION)
     return found if known.sees_statistics else hide(found, ["standbys", "receiver"], f"details: {NO_STATISTICS}")
 

@@ -18,7 +18,7 @@ from ..version import VERSION
 from . import agent, host, instance, size
 
 CONTRACT = 1
-"""Raised when a key goes away or changes its meaning; new keys do not raise it."""
+"""Increased when a key is removed or changes its meaning, not for new keys."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -30,7 +30,7 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
     Raises InvalidInput.
     """
     if target.statement_timeout < 0.001:
-        raise InvalidInput("statement_timeout must be a millisecond (0.001) or more: without it a query could hang.")
+        raise InvalidInput("statement_timeout must be at least 0.001 s; without a limit a query could hang.")
     sections = subset(params["gather_subset"])
     wanted = instance.Wanted(sections, params["database"], params["database_sizes"], params["prefix"])
     facts: dict[str, Any] = {
@@ -46,7 +46,7 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def subset(words: Sequence[str]) -> tuple[str, ...]:
     """The sections that ``gather_subset`` names, in their order: ``all``, ``min``, a section, or ``!section``
-    to leave one out.
+    to exclude one.
 
     Raises InvalidInput.
     """
@@ -54,8 +54,8 @@ def subset(words: Sequence[str]) -> tuple[str, ...]:
     unknown = sorted(word for word in words if word.lstrip("!") not in known or word == "!min")
     if unknown:
         raise InvalidInput(
-            f"gather_subset knows no {', '.join(unknown)}.",
-            f"Choose from all, min, {', '.join(instance.SECTIONS)}; a '!' before one leaves it out.",
+            f"gather_subset: unknown sections {', '.join(unknown)}.",
+            f"Valid are all, min, {', '.join(instance.SECTIONS)}; '!' before a section excludes it.",
         )
     included = {word for word in words if not word.startswith("!")}
     excluded = {word[1:] for word in words if word.startswith("!")}
@@ -66,11 +66,11 @@ def subset(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def places(target: Target, prefix: str) -> list[tuple[discovery.Instance, Target]]:
-    """The instances to look at, each with how to reach it. An agent's remote ones are asked as the agent does."""
+    """The instances to read, each with its target. The remote ones of an agent are read with the agent's login."""
     known = discovery.instances() if target.local or target.host in LOOPBACK else []
     if not target.host and target.port == "0":
         here = [(found, replace(target, host=found.socket_directory, port=str(found.port))) for found in known]
-        return here + [_afar(one, target) for one in agent.remote(prefix)]
+        return here + [_remote(one, target) for one in agent.remote(prefix)]
     at = replace(target, port=str(discovery.DEFAULT_PORT)) if target.port == "0" else target
     same = [found for found in known if str(found.port) == at.port]
     names = [one.instance for one in agent.remote(prefix) if (one.host, str(one.port)) == (at.host, at.port)]
@@ -79,7 +79,7 @@ def places(target: Target, prefix: str) -> list[tuple[discovery.Instance, Target
     return [(replace(same[0] if same else unknown, asked=True), at)]
 
 
-def _afar(settings: Configuration, target: Target) -> tuple[discovery.Instance, Target]:
+def _remote(settings: Configuration, target: Target) -> tuple[discovery.Instance, Target]:
     at = replace(
         endpoints.agent(settings, "facts"),
         application_name=target.application_name,

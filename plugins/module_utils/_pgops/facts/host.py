@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is known of a host without asking any server."""
+"""Facts of a host that need no connection to a server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Facts of one instance: who it is, and its sections."""
+"""Facts of one instance: its identity, and its sections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECTIONS = SERVER + OPS + HOST
 @dataclass(frozen=True)
 class Wanted:
     """What to gather. ``sizes``: whether databases are measured, which reads the sizes of all their files;
-    ``prefix``: where the agent is installed below."""
+    ``prefix``: the directory below which the agent is installed."""
 
     sections: tuple[str, ...]
     database: str = "pgops"
@@ -38,7 +38,7 @@ class Wanted:
 
 
 def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str, Any]:
-    """An instance as one of ``instances`` in the contract. Whatever fails is in it as an error."""
+    """An instance as one of ``instances`` in the contract. Failures are recorded in it as errors."""
     facts: dict[str, Any] = {
         "name": found.name,
         "host": None if target.local else target.host,
@@ -67,14 +67,14 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
 
 
 def _running(target: Target, error: PgOpsError) -> bool:
-    """Whether a server runs, of which an error is known."""
+    """Whether a server runs, judged by the error of connecting to it."""
     if isinstance(error, DriverMissing):
         return "," not in target.host and listening(target)
     return isinstance(error, LoginRefused) or not isinstance(error, Unreachable)
 
 
 def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Session:
-    """A session that can answer as much as possible: where the agent is configured, the ops database is there."""
+    """A session that can answer as much as possible: if the agent is configured, in the ops database."""
     if wanted.some(OPS) and agent.configured(found.name, wanted.prefix):
         with contextlib.suppress(LoginRefused):
             return connect(replace(target, database=wanted.database))
@@ -82,7 +82,7 @@ def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Sessi
 
 
 def _asked(session: Session, wanted: Wanted) -> dict[str, Any]:
-    """What a server answers: who it is, and the sections that are wanted of it."""
+    """The answers of a server: its identity, and its wanted sections."""
     server = engine.server(session, wanted.database)
     readers = {
         "server": lambda: server.section,

@@ -15,7 +15,9 @@ from ..server.session import Session
 from .answer import ask, failed
 
 MISSING = ("42P01", "3F000")
-"""undefined_table, invalid_schema_name: the schema was never installed here."""
+"""undefined_table, invalid_schema_name: the schema is not installed here."""
+
+OTHER_MAJOR = "the fingerprints are from another major version of PostgreSQL; run pg_ops_schema to update them"
 
 SECTIONS = (opsdb.SECTION, metrics.SECTION, repository.SECTION)
 """Those of all capabilities."""
@@ -23,7 +25,7 @@ QUERIES = {section.name: section.query for section in SECTIONS}
 
 
 def read(session: Session, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The sections of these names: asked for in one query, and where that fails one by one, each with its error."""
+    """The sections of these names: read in one query, or if that fails one by one, each with its error."""
     queries = {name: QUERIES[name] for name in names}
     columns = [f"(SELECT to_json(s) FROM ({query}) AS s) AS {name}" for name, query in queries.items()]
     try:
@@ -43,12 +45,12 @@ def _section(session: Session, name: str) -> dict[str, Any]:
 def _finished(name: str, answer: dict[str, Any]) -> dict[str, Any]:
     found = {**answer, "error": None, "hidden": {}}
     if name == "schema" and found["drifted"] is None:
-        found["hidden"]["drifted"] = "installed on another major version of PostgreSQL; pg_ops_schema records it anew"
+        found["hidden"]["drifted"] = OTHER_MAJOR
     return found
 
 
 def absent(database: str) -> dict[str, dict[str, Any]]:
-    """The sections where there is no ops database, or no schema in it."""
+    """The sections if there is no ops database, or no schema in it."""
     whole: dict[str, Any] = {"error": None, "hidden": {}}
     found = {section.name: {**section.absent(), **whole} for section in SECTIONS}
     found["schema"]["database"] = database

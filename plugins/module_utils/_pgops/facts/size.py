@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Facts kept below a size: the longest lists are cut, and it is said which and by how much. Pure."""
+"""Limits the size of the facts: the longest lists are cut, and it is recorded which and by how much. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def size(value: Any) -> int:
 def limit(facts: dict[str, Any], largest: int) -> dict[str, Any]:
     """The facts in at most ``largest`` bytes of JSON; 0 is no limit. A list loses its end.
 
-    Lists within an instance go before whole instances. The list ``truncated`` gets ``{path, kept, left_out}`` for
-    each list that was cut.
+    Lists within an instance are cut before the list of instances. The list ``truncated`` gets ``{path, kept,
+    left_out}`` for each list that was cut.
     """
     found = dict(_lists(facts, ""))
     facts = {**facts, "truncated": []}
@@ -36,7 +36,7 @@ def limit(facts: dict[str, Any], largest: int) -> dict[str, Any]:
 
 
 def _cut(listed: list[Any], excess: int) -> None:
-    """Take away the end of a list: ``excess`` bytes, but at most half of it, so that the next longest gives, too."""
+    """Remove the end of a list: ``excess`` bytes, but at most half of it, so that the next longest is cut, too."""
     half = len(listed) // 2
     while excess > 0 and len(listed) > half:
         excess -= size(listed.pop()) + 2

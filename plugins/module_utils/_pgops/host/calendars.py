@@ -71,7 +71,7 @@ class Calendar:
 def parse(expression: str) -> Calendar:
     """The calendar of an OnCalendar expression.
 
-    Raises InvalidInput where cron cannot express it, or systemd would not take it.
+    Raises InvalidInput if cron cannot express it, or systemd would not accept it.
     """
     found = EXPRESSION.match(SHORTHANDS.get(expression.lower(), expression))
     if not found or not expression or expression != expression.strip():
@@ -97,7 +97,7 @@ def _check(calendar: Calendar) -> None:
         raise ValueError("weekdays together with days of the month cannot be expressed in cron")
     # 2024 is a leap year
     if all(min(calendar.days) > monthrange(2024, month)[1] for month in calendar.months):
-        raise ValueError("such a day never comes")
+        raise ValueError("there is no such day")
 
 
 def _values(text: str, low: int, high: int) -> frozenset[int]:
@@ -109,14 +109,14 @@ def _values(text: str, low: int, high: int) -> frozenset[int]:
 def _element(text: str, low: int, high: int) -> range:
     found = ELEMENT.match(text)
     if not found:
-        raise ValueError(f"'{text}' is no number, range or step")
+        raise ValueError(f"'{text}' is not a number, a range or a step")
     first = int(found.group(1))
     step = int(found.group(3) or 0)
     last = int(found.group(2)) if found.group(2) else high if step else first
     fits = low <= first <= last <= high and (found.group(3) is None or step > 0)
     # systemd refuses a step without an end that never takes place
     if not fits or (found.group(2) is None and first + step > high):
-        raise ValueError(f"'{text}' is not within {low} and {high}")
+        raise ValueError(f"'{text}' is not between {low} and {high}")
     return range(first, last + 1, step or 1)
 
 
@@ -126,17 +126,17 @@ def _weekdays(text: str) -> frozenset[int]:
         first, dots, last = element.partition("..")
         start, end = _weekday(first), _weekday(last if dots else first)
         if end < start:
-            raise ValueError(f"the weekdays '{element}' run backwards: weeks begin on Monday")
+            raise ValueError(f"the range of weekdays '{element}' is backwards: weeks start on Monday")
         chosen.update(FROM_MONDAY[start : end + 1])
     return frozenset(chosen)
 
 
 def _weekday(text: str) -> int:
-    """0 is Monday: systemd's order, in which ranges are meant."""
+    """0 is Monday: systemd's order, which ranges follow."""
     for number, name in enumerate(WEEKDAYS):
         if text.lower() in (name, name[:3]):
             return FROM_MONDAY.index(number)
-    raise ValueError(f"'{text}' is no weekday")
+    raise ValueError(f"'{text}' is not a weekday")
 
 
 def _field(values: frozenset[int], low: int, high: int) -> str:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Programs of the host, run with a time limit and without a shell.
 
-The one place that runs any. Ansible's own way (run_command of a module) is not there for the agent.
+The only place that runs any. Ansible's own way (run_command of a module) is not available to the agent.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 def run(
     command: Sequence[str], timeout: float = 60.0, accepted: Collection[int] = (0,), owner: int | None = None
 ) -> str:
-    """What a program prints to its standard output, in the C locale.
+    """Run a program in the C locale; returns its standard output.
 
-    ``timeout`` is in seconds; ``accepted`` are the exit codes that are well. Started by root, the program runs as the
+    ``timeout`` is in seconds; ``accepted`` are the exit codes of success. Started by root, the program runs as the
     user with the uid ``owner``.
 
-    Raises HostFailed with what the program says.
+    Raises HostFailed with the program's output.
     """
     try:
         finished: subprocess.CompletedProcess[str] = subprocess.run(  # pylint: disable=ansible-bad-function
@@ -41,14 +41,14 @@ def run(
             **_identity(owner),
         )
     except FileNotFoundError as error:
-        raise HostFailed(f"The command {command[0]} is not on this host.") from error
+        raise HostFailed(f"The command {command[0]} was not found on this host.") from error
     except subprocess.TimeoutExpired as error:
-        raise HostFailed(f"{_shown(command)} did not end within {timeout:g} seconds.") from error
+        raise HostFailed(f"{_shown(command)} did not finish within {timeout:g} seconds.") from error
     except OSError as error:
         raise HostFailed(f"{_shown(command)} cannot be run: {error.strerror or error}.") from error
     if finished.returncode not in accepted:
-        said = " ".join((finished.stderr.strip() or finished.stdout.strip()).split())
-        raise HostFailed(f"{_shown(command)} ended with {finished.returncode}: {said or 'it said nothing'}")
+        output = " ".join((finished.stderr.strip() or finished.stdout.strip()).split())
+        raise HostFailed(f"{_shown(command)} failed with exit code {finished.returncode}: {output or 'no output'}")
     return finished.stdout
 
 
@@ -58,17 +58,17 @@ def _identity(owner: int | None) -> dict[str, Any]:
     try:
         user = pwd.getpwuid(owner)
     except KeyError as error:
-        raise HostFailed(f"This host has no user with the number {owner}.") from error
+        raise HostFailed(f"This host has no user with the uid {owner}.") from error
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
     return {"user": owner, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
 
 
 def _path() -> str:
-    """Where programs are looked for: root has the directories of a user's PATH only after some ways to become it."""
+    """The search path for programs. Depending on how a user becomes root, PATH may lack these directories."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM])
 
 
 def _shown(command: Sequence[str]) -> str:
-    """The beginning of a command: enough to know it by, without a list of a hundred names."""
+    """The start of a command: enough to recognise it, without a list of a hundred names."""
     text = " ".join(command)
     return text if len(text) <= 120 else text[:117] + "..."

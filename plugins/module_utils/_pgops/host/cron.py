@@ -17,12 +17,12 @@ from ..errors import HostFailed, InvalidInput
 
 MARKER = re.compile(r"^# pgops\.fleet: instance (?P<instance>\S+)$", re.MULTILINE)
 LONGEST = 990
-"""Vixie cron drops the whole file for a command of 1000 characters."""
+"""Vixie cron ignores the whole file if a command has 1000 characters."""
 
 HEADER = """\
 # pgops.fleet: instance {instance}
-# Made by the Ansible collection pgops.fleet, which puts edits back.
-# A job waits for the host's own delay, the same each time, and is ended after its time limit.
+# Managed by the Ansible collection pgops.fleet; edits are reverted.
+# Each job starts after a delay that is fixed for this host, and is killed after its time limit.
 SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C.UTF-8
@@ -31,7 +31,7 @@ MAILTO=""
 
 
 def owner(content: bytes) -> str | None:
-    """The instance that a crontab says it belongs to; None for a file that is not ours."""
+    """The instance that a crontab belongs to; None for a file that is not ours."""
     found = MARKER.search(content.decode("utf-8", "replace"))
     return found.group("instance") if found else None
 
@@ -44,16 +44,16 @@ def text(instance: str, lines: Iterable[str]) -> bytes:
 def line(fields: str, user: str, command: Sequence[str], delay: int, time_limit: int) -> str:
     """One job's line. ``fields`` are cron's five, ``delay`` and ``time_limit`` seconds.
 
-    What the job prints goes to the system's log, since a job that cannot even start has no log of its own.
+    The output of the job goes to the system's log, since a job that cannot even start has no log of its own.
 
-    Raises InvalidInput where cron would not take the line.
+    Raises InvalidInput if cron would not accept the line.
     """
     limited = ["timeout", "--kill-after=30", str(time_limit), *command]
     job = f"sleep {delay}; {shlex.join(limited)}" if delay else shlex.join(limited)
-    # cron takes an unescaped % for the end of the line
+    # to cron an unescaped % is the end of the line
     shell = f"{{ {job}; }} 2>&1 | logger -t pgops".replace("%", "\\%")
     if len(shell) > LONGEST:
-        raise InvalidInput(f"cron takes no command longer than {LONGEST} characters: {shell[:100]}...")
+        raise InvalidInput(f"The command is longer than cron's limit of {LONGEST} characters: {shell[:100]}...")
     return f"{fields} {user} {shell}"
 
 
@@ -64,16 +64,15 @@ def delay(jitter: int, *names: str) -> int:
 
 
 def stop(command: Sequence[str], seconds: float = 10.0) -> None:
-    """End what cron has started of a command, and wait for it; also a job that only waits for its delay.
+    """End the processes of a command that cron has started, even those that wait for their delay, and wait for their
+    end.
 
     Raises HostFailed.
     """
     deadline = time.monotonic() + seconds
     while found := _running(shlex.join(command)):
         if time.monotonic() > deadline:
-            raise HostFailed(
-                f"{shlex.join(command)} does not end (process {found[0]}).", "End it, and run this again."
-            )
+            raise HostFailed(f"{shlex.join(command)} is still running (process {found[0]}).", "Kill it, then retry.")
         for process in found:
             with contextlib.suppress(ProcessLookupError):
                 # the shell that cron starts leads a group, in which its sleep is
@@ -83,7 +82,7 @@ def stop(command: Sequence[str], seconds: float = 10.0) -> None:
 
 
 def _running(command: str) -> list[int]:
-    """The processes whose command line a command is in: cron's shell, timeout, and the command itself."""
+    """The processes whose command line contains a command: cron's shell, timeout, and the command itself."""
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{process}/cmdline", "rb") as file:

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""JSON files of root's on a host, each with the number of its format."""
+"""JSON files of root on a host, each with the number of its format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import File
 
 
 def read(path: str, number: int, hint: str) -> dict[str, Any] | None:
-    """What a file holds; None where there is none. ``hint`` is what to do about one that cannot be used.
+    """The content of a file; None if there is none. ``hint`` says what to do if it cannot be used.
 
     Raises HostFailed.
     """
@@ -27,12 +27,12 @@ def read(path: str, number: int, hint: str) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HostFailed(f"{path} cannot be read: {error!r}.", hint) from error
     if not known:
-        raise HostFailed(f"{path} was written by another version of pgops.fleet.", hint)
+        raise HostFailed(f"{path} has a format of another version of pgops.fleet.", hint)
     return dict(data)
 
 
 def write(path: str, number: int, data: Mapping[str, Any]) -> None:
-    """Keep data, readable for root only.
+    """Store data, readable by root only.
 
     Raises HostFailed.
     """

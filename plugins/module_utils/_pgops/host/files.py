@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Files, directories and links of a host: read, planned, and written so that a crash leaves old or new."""
+"""Files, directories and links of a host: read, planned, and written so that a crash leaves the old or the new
+one."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from ..plan import HostChange, difference
 
 @dataclass(frozen=True)
 class Found:
-    """What is at a path now. ``kind`` is file, directory, link or other."""
+    """The current content of a path. ``kind`` is file, directory, link or other."""
 
     kind: str
     mode: int
@@ -36,23 +37,23 @@ class Found:
 
 @dataclass(frozen=True)
 class Entry(ABC):
-    """What is to be at a path."""
+    """The wanted content of a path."""
 
     path: str
 
     @abstractmethod
     def make(self) -> None:
-        """Make it so, at once as others see it. Raises HostFailed and OSError."""
+        """Create or replace it, in one step for other processes. Raises HostFailed and OSError."""
 
     @abstractmethod
     def as_found(self, present: Found | None) -> Found:
-        """What is found there once it is so; what is not declared stays as ``present``."""
+        """What read() returns after that; properties not declared stay as ``present``."""
 
 
 @dataclass(frozen=True)
 class File(Entry):
-    """A file as it is to be. A diff shows the content, of a ``secret`` file nothing but that it changes.
-    ``owner`` and ``group`` None leave them to who runs this."""
+    """A wanted file. A diff shows the content, but for a ``secret`` file only that it changes. ``owner`` and
+    ``group`` None: those of the process."""
 
     content: bytes = field(repr=False)
     mode: int = 0o644
@@ -61,7 +62,7 @@ class File(Entry):
     secret: bool = False
 
     def make(self) -> None:
-        """Write beside, flush to disk, rename over."""
+        """Write a new file, flush it to disk, rename it."""
         write(self)
 
     def as_found(self, present: Found | None) -> Found:
@@ -71,14 +72,14 @@ class File(Entry):
 
 @dataclass(frozen=True)
 class Directory(Entry):
-    """A directory as it is to be."""
+    """A wanted directory."""
 
     mode: int = 0o755
     owner: str | None = None
     group: str | None = None
 
     def make(self) -> None:
-        """Make it with those above it, if need be."""
+        """Create it with its parents, if necessary."""
         os.makedirs(self.path, exist_ok=True)
         os.chmod(self.path, self.mode)
         own(self.path, self.owner, self.group)
@@ -90,12 +91,12 @@ class Directory(Entry):
 
 @dataclass(frozen=True)
 class Link(Entry):
-    """A symbolic link as it is to be."""
+    """A wanted symbolic link."""
 
     to: str
 
     def make(self) -> None:
-        """Make it beside, rename over."""
+        """Create a new link, rename it."""
         temporary = f"{self.path}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -104,7 +105,7 @@ class Link(Entry):
         sync_directory(os.path.dirname(self.path))
 
     def as_found(self, present: Found | None) -> Found:
-        """Leading where it is to."""
+        """With the declared target."""
         return replace(present, to=self.to) if present else Found("link", 0o777, "", "", to=self.to)
 
 
@@ -113,7 +114,7 @@ def _owners(owner: str | None, group: str | None, present: Found | None) -> tupl
 
 
 def read(path: str) -> Found | None:
-    """What is at a path, without following a link; None where nothing is.
+    """The content of a path, without following a link; None if it does not exist.
 
     Raises HostFailed.
     """
@@ -127,7 +128,7 @@ def read(path: str) -> Found | None:
             return Found("directory", mode, owner, group)
         if not stat.S_ISREG(status.st_mode):
             return Found("other", mode, owner, group)
-        # Neither what a link leads to nor a pipe, if somebody puts one there now.
+        # Safe if another user replaces it by a link or a pipe just now.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             return Found("file", mode, owner, group, content=file.read())
     except FileNotFoundError:
@@ -144,7 +145,7 @@ def _user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
-    """A group's name, or its number where it has none."""
+    """A group's name, or its number if it has none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
@@ -153,7 +154,7 @@ def group_name(gid: int) -> str:
 
 @dataclass(frozen=True)
 class EntryChange(HostChange):
-    """A file, directory or link that is made or made anew."""
+    """A file, directory or link that is created or replaced."""
 
     entry: Entry = field(repr=False, compare=False)
 
@@ -163,7 +164,7 @@ class EntryChange(HostChange):
         return self.entry.path
 
     def apply(self) -> None:
-        """Make it, with nothing half written."""
+        """Create or replace it, never half written."""
         apply([self.entry])
 
 
@@ -174,14 +175,14 @@ class PathRemoval(HostChange):
     path: str = field(compare=False)
 
     def apply(self) -> None:
-        """Remove it, a directory with all that is in it."""
+        """Remove it, a directory with its content."""
         discard(self.path)
 
 
 def plan(wanted: Iterable[Entry], found: Mapping[str, Found | None]) -> tuple[EntryChange, ...]:
-    """The changes that make paths what they are to be.
+    """The changes that create or replace paths as wanted.
 
-    Raises Conflict where a thing of another kind is at a path, which is somebody's.
+    Raises Conflict if a path is of another kind: then it is not ours.
     """
     return tuple(change for entry in wanted for change in _entry(entry, found.get(entry.path)))
 
@@ -201,22 +202,22 @@ def _entry(entry: Entry, present: Found | None) -> tuple[EntryChange, ...]:
     kind = wanted.kind
     if present and present.kind != kind:
         raise Conflict(
-            f"{entry.path} is a {present.kind}, and has to be a {kind}.",
-            "Mount the other filesystem there instead; links are not followed."
+            f"{entry.path} is a {present.kind}, but must be a {kind}.",
+            "Links are not followed. To use another file system, mount it there."
             if (kind, present.kind) == ("directory", "link")
-            else "See whose it is, and move it out of the way.",
+            else "Find out who created it, and move it away.",
         )
     if present == wanted:
         return ()
     if kind == "link":
-        there = {"to": present.to} if present else None
-        return (EntryChange(f"link {entry.path}", there, {"to": wanted.to}, entry),)
+        before = {"to": present.to} if present else None
+        return (EntryChange(f"link {entry.path}", before, {"to": wanted.to}, entry),)
     secret = isinstance(entry, File) and entry.secret
-    before = _shown(present, secret) if present else None
-    after = _shown(wanted, secret)
+    old = _shown(present, secret) if present else None
+    new = _shown(wanted, secret)
     if secret and present and present.content != wanted.content:
-        after["content"] = "another (hidden)"
-    return difference(EntryChange(f"{kind} {entry.path}", before, after, entry))
+        new["content"] = "another (hidden)"
+    return difference(EntryChange(f"{kind} {entry.path}", old, new, entry))
 
 
 def _shown(found: Found, secret: bool) -> dict[str, Any]:
@@ -227,9 +228,9 @@ def _shown(found: Found, secret: bool) -> dict[str, Any]:
 
 
 def apply(entries: Iterable[Entry]) -> None:
-    """Make paths what they are to be.
+    """Create or replace paths as wanted.
 
-    Raises HostFailed, with nothing half written.
+    Raises HostFailed; nothing is left half written.
     """
     for entry in entries:
         try:
@@ -239,7 +240,7 @@ def apply(entries: Iterable[Entry]) -> None:
 
 
 def discard(path: str) -> None:
-    """Remove what is at a path, if anything is.
+    """Remove a path, if it exists.
 
     Raises HostFailed.
     """
@@ -250,9 +251,9 @@ def discard(path: str) -> None:
 
 
 def write(file: File) -> None:
-    """Write beside, flush to disk, rename over.
+    """Write a new file, flush it to disk, rename it.
 
-    The file beside has always the same name, so that one which a killed run left is used up by the next.
+    The new file always has the same temporary name, so that one left by a killed run is replaced by the next.
     """
     folder, name = os.path.split(file.path)
     temporary = os.path.join(folder, f".{name}.pgops-new")
@@ -275,9 +276,9 @@ def write(file: File) -> None:
 
 
 def own(where: int | str, owner: str | None, group: str | None) -> None:
-    """Give a file, or what an open one's number stands for, to an owner and a group: names, or numbers as text.
+    """Change the owner and group (names, or numbers as text) of a path, or of an open file by its descriptor.
 
-    Raises HostFailed for one that the host does not know, and OSError.
+    Raises HostFailed if the host has no such user or group, and OSError.
     """
     if not owner and not group:
         return
@@ -293,7 +294,7 @@ def own(where: int | str, owner: str | None, group: str | None) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, a link or a whole directory; nothing there is well, too."""
+    """Remove a file, a link or a directory with its content, if it exists."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
         return
@@ -311,12 +312,12 @@ def sync_directory(path: str) -> None:
 
 
 def failure(error: OSError, what: str) -> HostFailed:
-    """The operating system's refusal with what to do about it."""
+    """The error of the operating system, with a hint."""
     hint = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "Make room on that filesystem and run this again."
+        hint = "Free space on that file system, then retry."
     if isinstance(error, PermissionError) and os.geteuid():
-        hint = "Run this as root (become: true), or see to whose the path is."
+        hint = "Run as root (become: true), or check the owner of the path."
     return HostFailed(f"{what}: {error.strerror or error}.", hint)
 
 
@@ -332,9 +333,9 @@ def umask(mask: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(path: str, seconds: float) -> Iterator[None]:
-    """Hold the lock of a file, which is made where it is not there; it is released however the process ends.
+    """Hold the lock of a file, which is created if it does not exist; it is released however the process ends.
 
-    Raises Busy where another holds it for longer than ``seconds``.
+    Raises Busy if another process holds it for longer than ``seconds``.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
@@ -353,7 +354,7 @@ def _lock(descriptor: int, path: str, deadline: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise Busy(f"Another run holds {path}; nothing was done.") from None
+                raise Busy(f"Another run is using {path}; nothing was changed.") from None
             time.sleep(0.1)
         else:
             return

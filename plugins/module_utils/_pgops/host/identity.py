@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Whom a process acts as, for a while."""
+"""Temporarily acting as another user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def acting_as(uid: int | None, gid: int | None = None) -> Iterator[None]:
-    """Run as another effective user, and group if one is named, and back; None changes nothing."""
+    """Act as another effective user, and group if set, and then switch back; None changes nothing."""
     if uid is None or uid == os.geteuid():
         yield
         return

@@ -1,16 +1,16 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What statvfs(3) says of file systems, asked for by a process of its own: a call to a network's file system whose
+"""The values of statvfs(3) for file systems, read by a process of its own: a call for a network file system whose
 server is gone may never return, and then even SIGKILL may not end the process.
 
-Stands alone, and imports as little as it can, since `disks` starts it each minute:
+This is a program of its own, with few imports, since `disks` starts it each minute:
 
     mounts SECONDS PLACES      PLACES is JSON: [[path, the same without links or null], ...]
 
-One line of JSON an answer: the place's number in the list, and what was found or the ``error``. Each place is looked
-at by a thread of its own. Meanwhile the process locks a byte of the file on its standard input, which stands for the
-path; the kernel takes that lock away when the process is gone for good, so that a path which hangs holds up one
-process, and not one more every minute, and no other path.
+One line of JSON for each answer: the place's number in the list, and its values or the ``error``. A thread of its own
+reads each place. Meanwhile the process locks a byte of the file on its standard input, which stands for the path; the
+kernel releases that lock when the process has ended. So a path that hangs blocks one process, and not one more every
+minute, and no other path.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOUNTS = "/proc/self/mountinfo"
-HANGS = "it hangs, and so does an earlier look at it"
+HANGS = "it hangs, and a process from an earlier run still waits for it"
 
 
 def main() -> None:
-    """Look at all places, for so many seconds; then end, whatever still hangs."""
+    """Read all places, for so many seconds; then end, whatever still hangs."""
     until = time.monotonic() + float(sys.argv[1])
     known = mount_points(_read(MOUNTS))
     threads = []
     for number, (path, real) in enumerate(json.loads(sys.argv[2])):
         obstacle = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if obstacle:
-            _tell(number, {"error": obstacle})
+            _print(number, {"error": obstacle})
             continue
-        threads.append(threading.Thread(target=_look, args=(number, path, real, known), daemon=True))
+        threads.append(threading.Thread(target=_measure, args=(number, path, real, known), daemon=True))
         threads[-1].start()
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
@@ -51,35 +51,35 @@ def main() -> None:
 
 
 def _lock(path: str, how: int) -> str:
-    """Lock a path for this process, or let it go; why that cannot be done, '' where it was."""
+    """Lock or unlock a path for this process; returns the error, '' if there is none."""
     try:
         fcntl.lockf(0, how, 1, zlib.crc32(os.fsencode(path)))
     except OSError as error:
-        # Either may be said where another process has it, fcntl(2).
-        return HANGS if error.errno in (errno.EACCES, errno.EAGAIN) else f"no lock: {error.strerror}"
+        # Either of them if another process has it, fcntl(2).
+        return HANGS if error.errno in (errno.EACCES, errno.EAGAIN) else f"cannot lock: {error.strerror}"
     return ""
 
 
-def _look(number: int, path: str, real: str | None, known: Sequence[str]) -> None:
+def _measure(number: int, path: str, real: str | None, known: Sequence[str]) -> None:
     try:
         found = space(path, real, known)
     except OSError as error:
         found = {"error": error.strerror or str(error)}
     _lock(path, fcntl.LOCK_UN)
-    _tell(number, found)
+    _print(number, found)
 
 
-def _tell(number: int, found: dict[str, Any]) -> None:
-    # One call, so that the lines of several threads stay whole.
+def _print(number: int, found: dict[str, Any]) -> None:
+    # One call, so that the lines of several threads do not mix.
     os.write(1, f"{json.dumps({'number': number, **found})}\n".encode())
 
 
 def space(path: str, real: str | None, known: Sequence[str]) -> dict[str, Any]:
     """The file system that a path is on: ``mount``, its mount point; in bytes ``size``, ``used``, and ``free`` for
-    others than root; ``inodes`` and ``free_inodes``, which are 0 where it has no such limit.
+    users other than root; ``inodes`` and ``free_inodes``, which are 0 if it has no such limit.
 
-    Where the path may not be reached, what is mounted there is found by its name without links, ``real``, if that
-    is known: the mount point above it may be reached all the same.
+    If the path is not accessible, its mount point is found by its name without links, ``real``, if that is known: the
+    mount point above it may still be accessible.
 
     Raises OSError.
     """
@@ -104,7 +104,7 @@ def space(path: str, real: str | None, known: Sequence[str]) -> dict[str, Any]:
 
 
 def mount_point(path: str, known: Sequence[str]) -> str:
-    """The longest of the mount points that a path without links is below; '' where none is known."""
+    """The longest of the mount points that a path without links is below; '' if none is known."""
     return max((one for one in known if f"{path}/".startswith(f"{one.rstrip('/')}/")), key=len, default="")
 
 

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""systemd's units of recurring jobs: their text, whose they are, and what systemd knows of them."""
+"""systemd's units of recurring jobs: their text, their instances, and their states."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MARKER = re.compile(r"^\[X-Pgops\]\nInstance=(?P<instance>.*)$", re.MULTILINE)
 NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_@+=:,./-]")
 
 HEADER = """\
-# Made by the Ansible collection pgops.fleet, which puts edits back.
-# Settings of your own belong in a drop-in: systemctl edit {unit}
+# Managed by the Ansible collection pgops.fleet; edits are reverted.
+# Put your own settings into a drop-in: systemctl edit {unit}
 
 """
 SERVICE = """\
@@ -35,7 +35,7 @@ TimeoutStopSec=30
 SyslogIdentifier=pgops
 Environment=LC_ALL=C.UTF-8
 UMask=0077
-# PostgreSQL goes first, and outlives this when memory runs out.
+# PostgreSQL has priority, and this job is killed first if memory runs out.
 Nice=5
 IOSchedulingClass=best-effort
 IOSchedulingPriority=7
@@ -65,7 +65,7 @@ Documentation=https://github.com/pgops/fleet
 OnCalendar={calendar}
 AccuracySec=1s
 RandomizedDelaySec={jitter}
-# The host's own delay, the same each time; systemd before 247 draws another each time.
+# A delay that is fixed for this host; systemd before 247 draws a new one each time.
 FixedRandomDelay=true
 Persistent=false
 
@@ -80,19 +80,19 @@ Job={job}
 
 @dataclass(frozen=True)
 class State:
-    """What systemd knows of a unit. ``outdated`` when its file was changed and not read again."""
+    """The state of a unit. ``outdated``: its file was changed and not reloaded."""
 
     active: str = "inactive"
     outdated: bool = False
 
 
 def unit_name(instance: str, job: str, suffix: str) -> str:
-    """The unit of a job. Two instances can come to the same name (a with b-c, a-b with c); `owner` tells."""
+    """The unit of a job. Two instances can get the same name (a with b-c, a-b with c); see `owner`."""
     return f"pgops-{instance}-{job}.{suffix}"
 
 
 def owner(content: bytes) -> str | None:
-    """The instance that a unit file says it belongs to; None for a file that is not ours."""
+    """The instance that a unit file belongs to; None for a file that is not ours."""
     found = MARKER.search(content.decode("utf-8", "replace"))
     return found.group("instance") if found else None
 
@@ -122,7 +122,7 @@ def timer(instance: str, job: str, calendar: str, jitter: int) -> bytes:
 
 
 def quoted(word: str) -> str:
-    """A word as unit files want it; systemd.syntax(7), "Quoting", and systemd.unit(5), "Specifiers"."""
+    """A word as unit files need it; systemd.syntax(7), "Quoting", and systemd.unit(5), "Specifiers"."""
     word = word.replace("%", "%%")
     if word and not NEEDS_QUOTES.search(word.replace("%%", "")):
         return word
@@ -135,7 +135,7 @@ def booted() -> bool:
 
 
 def states(names: Iterable[str]) -> dict[str, State]:
-    """What systemd knows of units, from one call.
+    """The states of units, from one call.
 
     Raises HostFailed.
     """
@@ -156,21 +156,21 @@ def main_process(name: str) -> int:
 
     Raises HostFailed.
     """
-    said = _systemctl("show", "--property=MainPID", "--value", "--", name).strip()
-    return int(said) if said.isdigit() else 0
+    shown = _systemctl("show", "--property=MainPID", "--value", "--", name).strip()
+    return int(shown) if shown.isdigit() else 0
 
 
 def stop(names: Sequence[str]) -> None:
-    """Stop units, and what they run; one that systemd does not know (5) is stopped.
+    """Stop units and their processes; an unknown unit (exit code 5) counts as stopped.
 
     Raises HostFailed.
     """
-    # a job gets TimeoutStopSec to end
+    # a job has TimeoutStopSec to end
     _systemctl("stop", "--", *names, accepted=(0, 5), timeout=120)
 
 
 def reload() -> None:
-    """Make systemd read changed unit files. Raises HostFailed."""
+    """Make systemd reload changed unit files. Raises HostFailed."""
     _systemctl("daemon-reload", timeout=120)
 
 
@@ -180,7 +180,7 @@ def start(names: Sequence[str]) -> None:
 
 
 def forget(names: Sequence[str]) -> None:
-    """Let failures of removed units be forgotten; systemd says 1 for those that it does not know."""
+    """Reset the failures of removed units; the exit code is 1 for unknown ones."""
     _systemctl("reset-failed", "--", *names, accepted=(0, 1, 5))
 
 
@@ -190,21 +190,21 @@ def _systemctl(*arguments: str, accepted: Sequence[int] = (0,), timeout: float =
 
 
 def check_calendars(calendars: dict[str, str]) -> None:
-    """Have systemd check the calendars of jobs, by the jobs' names, with one call where all are well.
+    """Check the calendars of jobs, by the jobs' names, with systemd; one call if all are valid.
 
-    Raises InvalidInput for the first that systemd does not take, or that never comes, and HostFailed.
+    Raises InvalidInput for the first that systemd does not accept, or that never elapses, and HostFailed.
     """
     if not calendars or _next_elapses(calendars.values()) == len(calendars):
         return
     for job, calendar in calendars.items():
         if _next_elapses([calendar]) != 1:
             raise InvalidInput(
-                f"Job {job}: '{calendar}' is no calendar of systemd, or one that never comes.",
-                f"For instance {EXAMPLES}. Try out others with: systemd-analyze calendar.",
+                f"Job {job}: '{calendar}' is not a valid systemd calendar, or never elapses.",
+                f"Examples: {EXAMPLES}. Test others with: systemd-analyze calendar.",
             )
 
 
 def _next_elapses(calendars: Iterable[str]) -> int:
-    """How many of the calendars will come; systemd says 1 where it does not know one."""
-    said = commands.run(["systemd-analyze", "calendar", "--", *calendars], accepted=(0, 1))
-    return len(re.findall(r"^\s*Next elapse: (?!never$)", said, re.MULTILINE))
+    """How many of the calendars elapse in the future; the exit code is 1 if one is invalid."""
+    output = commands.run(["systemd-analyze", "calendar", "--", *calendars], accepted=(0, 1))
+    return len(re.findall(r"^\s*Next elapse: (?!never$)", output, re.MULTILINE))

@@ -34,17 +34,17 @@ SELECT concat_ws(' ',
     (SELECT to_char(least(b.stats_reset, c.stats_reset, w.stats_reset), 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
      FROM pg_stat_bgwriter AS b, pg_stat_archiver AS c, pg_stat_wal AS w))
 """
-"""When the server started last, a crash included, and since when it has its oldest statistics.
+"""Time of the server's last start, including after a crash, and the time since which it has its oldest statistics.
 
-Both have changed where it has lost them: a crash discards all of them, a clean restart none, and somebody who
-resets them restarts no server.
+Both change if the statistics are lost: a crash discards all of them, a clean restart none, and a reset restarts no
+server.
 """
 
 DATABASES = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} ORDER BY random()"
-"""At random, so that where time is short no database is always among those left out."""
+"""In random order, so that no database is always left out if time is short."""
 
 BATCH = 100
-"""Rounds that are delivered in one transaction, each by a statement of its own: 20 seconds on a line of 200 ms."""
+"""Rounds that are delivered in one transaction, each by its own statement: 20 seconds at a latency of 200 ms."""
 
 
 @dataclass
@@ -59,9 +59,9 @@ class Budget:
         return 0.0 if self.ended else max(0.0, self.until - time.monotonic())
 
     @contextlib.contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Let SIGTERM interrupt what waits for a server: systemd sends it to a job that takes too long, or when the
-        host shuts down, and what was measured until then is worth keeping.
+    def interruptible(self) -> Iterator[None]:
+        """Let SIGTERM interrupt waiting for a server: systemd sends it to a job that takes too long, or when the host
+        shuts down. Samples measured until then are kept.
 
         Raises QueryFailed.
         """
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass
 class Tally:
-    """What happens in one collection, and what is remembered of those before.
+    """What happens in one collection, and what is known of previous ones.
 
     ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took; ``measured`` holds
     samples by their place, with the time when the first was taken.
@@ -98,7 +98,7 @@ class Tally:
     def add(self, collector: Collector, database: str, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add the rows that a collector measured in a database, '' for the instance.
 
-        Raises InvalidInput, ValueError, TypeError or ArithmeticError for what is no sample, and adds nothing.
+        Raises InvalidInput, ValueError, TypeError or ArithmeticError for invalid values, and then adds nothing.
         """
         found = samples(collector, rows, self.retention)
         for sample in found:
@@ -108,15 +108,15 @@ class Tally:
         self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
     def fail(self, failed: Iterable[Collector], message: str) -> None:
-        """Note an error, and whose it is: one that failed in several databases is named as often."""
+        """Record an error and the collectors it belongs to, each once for every database in which it failed."""
         self.errors.append(message)
         for collector in failed:
             self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
 
     def leave_out(self, places: Sequence[tuple[str, Sequence[Collector]]]) -> None:
-        """Note that the time is up before some databases, with the collectors that are for them."""
+        """Record that the time limit was reached before some databases, with their collectors."""
         left = [collector for _name, some in places for collector in some]
-        self.fail(left, f"the time is up: {len(places)} databases are left out")
+        self.fail(left, f"time limit reached: {len(places)} databases were left out")
 
     def rounds(self) -> list[Round]:
         """All that was measured."""
@@ -128,7 +128,7 @@ class Tally:
 
 
 class Opener(Protocol):
-    """Opens the sink of what comes from a source, as sink.opened() does."""
+    """Opens the sink for a source, as sink.opened() does."""
 
     def __call__(
         self, configuration: Configuration, layout: Layout, source: Session, node: Node, durability: str = OFF
@@ -137,8 +137,8 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class Visit:
-    """What a collection works with: ``found`` are all collectors, of which it runs those of its rights. ``sink`` is
-    another than sink.opened() where it stays open for the next collection."""
+    """What a collection works with: ``found`` are all collectors, of which it runs those with its rights. ``sink``
+    replaces sink.opened() if the sink stays open for the next collection."""
 
     configuration: Configuration
     layout: Layout
@@ -149,19 +149,19 @@ class Visit:
 
     @property
     def rights(self) -> tuple[str, ...]:
-        """Those that there are: whoever comes over the network sees nothing of the server's host."""
+        """The rights of this collection: over the network, the server's host is not visible."""
         if self.inspects:
             return ("all_data",)
         return ("monitor",) if self.configuration.host else ("monitor", "host")
 
     @property
     def spool(self) -> Spool:
-        """Where rounds wait that cannot be delivered."""
+        """The rounds that wait for delivery."""
         folder = self.layout.keeping if self.inspects else self.layout.state
         return Spool(f"{folder}/spool.jsonl", options(self.configuration).spool_bytes)
 
     def tally(self, runs: Runs) -> Tally:
-        """Where what happens now is noted."""
+        """A new record of this collection."""
         known = self.configuration
         host = disks.Host(f"{self.layout.state}/disks.lock", known.repository, known.real_paths)
         return Tally(time.time(), self.source.value(ORIGIN), runs, host, options(known).retention)
@@ -169,7 +169,7 @@ class Visit:
     def collectors(self) -> list[Collector]:
         """Those that are for this server, at the intervals of the configuration.
 
-        Raises InvalidInput for a configuration that cannot be meant.
+        Raises InvalidInput for an invalid configuration.
         """
         return [
             one
@@ -179,23 +179,23 @@ class Visit:
 
 
 def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
-    """What collect does, with the collectors that need to read all data; on a standby there is nothing to do.
+    """Like collect(), for the collectors that need to read all data; on a standby there is nothing to do.
 
-    Raises PgOpsError where the source cannot be reached.
+    Raises PgOpsError if the source cannot be reached.
     """
     with connect(endpoints.reader(configuration, "inspect")) as source:
         ownership.refuse_foreign(source)
         if source.in_recovery:
-            return {"skipped": "standby: its primary is inspected", "errors": []}
+            return {"skipped": "standby: inspect runs on the primary", "errors": []}
         visit = Visit(configuration, layout, found, source, inspects=True)
         return everything(visit, runs, Budget(time.monotonic() + options(configuration).time_budget))
 
 
 def collect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
-    """Run what is due, deliver it, and say what happened: samples, collectors, errors, which are slowed down, sink
-    and how many rounds were delivered or spooled. ``runs`` is what the next collection has to know.
+    """Run what is due, and deliver it. Returns samples, collectors, errors, which collectors are slowed down, sink,
+    and how many rounds were delivered or spooled. ``runs`` is what the next collection needs to know.
 
-    Raises PgOpsError where the source cannot be reached.
+    Raises PgOpsError if the source cannot be reached.
     """
     with connect(endpoints.agent(configuration, "collect")) as source:
         visit = Visit(configuration, layout, found, source)
@@ -203,17 +203,17 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
 
 
 def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
-    """Run all that is due, and deliver it with what it cost, and what waits from before; the result of collect()."""
+    """Run all that is due, and deliver it with its costs and the rounds in the spool; the result of collect()."""
     waiting = visit.spool
     waiting.prepare()
-    with budget.heeded():
+    with budget.interruptible():
         tally = visit.tally(runs)
     own = visit.collectors()
     paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
     chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
     intervals = {OWN.interval, INSPECTION.interval, *(one.interval for one in paced)}
     runs.forget_others(intervals, {0, *tally.retention.values()})
-    runs.begun = tally.started
+    runs.started = tally.started
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = None if visit.inspects else waiting.dropped()
@@ -221,16 +221,16 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
     if not visit.inspects and (recorded := records.known(visit.layout)):
         tally.add(JOBS, "", time.time(), job_rows(recorded, time.time()))
-    # The agent reads what the server's user has found, in a directory that is closed to others.
+    # The agent reads the values of the server's user, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
     return {**result, "collectors": len(chosen), "slowed": later}
 
 
-def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
-    """Run some collectors once more, and deliver what they measure; what they cost is reported with the next
-    everything(). The same result, without what is slowed down."""
-    with budget.heeded():
+def repeated(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
+    """Run some collectors once more, and deliver what they measure; the next everything() reports what they cost. The
+    same result, without the collectors that are slowed down."""
+    with budget.interruptible():
         tally = visit.tally(runs)
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
@@ -239,45 +239,45 @@ def again(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector])
 
 
 def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
-    """Deliver what was measured, and what waits; what came of it."""
+    """Deliver what was measured, and the rounds in the spool; returns the result."""
     new = tally.rounds()
     result = deliver(visit, tally, new, older, budget)
     return {**result, "samples": sum(one.samples for one in new), "errors": tally.errors}
 
 
 def _remember(tally: Tally, path: str, mode: int = 0o640) -> None:
-    """Keep the newest values for whoever exports them; a full disk costs no more than that."""
+    """Store the newest values for the export; a full disk only prevents that."""
     try:
         latest.remember(path, tally.newest, tally.started, mode)
     except (PgOpsError, OSError) as error:
-        tally.errors.append(f"the newest values cannot be kept for an export: {error}")
+        tally.errors.append(f"the newest values cannot be stored for the export: {error}")
 
 
 def deliver(
     visit: Visit, tally: Tally, new: Sequence[Round], older: Sequence[Round], budget: Budget
 ) -> dict[str, Any]:
-    """Deliver what is new and what waited, or keep it for later.
+    """Deliver new rounds and those in the spool, or store them in the spool.
 
-    What is new goes first, so that samples are fresh however long the backlog is; that goes on until the time is up,
-    for one batch at least, so that it shrinks in every run. A round delivered twice is stored once.
+    New rounds go first, so that samples are fresh however long the backlog is. The backlog follows until the time
+    limit, at least one batch, so that it shrinks in every run. A round delivered twice is stored once.
     """
     source, waiting = visit.source, visit.spool
     done, where = 0, "spool"
     known = metrics(visit.found)
     try:
-        with budget.heeded():
+        with budget.interruptible():
             whose = node(visit.configuration, source)
-        with budget.heeded(), visit.sink(visit.configuration, visit.layout, source, whose, OFF) as sink:
+        with budget.interruptible(), visit.sink(visit.configuration, visit.layout, source, whose, OFF) as sink:
             for batch in [*_batches(new), *_batches(older)]:
                 if budget.ended or (done > len(new) and not budget.left()):
                     break
                 for lost, reason in delivery.deliver(sink, known, batch):
-                    tally.errors.append(f"{lost.samples} samples lost, of {lost.series[0]}: {reason}")
+                    tally.errors.append(f"{lost.samples} samples of {lost.series[0]} lost: {reason}")
                     waiting.count_dropped(lost.samples)
                 done += len(batch)
                 where = "primary" if source.in_recovery else "local"
     except PgOpsError as error:
-        tally.errors.append(f"not delivered, kept for later: {error}")
+        tally.errors.append(f"not delivered; will be retried: {error}")
     left = older[max(0, done - len(new)) :]
     if len(left) < len(older):
         waiting.keep(left)
@@ -293,12 +293,12 @@ def _waiting(waiting: Spool, tally: Tally) -> list[Round]:
     try:
         return waiting.rounds()
     except OSError as error:
-        tally.errors.append(f"the backlog is left for later: {waiting.path} cannot be read: {error.strerror}")
+        tally.errors.append(f"the spool is not delivered now: {waiting.path} cannot be read: {error.strerror}")
         return []
 
 
 def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, int]:
-    """Keep rounds for later: how many were kept, and how many samples found no room and are lost."""
+    """Store rounds in the spool; returns how many, and how many samples did not fit and are lost."""
     try:
         return waiting.append(found)
     except OSError as error:
@@ -309,9 +309,9 @@ def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, in
 
 
 def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
-    """Run collectors, those of scope database in each that they are for and that lets us in, until the time is up."""
+    """Run collectors, those of scope database in each of their databases that accepts us, until the time limit."""
     try:
-        with budget.heeded():
+        with budget.interruptible():
             for collector in chosen:
                 if collector.scope == "instance":
                     measure(source, collector, tally, budget)
@@ -327,12 +327,12 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budg
 
 
 def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[str, list[Collector]]]:
-    """The databases that are to be looked into, each with the collectors that are for it."""
+    """The databases to collect from, each with its collectors."""
     names = [row["datname"] for row in source.rows(DATABASES)]
     tally.runs.forget(names)
     for collector in inside:
         if not any(map(collector.looks_into, names)):
-            tally.runs.last[collector.name] = tally.started  # done: what it is for may come later
+            tally.runs.last[collector.name] = tally.started  # done: its databases may be created later
     places = [(name, [one for one in inside if one.looks_into(name)]) for name in names]
     return [(name, some) for name, some in places if some]
 
@@ -349,13 +349,13 @@ def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: 
 
 
 def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
-    """Run one collector in one database, read only and under a time limit; it fails for itself alone."""
+    """Run one collector in one database, read only and with a time limit; an error affects only this collector."""
     started = time.time()
     seconds = min(collector.timeout, budget.left())
     tally.runs.last[collector.name] = tally.started
     try:
         if not seconds:
-            raise QueryFailed("left out, the time is up")
+            raise QueryFailed("left out: time limit reached")
         with session.transaction():
             session.execute("SET TRANSACTION READ ONLY")
             limit = str(max(1, round(seconds * 1000)))
@@ -373,7 +373,7 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
 
 
 def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
-    """What collecting costs, and its errors."""
+    """The costs of collectors, and their errors."""
     rows: list[dict[str, Any]] = [
         {
             "collector": name,
@@ -387,7 +387,7 @@ def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped:
 
 
 def job_rows(known: Mapping[str, Record], now: float) -> list[dict[str, Any]]:
-    """What the last run of each job came to, and how long ago one had no error, at ``now`` (Unix time)."""
+    """The result of the last run of each job, and how long ago one had no error, at ``now`` (Unix time)."""
     return [
         {
             "job": name,

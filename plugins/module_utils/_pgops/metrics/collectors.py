@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Collectors: SQL files whose header says what they measure. Pure.
 
-A file is one SELECT under a header of comment lines::
+A file is one SELECT with a header of comment lines::
 
     -- collector: table_size
     -- scope: database
@@ -13,11 +13,11 @@ A file is one SELECT under a header of comment lines::
     -- versions: 14-17
     -- rights: monitor
     -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
-    --   One or more lines that say what the metric is.
+    --   One or more lines that describe the metric.
 
-docs/monitoring.md says what each line means. The columns are the metrics, by their names, and labels: ``database``,
+docs/monitoring.md explains each line. The columns are the metrics, by their names, and labels: ``database``,
 ``schema``, ``table``, ``index`` and any others. A NULL value is no sample. A column ``counted_since`` is no label: it
-says since when the counters of its row count.
+is the time since which the counters of its row count.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from ..errors import InvalidInput
 from . import thresholds
 
 RIGHTS = ("monitor", "host", "all_data")
-"""Of whoever runs a collector: those of pg_monitor; the same, and those of the agent on its host, which looks at the
-disks whose paths the rows name; or those of pg_read_all_data."""
+"""The rights that a collector runs with: those of pg_monitor; the same, and those of the agent on its host, which
+measures the disks whose paths the rows name; or those of pg_read_all_data."""
 CATEGORIES = ("performance", "capacity", "availability", "security")
 KINDS = ("gauge", "counter")
 LABELS = ("database", "schema", "table", "index")
@@ -45,11 +45,11 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 """As Ansible reads them from text."""
 COUNTED_SINCE = "counted_since"
 SHARE = 0.002
-"""The part of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
+"""The share of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
 LONGEST_INTERVAL = 3600
 """Seconds: no collector is slowed down beyond this, or its own interval if that is longer."""
 LONGEST_RETENTION = 3660
-"""Days: each has a partition, which costs every query something."""
+"""Days: each has a partition, which slows every query down a little."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ class Metric:
     help: str = ""
 
     def definition(self) -> dict[str, Any]:
-        """As pgops.define_shape() takes it."""
+        """The metric as pgops.define_shape() needs it."""
         fields = asdict(self)
         return {"metric_name": fields.pop("name"), **fields}
 
 
 @dataclass(frozen=True)
 class Collector:
-    """One SELECT that yields metrics. ``interval`` and ``timeout`` are in seconds; ``databases`` are the names,
-    and patterns like a shell's, of those that one of scope database is for: none for all."""
+    """One SELECT that yields metrics. ``interval`` and ``timeout`` are in seconds; ``databases`` are names, or
+    patterns like those of a shell, of the databases that one of scope database is for; empty for all."""
 
     name: str
     query: str
@@ -101,7 +101,7 @@ class Collector:
         return self.oldest <= major <= self.newest
 
     def called_in(self, ops_database: str, major: int) -> bool:
-        """Whether collect_database_metrics() runs it: by the rights of whoever calls that, on a primary."""
+        """Whether collect_database_metrics() runs it: with the rights of its caller, on a primary."""
         here = self.scope == "instance" or self.looks_into(ops_database)
         return here and self.rights == "monitor" and self.applies(major, in_recovery=False)
 
@@ -118,7 +118,7 @@ def parse(text: str, source: str) -> Collector:
     """
     header, query = _split(text)
     if not query:
-        raise InvalidInput(f"{source} holds no query below its header.")
+        raise InvalidInput(f"{source} has no query below its header.")
     return _parsed(header, query, source)
 
 
@@ -157,7 +157,7 @@ def _metric(words: Sequence[str], source: str) -> Metric:
     _one_of(options.get("direction", "above"), ("above", "below"), f"{source}: metric {words[0]}: direction")
     levels = {name: _number(options.pop(name, None), f"{source}: {name}") for name in thresholds.LEVELS}
     if thresholds.disordered(options.get("direction"), levels["warning"], levels["critical"]):
-        raise InvalidInput(f"{source}: metric {words[0]} would be critical before it is a warning.")
+        raise InvalidInput(f"{source}: metric {words[0]}: critical is reached before warning.")
     return Metric(words[0], **options, **levels)  # type: ignore[arg-type]
 
 
@@ -170,7 +170,7 @@ def _collector(fields: Mapping[str, str], metrics: Sequence[Metric], query: str,
     if not NAME.match(name):
         raise InvalidInput(f"{source}: '-- collector:' needs a name of lower-case letters, digits and underscores.")
     if not metrics:
-        raise InvalidInput(f"{source}: no '-- metric:' line: a collector yields at least one metric.")
+        raise InvalidInput(f"{source}: no '-- metric:' line; a collector needs at least one metric.")
     _one_of(fields.get("scope", "instance"), ("instance", "database"), f"{source}: scope")
     _one_of(fields.get("role", "any"), ("any", "primary", "standby"), f"{source}: role")
     _one_of(fields.get("rights", "monitor"), RIGHTS, f"{source}: rights")
@@ -198,17 +198,17 @@ def _databases(fields: Mapping[str, str], source: str) -> tuple[str, ...]:
     if "databases" not in fields:
         return ()
     if fields.get("scope") != "database":
-        raise InvalidInput(f"{source}: '-- databases:' is for '-- scope: database' alone.")
+        raise InvalidInput(f"{source}: '-- databases:' needs '-- scope: database'.")
     patterns = tuple(pattern.strip() for pattern in fields["databases"].split(","))
     if "" in patterns:
-        raise InvalidInput(f"{source}: databases '{fields['databases']}' names nothing before or after a comma.")
+        raise InvalidInput(f"{source}: databases '{fields['databases']}' has an empty entry.")
     return patterns
 
 
 def _versions(text: str, source: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d*)\s*-\s*(\d*)|(\d+)|", text)
     if not found:
-        raise InvalidInput(f"{source}: versions '{text}' is none of '15', '14-16', '15-' or '-16'.")
+        raise InvalidInput(f"{source}: versions '{text}' must look like '15', '14-16', '15-' or '-16'.")
     if found.group(3):
         return int(found.group(3)), int(found.group(3))
     return int(found.group(1) or 0), int(found.group(2) or 999)
@@ -216,7 +216,7 @@ def _versions(text: str, source: str) -> tuple[int, int]:
 
 def _one_of(value: str, allowed: Sequence[str], what: str) -> None:
     if value not in allowed:
-        raise InvalidInput(f"{what} '{value}' is none of {', '.join(allowed)}.")
+        raise InvalidInput(f"{what} '{value}' must be one of {', '.join(allowed)}.")
 
 
 def _number(text: str | None, what: str) -> float | None:
@@ -232,23 +232,23 @@ def _number(text: str | None, what: str) -> float | None:
 
 
 def own(capability: Capability) -> list[Collector]:
-    """What the jobs of a capability measure of themselves: collectors without a query."""
+    """What the jobs of a capability measure about themselves: collectors without a query."""
     texts = re.split(r"(?=^-- collector:)", capability.metrics, flags=re.MULTILINE)
     return [_parsed(*_split(text), f"capability {capability.name}") for text in texts if text.strip()]
 
 
 SELF = {found.name: found for capability in capabilities.ALL for found in own(capability)}
-"""What jobs measure of themselves, by the collector's name."""
+"""What jobs measure about themselves, by the collector's name."""
 OWN, JOBS = SELF["agent"], SELF["jobs"]
-"""What a collection says of itself, and of the runs of all jobs."""
+"""What a collection measures about itself, and about the runs of all jobs."""
 INSPECTION = replace(OWN, name="inspect", interval=600)
-"""What an inspection says of itself; it runs more rarely."""
+"""What an inspection measures about itself; it runs less often."""
 
 
 def wrapped(query: str) -> str:
-    """The query as one that gives a JSON object a row.
+    """The query as one that returns a JSON object for each row.
 
-    Inside the parentheses only a single SELECT can stand, and nothing that writes.
+    Inside the parentheses only a single SELECT is possible, and nothing that writes.
     """
     return f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected"
 
@@ -263,11 +263,10 @@ def due(collector: Collector, now: float, last: float | None) -> bool:
 
 
 def slowed(collector: Collector, seconds: Sequence[float]) -> Collector:
-    """The collector with an interval that what it takes is a small SHARE of: its own, doubled as often as needed.
+    """The collector with an interval of which its duration is a small SHARE: its own, doubled as often as needed.
 
-    ``seconds`` are what its last runs took, over all databases; the quickest counts, since the others may have been
-    held up by something else. One that looks at disks keeps its own: what takes long
-    there is no work of the server's.
+    ``seconds`` are the durations of its last runs, over all databases; the shortest counts, since the others may have
+    been delayed by something else. A collector of disks keeps its own interval: it costs the server nothing.
     """
     interval = collector.interval
     if collector.rights == "host":
@@ -281,14 +280,14 @@ def slowed(collector: Collector, seconds: Sequence[float]) -> Collector:
 def joined(shipped: Sequence[Collector], extra: Sequence[Collector]) -> list[Collector]:
     """All collectors.
 
-    Raises InvalidInput where two have one name, or two define one metric; those that no server runs both of may, if
-    they mean the same by it.
+    Raises InvalidInput if two have the same name, or define the same metric. Two that never run on the same server
+    may define the same metric, with the same properties.
     """
-    greedy = sorted(found.name for found in extra if found.rights != "monitor")
-    if greedy:
-        # What somebody writes may call functions of others, which would read all data as well.
-        hint = "Leave '-- rights:' out, and grant to the role pgops what they have to read."
-        raise InvalidInput(f"Your own collectors {', '.join(greedy)} ask for more rights than pg_monitor's.", hint)
+    excessive = sorted(found.name for found in extra if found.rights != "monitor")
+    if excessive:
+        # A user's query may call functions of other users, which would read all data as well.
+        hint = "Remove '-- rights:', and grant the role pgops the right to read what they need."
+        raise InvalidInput(f"Your own collectors {', '.join(excessive)} request more rights than pg_monitor.", hint)
     both = [*shipped, *extra]
     named = [*SELF.values(), *both]
     names = [INSPECTION.name, *(found.name for found in named)]
@@ -311,11 +310,11 @@ def _clashing(collector: Collector, others: Sequence[Collector]) -> list[Metric]
 
 def _refuse(kind: str, twice: set[str]) -> None:
     if twice:
-        raise InvalidInput(f"The {kind} {', '.join(sorted(twice))} is defined twice.", "Give your own another name.")
+        raise InvalidInput(f"The {kind} {', '.join(sorted(twice))} is defined twice.", "Rename your own.")
 
 
 def metrics(found: Sequence[Collector]) -> dict[str, Metric]:
-    """What is measured, by name, with what jobs measure of themselves."""
+    """All metrics by name, including those that jobs measure about themselves."""
     return {metric.name: metric for collector in [*found, *SELF.values()] for metric in collector.metrics}
 
 
@@ -363,12 +362,12 @@ def checked_retention(given: Mapping[str, Any]) -> dict[str, int]:
 def adjusted(found: Sequence[Collector], settings: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
     """The collectors that are enabled, with the intervals and timeouts of the configuration.
 
-    Raises InvalidInput for settings that cannot be meant, or of a collector that is not there.
+    Raises InvalidInput for invalid settings, or for an unknown collector.
     """
     checked = checked_settings(settings)
     unknown = spelling.unknown(checked, {collector.name for collector in found})
     if unknown:
-        raise InvalidInput(f"Collectors are configured that do not exist: {unknown}.")
+        raise InvalidInput(f"pgops_collector_settings: unknown collectors {unknown}.")
     differing = {name: {key: own[key] for key in own if key != "enabled"} for name, own in checked.items()}
     return [
         replace(collector, **differing.get(collector.name, {}))

@@ -16,15 +16,15 @@ from .rounds import Round
 STORE = "SELECT pgops.store_round(%s, %s, %s, %s, %s::double precision[])"
 
 UNFIT = ("22", "23", "54")
-"""Classes of SQLSTATE (data exception, integrity violation, program limit exceeded, as by a label too long for an
-index) that say no repetition will store this round."""
+"""Classes of SQLSTATE with which no retry will store this round: data exception, integrity violation, program limit
+exceeded (a label too long for an index)."""
 
 WRONG_TIME = "22008"
-"""SQLSTATE that says that it is all of a round that cannot be stored: it is too old, or of the future."""
+"""SQLSTATE for a round that cannot be stored at all: it is too old, or in the future."""
 
 
 def store(session: Session, node_id: int, found: Round, metrics: Mapping[str, Metric]) -> None:
-    """Store one round, defining its shape where the sink does not know it; ``metrics`` are all that may be in it, by
+    """Store one round, and define its shape if the sink does not know it; ``metrics`` are all that may be in it, by
     name.
 
     Raises QueryFailed.
@@ -43,21 +43,21 @@ def store(session: Session, node_id: int, found: Round, metrics: Mapping[str, Me
 
 
 def deliver(sink: Sink, metrics: Mapping[str, Metric], found: Sequence[Round]) -> list[tuple[Round, str]]:
-    """Store rounds, all in one transaction; returns those that can never be stored, each with what was wrong.
+    """Store rounds, all in one transaction; returns those that can never be stored, each with its error.
 
-    Raises QueryFailed where the sink does not work.
+    Raises QueryFailed if the sink does not work.
     """
     try:
         _store_all(sink, metrics, found)
     except QueryFailed as error:
-        if _sound(error):
+        if _retryable(error):
             raise
         return _store_each(sink, metrics, found)
     return []
 
 
-def _sound(error: QueryFailed) -> bool:
-    """Whether a repetition may store what was refused."""
+def _retryable(error: QueryFailed) -> bool:
+    """Whether a retry may store what was refused."""
     return (error.sqlstate or "")[:2] not in UNFIT
 
 
@@ -68,13 +68,13 @@ def _store_all(sink: Sink, metrics: Mapping[str, Metric], found: Sequence[Round]
 
 
 def _store_each(sink: Sink, metrics: Mapping[str, Metric], found: Sequence[Round]) -> list[tuple[Round, str]]:
-    """One by one, and where a round cannot be stored its halves: what is wrong with one series is not the others'."""
+    """One by one, and if a round cannot be stored its halves: an error in one series must not cost the others."""
     wrong = []
     for one in found:
         try:
             _store_all(sink, metrics, [one])
         except QueryFailed as error:
-            if _sound(error):
+            if _retryable(error):
                 raise
             if len(one.series) > 1 and error.sqlstate != WRONG_TIME:
                 wrong += _store_each(sink, metrics, one.halves())

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The newest values in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-Names follow https://prometheus.io/docs/practices/naming/, and what promtool refuses. Pure: runs in, text out.
+Names follow https://prometheus.io/docs/practices/naming/ and the checks of promtool. Pure: runs in, text out.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ PREFIX = "pgops_"
 COLLECTED = Metric(
     "collected_timestamp",
     "s",
-    help="When a collector ran last, in Unix time; of several databases, where that is longest ago.",
+    help="Time of the last successful run of a collector, in Unix time; the oldest, if it runs in several databases.",
 )
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a unit becomes: the base unit's word, the words that go, and what a value is multiplied and divided by."""
+    """The base unit of a unit: its word, the words that it replaces, and the factors ``times`` and ``per``
+    (divisor)."""
 
     word: str
     others: frozenset[str]
@@ -58,14 +59,14 @@ ENDINGS = frozenset({"total", "count", "bucket", "sum"})
 """Words that a name may not end with, but for counters' ``total``."""
 MOMENTS = frozenset({"timestamp", "at"})
 RESERVED = frozenset({"cluster", "node", "instance", "job", "le", "quantile", "pgops_metric"})
-"""Labels that are ours, that Prometheus sets for what it scrapes, or that mean something to it."""
+"""Labels that are ours, that Prometheus sets when it scrapes, or that have a meaning for it."""
 
 Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass
 class Family:
-    """All series of one name, with what is said of them once."""
+    """All series of one name, with their common description."""
 
     name: str
     metric: Metric
@@ -73,8 +74,8 @@ class Family:
 
     def lines(self) -> list[str]:
         """HELP, TYPE and the series in the order of their labels."""
-        said = self.metric.help or f"The metric {self.metric.name} of pgops.fleet."
-        head = [f"# HELP {self.name} {escaped(said, quoted=False)}", f"# TYPE {self.name} {self.metric.kind}"]
+        described = self.metric.help or f"The metric {self.metric.name} of pgops.fleet."
+        head = [f"# HELP {self.name} {escaped(described, quoted=False)}", f"# TYPE {self.name} {self.metric.kind}"]
         return head + [
             f"{self.name}{{{_listed(labels)}}} {number(value)}" for labels, value in sorted(self.series.items())
         ]
@@ -106,10 +107,10 @@ def exported_value(metric: Metric, value: float) -> float:
 
 
 def exposition(metrics: Iterable[Metric], runs: Iterable[Run], cluster: str, node: str) -> str:
-    """The text: families in the order of their names, no series twice, '' where there is none.
+    """The text: families in the order of their names, no series twice, '' if there is none.
 
-    Where metrics come to one name, as a size in MB and one in bytes, the label ``pgops_metric`` tells them apart.
-    Where two runs have the same series the newer counts; series of metrics that are not given are left out.
+    If metrics get the same name, as a size in MB and one in bytes, the label ``pgops_metric`` distinguishes them.
+    If two runs have the same series, the newer counts; series of metrics not in ``metrics`` are left out.
     """
     named = {metric.name: metric for metric in (*metrics, COLLECTED)}
     shared = _shared(named.values())
@@ -127,7 +128,7 @@ def exposition(metrics: Iterable[Metric], runs: Iterable[Run], cluster: str, nod
 
 
 def _shared(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    """The names that several metrics come to, with the one whose help is shown."""
+    """The names that several metrics share, with the one whose help is shown."""
     first: dict[str, Metric] = {}
     shared: dict[str, Metric] = {}
     for metric in sorted(metrics, key=lambda metric: metric.name):
@@ -163,12 +164,12 @@ def _labels(own: Mapping[str, str], found: Mapping[str, Any]) -> Labels:
 def label_name(key: str) -> str:
     """A column's name as a label: letters, digits, underscores. One that is reserved gets the prefix ``pgops_``."""
     name = re.sub(r"[^a-zA-Z0-9_]", "_", key)
-    # Two underscores at the beginning are Prometheus' own, and another one may follow to tell two labels apart.
+    # Two leading underscores are reserved by Prometheus; another one may follow to distinguish two labels.
     return PREFIX + name if name in RESERVED or not re.match(r"[a-zA-Z]", name) else name
 
 
 def _shown(value: Any) -> str:
-    """A label's value. To Prometheus an empty one is none, which would be another series of ours."""
+    """A label's value. To Prometheus an empty label does not exist, which would be another series of ours."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text.encode("utf-8", "replace").decode() or "(empty)"
 
@@ -184,7 +185,7 @@ def escaped(text: str, quoted: bool = True) -> str:
 
 
 def number(value: float) -> str:
-    """A value as Go's ParseFloat takes it; whole numbers without a fraction as long as they are exact."""
+    """A value as Go's ParseFloat accepts it; whole numbers without a fraction as long as they are exact."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):

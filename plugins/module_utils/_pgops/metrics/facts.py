@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The section ``monitoring`` of the facts: who is monitored, and how fresh the samples are."""
+"""The section ``monitoring`` of the facts: which nodes are monitored, and how fresh the samples are."""
 
 from __future__ import annotations
 

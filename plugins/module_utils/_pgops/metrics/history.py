@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a collection remembers of those before it: when each collector ran, what it took, the shapes of rounds."""
+"""What a collection knows of previous ones: when each collector ran, how long it took, the shapes of rounds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .rounds import Shapes, database_of, kind, kind_of
 
 FORMAT = 3
 REMEMBERED = 3
-"""How many durations of each collector are kept."""
+"""Number of durations kept for each collector."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What some runs of a collector took, in seconds, and in how many databases it failed, of all those runs."""
+    """How long some runs of a collector took in total, in seconds, and in how many databases they failed."""
 
     runs: int = 0
     seconds: float = 0.0
@@ -30,24 +30,24 @@ class Cost:
 
     @property
     def mean(self) -> float | None:
-        """Seconds that a run took; None where there was none."""
+        """Average duration in seconds; None without runs."""
         return self.seconds / self.runs if self.runs else None
 
 
 @dataclass
 class Runs:
-    """``last`` is when each collector ran last, in Unix time; ``seconds`` what its last runs took, over all
-    databases, the newest last; ``shapes`` the series of each place; ``costs`` what runs cost that was not yet
-    reported. ``begun`` is when all that was due was run last, as far as this process has done it; it is not kept."""
+    """``last`` is when each collector last ran, in Unix time; ``seconds`` the durations of its last runs, over all
+    databases, the newest last; ``shapes`` the series of each place; ``costs`` the costs of runs that were not
+    reported yet. ``started`` is when this process last ran all that was due; it is not stored."""
 
     last: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
-    begun: float = field(default=0.0, compare=False)
+    started: float = field(default=0.0, compare=False)
 
     def note(self, spent: Mapping[str, float], failed: Mapping[str, int]) -> None:
-        """Remember what collectors took in one run, in seconds, and in how many databases they failed."""
+        """Record how long collectors took in one run, in seconds, and in how many databases they failed."""
         for name, seconds in spent.items():
             self.seconds[name] = [*self.seconds.get(name, []), round(seconds, 4)][-REMEMBERED:]
         for name in {*spent, *failed}:
@@ -56,33 +56,34 @@ class Runs:
             self.costs[name] = Cost(cost.runs + (name in spent), took, errors)
 
     def ran_by(self, moment: float) -> None:
-        """Take every collector for one that has run since ``moment``, in Unix time, when all that was due was run."""
+        """Treat each collector as one that ran no earlier than ``moment`` (Unix time), when all that was due was
+        run."""
         self.last = {name: max(last, moment) for name, last in self.last.items()}
 
     def reported(self) -> dict[str, Cost]:
-        """What runs cost since this was last asked for."""
+        """The costs of runs since the previous call."""
         costs, self.costs = self.costs, {}
         return costs
 
     def forget_others(self, intervals: Iterable[int], days: Iterable[int]) -> None:
-        """Forget the shapes of what is not measured at these intervals any more, or not kept for these days."""
+        """Delete the shapes of other intervals than these, and of other retentions (``days``)."""
         kept = {kind(interval, one) for interval in intervals for one in days}
         self.shapes = {name: found for name, found in self.shapes.items() if kind_of(name) in kept}
 
     def forget(self, databases: Iterable[str]) -> None:
-        """Forget the shapes of all databases but these."""
+        """Delete the shapes of all databases except these."""
         kept = {*databases, ""}
         self.shapes = {name: found for name, found in self.shapes.items() if database_of(name) in kept}
 
 
 @dataclass
 class Memory:
-    """``path``.json, where collections of one kind leave what the next one has to know, and ``path``.lock, which only
-    one of them holds at a time; ``patience`` is for how many seconds another one waits for that. ``errors`` are of
-    writing it.
+    """``path``.json, in which collections of one kind store what the next one needs, and ``path``.lock, which only
+    one of them holds at a time; ``patience`` is how many seconds another one waits for it. ``errors`` are those of
+    writing.
 
-    Who collects several times need not write each time: until then it goes on with what it has left here, unless
-    another one wrote meanwhile.
+    A process that collects several times need not write each time: until then it uses what it has in memory, unless
+    another process wrote meanwhile.
     """
 
     path: str
@@ -93,9 +94,9 @@ class Memory:
 
     @contextlib.contextmanager
     def held(self, writes: bool = True) -> Iterator[Runs]:
-        """What is remembered, and written where nothing fails meanwhile.
+        """What is known of previous runs; it is written at the end unless something fails.
 
-        Raises Busy where another collection goes on for too long, and HostFailed.
+        Raises Busy if another collection takes too long, and HostFailed.
         """
         with exclusive(f"{self.path}.lock", self.patience):
             if self._found is None or self._seen != self._identity():
@@ -107,25 +108,25 @@ class Memory:
                 self._write(self._found)
 
     def _write(self, found: Runs) -> None:
-        """What a full disk has no room for is lost, but for the time: that of the lock takes no room. Otherwise the
-        dearest collectors would run every minute, just then."""
+        """On a full disk all is lost except the time, which is stored as the lock's own and takes no space. Otherwise
+        the most expensive collectors would then run every minute."""
         try:
             save(f"{self.path}.json", found)
         except (HostFailed, OSError) as error:
-            self.errors.append(f"what collectors took cannot be remembered: {error}")
+            self.errors.append(f"the run times of collectors cannot be stored: {error}")
             with contextlib.suppress(OSError):
-                os.utime(f"{self.path}.lock", (found.begun, found.begun))
+                os.utime(f"{self.path}.lock", (found.started, found.started))
         self._seen = self._identity()
 
     def _unwritten(self) -> float:
-        """When the last collection began, in Unix time, if it could not be written; else 0."""
+        """The start of the last collection, in Unix time, if it could not be written; otherwise 0."""
         with contextlib.suppress(OSError):
             lock, written = (os.stat(f"{self.path}.{suffix}").st_mtime for suffix in ("lock", "json"))
             return lock if written < lock <= time.time() else 0.0
         return 0.0
 
     def _identity(self) -> tuple[int, int] | None:
-        """What changes with each file that is written; None where there is none."""
+        """Identifies the written file; None if there is none."""
         try:
             found = os.stat(f"{self.path}.json")
         except OSError:
@@ -134,7 +135,7 @@ class Memory:
 
 
 def load(path: str) -> Runs:
-    """What a file remembers; nothing where there is none that can be read."""
+    """The content of a file; empty if there is none that can be read."""
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)

@@ -22,7 +22,7 @@ from .collectors import Collector
 from .history import Memory
 
 PATIENCE = 5
-"""Seconds that the job which stays for the minute waits for a collection that somebody else runs."""
+"""Seconds that the job which runs for the whole minute waits for another collection."""
 
 
 def collect(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _collected(
 
 
 def maintain(settings: Configuration, _layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
-    """Make and drop partitions, and roll up hours."""
+    """Create and drop partitions, and roll up hours."""
     return partitions.maintain(settings)
 
 
@@ -74,7 +74,7 @@ def export(settings: Configuration, layout: Layout, options: argparse.Namespace)
 
 
 def _inspected(layout: Layout, found: Sequence[Collector]) -> tuple[list[latest.Run], list[str]]:
-    """What the server's user has measured, and what is in the way; all else is exported all the same."""
+    """What the server's user has measured, and errors, which do not prevent the export of all other values."""
     known = [collectors.INSPECTION, *(one for one in found if one.rights == "all_data")]
     metrics = {one.name: [metric.name for metric in one.metrics] for one in known}
     try:
@@ -84,7 +84,7 @@ def _inspected(layout: Layout, found: Sequence[Collector]) -> tuple[list[latest.
 
 
 def installed(layout: Layout) -> list[Collector]:
-    """The collectors that came with the agent, and the user's own; files that only root may write.
+    """The collectors that came with the agent, and the user's own; only root may write these files.
 
     Raises InvalidInput.
     """

@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The newest value of each series, kept on the host for those who ask it: by the agent in its state directory, and by
-the server's user in one that the agent may read."""
+"""The newest value of each series, stored on the host for the export: by the agent in its state directory, and by the
+server's user in one that the agent may read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..host.files import File, failure, write
 
 FORMAT = 1
 INTERVALS = 3
-"""So many intervals a run counts as the present: two may fail before its values vanish."""
+"""Number of intervals for which a run counts as present: two may fail before its values vanish."""
 SHORTEST = 60
-"""In seconds: what a run of the job `collect` could not do, the next one tries a minute later."""
+"""In seconds: the next run of the job `collect` starts a minute later."""
 LARGEST = 64 * 1024 * 1024
-"""In bytes: so much is read of another user's file."""
+"""In bytes: at most this much of another user's file is read."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a collector found; ``database`` is '' for one of the instance.
+    """The values of one run of a collector; ``database`` is '' for one of the instance.
 
     ``interval`` is in seconds, ``collected_at`` in Unix time. A sample is the series, the JSON text of a mapping with
     ``metric`` and labels as `rounds.samples` makes it, and the value.
@@ -38,14 +38,14 @@ class Run:
     samples: Sequence[tuple[str, float]]
 
     def present(self, now: float) -> bool:
-        """Whether it is new enough at ``now`` (Unix time). One of the future is none: the clock was set back."""
+        """Whether it is new enough at ``now`` (Unix time). A run in the future is not: the clock was set back."""
         return abs(now - self.collected_at) <= INTERVALS * max(self.interval, SHORTEST)
 
 
 def merged(older: Iterable[Run], newer: Iterable[Run], now: float) -> list[Run]:
     """The newest run for each collector and database, in their order, without those that are too old at ``now``.
 
-    Any of the newer replaces the older, whatever the clock says; also one without samples does.
+    Each newer run replaces the older one, whatever their times, even if it has no samples.
     """
     kept = {(run.collector, run.database): run for run in older}
     kept.update(((run.collector, run.database), run) for run in sorted(newer, key=lambda run: run.collected_at))
@@ -53,15 +53,15 @@ def merged(older: Iterable[Run], newer: Iterable[Run], now: float) -> list[Run]:
 
 
 def remember(path: str, runs: Iterable[Run], now: float, mode: int = 0o640) -> None:
-    """Merge runs into the file at ``path``, which is replaced in one step; one that is not understood is made anew.
+    """Merge runs into the file at ``path``, which is replaced in one step; an invalid file is created anew.
 
-    Raises HostFailed where it cannot be read, OSError where it cannot be written.
+    Raises HostFailed if it cannot be read, OSError if it cannot be written.
     """
     write(File(path, text(merged(load(path), runs, now)).encode(), mode))
 
 
 def present(paths: Iterable[str], now: float) -> list[Run]:
-    """What files hold together, the newest run for each collector and database, as merged().
+    """The runs of several files, the newest for each collector and database, as merged().
 
     Raises HostFailed.
     """
@@ -69,7 +69,7 @@ def present(paths: Iterable[str], now: float) -> list[Run]:
 
 
 def load(path: str) -> list[Run]:
-    """The runs of a file; none where it is not there, or cannot be understood.
+    """The runs of a file; none if it does not exist, or is invalid.
 
     Raises HostFailed.
     """
@@ -83,10 +83,10 @@ def load(path: str) -> list[Run]:
 
 
 def received(path: str, metrics: Mapping[str, Collection[str]]) -> list[Run]:
-    """The runs in a file of another user's, who is not relied on: of the collectors that are given, by their names,
-    with their metrics, and no others. None where the file is not there, or cannot be understood.
+    """The runs in a file of another user, who is not trusted: only those of the collectors in ``metrics``, by their
+    names, with their metrics. None if the file does not exist, or is invalid.
 
-    Raises HostFailed where it cannot be read, or is a link.
+    Raises HostFailed if it cannot be read, or is a link.
     """
     try:
         with open(path, encoding="utf-8", errors="replace", opener=_opened) as file:
@@ -100,12 +100,12 @@ def received(path: str, metrics: Mapping[str, Collection[str]]) -> list[Run]:
 
 
 def _opened(path: str, flags: int) -> int:
-    """Neither what a link leads to, nor a pipe that somebody would have to write to first."""
+    """Opened without following a link, and without waiting for the writer of a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _names(run: Run) -> set[str]:
-    """The metrics of a run; '' for what is no series."""
+    """The metrics of a run; '' for an invalid series."""
     return {_metric(series) for series, _value in run.samples}
 
 
@@ -118,13 +118,13 @@ def _metric(series: str) -> str:
 
 
 def text(runs: Iterable[Run]) -> str:
-    """As the file holds it. Python's JSON: a value may be NaN or Infinity."""
+    """The text of the file. Python's JSON: a value may be NaN or Infinity."""
     rows = [[run.collector, run.database, run.interval, run.collected_at, list(run.samples)] for run in runs]
     return json.dumps({"format": FORMAT, "runs": rows})
 
 
 def parse(content: str) -> list[Run]:
-    """The runs of a file's text; none where it is not one of ours."""
+    """The runs of a file's text; none if it is not ours."""
     try:
         data = json.loads(content)
         return [_run(row) for row in data["runs"]] if data["format"] == FORMAT else []

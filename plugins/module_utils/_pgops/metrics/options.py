@@ -14,9 +14,8 @@ from ..instance.configuration import Configuration
 @dataclass(frozen=True)
 class Options:
     """``collectors`` maps a collector's name to what differs from its file: interval and timeout in seconds, enabled.
-    ``retention`` maps a metric's name to the days that its samples are kept, where these are not the usual ones.
-    ``time_budget`` is how many seconds a collection may take, ``spool_bytes`` bounds the file of rounds that could
-    not be delivered."""
+    ``retention`` maps a metric's name to the days that its samples are kept, if not the default. ``time_budget`` is
+    how many seconds a collection may take, ``spool_bytes`` limits the file of rounds that could not be delivered."""
 
     collectors: Mapping[str, Mapping[str, Any]]
     retention: Mapping[str, int]
@@ -25,5 +24,5 @@ class Options:
 
 
 def options(configuration: Configuration) -> Options:
-    """What the configuration says of monitoring."""
+    """The options of monitoring in the configuration."""
     return Options(**configuration.part("metrics"))

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Hours are rolled up, partitions of the days to come made, those too old, or without room, dropped one by one."""
+"""Rolls up hours, creates partitions of the coming days, and drops those too old, or without space, one by one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ..instance.configuration import Configuration
 from ..server.session import Session, connect
 
 ROLLING = 120.0
-"""Seconds for hours to be rolled up: after an outage there may be many, and the rest of the job needs time, too."""
+"""Seconds for rolling up hours: after an outage there may be many, and the rest of the job needs time, too."""
 
 FAILURES = 3
-"""So many hours may be wrong; of more, it is most likely the same with all: a full disk, a missing right."""
+"""Number of hours that may fail; with more, all most likely fail for the same reason: a full disk, a missing
+right."""
 
 PAUSES = (0.2, 0.5, 1.0)
-"""Seconds between attempts to drop a partition that somebody else has a lock on."""
+"""Seconds between attempts to drop a partition that another session has locked."""
 
 LOCKED = "55P03"
 """SQLSTATE lock_not_available."""
@@ -33,21 +34,21 @@ EXPIRED = "SELECT e.partition_name, e.first_day, e.early FROM pgops.expired_part
 
 
 def maintain(configuration: Configuration) -> dict[str, Any]:
-    """Keep the store of the instance's own ops database; on a standby there is nothing to do.
+    """Maintain the store of the instance's own ops database; on a standby there is nothing to do.
 
-    Raises PgOpsError where the server cannot be reached.
+    Raises PgOpsError if the server cannot be reached.
     """
     with connect(endpoints.agent(configuration, "maintain")) as session:
         if session.in_recovery:
             return {"skipped": "standby", "errors": []}
         result: dict[str, Any] = {}
         errors: list[str] = []
-        with _noted(errors, "partitions cannot be made"):
+        with _noted(errors, "partitions cannot be created"):
             result["created"] = session.value("SELECT pgops.maintain_partitions(7)")
-        # Before anything is dropped, since it is made of what is to be.
+        # Before anything is dropped, since rollups are made of what is to be dropped.
         result["rolled_up"] = _roll_up(session, errors)
         result["dropped"] = _drop(session, errors)
-        with _noted(errors, "unused shapes cannot be forgotten"):
+        with _noted(errors, "unused shapes cannot be deleted"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
         for upkeep in (one for capability in capabilities.ALL for one in capability.upkeep):
             with _noted(errors, upkeep.what):
@@ -56,7 +57,7 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
 
 
 def _roll_up(session: Session, errors: list[str]) -> int:
-    """How many hours of nodes were rolled up, each in a transaction of its own. What is left is due the next time."""
+    """How many hours of nodes were rolled up, each in its own transaction. The rest is due in the next run."""
     until = time.monotonic() + ROLLING
     session.execute("SELECT set_config('statement_timeout', %s, false)", [str(round(ROLLING * 1000))])
     hours: list[dict[str, Any]] = []
@@ -65,7 +66,7 @@ def _roll_up(session: Session, errors: list[str]) -> int:
     done = failed = 0
     for hour in hours:
         if failed >= FAILURES or time.monotonic() > until:
-            errors.append(f"{len(hours) - done} hours are left to be rolled up the next time")
+            errors.append(f"{len(hours) - done} hours remain to be rolled up in the next run")
             break
         try:
             session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
@@ -78,8 +79,8 @@ def _roll_up(session: Session, errors: list[str]) -> int:
 
 def _drop(session: Session, errors: list[str]) -> list[str]:
     """The partitions that were dropped, oldest first."""
-    # Dropping one locks all that it stands beside, and whoever waits for a lock makes others wait behind it: rather
-    # an hour later than behind a long query.
+    # Dropping one locks its parent table, and a session that waits for a lock blocks others behind it: rather an hour
+    # later than behind a long query.
     session.execute("SET lock_timeout = '100ms'")
     expired: list[dict[str, Any]] = []
     with _noted(errors, "expired partitions cannot be listed"):
@@ -98,7 +99,7 @@ def _drop(session: Session, errors: list[str]) -> list[str]:
 
 
 def _dropped(session: Session, name: str) -> bool:
-    """Drop a partition, where it is still to go; that a collection is just at it is no reason to leave it."""
+    """Drop a partition if it is still expired; retries while a collection has it locked."""
     for pause in PAUSES:
         try:
             return bool(session.value(DROP, [name]))
@@ -111,7 +112,7 @@ def _dropped(session: Session, name: str) -> bool:
 
 @contextlib.contextmanager
 def _noted(errors: list[str], what: str) -> Iterator[None]:
-    """Note an error, and go on with the next step: a full disk must not keep old days from being dropped."""
+    """Record an error, and go on with the next step: a full disk must not prevent the removal of old days."""
     try:
         yield
     except PgOpsError as error:

@@ -3,8 +3,8 @@
 """Rows of collectors made into samples, and samples into the rounds that are stored. Pure.
 
 A round is a shape, which is a list of series that is written once, and an array of their values. Few long rounds take
-much less room than many short ones, so that what was measured together, at one place, is one round. A shape
-that changed with every run would cost more than its values: a series that has no value this time keeps its place.
+much less space than many short ones, so all that was measured together at one place is one round. A shape that
+changed with every run would cost more than its values: a series that has no value this time keeps its place.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ LONGEST = 200
 """The most values of one stored round: longer rows would be moved out of line (TOAST)."""
 
 SLACK = 20
-"""So many places without a value are kept, whatever the number of series."""
+"""Number of places without a value that are always kept, whatever the number of series."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One value of one series, which is its metric's name and its labels as JSON.
 
-    ``counted_since`` is ISO 8601, '-' for a gauge and where it is not known. ``keep_days`` is 0 where it is kept for
-    as long as is usual.
+    ``counted_since`` is ISO 8601, '-' for a gauge, or if unknown. ``keep_days`` is 0 for the default retention.
     """
 
     series: str
@@ -43,7 +42,7 @@ class Sample:
 class Round:
     """What was measured at one place in one run, as it is stored: series and values stand in the same order.
 
-    ``collected_at`` is ISO 8601 with an offset; ``origin`` says what counters count from.
+    ``collected_at`` is ISO 8601 with an offset; ``origin`` identifies the reset from which counters count.
     """
 
     place: str
@@ -73,12 +72,12 @@ class Round:
 
 
 Shapes = dict[str, dict[str, list[list[str]]]]
-"""The series of each place's last rounds, by what their values count since."""
+"""The series of each place's last rounds, by the time since which their values count."""
 
 
 def place(interval: int, database: str = "", keep_days: int = 0) -> str:
-    """The name of what is measured together, every so many seconds, in the instance or one of its databases, and kept
-    for the same time."""
+    """The name of all that is measured together, with the same interval in seconds, in the instance or one of its
+    databases, and with the same retention."""
     return f"{kind(interval, keep_days)} {database}"
 
 
@@ -100,10 +99,10 @@ def database_of(name: str) -> str:
 def samples(
     collector: Collector, rows: Iterable[Mapping[str, Any]], retention: Mapping[str, int] | None = None
 ) -> list[Sample]:
-    """The samples of a run's rows. ``retention`` is in days, by metric, where it is not the usual one.
+    """The samples of a run's rows. ``retention`` is in days, by metric, if it is not the default.
 
-    Raises InvalidInput where two rows have the same labels, and ValueError, TypeError or ArithmeticError for what is
-    no number.
+    Raises InvalidInput if two rows have the same labels, and ValueError, TypeError or ArithmeticError for a value
+    that is not a number.
     """
     counters = {metric.name for metric in collector.metrics if metric.kind == "counter"}
     found: dict[str, Sample] = {}
@@ -115,7 +114,7 @@ def samples(
                 continue
             series = json.dumps({"metric": metric.name, **labels}, sort_keys=True)
             if series in found:
-                raise InvalidInput(f"{collector.name} gives two rows with the labels {labels}.")
+                raise InvalidInput(f"{collector.name} returns two rows with the same labels {labels}.")
             counted_since = since if metric.name in counters else "-"
             keep_days = (retention or {}).get(metric.name, 0)
             found[series] = Sample(series, float(row[metric.name]), counted_since, keep_days)
@@ -131,15 +130,15 @@ def _labels(row: Mapping[str, Any], collector: Collector) -> dict[str, Any]:
 
 
 def packed(where: str, found: Iterable[Sample], collected_at: str, marker: str, shapes: Shapes) -> list[Round]:
-    """The rounds of what was measured at one place in one run. ``shapes`` remembers their series for the next one.
+    """The rounds of what was measured at one place in one run. ``shapes`` gets their series for the next one.
 
-    ``marker`` is what tells whether the server has lost its statistics.
+    ``marker`` changes if the server has lost its statistics.
     """
     values: dict[str, dict[str, float]] = {}
     for sample in found:
         values.setdefault(sample.counted_since, {})[sample.series] = sample.value
     known = shapes.get(where, {})
-    # A statistic that was reset counts since another time: what it counted since before is not needed any more.
+    # Statistics that were reset count since another time: shapes of the time before are no longer needed.
     shapes[where] = {since: fitted(known.get(since, []), present) for since, present in sorted(values.items())}
     return [
         Round(where, collected_at, f"{marker} {since}", tuple(series), tuple(map(values[since].get, series)))
@@ -150,9 +149,9 @@ def packed(where: str, found: Iterable[Sample], collected_at: str, marker: str, 
 
 
 def fitted(known: Sequence[Sequence[str]], present: Iterable[str]) -> list[list[str]]:
-    """The series of a place's rounds: those known keep their places, new ones come behind.
+    """The series of a place's rounds: known ones keep their places, new ones are appended.
 
-    Begun anew where more than half of the places would be without a value.
+    All are new if more than half of the places would have no value.
     """
     wanted = set(present)
     before = {series for part in known for series in part}

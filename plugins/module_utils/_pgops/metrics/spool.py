@@ -15,12 +15,12 @@ from ..host.files import File, write
 from .rounds import Round
 
 COUNT = "{:020}"
-"""The number of samples, always as long."""
+"""The number of samples, with a fixed length."""
 
 
 @dataclass(frozen=True)
 class Spool:
-    """A file of one round a line, oldest first, and beside it the number of samples that were dropped."""
+    """A file with one round in each line, oldest first, and a file with the number of samples that were dropped."""
 
     path: str
     limit: int
@@ -30,32 +30,32 @@ class Spool:
         return f"{self.path}.dropped"
 
     def prepare(self) -> None:
-        """Make the file of the count while there is room for it: on a full disk it can be overwritten only."""
+        """Create the file of the count while there is space for it: on a full disk it can only be overwritten."""
         if not os.path.exists(self._dropped_path):
             with contextlib.suppress(OSError):
                 write(File(self._dropped_path, COUNT.format(0).encode(), 0o640))
 
     def append(self, rounds: Sequence[Round]) -> tuple[int, int]:
-        """Keep rounds for later, dropping the newest that do not fit: how many were kept, and how many samples
-        were dropped.
+        """Store rounds, dropping the newest that do not fit. Returns how many were stored, and how many samples were
+        dropped.
 
-        Raises OSError where nothing can be written; then none of them is kept.
+        Raises OSError if nothing can be written; then none of them is stored.
         """
         if not rounds:
             return 0, 0
         dropped = 0
         with open(self.path, "ab", buffering=0) as file:
-            end = _whole_lines(self.path)
+            end = _complete_lines(self.path)
             file.truncate(end)
             lines = []
-            room = self.limit - end
+            space = self.limit - end
             for found in rounds:
                 line = _line(found)
-                if len(line) > room:
+                if len(line) > space:
                     dropped += found.samples
                     continue
                 lines.append(line)
-                room -= len(line)
+                space -= len(line)
             try:
                 _write_all(file, b"".join(lines))
                 os.fsync(file.fileno())
@@ -66,14 +66,14 @@ class Spool:
         return len(lines), dropped
 
     def rounds(self) -> list[Round]:
-        """All that waits. A line that a crash cut short is passed over."""
+        """All rounds. An incomplete line, left by a crash, is skipped."""
         if not os.path.exists(self.path):
             return []
         with open(self.path, encoding="utf-8", errors="replace") as file:
             return [found for line in file for found in _round(line)]
 
     def keep(self, rounds: Iterable[Round]) -> None:
-        """Forget all but some. Where those cannot be written all stay, and are delivered once more."""
+        """Delete all but some. If those cannot be written, all stay, and are delivered once more."""
         lines = b"".join(_line(found) for found in rounds)
         with contextlib.suppress(OSError):
             if lines:
@@ -82,7 +82,7 @@ class Spool:
                 os.unlink(self.path)
 
     def dropped(self) -> int:
-        """How many samples were ever dropped on this host."""
+        """How many samples were dropped on this host so far."""
         try:
             with open(self._dropped_path, encoding="utf-8") as file:
                 return int(file.read())
@@ -107,8 +107,8 @@ def _write_all(file: RawIOBase, data: bytes) -> None:
         left = left[file.write(left) or 0 :]
 
 
-def _whole_lines(path: str) -> int:
-    """The size of a file up to the end of its last whole line, in bytes."""
+def _complete_lines(path: str) -> int:
+    """The size of a file up to the end of its last complete line, in bytes."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         while size:

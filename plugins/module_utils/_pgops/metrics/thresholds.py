@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Thresholds of metrics: from which value on one is a warning, or critical. Pure."""
+"""Thresholds of metrics: the values beyond which one is a warning, or critical. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVELS = ("warning", "critical")
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """What somebody has set, as numbers; None leaves a level as the metric has it.
+    """The user's thresholds as numbers; None keeps the metric's own level.
 
     Raises InvalidInput.
     """
@@ -41,30 +41,30 @@ def _number(value: Any, what: str) -> float | None:
 
 
 def check(wanted: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """See that thresholds are of metrics that there are, by their names, and that together with the metrics' own
-    (``direction``, ``warning``, ``critical``) they can be meant.
+    """Check that thresholds belong to existing metrics, and that they are consistent with the metrics' own properties
+    (``direction``, ``warning``, ``critical``).
 
     Raises InvalidInput.
     """
     unknown = spelling.unknown(wanted, metrics)
     if unknown:
-        hint = "docs/metrics.md lists the metrics; your own have to be in pgops_collectors."
-        raise InvalidInput(f"Thresholds are given for metrics that do not exist: {unknown}.", hint)
+        hint = "docs/metrics.md lists the metrics; your own must be in pgops_collectors."
+        raise InvalidInput(f"pgops_thresholds: unknown metrics {unknown}.", hint)
     for name, own in wanted.items():
         shipped = metrics[name]
         warning, critical = (shipped[level] if own.get(level) is None else own[level] for level in LEVELS)
         if disordered(shipped["direction"], warning, critical):
             larger = "larger" if shipped["direction"] == "above" else "smaller"
             inherited = [level for level in LEVELS if own.get(level) is None]
-            origin = f" (of which {inherited[0]} is the metric's own)" if inherited else ""
+            origin = f" ({inherited[0]} is the metric's own)" if inherited else ""
             raise InvalidInput(
-                f"The thresholds of {name}: warning {warning:g} lies beyond critical {critical:g}{origin}.",
-                f"Its direction is {shipped['direction']}: the critical value has to be the {larger} one.",
+                f"Thresholds of {name}: warning {warning:g} is beyond critical {critical:g}{origin}.",
+                f"The metric's direction is {shipped['direction']}, so critical must be the {larger} one.",
             )
 
 
 def disordered(direction: str | None, warning: float | None, critical: float | None) -> bool:
-    """Whether a value would be critical before it is a warning; never where it has no direction."""
+    """Whether a value would be critical before it is a warning; never without a direction."""
     if warning is None or critical is None:
         return False
     return (direction == "above" and warning > critical) or (direction == "below" and warning < critical)

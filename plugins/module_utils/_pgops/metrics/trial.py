@@ -1,9 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The user's collectors, tried on the server before they are installed: one SELECT, read only, columns as declared.
+"""The user's collectors, tested on the server before they are installed: one SELECT, read only, columns as declared.
 
-No row is fetched: a query is planned and started, for which the server looks up every name, right and type in it, and
-nothing of it is carried out but what the planner computes beforehand (immutable and stable functions of constants).
+No row is fetched: a query is planned and started, so that the server checks every name, right and type in it. Nothing
+is executed except what the planner computes (immutable and stable functions of constants).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..server.target import Target
 from .collectors import COUNTED_SINCE, NAME, Collector
 
 MONITOR = "pg_monitor"
-"""Whose rights are those of the agent's role, where that is yet to be made: it is a member of this one alone."""
+"""Stands for the agent's role until that is created, which will be a member of this one only."""
 
 NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
 RESERVED = ("cluster", "collected", "metric", "node", "other")
-"""Names that a row, a stored series or its view has already."""
+"""Names that a row, a stored series or its view uses."""
 
 LABEL_CATEGORIES = "SEBI"
 """Of pg_type.typcategory: strings, enumerations, booleans and network addresses."""
@@ -36,10 +36,10 @@ OTHERS = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} AND dat
 USABLE_ROLE = "SELECT rolname FROM pg_roles WHERE rolname = %s AND pg_has_role(oid, %s)"
 
 LACKING = (
-    f"It runs as role {AGENT}, which is a member of {MONITOR} and nothing else: grant what it lacks to {AGENT} "
-    "(in a first run install without this collector, grant, and add it)."
+    f"It runs as the role {AGENT}, a member of {MONITOR} only. Grant what it needs to {AGENT}. "
+    "(In a first run, deploy without this collector, grant, then add it.)"
 )
-NO_SELECT = "A collector is exactly one SELECT, which may begin with WITH, and only reads."
+NO_SELECT = "A collector must be exactly one SELECT (WITH is allowed) that only reads."
 HINTS = {
     "0A000": NO_SELECT,
     "25006": NO_SELECT,
@@ -47,7 +47,7 @@ HINTS = {
     "42501": LACKING,
     "42P01": "It runs with search_path = pg_catalog, pg_temp: name everything else with its schema.",
     "42883": "It runs with search_path = pg_catalog, pg_temp: name everything else with its schema.",
-    "55P03": "Somebody holds an exclusive lock on what it reads: run this again.",
+    "55P03": "Another session holds an exclusive lock on an object that it reads. Retry.",
     "57014": "Planning alone takes longer than its timeout: simplify it, or raise '-- timeout:'.",
 }
 
@@ -62,12 +62,12 @@ class Column:
 
 
 def validate(session: Session, ops_database: str, own: Sequence[Collector], agent: Target) -> tuple[str, ...]:
-    """Try collectors where they will run: in the ops database, or where it is not made yet in the session's; those
-    that are not for it, in the first database that they are for, by its name. ``agent`` is how the agent logs in.
+    """Test collectors where they will run: in the ops database, or before that is created in the session's; those
+    that are not for it, in the first of their databases by name. ``agent`` is how the agent logs in.
 
-    Returns what a person should know of those that are not tried, or not in full.
+    Returns warnings for those that are not tested, or not completely.
 
-    Raises InvalidInput, which names everything that is wrong with all of them.
+    Raises InvalidInput, which lists all errors of all of them.
     """
     tried = [one for one in own if one.applies(session.major, session.in_recovery)]
     wrong: list[str] = []
@@ -76,28 +76,28 @@ def validate(session: Session, ops_database: str, own: Sequence[Collector], agen
     for name, some in _places(session, ops_database, home, tried).items():
         numbered = _numbered(own, some)
         if name is None:
-            warnings.append(f"No database is there that these of your own collectors are for: {numbered}.")
+            warnings.append(f"No database matches these collectors of yours: {numbered}.")
             continue
         with contextlib.ExitStack() as stack:
             inside, fully = _entered(stack, session, name, home, agent)
-            found = [(own.index(one) + 1, one.name, said) for one in some for said in wrongs(inside, one, fully)]
+            found = [(own.index(one) + 1, one.name, why) for one in some for why in errors(inside, one, fully)]
         if found:
-            said = "; ".join(f"number {number}, {what}: {why.rstrip('.')}" for number, what, why in found)
-            wrong.append(f"tried in database {name}: {said}")
+            listed = "; ".join(f"number {number}, {what}: {why.rstrip('.')}" for number, what, why in found)
+            wrong.append(f"tested in database {name}: {listed}")
         elif not fully:
             warnings.append(
-                f"The agent is not let into database {name}: whether it may read what these of your own collectors "
-                f"read is not known: {numbered}."
+                f"The agent cannot log in to database {name}. Whether it may read what these collectors read is "
+                f"unknown: {numbered}."
             )
     if wrong:
         raise InvalidInput(
             f"Your own collectors cannot be installed, {'; '.join(wrong)}.",
-            "docs/monitoring.md says what is checked.",
+            "docs/monitoring.md lists the checks.",
         )
     left = _numbered(own, [one for one in own if one not in tried])
     if left:
         server = f"PostgreSQL {session.major} as {'standby' if session.in_recovery else 'primary'}"
-        warnings.append(f"Only the headers were checked of your own collectors that are not for {server}: {left}.")
+        warnings.append(f"Only the headers were checked of these collectors, which do not run on {server}: {left}.")
     return tuple(warnings)
 
 
@@ -106,15 +106,15 @@ def _numbered(own: Sequence[Collector], some: Sequence[Collector]) -> str:
 
 
 def _home(session: Session, ops_database: str) -> str:
-    """The ops database, or what stands for it until it is made: the session's."""
-    there = ops_database == session.database or ownership.is_ours(ownership.ops_database(session, ops_database))
-    return ops_database if there else session.database
+    """The ops database, or until it is created the session's."""
+    exists = ops_database == session.database or ownership.is_ours(ownership.ops_database(session, ops_database))
+    return ops_database if exists else session.database
 
 
 def _places(
     session: Session, ops_database: str, home: str, tried: Sequence[Collector]
 ) -> dict[str | None, list[Collector]]:
-    """The databases to try collectors in; None for those that are for none which is there."""
+    """The databases to test collectors in; None for those without an existing database."""
     if not tried:
         return {}
     others = [row["datname"] for row in session.rows(OTHERS, [ops_database])]
@@ -130,8 +130,8 @@ def _entered(
 ) -> tuple[Session, bool]:
     """A session in a database, and whether queries may be planned in it.
 
-    The planner runs functions, and one of somebody else's database could go back from the agent's role to a
-    superuser who has become that: there, it has to be the agent itself that logs in.
+    The planner runs functions, and one in another user's database could switch back from the agent's role to the
+    superuser of the session: there, the agent itself must log in.
     """
     if name == session.database and (name == home or session.user == AGENT):
         return session, True
@@ -142,9 +142,9 @@ def _entered(
     return stack.enter_context(connect(replace(session.target, database=name))), safe
 
 
-def wrongs(session: Session, collector: Collector, fully: bool = True) -> list[str]:
-    """What is wrong with a collector on a server; its query is planned, with the rights and limits of its runs, or
-    unless ``fully`` only looked up."""
+def errors(session: Session, collector: Collector, fully: bool = True) -> list[str]:
+    """The errors of a collector on a server; its query is planned, with the rights and limits of its runs, or unless
+    ``fully`` only parsed."""
     look = session.described if fully else session.parsed
     try:
         with session.transaction(rollback=True):
@@ -153,7 +153,7 @@ def wrongs(session: Session, collector: Collector, fully: bool = True) -> list[s
             session.execute(statement("SET LOCAL statement_timeout = {}", max(1, round(collector.timeout * 1000))))
             session.execute("SET LOCAL lock_timeout = 100")
             described = look(f"SELECT * FROM (\n{collector.query}\n) AS collected LIMIT 0")
-            # By itself, too: its own parentheses must not be closed by those around it, and the reverse.
+            # Alone, too: its parentheses must match without those around it.
             look(f"EXPLAIN (COSTS off)\n{collector.query}")
             types = {row["oid"]: row for row in session.rows(TYPES, [[oid for _name, oid in described]])}
     except QueryFailed as error:
@@ -162,7 +162,7 @@ def wrongs(session: Session, collector: Collector, fully: bool = True) -> list[s
 
 
 def agent_at(target: Target, os_user: str) -> Target:
-    """How the agent logs in over the local socket, as the operating system's user that it is."""
+    """How the agent logs in over the local socket, as its operating system user."""
     return replace(target, user=AGENT, os_user=os_user, password=None, role="")
 
 
@@ -172,11 +172,11 @@ def _as_agent(session: Session) -> None:
 
 
 def problems(collector: Collector, columns: Sequence[Column]) -> list[str]:
-    """What is wrong with the columns of a collector. Pure."""
+    """The errors in the columns of a collector. Pure."""
     metrics = {metric.name for metric in collector.metrics}
     names = [column.name for column in columns]
-    found = [f"it declares metric {name}, and has no such column" for name in sorted(metrics - set(names))]
-    found += [f"column {name} is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    found = [f"it declares metric {name}, but has no such column" for name in sorted(metrics - set(names))]
+    found += [f"column {name} appears twice" for name in sorted({name for name in names if names.count(name) > 1})]
     for column in columns:
         wrong = _metric(column) if column.name in metrics else _label(column)
         found += [wrong] if wrong else []
@@ -186,26 +186,22 @@ def problems(collector: Collector, columns: Sequence[Column]) -> list[str]:
 def _metric(column: Column) -> str:
     if column.type in NUMBERS:
         return ""
-    return f"metric {column.name} is of type {column.type}, which is no number: cast it, as to float8"
+    return f"metric {column.name} has the type {column.type}, which is not a number: cast it, for instance to float8"
 
 
 def _label(column: Column) -> str:
     if column.name == COUNTED_SINCE:
         right = column.type == "timestamptz"
-        return (
-            ""
-            if right
-            else f"{COUNTED_SINCE} is of type {column.type}, and says since when counters count: timestamptz"
-        )
+        return "" if right else f"{COUNTED_SINCE} has the type {column.type}, but must be timestamptz"
     if column.name in RESERVED:
-        return f"a label cannot be called {column.name}, which names something else: call it otherwise"
+        return f"'{column.name}' is reserved and cannot be a label: rename the column"
     if not NAME.match(column.name):
         return f"column {column.name!r} needs a name of lower-case letters, digits and underscores (AS ...)"
     if column.type in NUMBERS:
         return (
-            f"column {column.name} is a number, and no metric of the header: add a line '-- metric: {column.name}', "
-            "or if it tells series apart, cast it to text"
+            f"column {column.name} is a number, but not a metric in the header: add '-- metric: {column.name}', "
+            "or if it is a label, cast it to text"
         )
     if column.category in LABEL_CATEGORIES or column.type in LABEL_TYPES:
         return ""
-    return f"label {column.name} is of type {column.type}, whose values would make ever new series: leave it out"
+    return f"label {column.name} has the type {column.type}, whose values would create endless new series: remove it"

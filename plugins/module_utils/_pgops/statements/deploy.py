@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""pg_stat_statements: loaded and configured by settings, and the extension in the databases that are to have it."""
+"""pg_stat_statements: loaded and configured by settings, and the extension created in the wanted databases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..settings.planning import Desired
 
 NAME = "pg_stat_statements"
 CAPABILITY = "statements"
-NEEDED = "an extension cannot be made"
+NEEDED = "an extension cannot be created"
 
 AVAILABLE = "SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'"
 INSTALLED = """
@@ -41,8 +41,8 @@ OURS = "Managed by pgops.fleet"
 
 @dataclass(frozen=True)
 class Found:
-    """A database's extension. ``exists``: the database is there; ``version`` None: the extension is not; ``ours``:
-    this collection has made it."""
+    """A database's extension. ``exists``: the database exists; ``version`` None: the extension does not; ``ours``:
+    this collection has created it."""
 
     database: str
     exists: bool
@@ -52,12 +52,12 @@ class Found:
 
 @dataclass(frozen=True)
 class ExtensionChange(ServerChange):
-    """Something happens to the extension in a database, in one transaction."""
+    """A change of the extension in a database, in one transaction."""
 
     database: str = field(compare=False)
 
     def apply(self, session: Session) -> None:
-        """In a session of its own, as who ``session`` is."""
+        """In a session of its own, with the login of ``session``."""
         with connect(replace(session.target, database=self.database)) as inside, inside.transaction():
             self.apply_inside(inside)
 
@@ -71,19 +71,19 @@ class NewExtension(ExtensionChange):
     """It is created."""
 
     def apply_inside(self, inside: Session) -> None:
-        """Named as ours, and where the ops database's roles can use it."""
-        # Named, so that it does not end up in whatever schema somebody's search_path begins with.
+        """Marked as ours, and usable for the ops database's roles."""
+        # With the schema, since otherwise the search_path of the login decides.
         inside.execute(f"CREATE EXTENSION {NAME} WITH SCHEMA public")
         inside.execute(statement(f"COMMENT ON EXTENSION {NAME} IS {{}}", OURS))
         if inside.value(OWNED_BY) == OWNER:
-            # In the ops database nobody else may look into public.
+            # In the ops database no other role may use the schema public.
             for role in (AGENT, READER):
                 inside.execute(statement("GRANT USAGE ON SCHEMA public TO {}", identifier(role)))
 
 
 @dataclass(frozen=True)
 class NewerExtension(ExtensionChange):
-    """It is brought to the version that the server has."""
+    """It is updated to the version that the server has."""
 
     def apply_inside(self, inside: Session) -> None:
         """By its own scripts."""
@@ -95,12 +95,12 @@ class ExtensionRemoval(ExtensionChange):
     """It is dropped."""
 
     def apply_inside(self, inside: Session) -> None:
-        """Unless something of somebody's depends on it."""
+        """Fails if other objects depend on it."""
         inside.execute(f"DROP EXTENSION {NAME}")
 
 
 def plan(found: Sequence[Found], available: str) -> tuple[ExtensionChange, ...]:
-    """What creates the extension, or brings it to the version that the server has."""
+    """The changes that create the extension, or update it to the version that the server has."""
     return tuple(change for one in found for change in _extension(one, available))
 
 
@@ -115,7 +115,7 @@ def _extension(found: Found, available: str) -> list[ExtensionChange]:
 
 
 def removal(found: Sequence[Found]) -> tuple[ExtensionChange, ...]:
-    """What drops the extension where this collection has made it."""
+    """The changes that drop the extension if this collection has created it."""
     return tuple(
         ExtensionRemoval(f"extension {NAME} in database {one.database}", {"version": one.version}, None, one.database)
         for one in found
@@ -140,7 +140,7 @@ def _read(session: Session, name: str) -> Found:
     if database is None:
         return Found(name, exists=False)
     if not database["usable"]:
-        raise Conflict(f"Database {name} takes no connections, or is a template.", "Take it out of databases.")
+        raise Conflict(f"Database {name} does not allow connections, or is a template.", "Remove it from databases.")
     with connect(replace(session.target, database=name)) as inside:
         extension = inside.row(INSTALLED) or {}
     return Found(name, True, extension.get("version"), extension.get("comment") == OURS)
@@ -150,7 +150,7 @@ def _read(session: Session, name: str) -> Found:
 
 
 def wanted(params: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
-    """The settings that the arguments of pg_ops_statements ask for."""
+    """The settings that the options of pg_ops_statements need."""
     switches = {True: "on", False: "off"}
     return {
         "shared_preload_libraries": (NAME,),
@@ -166,7 +166,7 @@ def wanted(params: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
 def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_statements returns.
 
-    Raises Unsupported where the server comes without the extension.
+    Raises Unsupported if the server has no such extension.
     """
     if params["max"] < 100:
         raise InvalidInput("max must be 100 or more.")
@@ -192,7 +192,7 @@ def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: 
     def review(found: Sequence[Found], _made: Plan[ExtensionChange]) -> None:
         missing = [one.database for one in found if not one.exists]
         if missing and not absent and not check_mode:
-            raise Conflict(f"There is no database {', '.join(missing)}.", "Create it, or correct the name.")
+            raise Conflict(f"Database {', '.join(missing)} does not exist.", "Create it, or correct the name.")
 
     def apply(session: Session, made: Plan[ExtensionChange]) -> None:
         for change in made:
@@ -200,7 +200,7 @@ def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: 
 
     with locked(target, NEEDED) as session:
         if session.in_recovery:
-            return Plan(skipped_reason="standby: the extension is its primary's")
+            return Plan(skipped_reason="standby: the extension is replicated from its primary")
         available = str(session.value(AVAILABLE))
         return read_plan_apply(
             read=lambda: read(session, list(dict.fromkeys(names))),

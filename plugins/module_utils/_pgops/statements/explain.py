@@ -1,9 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Plans of slow statements, made afterwards from their stored texts, where somebody has asked for it.
+"""Plans of slow statements, made afterwards from their stored texts, if pgops_explain is set.
 
-A text is its author's. To plan it may run functions that they wrote, so it happens in a session of its own, as a role
-that can do nothing, which no session of ours can be reached from and nothing outlives.
+The texts come from others, and planning may run functions that they wrote. So it happens in a session of its own, as
+a role without rights, from which no other session of ours can be reached, and which leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from ..server.session import Session, connect
 from .redaction import REDACTED, block_end, redacted
 
 TIME_LIMIT = 2.0
-"""Seconds that the server takes for a plan at most."""
+"""Most seconds that the server may take for a plan."""
 
 PATIENCE = 5.0
-"""Seconds after which a session is ended that did not heed it."""
+"""Seconds after which a session is ended that ignored that limit."""
 
 BUDGET = 30.0
-"""Seconds after which a run begins with no further statement; it has the next ones."""
+"""Seconds after which a run starts no further statement; the next run continues."""
 
 LONGEST_TEXT = 10240
-"""Characters, at which a stored text was cut."""
+"""Characters at which a stored text was cut."""
 
 LARGEST_PLAN = 256 * 1024
 """Characters of JSON."""
 
-ROOM = 512 * 1024 * 1024
-"""Bytes of memory that a plan may take here: what a function returned, a gigabyte at most, may be in it."""
+MEMORY = 512 * 1024 * 1024
+"""Bytes of memory that a plan may take here: it may contain the result of a function, up to a gigabyte."""
 
 GENERIC_PLAN = 16
 """The first major version that plans a statement without the values of its parameters."""
@@ -50,13 +50,13 @@ PLANNABLE = ("select", "with", "values", "table", "insert", "update", "delete", 
 WORD = re.compile(r"[a-z]+(?![\w$])", re.IGNORECASE | re.ASCII)
 
 REASONS = {
-    "42P02": f"Without the values of its parameters, PostgreSQL before {GENERIC_PLAN} cannot plan a statement.",
+    "42P02": f"PostgreSQL before {GENERIC_PLAN} cannot plan a statement without the values of its parameters.",
     "57014": f"Planning took longer than {TIME_LIMIT:g} s.",
 }
-"""Better words than the server's, by SQLSTATE."""
+"""Clearer messages than the server's, by SQLSTATE."""
 
-TOO_LONG = "The plan is too long to be kept."
-ENDED = "The session was ended, as planning went on nevertheless, or the server was stopped."
+TOO_LARGE = "The plan is too large to be stored."
+ENDED = "Planning did not stop at its time limit and the session was terminated, or the server was stopped."
 
 ASKED = "SELECT database_name, queryid, user_name, query FROM pgops.statements_to_explain(%s)"
 STORE = "SELECT pgops.store_query_plan(%s, %s, %s, %s::jsonb, %s)"
@@ -73,15 +73,15 @@ SELECT set_config('lock_timeout', '100ms', true),
            (SELECT reset_val FROM pg_settings WHERE name = 'search_path')
        ), '"$user"', quote_ident(%(user)s)), true)
 """
-"""Names mean what they do to the statement's user, as far as that is no matter of the session: last, since from here
-on nothing else is to be looked up."""
+"""Names are resolved as for the statement's user, except for settings of their session. This comes last, since after
+it no other name must be looked up."""
 
 
 def explain(configuration: Configuration, layout: Layout, source: Session, node: Node) -> int:
-    """Plan what the sink has of slow statements of this node, and no plan for, and store plans or what is in their
-    way; returns how many plans were made.
+    """Plan the slow statements of this node that have no plan in the sink yet, and store the plans, or their errors;
+    returns how many plans were made.
 
-    Raises PgOpsError where the sink does not work.
+    Raises PgOpsError if the sink does not work.
     """
     made, until = 0, time.monotonic() + BUDGET
     with opened(configuration, layout, source, node) as sink:
@@ -106,22 +106,22 @@ def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | No
         with _bounded(), connect(endpoints.planner(configuration, one["database_name"], TIME_LIMIT)) as session:
             plan = _explained(session, one["query"], one["user_name"])
             if len(json.dumps(plan)) > LARGEST_PLAN:
-                return None, TOO_LONG
+                return None, TOO_LARGE
             return json.dumps(_clean(plan)), None
     except QueryFailed as error:
         return None, _reason(error)
     except MemoryError:
-        return None, TOO_LONG
+        return None, TOO_LARGE
     except (PgOpsError, ValueError, RecursionError) as error:
         return None, redacted(str(error)[:LONGEST_TEXT])
 
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """Take no more memory than there is ROOM for, besides what is taken already."""
+    """Allow no more additional memory than MEMORY."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     with open("/proc/self/statm", encoding="ascii") as file:
-        most = int(file.read().split()[0]) * resource.getpagesize() + ROOM
+        most = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
     if before[0] == resource.RLIM_INFINITY or before[0] > most:
         resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     try:
@@ -140,7 +140,7 @@ def _explained(session: Session, text: str, user: str) -> Any:
 
 @contextlib.contextmanager
 def _ended(session: Session) -> Iterator[None]:
-    """End the session after a while, also where it catches what its server says."""
+    """End the session after a while, even if its statement catches the cancellation."""
     timer = threading.Timer(PATIENCE, session.abandon)
     timer.start()
     try:
@@ -153,23 +153,23 @@ def _ended(session: Session) -> Iterator[None]:
 def _reason(error: QueryFailed) -> str:
     if error.sqlstate in (None, "57P01"):
         return ENDED
-    words = error.message.rpartition(" [SQLSTATE ")[0][:LONGEST_TEXT]  # a function may say as much as it likes
+    words = error.message.rpartition(" [SQLSTATE ")[0][:LONGEST_TEXT]  # a function may raise an error of any length
     return f"{REASONS.get(error.sqlstate) or redacted(words)} [SQLSTATE {error.sqlstate}]"
 
 
 def unfit(text: str) -> str | None:
-    """Why a text is not planned at all, None where it may be."""
+    """Why a text is not planned at all, None if it may be."""
     if len(text) >= LONGEST_TEXT:
-        return "The statement's text is too long to be kept whole."
+        return "The statement's text is too long to be stored completely."
     if REDACTED in text:
-        return "The statement's text is stored without its secrets, and so is another."
+        return "The statement's text was redacted, so it is no longer the same statement."
     if first_word(text) not in PLANNABLE:
-        return "Such a statement has no plan."
+        return "This kind of statement has no plan."
     return None
 
 
 def first_word(text: str) -> str:
-    """The first word after comments and parentheses, in lower case; empty where there is none."""
+    """The first word after comments and parentheses, in lower case; empty if there is none."""
     at = 0
     while at < len(text):
         if text.startswith("/*", at):
@@ -185,7 +185,7 @@ def first_word(text: str) -> str:
 
 
 def _clean(plan: Any) -> Any:
-    """A plan whose conditions are without secrets, as texts are: those of views and policies are in it, too."""
+    """A plan with redacted conditions, as texts are: it also contains those of views and policies."""
     if isinstance(plan, dict):
         return {key: _clean(value) for key, value in plan.items()}
     if isinstance(plan, list):

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The job that stores what statements did since it ran last, their texts, and the executions that took long."""
+"""The job that stores the usage of statements since its last run, their texts, and slow executions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..server.ownership import EXPLAINER
 from ..server.session import Session, connect
 from . import explain
 from .options import options
-from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, foremost, snapshot
+from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, snapshot, top
 from .redaction import redacted
 
 QUERIES = SELF["queries"]
@@ -46,22 +46,22 @@ STORE_EXECUTIONS = "SELECT pgops.store_slow_statements(%s, %s::timestamptz, %s::
 
 FORGET = "SELECT pgops.forget_slow_queries()"
 
-FULL = "slow_query_log is full, and lost its {} oldest executions: raise pgops_slow_query_ms"
+FULL = "slow_query_log is full: its {} oldest executions were deleted. Raise pgops_slow_query_ms."
 
 PLACE = ("queryid", "database_name", "user_name", "toplevel")
-"""What names a statement."""
+"""The columns that identify a statement."""
 
 STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
 
 
 def collect(configuration: Configuration, layout: Layout, _options: object = None) -> dict[str, Any]:
-    """Store the difference to the reading of the run before; say how many statements did anything and were stored,
-    the coverage in %, how many texts are new, how many executions were noted as slow, and how many plans were made.
-    The first run has no difference yet.
+    """Store the difference to the reading of the previous run. Returns how many statements were used and how many
+    were stored, the coverage in %, how many texts are new, how many executions were slow, and how many plans were
+    made. The first run has no difference yet.
 
-    The reading is kept only after delivery: what a run could not deliver is in the next one's difference.
+    The reading is saved only after delivery: usage that a run could not deliver is in the next one's difference.
 
-    Raises PgOpsError where the source or the sink does not work; then nothing was stored.
+    Raises PgOpsError if the source or the sink does not work; then nothing was stored.
     """
     path = os.path.join(layout.state, "queries.json")
     with connect(endpoints.agent(configuration, "queries")) as source:
@@ -85,7 +85,7 @@ def collect(configuration: Configuration, layout: Layout, _options: object = Non
 
 
 def read(source: Session) -> Snapshot:
-    """Everything that pg_stat_statements has now, but the texts.
+    """The content of pg_stat_statements now, without the texts.
 
     Raises QueryFailed.
     """
@@ -104,12 +104,12 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON holds it: times as text."""
+    """A value for JSON: times as text."""
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def load(path: str) -> Snapshot | None:
-    """The reading of the run before; None where there is none that can be read."""
+    """The reading of the previous run; None if there is none that can be read."""
     try:
         with open(path, encoding="utf-8") as file:
             return snapshot(json.load(file))
@@ -118,21 +118,21 @@ def load(path: str) -> Snapshot | None:
 
 
 def measured(now: Snapshot, found: Difference | None) -> list[Sample]:
-    """The metrics of this job; none of what is not known."""
+    """The metrics of this job, without unknown values."""
     coverage = found.coverage if found else None
     row = {"statements_evicted": now.evicted, "query_coverage_percent": coverage, "counted_since": now.reset_at}
     return samples(QUERIES, [row])
 
 
 def remember(layout: Layout, now: Snapshot, metrics: list[Sample]) -> list[str]:
-    """Keep the metrics for an export; returns what is in the way, which a full disk is for that alone."""
+    """Store the metrics for the export; returns errors. A full disk only prevents that."""
     taken_at = datetime.fromisoformat(now.taken_at).timestamp()
     values = [(one.series, one.value) for one in metrics]
     try:
         run = latest.Run(QUERIES.name, "", QUERIES.interval, taken_at, values)
         latest.remember(layout.latest_queries, [run], taken_at)
     except (PgOpsError, OSError) as error:
-        return [f"the newest values cannot be kept for an export: {error}"]
+        return [f"the newest values cannot be stored for the export: {error}"]
     return []
 
 
@@ -144,8 +144,8 @@ def deliver(
     found: Difference | None,
     metrics: list[Sample],
 ) -> dict[str, Any]:
-    """Store the job's metrics, a difference, where there is one, the texts that the sink does not know yet, and the
-    executions that took long, all in one transaction.
+    """Store the job's metrics, the difference if there is one, the texts that the sink does not have yet, and slow
+    executions, all in one transaction.
 
     Raises PgOpsError.
     """
@@ -170,12 +170,12 @@ def deliver(
 def store(
     configuration: Configuration, source: Session, sink: Session, interval: tuple[int, str, str], found: Difference
 ) -> tuple[dict[str, Any], int]:
-    """Store the difference of an interval (node, begin, end); returns what happened, and how many executions were
+    """Store the difference of an interval (node, begin, end); returns the counts, and how many executions were
     slow.
 
     Raises QueryFailed.
     """
-    stored = foremost(found.usage)
+    stored = top(found.usage)
     documents = named(source, stored)
     wanted = options(configuration)
     slow = slowest(stored, documents, wanted.slow_query_ms, configuration.role)
@@ -187,7 +187,7 @@ def store(
 
 
 def store_metrics(sink: Session, node_id: int, origin: str, taken_at: str, metrics: list[Sample]) -> None:
-    """Store the metrics of this job, each as a round of its own: one that has no value changes no other's shape.
+    """Store the metrics of this job, each as its own round: one without a value does not change the shape of another.
 
     Raises QueryFailed.
     """
@@ -200,8 +200,8 @@ def store_metrics(sink: Session, node_id: int, origin: str, taken_at: str, metri
 def slowest(
     usage: Sequence[Usage], documents: Sequence[Mapping[str, Any]], threshold_ms: float, role: str
 ) -> list[dict[str, Any]]:
-    """What is known of executions that took long, where the threshold is not negative; ``documents`` are of the same
-    statements, and those of ``role``, which is the agent's, and of the role that makes plans, are left out."""
+    """The slow executions, none if the threshold is negative. ``documents`` describe the same statements. Statements
+    of the agent's role, ``role``, and of the role that makes plans are left out."""
     if threshold_ms < 0:
         return []
     found = [(execution(one, threshold_ms), document) for one, document in zip(usage, documents)]
@@ -213,7 +213,7 @@ def slowest(
 
 
 def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:
-    """What is stored, with the names of databases and users; those that are no more have their numbers."""
+    """The documents to store, with the names of databases and users; dropped ones have their OIDs."""
     databases = {row["oid"]: row["name"] for row in source.rows("SELECT oid, datname AS name FROM pg_database")}
     users = {row["oid"]: row["name"] for row in source.rows("SELECT oid, rolname AS name FROM pg_roles")}
     return [

@@ -11,8 +11,8 @@ from ..instance.configuration import Configuration
 
 @dataclass(frozen=True)
 class Options:
-    """``query_texts`` says whether the texts of statements are stored; ``slow_query_ms`` is how many milliseconds an
-    execution takes that is noted one by one, negative: none is; ``explain`` whether plans are made of them."""
+    """``query_texts``: whether the texts of statements are stored; ``slow_query_ms``: executions of so many
+    milliseconds or more are recorded, none if negative; ``explain``: whether plans are made of them."""
 
     query_texts: bool
     slow_query_ms: float
@@ -20,5 +20,5 @@ class Options:
 
 
 def options(configuration: Configuration) -> Options:
-    """What the configuration says of slow queries."""
+    """The options of slow queries in the configuration."""
     return Options(**configuration.part("statements"))

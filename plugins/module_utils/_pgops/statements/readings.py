@@ -1,9 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What statements did between two readings of pg_stat_statements. Pure.
+"""The usage of statements between two readings of pg_stat_statements. Pure.
 
-The server keeps only sums, for as many statements as find room, and drops the rarest for new ones. So a difference is
-exact for the statements that are in it, and its coverage says how much of the time they account for.
+The server has only sums, for a limited number of statements, and drops the least used for new ones. So a difference
+is exact for the statements in it, and its coverage is the share of the time that they account for.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SUMS = (
     *("shared_blks_written", "local_blks_read", "local_blks_written", "temp_blks_read", "temp_blks_written"),
     *("read_ms", "write_ms", "wal_bytes", "wal_records", "wal_fpi"),
 )
-"""The counters of a statement; plan_ms and those after temp_blks_written are None where the server has none."""
+"""The counters of a statement; plan_ms and those after temp_blks_written are None if the server has none."""
 
 MOST = 500
 """Statements that are stored one by one, of those that took the most time."""
 
 MOST_BY_OTHERS = 20
-"""Statements that are stored besides, by each of the other orders."""
+"""Statements that are stored in addition, by each of the other orders."""
 
 ORDERS: tuple[tuple[str, ...], ...] = (
     ("calls",),
@@ -41,18 +41,18 @@ OF_ONE = (
     *("row_count", "shared_blks_hit", "shared_blks_read", "shared_blks_written"),
     *("temp_blks_read", "temp_blks_written"),
 )
-"""What is told of a single execution, besides its times."""
+"""The counters stored for a single execution, in addition to its times."""
 
 INCOMPLETE = 99.9
-"""The most coverage, in %, of an interval in which something is known to be missing."""
+"""Highest coverage in % of an interval in which something is known to be missing."""
 
 Key = tuple[int, int, int, bool]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A statement's counters as they stand: ``sums`` in the order of SUMS, ``max_ms`` the longest execution,
-    ``since`` when its counters began, None where the server does not say."""
+    """A statement's current counters: ``sums`` in the order of SUMS, ``max_ms`` the longest execution, ``since`` the
+    start of counting, None if the server does not show it."""
 
     sums: tuple[Any, ...]
     max_ms: float | None = None
@@ -61,8 +61,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One reading. ``origin`` says whose counters they are, ``evicted`` how often entries were dropped for want of
-    room, ``active_ms`` the time that sessions spent in statements, as of ``statistics_since``; times are ISO 8601."""
+    """One reading. ``origin`` identifies the server, ``evicted`` is how often entries were dropped to make space,
+    ``active_ms`` the time that sessions spent in statements since ``statistics_since``; times are ISO 8601."""
 
     taken_at: str
     origin: str
@@ -73,14 +73,14 @@ class Snapshot:
     entries: Mapping[Key, Entry] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The reading in a form for JSON."""
         others = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "entries"}
         rows = [[*key, list(one.sums), one.max_ms, one.since] for key, one in self.entries.items()]
         return {"format": FORMAT, "counters": list(SUMS), **others, "entries": rows}
 
 
 def snapshot(document: Any) -> Snapshot | None:
-    """The snapshot of a document; None where it is none of this version."""
+    """The snapshot of a document; None if it is not one of this version."""
     try:
         if document["format"] != FORMAT or document["counters"] != list(SUMS):
             return None
@@ -95,9 +95,10 @@ def snapshot(document: Any) -> Snapshot | None:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a statement did in an interval; ``max_ms`` is of one execution, None where that may lie before.
+    """The usage of a statement in an interval; ``max_ms`` is its longest execution, None if that may have been
+    before.
 
-    The key is None for all those statements that are not stored one by one.
+    The key is None for the sum of statements that are not stored one by one.
     """
 
     key: Key | None
@@ -110,7 +111,7 @@ class Usage:
         return sum(self.sums[SUMS.index(name)] or 0 for name in names)
 
     def document(self, names: tuple[str, str]) -> dict[str, Any]:
-        """As the store takes it; ``names`` are those of its database and user."""
+        """The usage in the form that the store needs; ``names`` are those of its database and user."""
         counted = dict(zip(SUMS, self.sums))
         database, user = names
         place = {"queryid": self.key[2] if self.key else 0, "database_name": database, "user_name": user}
@@ -118,10 +119,10 @@ class Usage:
 
 
 def execution(usage: Usage, threshold_ms: float) -> dict[str, Any] | None:
-    """The longest execution that is known of a statement in an interval, where it took ``threshold_ms`` or more.
+    """The longest known execution of a statement in an interval, if it took ``threshold_ms`` or more.
 
-    Where it was the only one, all is known of it; else its time, if it was the longest since the server began to
-    count (``exact``), or that one at least took as long as they did on average.
+    If it was the only one, all its counters are known. Otherwise its time is known if it was the longest since the
+    server started to count (``exact``), else only that at least one took as long as the average.
     """
     calls, total = usage.amount(("calls",)), usage.amount(("exec_ms",))
     if usage.key is None or not calls:
@@ -134,14 +135,14 @@ def execution(usage: Usage, threshold_ms: float) -> dict[str, Any] | None:
     if calls > 1:
         return found
     counted = dict(zip(SUMS, usage.sums))
-    # It is 0 where the server does not measure it.
+    # It is 0 if the server does not measure it.
     return {**found, "plan_ms": counted["plan_ms"] or None, **{name: counted[name] for name in OF_ONE}}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What happened between two snapshots; ``coverage`` in %, ``evictions`` how often statements were dropped for
-    want of room, None where it is not known."""
+    """The usage between two snapshots; ``coverage`` in %, ``evictions`` how often statements were dropped to make
+    space, None if unknown."""
 
     coverage: float | None
     usage: tuple[Usage, ...]
@@ -149,20 +150,20 @@ class Difference:
 
 
 def difference(before: Snapshot, after: Snapshot) -> Difference | None:
-    """What statements did from one snapshot to the next; None where they do not belong together."""
+    """The usage from one snapshot to the next; None if they do not belong together."""
     if before.origin != after.origin or not _follows(before.taken_at, after.taken_at):
         return None
     usage = []
-    whole = before.evicted is not None and (before.evicted, before.reset_at) == (after.evicted, after.reset_at)
-    whole = whole and set(before.entries) <= set(after.entries)
+    complete = before.evicted is not None and (before.evicted, before.reset_at) == (after.evicted, after.reset_at)
+    complete = complete and set(before.entries) <= set(after.entries)
     for key, now in after.entries.items():
         then = before.entries.get(key)
         continued = then is not None and _continues(then, now)
-        whole = whole and (then is None or continued)
+        complete = complete and (then is None or continued)
         made = _usage(key, then if continued else None, now)
         if any(made.sums):
             usage.append(made)
-    coverage = 100.0 if whole else _coverage(before, after, usage)
+    coverage = 100.0 if complete else _coverage(before, after, usage)
     return Difference(coverage, tuple(usage), _evictions(before, after))
 
 
@@ -171,14 +172,14 @@ def _follows(earlier: str, later: str) -> bool:
 
 
 def _evictions(before: Snapshot, after: Snapshot) -> int | None:
-    """Those since a reset are known, and those before it are not."""
+    """The number of evictions; unknown if the statistics were reset in between."""
     if before.evicted is None or after.evicted is None or before.reset_at != after.reset_at:
         return None
     return after.evicted - before.evicted
 
 
 def _continues(then: Entry, now: Entry) -> bool:
-    """Whether an entry is the one of before: one that was dropped and made anew counts from zero."""
+    """Whether an entry continues the previous one: one that was dropped and created anew counts from zero."""
     fell = any(old is not None and new is not None and new < old for old, new in zip(then.sums, now.sums))
     return not fell and then.since == now.since
 
@@ -192,8 +193,8 @@ def _usage(key: Key, then: Entry | None, now: Entry) -> Usage:
 
 
 def _coverage(before: Snapshot, after: Snapshot, usage: Sequence[Usage]) -> float | None:
-    """How much of the time that sessions spent in statements is accounted for, at least: what they waited for
-    clients in, or took to parse, is no statement's."""
+    """The share of the time that sessions spent in statements which is accounted for, a lower bound: waiting for
+    clients and parsing belong to no statement."""
     if before.active_ms is None or after.active_ms is None or before.statistics_since != after.statistics_since:
         return None
     active = after.active_ms - before.active_ms
@@ -203,9 +204,9 @@ def _coverage(before: Snapshot, after: Snapshot, usage: Sequence[Usage]) -> floa
     return min(INCOMPLETE, 100 * known / active)
 
 
-def foremost(usage: Sequence[Usage], most: int = MOST, by_others: int = MOST_BY_OTHERS) -> list[Usage]:
-    """The statements that matter, and the rest of them added up: of those that clients sent, and of those that ran
-    within others."""
+def top(usage: Sequence[Usage], most: int = MOST, by_others: int = MOST_BY_OTHERS) -> list[Usage]:
+    """The top statements, and the sums of all others: of those that clients sent, and of those that ran within
+    others."""
     chosen = {one.key for one in sorted(usage, key=lambda one: -one.amount(("exec_ms",)))[:most]}
     for order in ORDERS:
         ranked = sorted(usage, key=lambda one: -one.amount(order))

@@ -1,9 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Takes secrets out of the texts of statements, before they leave the server that they ran on. Pure.
+"""Removes secrets from the texts of statements, before they leave the server that they ran on. Pure.
 
-pg_stat_statements replaces the constants of queries, and those of utility statements not at all, or only of some.
-What mentions a secret anywhere loses all its literals, numbers and comments: rather too many than one too few.
+pg_stat_statements replaces the constants of queries, but not those of all utility statements. A text that mentions a
+secret anywhere loses all its literals, numbers and comments: rather too many than one too few.
 
 The function pgops.redacted (sql/objects/statements/redacted.sql) has the same rules: some texts never leave the
 server.

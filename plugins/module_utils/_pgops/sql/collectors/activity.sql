@@ -2,7 +2,7 @@
 -- scope: instance
 -- interval: 10
 -- metric: active_connections unit=count kind=gauge category=availability direction=above warning=80 critical=95
---   Client sessions that run a query now, by database; the collector's own is left out.
+--   Client sessions that run a query now, by database, without the collector's own.
 SELECT
     d.datname AS database,
     count(a.pid) AS active_connections

@@ -4,14 +4,14 @@
 -- metric: archived_segments unit=count kind=counter category=availability
 --   WAL files archived.
 -- metric: archive_failures unit=count kind=counter category=availability
---   Times that archiving a file failed; it is tried again until it works.
+--   Times that archiving a file failed. The server retries it until it succeeds.
 -- metric: archive_failing unit=count category=availability direction=above warning=0
---   1 where the last attempt failed: WAL piles up in pg_wal until the disk is full, and no backup is complete. The
---   server's log says why. None where this server does not archive.
+--   1 if the last attempt failed: WAL accumulates in pg_wal until the disk is full, and no backup is complete. See
+--   the server's log. No value if this server does not archive.
 -- metric: archive_age_seconds unit=s category=availability
---   Time since a file was last archived; on an idle server this grows up to archive_timeout, or without end.
+--   Time since a file was last archived. On an idle server it grows up to archive_timeout, or without limit.
 -- metric: archive_ready_segments unit=count category=availability direction=above warning=10 critical=20
---   Files that wait to be archived: where they get more, the archive is too slow or fails.
+--   Files that wait to be archived. If the number grows, archiving is too slow or fails.
 WITH archiving AS (
     SELECT
         current_setting('archive_mode') = 'always'

@@ -4,13 +4,13 @@
 -- metric: buffers_clean unit=count kind=counter category=performance
 --   Buffers that the background writer wrote.
 -- metric: maxwritten_clean unit=count kind=counter category=performance
---   Times that the background writer stopped since bgwriter_lru_maxpages was reached.
+--   Times that the background writer stopped because bgwriter_lru_maxpages was reached.
 -- metric: buffers_alloc unit=count kind=counter category=performance
 --   Buffers allocated.
 -- metric: buffers_backend unit=count kind=counter category=performance
---   Buffers that sessions had to write themselves; to PostgreSQL 16, see the collector io for later ones.
+--   Buffers that sessions had to write themselves; up to PostgreSQL 16 (for later versions see the collector io).
 -- metric: buffers_backend_fsync unit=count kind=counter category=performance
---   Times that sessions had to call fsync themselves; to PostgreSQL 16.
+--   Times that sessions had to call fsync themselves; up to PostgreSQL 16.
 SELECT
     b.buffers_clean,
     b.maxwritten_clean,

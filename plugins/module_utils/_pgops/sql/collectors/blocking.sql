@@ -2,13 +2,14 @@
 -- scope: instance
 -- interval: 10
 -- metric: blocked_sessions unit=count category=availability direction=above critical=5
---   Sessions that wait for a lock that another one holds, by database; a parallel query counts once. See
---   pg_blocking_pids() for who holds it.
+--   Sessions that wait for a lock that another session holds, by database; a parallel query counts once.
+--   pg_blocking_pids() shows who holds it.
 -- metric: blocking_sessions unit=count category=availability
---   Sessions that those wait for, in the database of whoever waits; prepared transactions count as one. Looked for
---   with the hundred that wait longest.
+--   Sessions that hold such locks, in the database of the waiting session; all prepared transactions count as one.
+--   Only for the hundred sessions that wait longest.
 -- metric: longest_lock_wait_seconds unit=s category=availability direction=above warning=60 critical=300
---   How long the longest of them has been waiting, 0 where none is. Others queue up behind it: end the holder, or it.
+--   Longest of these waits, 0 if there is none. Other sessions queue behind it: end the holder, or the waiting
+--   session.
 SELECT
     d.datname AS database,
     count(DISTINCT w.leader) AS blocked_sessions,
@@ -16,7 +17,7 @@ SELECT
     coalesce(extract(EPOCH FROM max(w.waited)), 0) AS longest_lock_wait_seconds
 FROM pg_database AS d
 LEFT JOIN (
-    -- A lock on a transaction names no database; its session does.
+    -- A lock on a transaction has no database; its session does.
     SELECT
         a.datid,
         l.pid,

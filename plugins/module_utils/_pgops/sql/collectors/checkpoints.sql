@@ -3,9 +3,9 @@
 -- interval: 60
 -- versions: 17-
 -- metric: checkpoints_timed unit=count kind=counter category=performance
---   Checkpoints begun since checkpoint_timeout had passed; the server counts those that it skips when idle as well.
+--   Checkpoints started by checkpoint_timeout. The server also counts those that it skips when idle.
 -- metric: checkpoints_requested unit=count kind=counter category=performance
---   Checkpoints begun for another reason: mostly max_wal_size, which is too small where these prevail.
+--   Checkpoints started for another reason, mostly max_wal_size. If these prevail, it is too small.
 -- metric: checkpoint_write_time_ms unit=ms kind=counter category=performance
 --   Time that checkpoints spent writing, spread over checkpoint_completion_target.
 -- metric: checkpoint_sync_time_ms unit=ms kind=counter category=performance
@@ -13,11 +13,11 @@
 -- metric: buffers_checkpoint unit=count kind=counter category=performance
 --   Buffers that checkpoints wrote.
 -- metric: restartpoints_timed unit=count kind=counter category=performance
---   Restartpoints of a standby begun since checkpoint_timeout had passed.
+--   Restartpoints of a standby started by checkpoint_timeout.
 -- metric: restartpoints_requested unit=count kind=counter category=performance
---   Restartpoints begun for another reason.
+--   Restartpoints started for another reason.
 -- metric: restartpoints_done unit=count kind=counter category=performance
---   Restartpoints that were really made.
+--   Restartpoints that were completed.
 SELECT
     c.num_timed AS checkpoints_timed,
     c.num_requested AS checkpoints_requested,

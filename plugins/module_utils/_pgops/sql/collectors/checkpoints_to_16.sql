@@ -3,9 +3,9 @@
 -- interval: 60
 -- versions: -16
 -- metric: checkpoints_timed unit=count kind=counter category=performance
---   Checkpoints begun since checkpoint_timeout had passed; the server counts those that it skips when idle as well.
+--   Checkpoints started by checkpoint_timeout. The server also counts those that it skips when idle.
 -- metric: checkpoints_requested unit=count kind=counter category=performance
---   Checkpoints begun for another reason: mostly max_wal_size, which is too small where these prevail.
+--   Checkpoints started for another reason, mostly max_wal_size. If these prevail, it is too small.
 -- metric: checkpoint_write_time_ms unit=ms kind=counter category=performance
 --   Time that checkpoints spent writing, spread over checkpoint_completion_target.
 -- metric: checkpoint_sync_time_ms unit=ms kind=counter category=performance

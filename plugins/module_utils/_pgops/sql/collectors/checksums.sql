@@ -2,8 +2,8 @@
 -- scope: instance
 -- interval: 60
 -- metric: checksum_failures unit=count kind=counter category=availability direction=above warning=0 critical=0
---   Blocks read whose checksum was wrong, by database; without a database, of the catalogs that all share. Each one
---   is a damaged disk, memory or file: save the node, fail over, restore. None where checksums are off.
+--   Blocks read with a wrong checksum, by database; without a database for the shared catalogs. Each one means a
+--   damaged disk, memory or file: save the node, fail over, restore. No value if checksums are off.
 SELECT
     s.datname AS database,
     s.checksum_failures,

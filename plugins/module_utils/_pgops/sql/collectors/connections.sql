@@ -2,17 +2,17 @@
 -- scope: instance
 -- interval: 60
 -- metric: connections unit=count kind=gauge category=capacity
---   Client sessions by database and state; the collector's own is left out. State 'other' is that of sessions that
---   run a fastpath function, or whose activity is not tracked.
+--   Client sessions by database and state, without the collector's own. State 'other': sessions that run a fastpath
+--   function, or whose activity is not tracked.
 -- metric: connections_used_percent unit=% kind=gauge category=capacity direction=above warning=80 critical=90
---   All client sessions as a share of max_connections less those reserved for superusers (and, since PostgreSQL 16,
---   by reserved_connections): at 100 nobody else gets in. Find who keeps idle ones, or put a pooler in front.
+--   Client sessions as a share of max_connections without those reserved for superusers (and, since PostgreSQL 16, by
+--   reserved_connections). At 100 no other client can connect: find idle sessions, or use a pooler.
 -- metric: database_connections_used_percent unit=% category=capacity direction=above warning=80 critical=90
---   Sessions of a database as a share of its own CONNECTION LIMIT, where it has one: at 100 nobody else gets in, but
---   superusers. Of the twenty databases nearest to it.
+--   Sessions of a database as a share of its CONNECTION LIMIT, if it has one. At 100 only superusers can connect. The
+--   twenty databases nearest to their limit.
 -- metric: role_connections_used_percent unit=% category=capacity direction=above warning=80 critical=90
---   Sessions of a role as a share of its own CONNECTION LIMIT, where it has one: at 100 it gets in no more. Of the
---   twenty roles nearest to it; superusers have no limit.
+--   Sessions of a role as a share of its CONNECTION LIMIT, if it has one. At 100 it cannot connect. The twenty roles
+--   nearest to their limit; superusers have none.
 WITH sessions AS (
     SELECT
         a.datid,
@@ -26,7 +26,7 @@ WITH sessions AS (
     WHERE a.backend_type = 'client backend'
 ),
 
--- What the server counts against these limits.
+-- The sessions that the server counts against these limits.
 limited AS (
     SELECT
         a.datid,

@@ -4,20 +4,20 @@
 -- metric: deadlocks unit=count kind=counter category=performance direction=above warning=1 critical=5
 --   Deadlocks found since the statistics were reset.
 -- metric: cache_hit_ratio unit=% kind=gauge category=performance direction=below warning=95 critical=90
---   Share of block reads that shared_buffers served since the statistics were reset, maybe years ago: the rates of
---   blocks_hit and blocks_read say how it is now. No value where no block was read yet.
+--   Share of block reads served by shared_buffers since the statistics were reset, possibly long ago; for the current
+--   share use the rates of blocks_hit and blocks_read. No value if no block was read yet.
 -- metric: transactions_committed unit=count kind=counter category=performance
---   Transactions committed, those of statements outside of a transaction block among them.
+--   Transactions committed, including single statements.
 -- metric: transactions_rolled_back unit=count kind=counter category=performance
---   Transactions rolled back, by the client or after an error: many of them are failing statements, see the log.
+--   Transactions rolled back, by the client or after an error. If many, statements fail: see the log.
 -- metric: blocks_hit unit=count kind=counter category=performance
 --   Blocks found in shared_buffers.
 -- metric: blocks_read unit=count kind=counter category=performance
---   Blocks that had to be asked of the operating system, which may have them cached.
+--   Blocks read from the operating system, which may have cached them.
 -- metric: temp_files unit=count kind=counter category=performance
---   Temporary files made by queries that sorted or hashed more than work_mem holds.
+--   Temporary files created by queries that sort or hash more than work_mem holds.
 -- metric: temp_bytes unit=bytes kind=counter category=performance
---   What went to those files: where it is much, find the statements and their plans before raising work_mem.
+--   Bytes written to temporary files. If large, find the statements and their plans before you raise work_mem.
 -- metric: tuples_returned unit=count kind=counter category=performance
 --   Live rows read by sequential scans, and index entries returned by index scans.
 -- metric: tuples_fetched unit=count kind=counter category=performance
@@ -31,19 +31,21 @@
 -- metric: conflicts unit=count kind=counter category=availability
 --   Queries that recovery cancelled on a standby: see max_standby_streaming_delay and hot_standby_feedback.
 -- metric: block_read_time_ms unit=ms kind=counter category=performance
---   Time that sessions spent reading blocks; none where track_io_timing is off.
+--   Time that sessions spent reading blocks; no value if track_io_timing is off.
 -- metric: block_write_time_ms unit=ms kind=counter category=performance
---   Time that sessions spent writing blocks; none where track_io_timing is off.
+--   Time that sessions spent writing blocks; no value if track_io_timing is off.
 -- metric: sessions_established unit=count kind=counter category=performance
---   Sessions begun: where many begin each second, clients connect for each query and want a pool.
+--   Sessions started. If many start each second, clients connect for each query and need a pool.
 -- metric: sessions_abandoned unit=count kind=counter category=availability
---   Sessions whose client was lost without a goodbye: clients that crash, networks and firewalls that cut.
+--   Sessions whose client disconnected without ending them: clients that crash, networks or firewalls that drop
+--   connections.
 -- metric: sessions_fatal unit=count kind=counter category=availability
 --   Sessions ended by a fatal error.
 -- metric: sessions_killed unit=count kind=counter category=availability
 --   Sessions ended by an operator, as with pg_terminate_backend().
 -- metric: active_time_ms unit=ms kind=counter category=performance
---   Time that sessions spent running statements: its rate is how many ran on average. Counted as a statement ends.
+--   Time that sessions spent running statements; its rate is the average number of running statements. Counted when a
+--   statement ends.
 -- metric: idle_in_transaction_time_ms unit=ms kind=counter category=performance
 --   Time that sessions spent idle inside a transaction.
 SELECT

@@ -3,11 +3,12 @@
 -- interval: 600
 -- timeout: 30
 -- metric: database_size_mb unit=MB kind=gauge category=capacity direction=above warning=1000 critical=5000
---   Disk space of a database (1 MB is 1048576 bytes). Every ten minutes only, since the server looks at each file.
+--   Disk space of a database (1 MB is 1048576 bytes). Every ten minutes, since the server reads the size of each
+--   file.
 SELECT
     d.datname AS database,
-    -- Of a database that was dropped meanwhile the size is an error, unlike the privilege, which is asked of the
-    -- same entry of the session's cache in the same moment.
+    -- The size of a database that was dropped meanwhile is an error, but not the privilege, which reads the same
+    -- entry of the session's cache at the same moment.
     CASE WHEN has_database_privilege(d.oid, 'CONNECT') IS NOT NULL THEN pg_database_size(d.oid) END
     / 1048576.0 AS database_size_mb
 FROM pg_database AS d

@@ -4,16 +4,17 @@
 -- timeout: 5
 -- rights: host
 -- metric: disk_size_mb unit=MB kind=gauge category=capacity
---   Size of the file system of the data directory, the WAL, a tablespace, the log or the repository, with what is
---   reserved for root. Those on one file system have the same label mount.
+--   Size of the file system of the data directory, the WAL, a tablespace, the log or the repository, including the
+--   space reserved for root. Those on one file system have the same label mount.
 -- metric: disk_free_mb unit=MB kind=gauge category=capacity
---   What is left of it for others than root. A server whose WAL finds no room stops.
+--   Free space of that file system for users other than root. The server stops if it has no space for WAL.
 -- metric: disk_used_percent unit=% kind=gauge category=capacity direction=above warning=80 critical=90
---   Its share in use, as df shows it: of what is used and what is left for others than root.
+--   Used share of the file system, as in df (space reserved for root counts neither as used nor as free).
 -- metric: disk_inodes_used_percent unit=% kind=gauge category=capacity direction=above warning=80 critical=90
---   Share of its inodes in use; at 100 no file can be made, whatever room is left. None where it has no such limit.
+--   Used share of its inodes. At 100 no file can be created, however much space is free. No value if it has no such
+--   limit.
 SELECT
-    -- The paths alone: no SQL tells what is free, so the agent looks at their file systems.
+    -- Only the paths: no SQL shows free space, so the agent reads their file systems.
     'data' AS disk,
     NULL AS tablespace,
     current_setting('data_directory') AS path
@@ -35,5 +36,5 @@ SELECT
     l.path
 FROM pg_tablespace AS t
 CROSS JOIN LATERAL pg_tablespace_location(t.oid) AS l (path)
--- Empty for those of the data directory, relative for those made in it (allow_in_place_tablespaces).
+-- Empty for those of the data directory, relative for those created in it (allow_in_place_tablespaces).
 WHERE l.path LIKE '/%'

@@ -4,16 +4,16 @@
 -- timeout: 20
 -- role: primary
 -- metric: table_xid_freeze_lag_percent unit=% category=availability direction=above warning=110 critical=125
---   Age of a table's oldest transaction ID that is not frozen, its TOAST included, by the age at which autovacuum
---   freezes the table, even where it is switched off (the table's own settings win where they are lower). Well above
---   100 autovacuum does not keep up, or is held back. Of the 20 worst tables, in steps of ten, and the highest of all
---   others, with part "remainder", and of temporary tables, with part "temporary": nobody but its own session can
---   vacuum one, so end the session, which a pool may keep for weeks.
+--   Age of a table's oldest unfrozen transaction ID, including TOAST, as a share of the age at which autovacuum
+--   freezes the table, even if autovacuum is off (the table's own settings apply if they are lower). Well above 100,
+--   autovacuum does not keep up or is blocked. The 20 worst tables, in steps of ten; the highest of all others with
+--   part "remainder", and of temporary tables with part "temporary". Only its own session can vacuum a temporary
+--   table: end that session, which a pool may keep for weeks.
 -- metric: table_multixact_freeze_lag_percent unit=% category=availability direction=above warning=110
---   The same for multixacts. The server freezes earlier where their members take much space.
+--   The same for multixacts. The server freezes earlier if their members take much space.
 -- metric: tables_freeze_due category=availability
---   Tables above 100 in one of both, temporary ones among them: autovacuum has to freeze all others. They keep their
---   database's ages up.
+--   Tables above 100 in one of the two, including temporary ones; autovacuum must freeze the others. They hold back
+--   the ages of their database.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('autovacuum_freeze_max_age')::float8 AS freeze_at,
@@ -27,7 +27,7 @@ aged AS MATERIALIZED (
         c.relnamespace,
         c.relpages,
         c.relpersistence = 't' AS temporary,
-        -- None in tables of a kind of storage that needs no freezing.
+        -- NULL in tables of an access method that needs no freezing.
         age(nullif(c.relfrozenxid, '0'::xid)) AS xid_age,
         mxid_age(nullif(c.relminmxid, '0'::xid)) AS multixact_age,
         age(t.relfrozenxid) AS toast_xid_age,
@@ -40,7 +40,7 @@ aged AS MATERIALIZED (
         CASE
             WHEN coalesce(t.reloptions, c.reloptions) IS NOT NULL THEN (
                 SELECT jsonb_object_agg(p.option_name, p.option_value)
-                -- What is set for a table counts for its TOAST as well, where nothing is set for that.
+                -- Settings of a table also apply to its TOAST, unless that has its own.
                 FROM pg_options_to_table(coalesce(t.reloptions, c.reloptions)) AS p
             )
         END AS toast_own

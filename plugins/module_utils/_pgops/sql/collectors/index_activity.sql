@@ -3,18 +3,19 @@
 -- interval: 300
 -- timeout: 20
 -- metric: index_scans kind=counter
---   Scans of the index; of the 50 largest indexes of a database (by powers of two, so that they stay the same).
+--   Scans of the index. Metrics index_* cover the 50 largest indexes of a database (compared by powers of two, so
+--   that the set is stable).
 -- metric: index_tuples_read kind=counter
---   Entries that scans of the index gave back.
+--   Index entries returned by scans.
 -- metric: index_tuples_fetched kind=counter
 --   Live rows fetched by plain scans of the index.
 -- metric: index_blocks_hit kind=counter
 --   Blocks of the index that were found in shared_buffers.
 -- metric: index_blocks_read kind=counter
---   Blocks of the index that had to be asked of the operating system.
+--   Blocks of the index read from the operating system.
 -- metric: index_size_mb unit=MB kind=gauge category=capacity
 --   Disk space of the index (1 MB is 1048576 bytes); all others together with part "remainder", estimated. An index
---   that is locked exclusively is estimated as well, by its size at the last VACUUM or ANALYZE.
+--   that is locked exclusively is estimated as well, from its size at the last VACUUM or ANALYZE.
 WITH candidate AS MATERIALIZED (
     SELECT
         n.nspname,
@@ -34,12 +35,12 @@ WITH candidate AS MATERIALIZED (
 largest AS MATERIALIZED (
     SELECT c.*
     FROM candidate AS c
-    -- By powers of two: indexes of about one size must not change places with every VACUUM.
+    -- By powers of two: indexes of similar size must not change places with every VACUUM.
     ORDER BY floor(ln(1 + c.relpages) / ln(2)) DESC, c.oid ASC
     LIMIT 50
 ),
 
--- To measure an index takes a lock on it, which would queue behind an exclusive one, held or asked for.
+-- Measuring an index takes a lock on it, which would queue behind an exclusive one, granted or requested.
 held AS (
     SELECT l.relation
     FROM pg_locks AS l

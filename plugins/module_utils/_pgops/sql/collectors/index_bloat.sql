@@ -5,17 +5,17 @@
 -- role: primary
 -- rights: all_data
 -- metric: index_bloat_mb unit=MB category=capacity
---   Space that a B-tree index would not take if it were built anew (REINDEX CONCURRENTLY), estimated from statistics;
---   of the 20 with most, and of all others together with part "remainder". Of indexes of 1 MB or more, as of the last
---   VACUUM or ANALYZE. Random inserts leave about a third of an index free: act where it is more, and grows.
+--   Space that REINDEX CONCURRENTLY would free, estimated from statistics; the 20 B-tree indexes with most, and all
+--   others together with part "remainder". Indexes of 1 MB or more, as of the last VACUUM or ANALYZE. Random inserts
+--   leave about a third of an index free: act if it is more, and grows.
 -- metric: index_bloat_percent unit=% category=capacity direction=above warning=60
---   The same by the size of the index.
+--   The same as a share of the size of the index.
 -- metric: bloat_unknown_indexes category=capacity
---   Indexes of 1 MB or more without an estimate, by reason: method (no B-tree), duplicates (equal keys share an
---   entry, and their number is not known well enough), partial (with NULLs: how many it holds is not known),
---   wide_keys (which may be compressed), never_analyzed, not_counted (the server has lost when it analyzed the
---   table), stale (changed too much since), no_statistics (of a column or expression), beyond (the 500 largest are
---   looked at). pgstatindex measures them.
+--   Indexes of 1 MB or more without an estimate, by reason: method (not a B-tree), duplicates (equal keys share an
+--   entry, and their number is not known well enough), partial (with NULLs, whose number is not known), wide_keys
+--   (which may be compressed), never_analyzed, not_counted (the server lost the time of the last ANALYZE), stale
+--   (changed too much since), no_statistics (of a column or expression), beyond (only the 500 largest are estimated).
+--   pgstatindex measures them.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('block_size')::integer AS page,
@@ -48,7 +48,7 @@ candidate AS MATERIALIZED (
         x.relkind = 'i'
         AND x.relpersistence <> 't'
         AND x.relpages >= s.least
-        -- There is no ANALYZE of TOAST, nor of the statistics themselves.
+        -- TOAST and the statistics themselves are never analyzed.
         AND c.relkind IN ('r', 'm')
         AND c.oid <> 'pg_statistic'::regclass
 ),
@@ -61,7 +61,7 @@ described AS MATERIALIZED (
         coalesce(
             pg_stat_get_last_analyze_time(c.indrelid), pg_stat_get_last_autoanalyze_time(c.indrelid)
         ) AS analyzed,
-        -- What PostgreSQL goes by when it gives equal keys one entry.
+        -- The condition under which PostgreSQL stores equal keys in one entry.
         o.may_merge AND h.may_merge AND NOT c.indisunique AND NOT c.includes AS is_merging
     FROM candidate AS c
     CROSS JOIN
@@ -75,18 +75,18 @@ described AS MATERIALIZED (
             WHERE p.option_name IN ('fillfactor', 'deduplicate_items')
         ) AS o
     CROSS JOIN LATERAL (
-        -- The columns as they follow each other, and the end of the entry.
+        -- The columns in their order, and the end of the entry.
         SELECT
             count(t.starelid) AS known,
-            -- The only type that is stored as another one, name, counts as not known.
+            -- The only type that is stored as another one, name, counts as unknown.
             count(*) FILTER (WHERE t.starelid IS NULL OR a.attlen < -1) AS unknown,
             bool_and(a.attlen > 0 AND t.stanullfrac = 0) AS fixed,
             bool_or(t.stanullfrac > 0) AS with_nulls,
-            -- Together, they leave an entry of equal keys no room for rows.
+            -- Together, they leave no space for rows in an entry of equal keys.
             bool_or(a.attlen = -1 AND t.stawidth > 256) OR sum(t.stawidth) > 500 AS is_wide,
             -- As if columns were NULL independently of each other.
             1 - exp(sum(ln(greatest(1 - t.stanullfrac, 1e-9)))) AS null_share,
-            -- Different keys of the whole table: at least, and at most.
+            -- Lower and upper bound of the distinct keys of the table.
             max(d.keys) AS least_keys,
             CASE WHEN bool_and(d.keys > 0) THEN exp(least(sum(ln(d.keys + 1)), 100)) END AS most_keys,
             bool_and(
@@ -110,7 +110,7 @@ described AS MATERIALIZED (
             array_agg(CASE WHEN a.attlen > 0 THEN a.attlen ELSE t.stawidth END ORDER BY a.attnum) || 0 AS widths,
             array_agg(
                 CASE
-                    -- Values of up to 126 bytes have a short header, and stand anywhere.
+                    -- Values of up to 126 bytes have a short header, and are not aligned.
                     WHEN a.attlen = -1 AND a.attstorage <> 'p' AND t.stawidth <= 127 THEN 1
                     WHEN a.attalign = 'd' THEN 8
                     WHEN a.attalign = 'i' THEN 4
@@ -144,13 +144,13 @@ judged AS MATERIALIZED (
             WHEN d.place > 500 THEN 'beyond'
             WHEN d.known = 0 AND d.analyzed IS NULL THEN 'never_analyzed'
             WHEN d.analyzed IS NULL OR NOT current_setting('track_counts')::boolean THEN 'not_counted'
-            -- Twice of what makes autovacuum analyze a table by default.
+            -- Twice the number of changes that starts autovacuum's ANALYZE by default.
             WHEN pg_stat_get_mod_since_analyze(d.indrelid) > 100 + 0.2 * d.table_rows THEN 'stale'
             WHEN d.unknown > 0 THEN 'no_statistics'
             WHEN d.is_wide THEN 'wide_keys'
             WHEN d.is_partial AND d.with_nulls THEN 'partial'
-            -- Even a unique one may hold NULLs many times. Where keys differ nearly always, or are very few, an error
-            -- in their number hardly matters.
+            -- Even a unique index may contain many NULLs. If nearly all keys are distinct, or very few, an error in
+            -- their number hardly matters.
             WHEN d.indisunique AND d.with_nulls THEN 'duplicates'
             WHEN
                 d.is_merging
@@ -255,7 +255,7 @@ estimated AS MATERIALIZED (
         ) AS e
     CROSS JOIN
         LATERAL (
-            -- An entry of equal keys holds the key, and 6 bytes for each row, up to a tenth of a page.
+            -- An entry of equal keys has the key, and 6 bytes for each row, up to a tenth of a page.
             SELECT
                 floor((s.page - 40) * 0.7 / (e.entry + 4)) - 1 AS fanout,
                 CASE WHEN e.is_merged THEN greatest(floor((e.largest - e.entry) / 6), 1) ELSE 1 END AS rows_an_entry,
@@ -267,10 +267,10 @@ estimated AS MATERIALIZED (
                 j.reltuples / f.rows_an_entry
                 / greatest(
                     CASE
-                        -- The first key of the next leaf takes little room without its rows.
+                        -- The first key of the next leaf takes little space without its rows.
                         WHEN e.is_merged THEN ceil(e.leaf / f.bytes)
                         WHEN j.fixed THEN floor(e.leaf / f.bytes)
-                        -- What is left over at the end is half an entry on average.
+                        -- The unused end is half an entry on average.
                         ELSE e.leaf / f.bytes - 0.5
                     END, 1
                 )
@@ -281,7 +281,7 @@ estimated AS MATERIALIZED (
 worst AS MATERIALIZED (
     SELECT e.*
     FROM estimated AS e
-    -- By powers of two: indexes with about the same must not change places each time.
+    -- By powers of two: indexes with similar values must not change places each time.
     ORDER BY floor(ln(1 + e.spare) / ln(2)) DESC, e.oid ASC
     LIMIT 20
 )

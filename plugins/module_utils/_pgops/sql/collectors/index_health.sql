@@ -4,32 +4,33 @@
 -- timeout: 30
 -- role: primary
 -- metric: invalid_indexes category=availability direction=above warning=0
---   Indexes that a failed CREATE INDEX or REINDEX CONCURRENTLY has left invalid: they cost writes and serve no query.
---   Drop or reindex them. Those being built now are left out.
+--   Invalid indexes, left by a failed CREATE INDEX or REINDEX CONCURRENTLY. They slow writes down and serve no query:
+--   drop or reindex them. Indexes being built now are left out.
 -- metric: invalid_index category=availability
 --   1 for each invalid index, at most the 20 largest.
 -- metric: unused_indexes category=performance direction=above warning=0
---   Indexes that no query has scanned since the statistics were reset, at least 7 days ago; none that is unique or
---   serves a constraint. One of a partitioned table is one, with all of its partitions. Look on every standby before
---   you drop one: its queries are counted there. One built lately counts as well. No value where nothing in the
---   database's statistics is that old: they are lost in a crash, and a restored database begins with none.
+--   Indexes that no query has scanned since the statistics were reset, at least 7 days ago; never unique ones or
+--   those of constraints. A partitioned index counts once, with its partitions. A new index counts as well. Check
+--   every standby before you drop one: its scans are counted there. No value if the statistics are younger: they are
+--   lost in a crash, and a restored database starts without any.
 -- metric: unused_indexes_bytes unit=bytes kind=gauge category=capacity
 --   Disk space of all unused indexes, as of their last VACUUM or ANALYZE.
 -- metric: unused_index_bytes unit=bytes kind=gauge category=capacity
---   Disk space of an unused index, with its partitions; of the 20 largest.
+--   Disk space of an unused index, with its partitions; the 20 largest.
 -- metric: duplicate_indexes category=performance direction=above warning=0
---   Indexes that are like another one in table, method, columns, expressions, operator classes, collations, order,
---   options and predicate: all but one of each set can be dropped, never one that is unique or serves a constraint.
+--   Indexes with the same table, method, columns, expressions, operator classes, collations, order, options and
+--   predicate as another one. All but one of each set can be dropped, but never one that is unique or serves a
+--   constraint.
 -- metric: duplicate_indexes_bytes unit=bytes kind=gauge category=capacity
 --   Disk space of all duplicate indexes, as of their last VACUUM or ANALYZE.
 -- metric: duplicate_index_bytes unit=bytes kind=gauge category=capacity
---   Disk space of a duplicate index; of the 20 largest.
+--   Disk space of a duplicate index; the 20 largest.
 WITH here AS (
     SELECT d.oid FROM pg_database AS d
     WHERE d.datname = current_database()
 ),
 
--- CREATE INDEX CONCURRENTLY shows its progress; REINDEX and DROP INDEX CONCURRENTLY hold a lock on the index.
+-- CREATE INDEX CONCURRENTLY shows its progress; REINDEX and DROP INDEX CONCURRENTLY lock the index.
 in_work AS (
     SELECT p.index_relid AS oid FROM pg_stat_progress_create_index AS p
     WHERE p.datid = (SELECT h.oid FROM here AS h)
@@ -53,7 +54,7 @@ invalid AS (
     INNER JOIN pg_namespace AS n ON x.relnamespace = n.oid
     WHERE
         NOT i.indisvalid
-        -- One of a partitioned table is invalid as long as a partition lacks it, and costs nothing.
+        -- An index of a partitioned table is invalid as long as a partition lacks it, and costs nothing.
         AND x.relkind = 'i'
         AND x.relpersistence <> 't'
         AND NOT EXISTS (
@@ -91,7 +92,7 @@ present AS (
         concat_ws(
             ' ', i.indrelid, x.relam, i.indnkeyatts, i.indkey, i.indclass, i.indcollation, i.indoption,
             coalesce(x.reloptions::text, '-'),
-            -- Before PostgreSQL 17 these say where in the statement they stood.
+            -- Before PostgreSQL 17 these contain their position in the statement.
             regexp_replace(coalesce(i.indexprs::text, '-'), ':location -?[0-9]+', '', 'g'),
             regexp_replace(coalesce(i.indpred::text, '-'), ':location -?[0-9]+', '', 'g')
         ) AS form
@@ -102,16 +103,15 @@ present AS (
     LEFT JOIN partitions AS p ON x.oid = p.root
     WHERE
         i.indisvalid
-        -- One without partitions takes no space.
+        -- Without partitions it takes no space.
         AND (x.relkind = 'i' OR p.root IS NOT NULL)
         AND x.relpersistence <> 't'
         AND n.nspname <> 'information_schema'
         AND n.nspname !~ '^pg_'
 ),
 
--- Not known from statistics that are younger than a week, or where nothing is counted. Since PostgreSQL 15 a database
--- whose statistics were never reset does not say since when it has them: that they hold an older VACUUM or ANALYZE,
--- or an older scan of an index, proves it.
+-- Unknown if the statistics are younger than a week, or nothing is counted. Since PostgreSQL 15 a database whose
+-- statistics were never reset does not show their age: an older VACUUM, ANALYZE or index scan in them proves it.
 origin AS (
     SELECT
         current_setting('track_counts')::boolean
@@ -135,7 +135,7 @@ origin AS (
                         FROM (
                             SELECT last_idx_scan AS scanned -- noqa: RF03
                             FROM pg_stat_all_indexes
-                            -- Statistics on what all databases share are not those of this one.
+                            -- Statistics of shared objects do not belong to this database.
                             WHERE
                                 schemaname = 'pg_catalog'
                                 AND relid NOT IN (
@@ -148,7 +148,7 @@ origin AS (
             ) < now() - interval '7 days', FALSE
         ) AS known
     FROM here AS h
-    -- PostgreSQL 16 and later have such a column, and go by it; before, the name above finds none but this.
+    -- PostgreSQL 16 and later have such a column, which is used; before, the name above only finds this one.
     CROSS JOIN (SELECT NULL::timestamptz AS last_idx_scan) AS older
 ),
 

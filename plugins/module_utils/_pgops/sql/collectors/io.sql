@@ -3,26 +3,26 @@
 -- interval: 60
 -- versions: 16-
 -- metric: io_reads unit=count kind=counter category=performance
---   Read operations, by kind of process, object and context (vacuum and bulk ones use few buffers over and over).
+--   Read operations, by kind of process, object and context (vacuum and bulk operations reuse a few buffers).
 -- metric: io_read_bytes unit=bytes kind=counter category=performance
---   What they read.
+--   Bytes read.
 -- metric: io_read_time_ms unit=ms kind=counter category=performance
---   Time they took; none where track_io_timing (for WAL track_wal_io_timing) is off.
+--   Time of these reads; no value if track_io_timing (for WAL track_wal_io_timing) is off.
 -- metric: io_writes unit=count kind=counter category=performance
---   Write operations: those of client backends on relations are work that the checkpointer and background writer
---   left to them.
+--   Write operations. Those of client backends on relations should have been done by the checkpointer and the
+--   background writer.
 -- metric: io_write_bytes unit=bytes kind=counter category=performance
---   What they wrote.
+--   Bytes written.
 -- metric: io_write_time_ms unit=ms kind=counter category=performance
---   Time they took; none where it is not measured.
+--   Time of these writes; no value if it is not measured.
 -- metric: io_extends unit=count kind=counter category=performance
---   Operations that made relations longer.
+--   Operations that extended relations.
 -- metric: io_hits unit=count kind=counter category=performance
 --   Blocks found in shared or local buffers.
 -- metric: io_evictions unit=count kind=counter category=performance
---   Buffers given to another block: many of them mean that shared_buffers is short of what is used.
+--   Buffers reused for another block. If many, shared_buffers is too small.
 -- metric: io_fsyncs unit=count kind=counter category=performance
---   Calls of fsync: those of client backends are work that the checkpointer could not take from them.
+--   Calls of fsync. Those of client backends should have been done by the checkpointer.
 WITH counted AS (
     SELECT
         i.backend_type,
@@ -35,7 +35,7 @@ WITH counted AS (
         i.evictions,
         i.fsyncs,
         i.stats_reset,
-        -- PostgreSQL 18 counts bytes; before, every operation was of one block.
+        -- PostgreSQL 18 counts bytes; before, each operation was one block.
         (to_jsonb(i) ->> 'op_bytes')::numeric AS op_bytes,
         (to_jsonb(i) ->> 'read_bytes')::numeric AS read_bytes,
         (to_jsonb(i) ->> 'write_bytes')::numeric AS write_bytes,
@@ -66,5 +66,5 @@ SELECT
     c.fsyncs AS io_fsyncs,
     c.stats_reset AS counted_since
 FROM counted AS c
--- Most combinations never do anything: a series that appears once there is something to say costs nothing before.
+-- Most combinations are never used: a series that appears with its first value costs nothing before.
 WHERE greatest(c.reads, c.writes, c.extends, c.hits, c.fsyncs) > 0

@@ -2,10 +2,10 @@
 -- scope: instance
 -- interval: 60
 -- metric: waiting_locks unit=count kind=gauge category=performance direction=above warning=5 critical=20
---   Locks that were asked for and are not granted yet, by the database of the session that waits.
+--   Locks requested but not granted yet, by the database of the waiting session.
 -- metric: granted_locks unit=count kind=gauge category=performance
---   Locks held on relations, rows and other objects, advisory ones too, by mode, in all databases; the collector's
---   own are left out.
+--   Locks held on relations, rows and other objects, including advisory locks, by mode, in all databases, without the
+--   collector's own.
 WITH kind (mode) AS (
     VALUES
     ('AccessShareLock'),
@@ -36,7 +36,7 @@ SELECT
     NULL::bigint AS granted_locks
 FROM pg_database AS d
 LEFT JOIN (
-    -- A lock on a transaction names no database; its session does.
+    -- A lock on a transaction has no database; its session does.
     SELECT
         l.pid,
         a.datid
@@ -53,6 +53,6 @@ SELECT
     NULL AS waiting_locks,
     count(l.mode) AS granted_locks
 FROM kind AS k
--- Those of transactions on themselves name no database.
+-- Locks of transactions on themselves have no database.
 LEFT JOIN lock AS l ON k.mode = l.mode AND l.granted AND l.database IS NOT NULL
 GROUP BY k.mode

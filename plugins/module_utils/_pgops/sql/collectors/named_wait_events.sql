@@ -2,8 +2,8 @@
 -- scope: instance
 -- interval: 60
 -- metric: sessions_in_wait_event unit=count category=performance
---   Of the sessions of waiting_sessions, those that wait in this moment for one of the events that most often hold a
---   server up, or for any other, with event "other". A sample each minute: look at the average of an hour or more.
+--   Sessions of waiting_sessions that wait at this moment for one of the events that most often slow a server down,
+--   or for any other, with event "other". One sample a minute: use the average of an hour or more.
 WITH known (wait_event_type, wait_event) AS (
     VALUES
     ('Client', 'ClientRead'), ('Client', 'ClientWrite'),
@@ -22,7 +22,7 @@ waiting AS (
         k.wait_event_type,
         coalesce(k.wait_event, 'other') AS wait_event
     FROM pg_stat_activity AS a
-    -- PostgreSQL 17 spells some of them in another way, as WalSync.
+    -- PostgreSQL 17 spells some of them differently, as WalSync.
     LEFT JOIN known AS k ON a.wait_event_type = k.wait_event_type AND lower(a.wait_event) = lower(k.wait_event)
     WHERE
         a.state = 'active'

@@ -2,9 +2,10 @@
 -- scope: instance
 -- interval: 60
 -- metric: prepared_transactions unit=count kind=gauge category=availability
---   Transactions prepared for two-phase commit that nobody has finished, by database.
+--   Prepared transactions (two-phase commit) that are not finished, by database.
 -- metric: oldest_prepared_transaction_seconds unit=s category=availability direction=above warning=300 critical=1800
---   Age of the oldest of them, 0 where there is none: it keeps its locks and holds back vacuum, across restarts too.
+--   Age of the oldest of them, 0 if there is none. It holds its locks and prevents cleanup by VACUUM, across restarts
+--   too.
 SELECT
     d.datname AS database,
     count(p.gid) AS prepared_transactions,

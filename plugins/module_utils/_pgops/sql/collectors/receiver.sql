@@ -3,10 +3,10 @@
 -- interval: 60
 -- role: standby
 -- metric: receiver_message_age_seconds unit=s category=availability direction=above warning=60 critical=300
---   Time since this standby heard from the server that it streams from; no value while the link is cut. Labels say
---   which server that is, and by which slot and application_name it knows this standby.
+--   Time since the last message from the server that this standby streams from; no value while disconnected. Labels:
+--   that server, and the slot and application_name of this standby.
 SELECT
-    -- Values are not quoted in there: one ends where the next option begins.
+    -- Values are not quoted here: one ends where the next option starts.
     regexp_replace(
         coalesce(
             substring(' ' || r.conninfo FROM ' application_name=(.*)'),

@@ -3,10 +3,10 @@
 -- interval: 60
 -- role: standby
 -- metric: recovery_conflicts unit=count kind=counter category=availability
---   Queries that recovery cancelled here, by reason. snapshot: rows they still saw were vacuumed, which
---   hot_standby_feedback prevents; lock: DDL, or the truncation at the end of a VACUUM; both grant them
---   max_standby_streaming_delay. tablespace: it was dropped; bufferpin, deadlock: with what recovery waits for;
---   active_logicalslot (16 and newer): the slot it read from is of no use any more.
+--   Queries that recovery cancelled, by reason. snapshot: rows that they still needed were vacuumed
+--   (hot_standby_feedback prevents that); lock: DDL, or the truncation at the end of a VACUUM; for both,
+--   max_standby_streaming_delay is the time they get. tablespace: it was dropped; bufferpin: recovery needed a buffer
+--   that they used; deadlock: with recovery; active_logicalslot (16 and newer): its slot was invalidated.
 WITH kind (reason) AS (
     VALUES ('tablespace'), ('lock'), ('snapshot'), ('bufferpin'), ('deadlock'), ('active_logicalslot')
 )

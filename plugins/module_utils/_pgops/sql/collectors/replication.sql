@@ -6,22 +6,22 @@
 -- metric: replication_write_lag_bytes unit=bytes category=availability
 --   WAL that the standby has not written yet.
 -- metric: replication_flush_lag_bytes unit=bytes category=availability
---   WAL that the standby has not on its disk yet: what would be lost with this server.
+--   WAL that the standby has not flushed to disk yet, and that would be lost with this server.
 -- metric: replication_lag_bytes unit=bytes direction=above warning=104857600 critical=10737418240
---   WAL that the standby has not replayed yet, the stages before among it: how far its readers are behind. Of those
---   with one application_name, subscribers among them, this is the worst. One that is cut off has no value.
+--   WAL that the standby has not replayed yet, including the stages before. Shows how far its readers are behind. If
+--   several clients, subscribers included, share an application_name, the worst. No value while disconnected.
 -- metric: replication_lag_seconds unit=s category=availability direction=above warning=30 critical=300
---   How long WAL lately took until it was replayed, or the age of what is not replayed, as far as its segment tells;
---   0 while none is pending. No value where nothing here can tell whether replay stands still: replication_lag_bytes
---   grows then, and replay_delay_seconds of the standby itself.
+--   Time until recent WAL was replayed, or the age of WAL that is not replayed yet (as exact as its segment allows);
+--   0 while none is pending. No value if this server cannot tell whether replay stands still: see
+--   replication_lag_bytes, and replay_delay_seconds of the standby.
 -- metric: standbys_connected unit=count category=availability
---   Standbys that stream from this server: they tell how far they have replayed, as pg_receivewal and others that
---   only receive do not. Subscribers are left out. Compare it with those there are.
+--   Standbys that stream from this server, that is clients that report replay (pg_receivewal does not). Subscribers
+--   are left out. Compare with the expected number.
 WITH senders AS (
     SELECT
-        -- Each table that a subscription copies first comes by a name of its own, with numbers in it.
+        -- Each initial table copy of a subscription uses its own name, with numbers in it.
         regexp_replace(r.application_name, '^pg_[0-9]+_sync_[0-9]+_[0-9]+$', 'pg_*_sync_*') AS standby,
-        -- That of a subscriber is connected to a database. Who has not said a word yet is taken for a standby.
+        -- A subscriber's sender is connected to a database. A client that has not replied yet counts as a standby.
         a.datid IS NULL
         AND (
             r.replay_lsn IS NOT NULL
@@ -46,14 +46,14 @@ WITH senders AS (
             END AS lsn,
             pg_size_bytes(current_setting('wal_segment_size')) AS segment
     ) AS w
-    -- replay_lag is the last that was measured, and stays as it is while replay stands still. But the oldest WAL that
-    -- is not replayed was written before the last of its segment, and after the last of the segment before that.
+    -- replay_lag is the last measured value, and stays the same while replay stands still. But the oldest WAL that is
+    -- not replayed was written before the last of its segment, and after the last of the previous segment.
     CROSS JOIN
         LATERAL (
             SELECT
                 greatest(
                     extract(EPOCH FROM r.replay_lag),
-                    -- Times of files are whole seconds here.
+                    -- File times are whole seconds here.
                     extract(EPOCH FROM clock_timestamp() - max(l.modification) FILTER (WHERE l.nth = 0)) - 1,
                     0.001
                 ) AS seconds,
@@ -73,7 +73,7 @@ WITH senders AS (
 
 SELECT
     s.standby,
-    -- A sender may be ahead of what was read a moment before.
+    -- A sender may be ahead of the position that was read a moment before.
     greatest(max(s.unsent), CASE WHEN count(s.unsent) > 0 THEN 0 END) AS replication_send_lag_bytes,
     greatest(max(s.unwritten), CASE WHEN count(s.unwritten) > 0 THEN 0 END) AS replication_write_lag_bytes,
     greatest(max(s.unflushed), CASE WHEN count(s.unflushed) > 0 THEN 0 END) AS replication_flush_lag_bytes,

@@ -2,11 +2,11 @@
 -- scope: instance
 -- interval: 3600
 -- metric: superusers unit=count category=security
---   Roles that are superusers and may log in, the one of initdb among them: each of them can do anything.
+--   Superusers that may log in, including the one of initdb. Each of them can do anything.
 -- metric: login_roles unit=count category=security
 --   Roles that may log in.
 -- metric: expired_login_roles unit=count category=security
---   Roles that may log in, but whose password has expired: somebody is locked out, or they can go.
+--   Login roles with an expired password: a user is locked out, or the role can be dropped.
 SELECT
     count(*) FILTER (WHERE r.rolsuper) AS superusers,
     count(*) AS login_roles,

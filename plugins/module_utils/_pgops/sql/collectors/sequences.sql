@@ -5,16 +5,17 @@
 -- role: primary
 -- rights: all_data
 -- metric: sequence_used_percent unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   How much of its range a sequence has used, up to its own limit or that of the type of the column it fills,
---   whichever comes first; of the 20 worst. At 100 inserts fail: change the column to bigint in time. One whose
---   value was set with setval(..., false) counts as unused until its first nextval().
+--   Share of its range that a sequence has used, up to its limit or that of the column's type, whichever is lower;
+--   the 20 worst. At 100 inserts fail: change the column to bigint in time. A sequence set with setval(..., false)
+--   counts as unused until the next nextval().
 -- metric: sequences_used_percent_max unit=% kind=gauge category=capacity direction=above warning=75 critical=90
---   The most that any sequence has used of those read: of all, up to 500 a database. Beyond, see sequences_deferred.
+--   The highest share of all sequences that were read, up to 500 for each database. For the others, see
+--   sequences_deferred.
 -- metric: sequences_unread category=availability direction=above warning=0
---   Sequences whose turn it was, but which were locked.
+--   Sequences that were due, but locked.
 -- metric: sequences_deferred category=availability
---   Sequences left to later runs. Each run reads 500: the 250 that are the fullest by the rows of their tables and by
---   how often they were used, and 250 of the others in turn, so that a value of one of those is as old as that takes.
+--   Sequences left for later runs. Each run reads 500: the 250 that are probably the fullest (by the rows and use of
+--   their tables), and 250 of the others in turn, whose values may therefore be old.
 WITH filled AS (
     SELECT
         d.objid AS seqrelid,
@@ -53,7 +54,7 @@ typed AS (
     GROUP BY f.seqrelid
 ),
 
--- To read a sequence takes a lock on it until the transaction ends, which would queue behind these.
+-- Reading a sequence takes a lock on it until the transaction ends, which would queue behind these.
 held AS (
     SELECT l.relation
     FROM pg_locks AS l
@@ -83,7 +84,7 @@ candidate AS (
         AND NOT (s.seqcycle AND (t.most IS NULL OR s.seqmax <= t.most))
 ),
 
--- Without a look at it: each nextval() takes the block once for so many values as are cached.
+-- Estimated without reading it: nextval() reads the block once for as many values as are cached.
 ranked AS (
     SELECT
         c.*,
@@ -106,14 +107,14 @@ placed AS (
     WINDOW others AS (PARTITION BY r.foremost ORDER BY r.seqrelid ASC)
 ),
 
--- Steps of the golden section come by all places, whatever the interval is: whole turns would skip some forever where
+-- Steps of the golden section reach all places, whatever the interval is: whole numbers would skip some forever if
 -- both have a common factor.
 turn AS (
     SELECT (x.steps - floor(x.steps))::float8 AS start
     FROM (SELECT floor(extract(EPOCH FROM now()) / 1200)::numeric * 0.61803398874989485 AS steps) AS x
 ),
 
--- Each that is read is a lock until the transaction ends, and the server's table of locks has an end: 500 take up to
+-- Each sequence read is locked until the transaction ends, and the server's lock table is limited: 500 take up to
 -- 30 ms of a new session. has_sequence_privilege() is NULL for one that was dropped meanwhile.
 found AS MATERIALIZED (
     SELECT
@@ -122,7 +123,7 @@ found AS MATERIALIZED (
         CASE
             WHEN l.held THEN NULL
             WHEN has_sequence_privilege(p.seqrelid, 'SELECT')
-                -- In floating point: a start at the end of bigint's range has no neighbour in bigint.
+                -- In floating point: a start at the end of bigint's range has no next value in bigint.
                 THEN coalesce(pg_sequence_last_value(p.seqrelid)::float8, p.seqstart::float8 - sign(p.seqincrement))
         END AS last
     FROM placed AS p

@@ -4,12 +4,12 @@
 -- metric: slru_blocks_hit unit=count kind=counter category=performance
 --   Pages of the small caches (of transactions, subtransactions, multixacts and others) that were found in memory.
 -- metric: slru_blocks_read unit=count kind=counter category=performance
---   Pages of them that had to be read from disk: many of them are long transactions with many subtransactions or
---   multixacts; from PostgreSQL 17 the caches can be made larger (subtransaction_buffers and others).
+--   Pages of them read from disk. If many, there are long transactions with many subtransactions or multixacts; from
+--   PostgreSQL 17 the caches can be made larger (subtransaction_buffers and others).
 -- metric: slru_blocks_written unit=count kind=counter category=performance
 --   Pages of them written to disk.
 SELECT
-    -- The names before PostgreSQL 17 are other ones.
+    -- PostgreSQL before 17 has other names.
     CASE s.name
         WHEN 'CommitTs' THEN 'commit_timestamp'
         WHEN 'MultiXactMember' THEN 'multixact_member'

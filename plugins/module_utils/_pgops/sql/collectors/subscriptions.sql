@@ -4,18 +4,18 @@
 -- versions: 15-
 -- role: primary
 -- metric: subscription_enabled unit=count category=availability
---   0 for a subscription that is disabled: by hand, or by an error where disable_on_error is set (see the log).
+--   0 if the subscription is disabled, by hand or by disable_on_error (see the log).
 -- metric: subscription_applying unit=count category=availability direction=below warning=1 critical=1
---   1 while a worker applies what an enabled subscription gets, 0 where none runs: the publisher is away, or what it
---   sends cannot be applied, and is tried over and over. Its slot keeps WAL on the publisher meanwhile. See the log.
+--   1 while a worker applies changes of an enabled subscription, 0 if none runs: the publisher is down, or a change
+--   cannot be applied and is retried. Its slot retains WAL on the publisher meanwhile. See the log.
 -- metric: subscription_message_age_seconds unit=s category=availability direction=above warning=120 critical=600
---   How long the worker has heard nothing of the publisher, which speaks every half a minute by default, be it idle.
+--   Time since the publisher's last message. By default it sends one every 30 seconds, even if idle.
 -- metric: subscription_tables_syncing unit=count category=performance
---   Tables whose first copy is made now.
+--   Tables in their initial copy.
 -- metric: subscription_apply_errors unit=count kind=counter category=availability
---   Errors while changes were applied: one that stays is counted at every try.
+--   Errors while changes were applied; a persistent one is counted at each attempt.
 -- metric: subscription_sync_errors unit=count kind=counter category=availability
---   Errors while tables were copied first.
+--   Errors during initial copies.
 SELECT
     d.datname AS database,
     s.subname AS subscription,

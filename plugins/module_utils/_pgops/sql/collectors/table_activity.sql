@@ -3,9 +3,9 @@
 -- interval: 300
 -- timeout: 20
 -- metric: table_seq_scans kind=counter
---   Sequential scans begun. Many on a large table: look for a missing index. Metrics table_* are of the 50 largest
---   tables of a database (by powers of two, so that they stay the same); table_live_tuples and table_dead_tuples
---   are of all others as well, with part "remainder".
+--   Sequential scans. If many on a large table, an index may be missing. Metrics table_* cover the 50 largest tables
+--   of a database (compared by powers of two, so that the set is stable); table_live_tuples and table_dead_tuples
+--   also cover all others, with part "remainder".
 -- metric: table_seq_tuples_read kind=counter
 --   Live rows that sequential scans have read.
 -- metric: table_index_scans kind=counter
@@ -13,20 +13,20 @@
 -- metric: table_index_tuples_fetched kind=counter
 --   Live rows fetched by index scans.
 -- metric: table_tuples_inserted kind=counter
---   Rows inserted. A standby has no writes of its own, and no value.
+--   Rows inserted. No value on a standby.
 -- metric: table_tuples_updated kind=counter
 --   Rows updated, HOT updates included.
 -- metric: table_tuples_hot_updated kind=counter
---   Rows updated without a new entry in any index: where they are few of those updated, an index on a column that
---   changes, or a fillfactor of 100, makes each update dearer.
+--   HOT updates: rows updated without a new index entry. If they are few compared to all updates, an index on a
+--   column that changes, or a fillfactor of 100, makes updates expensive.
 -- metric: table_tuples_deleted kind=counter
 --   Rows deleted.
 -- metric: table_live_tuples
---   Rows, as the statistics count them; no value on a standby, or where a crash has lost them until the next ANALYZE.
+--   Rows, as counted by the statistics; no value on a standby, or after a crash until the next ANALYZE.
 -- metric: table_dead_tuples
---   Dead rows, as the statistics count them, which wait for a VACUUM.
+--   Dead rows, as counted by the statistics, which wait for a VACUUM.
 -- metric: table_tuples_since_analyze
---   Rows changed since the last ANALYZE: where they are many, plans are made for what the table once was.
+--   Rows changed since the last ANALYZE. If many, plans are based on old statistics.
 -- metric: table_vacuums kind=counter category=availability
 --   Times that the table was vacuumed, by hand or by autovacuum.
 -- metric: table_analyzes kind=counter category=availability
@@ -34,15 +34,15 @@
 -- metric: table_blocks_hit kind=counter
 --   Blocks of the table, its TOAST and the indexes of both that were found in shared_buffers.
 -- metric: table_blocks_read kind=counter
---   Blocks of them that had to be asked of the operating system: which tables the disk works for.
+--   Blocks of them read from the operating system; shows which tables cause disk reads.
 -- metric: table_last_vacuum unit=s kind=gauge category=availability
---   When VACUUM was last run by hand, as Unix time; none where never, or where statistics were lost.
+--   Time of the last manual VACUUM, as Unix time; no value if never, or if statistics were lost.
 -- metric: table_last_autovacuum unit=s kind=gauge category=availability
---   When autovacuum last vacuumed it, as Unix time.
+--   Time of its last vacuum by autovacuum, as Unix time.
 -- metric: table_last_analyze unit=s kind=gauge category=availability
---   When ANALYZE was last run by hand, as Unix time.
+--   Time of the last manual ANALYZE, as Unix time.
 -- metric: table_last_autoanalyze unit=s kind=gauge category=availability
---   When autovacuum last analyzed it, as Unix time.
+--   Time of its last analyze by autovacuum, as Unix time.
 WITH candidate AS MATERIALIZED (
     SELECT
         n.nspname,
@@ -50,8 +50,8 @@ WITH candidate AS MATERIALIZED (
         c.oid,
         c.reltoastrelid,
         c.reltuples,
-        -- By powers of two: tables of about one size must not change places with every VACUUM, since each new set of
-        -- series is stored as a new one.
+        -- By powers of two: tables of similar size must not change places with every VACUUM, since each new set of
+        -- series is stored as a new shape.
         floor(ln(1 + c.relpages + coalesce(t.relpages, 0)) / ln(2)) AS size
     FROM pg_class AS c
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
@@ -71,7 +71,7 @@ chosen AS MATERIALIZED (
     LIMIT 50
 ),
 
--- Of each table itself and its TOAST, and then of the indexes of both.
+-- The table itself and its TOAST, and then the indexes of both.
 heap AS (
     SELECT
         c.oid,
@@ -127,13 +127,13 @@ counted AS (
 known AS (
     SELECT
         c.*,
-        -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
+        -- ANALYZE has seen rows, but none are counted: the statistics were lost.
         c.writes
         AND NOT (c.reltuples > 0 AND c.live = 0 AND c.dead = 0 AND c.inserted = 0 AND c.deleted = 0) AS counts_rows
     FROM counted AS c
 ),
 
--- Two functions for each of thousands of tables, the others only where these have nothing to say.
+-- Two functions for each of thousands of tables, the others only if these do not decide it.
 other AS MATERIALIZED (
     SELECT
         c.oid,
@@ -193,7 +193,7 @@ SELECT
     extract(EPOCH FROM pg_stat_get_last_autoanalyze_time(k.oid)) AS table_last_autoanalyze
 FROM known AS k
 CROSS JOIN origin AS o
--- No counters of all others: their sum would fall with a table that is dropped or becomes one of the chosen.
+-- No counters for all others: their sum would fall if a table is dropped or becomes one of the largest.
 UNION ALL
 SELECT
     current_database() AS database,

@@ -5,15 +5,15 @@
 -- role: primary
 -- rights: all_data
 -- metric: table_bloat_mb unit=MB category=capacity
---   Space that a table would not take if it were written anew (VACUUM FULL), estimated from its statistics, without
---   its TOAST; of the 20 with most, and of all others together with part "remainder". Of tables of 1 MB or more, as
---   of their last VACUUM or ANALYZE. A part of it is used again: act where it grows.
+--   Space that VACUUM FULL would free, estimated from statistics, without TOAST; the 20 tables with most, and all
+--   others together with part "remainder". Tables of 1 MB or more, as of the last VACUUM or ANALYZE. Part of it will
+--   be reused: act if it grows.
 -- metric: table_bloat_percent unit=% category=capacity direction=above warning=50
---   The same by the size of the table.
+--   The same as a share of the size of the table.
 -- metric: bloat_unknown_tables category=capacity
---   Tables of 1 MB or more without an estimate, by reason: never_analyzed, not_counted (the server has lost when it
---   analyzed them), stale (changed too much since), no_statistics (of a column), beyond (the 500 largest are looked
---   at); and toast: TOAST of 1 MB or more, of which there are no statistics. pgstattuple measures them.
+--   Tables of 1 MB or more without an estimate, by reason: never_analyzed, not_counted (the server lost the time of
+--   the last ANALYZE), stale (changed too much since), no_statistics (of a column), beyond (only the 500 largest are
+--   estimated); and toast: TOAST of 1 MB or more, which has no statistics. pgstattuple measures them.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('block_size')::integer AS page,
@@ -38,7 +38,7 @@ candidate AS MATERIALIZED (
         c.relkind IN ('r', 'm')
         AND c.relpersistence <> 't'
         AND c.relpages >= s.least
-        -- The server does not analyze its statistics.
+        -- The statistics themselves are never analyzed.
         AND c.oid <> 'pg_statistic'::regclass
 ),
 
@@ -50,7 +50,7 @@ judged AS MATERIALIZED (
             WHEN c.place > 500 THEN 'beyond'
             WHEN h.known = 0 AND h.unknown > 0 AND l.seen_at IS NULL THEN 'never_analyzed'
             WHEN l.seen_at IS NULL OR NOT current_setting('track_counts')::boolean THEN 'not_counted'
-            -- Twice of what makes autovacuum analyze a table by default.
+            -- Twice the number of changes that starts autovacuum's ANALYZE by default.
             WHEN pg_stat_get_mod_since_analyze(c.oid) > 100 + 0.2 * c.reltuples THEN 'stale'
             WHEN h.unknown > 0 THEN 'no_statistics'
         END AS reason
@@ -60,7 +60,7 @@ judged AS MATERIALIZED (
             SELECT coalesce(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS seen_at
         ) AS l
     CROSS JOIN LATERAL (
-        -- The columns as they follow each other, and the end of the row.
+        -- The columns in their order, and the end of the row.
         SELECT
             count(*) AS columns,
             count(t.starelid) AS known,
@@ -77,7 +77,7 @@ judged AS MATERIALIZED (
             ) || 0 AS widths,
             array_agg(
                 CASE
-                    -- Values of up to 126 bytes have a short header, and stand anywhere.
+                    -- Values of up to 126 bytes have a short header, and are not aligned.
                     WHEN a.attlen = -1 AND a.attstorage <> 'p' AND t.stawidth <= 127 THEN 1
                     WHEN a.attalign = 'd' THEN 8
                     WHEN a.attalign = 'i' THEN 4
@@ -88,7 +88,7 @@ judged AS MATERIALIZED (
         FROM (
             SELECT
                 x.*,
-                -- One that is dropped or virtual is NULL in each row that was written since.
+                -- A dropped or virtual column is NULL in each row written since.
                 NOT x.attisdropped AND x.attgenerated <> 'v' AS stored
             FROM pg_attribute AS x
         ) AS a
@@ -186,7 +186,7 @@ estimated AS MATERIALIZED (
                     AS fitting
         ) AS f
     CROSS JOIN LATERAL (
-        -- What is left over at the end of a page: half a row on average, unless all have one length.
+        -- The unused end of a page: half a row on average, unless all have the same length.
         SELECT CASE WHEN j.fixed THEN floor(f.fitting) ELSE f.fitting - 0.5 END AS rows_a_page
     ) AS r
 ),
@@ -194,7 +194,7 @@ estimated AS MATERIALIZED (
 worst AS MATERIALIZED (
     SELECT e.*
     FROM estimated AS e
-    -- By powers of two: tables with about the same must not change places each time.
+    -- By powers of two: tables with similar values must not change places each time.
     ORDER BY floor(ln(1 + e.spare) / ln(2)) DESC, e.oid ASC
     LIMIT 20
 ),
@@ -203,7 +203,7 @@ unknown AS (
     SELECT j.reason
     FROM judged AS j
     UNION ALL
-    -- Those that the server has not looked at have no size. With fewer rows than this a table has not got 1 MB.
+    -- Tables never vacuumed or analyzed have no known size. With fewer rows than this a table is below 1 MB.
     SELECT 'never_analyzed' AS reason
     FROM pg_class AS c
     CROSS JOIN setting AS s

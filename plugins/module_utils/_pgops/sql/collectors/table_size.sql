@@ -4,9 +4,9 @@
 -- timeout: 10
 -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
 --   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each schema,
---   at most 200 of a database, pg_largeobject where it holds any, and one series with part "remainder" for all
---   others, the server's catalogues among them, as of their last VACUUM or ANALYZE. Every five minutes, since it
---   takes the longer the more tables there are.
+--   at most 200 of a database, pg_largeobject if used, and all others, including the system catalogues, together with
+--   part "remainder", as of their last VACUUM or ANALYZE. Every five minutes, since its cost grows with the number of
+--   tables.
 WITH indexed AS MATERIALIZED (
     SELECT
         i.indrelid,
@@ -26,7 +26,7 @@ toast AS (
     WHERE t.relkind = 't'
 ),
 
--- An estimate that costs no file access; exact sizes are measured for the largest only.
+-- An estimate without file access; exact sizes are only measured for the largest.
 estimated AS (
     SELECT
         c.oid,
@@ -67,8 +67,8 @@ largest AS (
     LIMIT 200
 ),
 
--- To measure a table takes a lock on it, its indexes and its TOAST, which would queue behind an exclusive one,
--- or before the next.
+-- Measuring a table takes a lock on it, its indexes and its TOAST, which would queue behind an exclusive one, or
+-- block the next.
 held AS (
     SELECT l.relation
     FROM pg_locks AS l

@@ -2,13 +2,13 @@
 -- scope: instance
 -- interval: 60
 -- metric: longest_transaction_seconds unit=s category=performance direction=above warning=1800 critical=3600
---   Age of the oldest transaction of a client, by database, 0 where there is none: it holds back vacuum and keeps its
---   locks. Dumps (by their application_name) and VACUUM, ANALYZE, CREATE INDEX and CLUSTER are left out.
+--   Age of the oldest client transaction, by database, 0 if there is none. It prevents cleanup by VACUUM and holds
+--   its locks. Dumps (by their application_name), VACUUM, ANALYZE, CREATE INDEX and CLUSTER are left out.
 -- metric: longest_idle_in_transaction_seconds unit=s category=performance direction=above warning=300 critical=900
---   How long a client has been idle inside its transaction: it forgot to commit, or waits for a person. See
+--   Longest time that a client has been idle in a transaction: it did not commit, or waits for a user. See
 --   idle_in_transaction_session_timeout.
 -- metric: longest_statement_seconds unit=s category=performance
---   How long the longest statement that runs now has been running, dumps and maintenance among them.
+--   Duration of the longest running statement, including dumps and maintenance.
 WITH clients AS (
     SELECT
         a.datid,
@@ -31,7 +31,7 @@ WITH clients AS (
     WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
 ),
 
--- Where activity is not tracked there may be sessions of which nothing is known.
+-- If activity is not tracked, there may be sessions of which nothing is known.
 nothing AS (
     SELECT CASE WHEN current_setting('track_activities')::boolean THEN 0 END AS seconds
 )

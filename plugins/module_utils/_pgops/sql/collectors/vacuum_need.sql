@@ -4,23 +4,23 @@
 -- timeout: 20
 -- role: primary
 -- metric: table_vacuum_due_ratio direction=above warning=2
---   Dead rows by the number that makes autovacuum start (the table's own settings win); above 2 it does not keep up.
---   Its TOAST, which has dead rows and settings of its own, counts as the table where it is the worse. Metrics
---   table_*_due_ratio are of the 20 worst tables, and the highest of all others, with part "remainder". No value
---   where the server has lost its counters and nothing was counted since.
+--   Dead rows as a multiple of the number that starts autovacuum (the table's own settings apply). Above 2 it does
+--   not keep up. TOAST counts for its table if it is worse. Metrics table_*_due_ratio cover the 20 worst tables, and
+--   the highest of all others with part "remainder". No value if the server lost its counters and has counted nothing
+--   since.
 -- metric: tables_vacuum_due direction=above warning=0
---   Tables with more than twice the dead rows that make autovacuum start.
+--   Tables with more than twice the dead rows that start autovacuum.
 -- metric: table_insert_vacuum_due_ratio direction=above warning=2
---   Rows inserted since the last vacuum, by the number that makes autovacuum start for inserts alone, which freezes
---   them in time and keeps index-only scans fast; those of its TOAST where that is the worse. None where that is
+--   Rows inserted since the last vacuum, as a multiple of the number that starts autovacuum for inserts (which
+--   freezes rows in time and keeps index-only scans fast); those of TOAST if they are worse. No value if that is
 --   switched off.
 -- metric: tables_insert_vacuum_due direction=above warning=0
---   Tables with more than twice the inserts that make autovacuum start.
+--   Tables with more than twice the inserts that start autovacuum.
 -- metric: table_analyze_due_ratio direction=above warning=2
---   Rows changed since the last ANALYZE, by the number that makes autovacuum analyze the table; above 2 plans are
---   made from old statistics.
+--   Rows changed since the last ANALYZE, as a multiple of the number that starts autovacuum's ANALYZE. Above 2 plans
+--   are based on old statistics.
 -- metric: tables_analyze_due direction=above warning=0
---   Tables with more than twice the changes that make autovacuum analyze them.
+--   Tables with more than twice the changes that start autovacuum's ANALYZE.
 WITH setting AS MATERIALIZED (
     SELECT
         current_setting('autovacuum_vacuum_threshold')::float8 AS vacuum_base,
@@ -40,7 +40,7 @@ counted AS MATERIALIZED (
         pg_stat_get_dead_tuples(c.oid) AS dead,
         pg_stat_get_ins_since_vacuum(c.oid) AS inserted,
         pg_stat_get_mod_since_analyze(c.oid) AS changed
-    -- PostgreSQL 18 alone has this column, and goes by it; before, the name below finds none but this.
+    -- Only PostgreSQL 18 has this column, which is used; before, the name below only finds this one.
     FROM (SELECT 0 AS relallfrozen) AS older
     CROSS JOIN LATERAL (
         SELECT
@@ -53,7 +53,7 @@ counted AS MATERIALIZED (
             CASE
                 WHEN coalesce(c.reloptions, o.reloptions) IS NOT NULL THEN (
                     SELECT jsonb_object_agg(p.option_name, p.option_value)
-                    -- What is set for a table counts for its TOAST as well, where nothing is set for that.
+                    -- Settings of a table also apply to its TOAST, unless that has its own.
                     FROM pg_options_to_table(coalesce(c.reloptions, o.reloptions)) AS p
                 )
             END AS own
@@ -86,7 +86,7 @@ known AS (
         + coalesce((c.own ->> 'autovacuum_analyze_scale_factor')::float8, s.analyze_scale) * c.live AS analyze_at
     FROM counted AS c
     CROSS JOIN setting AS s
-    -- Rows that ANALYZE has seen, and nothing counted: the statistics were lost.
+    -- ANALYZE has seen rows, but none are counted: the statistics were lost.
     WHERE
         c.live = 0 OR c.dead > 0 OR c.inserted > 0 OR c.changed > 0 OR pg_stat_get_live_tuples(c.oid) > 0
 ),
@@ -95,11 +95,11 @@ rated AS MATERIALIZED (
     SELECT
         k.owner AS oid,
         sum(k.relpages) AS relpages,
-        -- least() leaves out a limit that is not there.
+        -- least() ignores a limit that does not exist.
         max(k.dead / greatest(least(k.vacuum_at, k.vacuum_most), 1)) AS vacuum,
         -- greatest() would make 1 of NULL.
         max(CASE WHEN k.insert_at IS NOT NULL THEN k.inserted / greatest(k.insert_at, 1) END) AS inserts,
-        -- The server analyzes all but the statistics themselves, and TOAST.
+        -- The server analyzes all tables except the statistics themselves, and TOAST.
         max(k.changed / greatest(k.analyze_at, 1)) FILTER (
             WHERE k.oid <> 'pg_statistic'::regclass AND k.relkind <> 't'
         ) AS changes
@@ -110,7 +110,7 @@ rated AS MATERIALIZED (
 worst AS MATERIALIZED (
     SELECT r.*
     FROM rated AS r
-    -- In steps, so that the tables named stay the same as long as nothing is due.
+    -- In steps, so that the same tables are shown as long as nothing is due.
     ORDER BY floor(ln(greatest(r.vacuum, r.inserts, r.changes, 1)) / ln(2)) DESC, r.relpages DESC, r.oid ASC
     LIMIT 20
 )

@@ -5,9 +5,9 @@
 --   Sessions that run this operation now, in any database: VACUUM (autovacuum's too), ANALYZE, CREATE INDEX (REINDEX
 --   too), CLUSTER (VACUUM FULL too), COPY, BASE BACKUP.
 -- metric: maintenance_percent unit=% kind=gauge category=performance
---   How far the most advanced of them is in its present pass over the table or file; none where that is not known.
+--   Progress of the most advanced of them in its current pass; no value if unknown.
 -- metric: maintenance_seconds unit=s kind=gauge category=performance
---   How long the longest of them has been running. One that hardly advances is blocked or throttled.
+--   Duration of the longest of them. If it hardly advances, it is blocked or throttled.
 WITH progress AS (
     SELECT
         v.pid,
@@ -55,7 +55,7 @@ WITH progress AS (
 SELECT
     o.operation,
     count(p.pid) AS maintenance_running,
-    -- Not least(), which takes an unknown for the other value.
+    -- Not least(), which ignores NULL.
     max(
         CASE WHEN p.done > nullif(p.total, 0) THEN 100.0 ELSE 100.0 * p.done / nullif(p.total, 0) END
     ) AS maintenance_percent,

@@ -2,9 +2,9 @@
 -- scope: instance
 -- interval: 10
 -- metric: waiting_sessions unit=count category=performance
---   Client sessions, and workers of their parallel queries, that run a statement now, by the type of what they wait
---   for in this moment: 'none' uses the CPU, Lock waits for another session, LWLock for the server's own structures,
---   IO for the disk, IPC for another process, Client for the network. The collector's own is left out.
+--   Client sessions and their parallel workers that run a statement, by the type of their wait event. 'none' uses the
+--   CPU, Lock waits for another session, LWLock for internal structures of the server, IO for the disk, IPC for
+--   another process, Client for the network. Without the collector's own session.
 WITH kinds (wait_event_type) AS (
     VALUES
     ('none'), ('Activity'), ('BufferPin'), ('Client'), ('Extension'), ('IO'), ('IPC'), ('Lock'), ('LWLock'),

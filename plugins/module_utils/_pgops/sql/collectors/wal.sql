@@ -6,7 +6,7 @@
 -- metric: wal_records unit=count kind=counter category=performance
 --   WAL records written.
 -- metric: wal_fpi unit=count kind=counter category=performance
---   Full page images in the WAL: many of them mean that checkpoints are too frequent.
+--   Full page images in the WAL. If many, checkpoints are too frequent.
 -- metric: wal_buffers_full unit=count kind=counter category=performance
 --   Times that WAL went to disk because wal_buffers was full.
 SELECT

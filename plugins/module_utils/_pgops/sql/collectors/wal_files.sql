@@ -2,7 +2,7 @@
 -- scope: instance
 -- interval: 300
 -- metric: wal_size_mb unit=MB kind=gauge category=capacity
---   Disk space of pg_wal (1 MB is 1048576 bytes): slots, a failing archive_command and wal_keep_size let it grow.
+--   Disk space of pg_wal (1 MB is 1048576 bytes). It grows with slots, a failing archive_command and wal_keep_size.
 -- metric: wal_files unit=count kind=gauge category=capacity
 --   Files in pg_wal.
 SELECT

@@ -6,11 +6,11 @@
 -- metric: multixact_age unit=count kind=gauge category=availability
 --   Multixacts since the oldest one of a database that is still needed.
 -- metric: xid_wraparound_percent unit=% kind=gauge category=availability direction=above warning=50 critical=75
---   xid_age as a share of 2^31, where the server refuses to write: vacuum the oldest tables of that database.
+--   xid_age as a share of 2^31, at which the server refuses writes: vacuum the oldest tables of that database.
 -- metric: multixact_wraparound_percent unit=% kind=gauge category=availability direction=above warning=50 critical=75
 --   multixact_age as a share of 2^31.
 -- metric: xid_freeze_lag_percent unit=% kind=gauge category=availability direction=above warning=110 critical=125
---   xid_age as a share of autovacuum_freeze_max_age: well above 100 autovacuum does not keep up, or is held back.
+--   xid_age as a share of autovacuum_freeze_max_age. Well above 100, autovacuum does not keep up or is blocked.
 -- metric: multixact_freeze_lag_percent unit=% kind=gauge category=availability
 --   multixact_age as a share of autovacuum_multixact_freeze_max_age.
 SELECT

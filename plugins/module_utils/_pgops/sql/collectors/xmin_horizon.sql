@@ -2,8 +2,8 @@
 -- scope: instance
 -- interval: 60
 -- metric: xmin_age unit=count kind=gauge category=availability
---   Transactions since the oldest snapshot held, by holder: rows dead since then cannot be vacuumed. End the
---   session, finish the prepared transaction, drop the slot, or look at the standby's sessions; 0 where none holds.
+--   Transactions since the oldest snapshot, by holder; 0 if none. Rows that died since then cannot be vacuumed: end
+--   the session, finish the prepared transaction, drop the slot, or check the standby's sessions.
 -- metric: xmin_horizon_percent unit=% kind=gauge category=availability direction=above warning=25 critical=50
 --   xmin_age as a share of autovacuum_freeze_max_age.
 WITH held (holder, xids) AS (
@@ -11,7 +11,7 @@ WITH held (holder, xids) AS (
         CASE a.backend_type WHEN 'walsender' THEN 'standby' ELSE 'session' END,
         greatest(age(a.backend_xid), age(a.backend_xmin))
     FROM pg_stat_activity AS a
-    -- VACUUM holds back nobody, nor do those that help it.
+    -- VACUUM and its workers hold back nothing.
     WHERE
         a.pid <> pg_backend_pid()
         AND coalesce(a.leader_pid, a.pid) NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum AS v)
@@ -25,7 +25,7 @@ WITH held (holder, xids) AS (
         'slot',
         age(s.xmin)
     FROM pg_replication_slots AS s
-    -- One that is lost holds back nobody, though it shows what it held. Others may have no status at all.
+    -- A lost slot holds back nothing, though it still shows its xmin. Others may have no status at all.
     WHERE s.wal_status IS DISTINCT FROM 'lost'
     UNION ALL
     SELECT

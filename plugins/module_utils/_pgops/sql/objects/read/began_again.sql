@@ -6,8 +6,8 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Whether a counter that counts since another time began again between two rounds: it did if it is of no database,
--- whose time is its own; and if any counter of the same row, or of the database as a whole, fell meanwhile.
+-- Whether a counter whose reset time changed was reset between two rounds: it was if it belongs to no database, since
+-- then that time is its own; and if any counter of the same row, or of the database as a whole, fell meanwhile.
     SELECT s.database_name = '' OR EXISTS (
         SELECT
         FROM pgops.series AS o

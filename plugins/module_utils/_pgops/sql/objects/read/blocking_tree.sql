@@ -1,7 +1,8 @@
 -- object: view pgops.blocking_tree
 CREATE OR REPLACE VIEW pgops.blocking_tree AS
--- In an exclusive queue each waits for all before it, and listing every path would grow exponentially: each session
--- hangs below one of its blockers, and blocked_by has them all. Process 0 stands for all prepared transactions.
+-- In a queue for an exclusive lock each session waits for all before it, and a list of all paths would grow
+-- exponentially: each session is shown below one of its blockers, and blocked_by lists all of them. Process 0
+-- stands for all prepared transactions.
 WITH RECURSIVE lock AS MATERIALIZED (
     SELECT
         l.pid,
@@ -27,7 +28,7 @@ waiter AS MATERIALIZED (
         l.locktype,
         l.target,
         l.waitstart,
-        -- Who waits for the end of a transaction that changed a row has a lock on that row meanwhile.
+        -- A session that waits for a transaction that changed a row holds a lock on that row meanwhile.
         coalesce(l.database, r.database) AS database,
         coalesce(l.relation, r.relation) AS relation,
         array(
@@ -48,7 +49,7 @@ waiter AS MATERIALIZED (
     WHERE NOT l.granted
 ),
 
--- Below a blocker that does not wait itself, else below the one that has waited longest.
+-- Below a blocker that does not wait itself, otherwise below the one that has waited longest.
 parent AS MATERIALIZED (
     SELECT DISTINCT ON (w.pid)
         w.pid,
@@ -75,7 +76,7 @@ rooted AS (
     INNER JOIN parent AS p ON r.pid = p.parent
 ),
 
--- Whoever is below no root waits in a circle, which the server is about to break, or below one.
+-- A session below no root is part of a deadlock, which the server is about to break, or below one.
 climb AS (
     SELECT
         p.pid AS start,
@@ -128,7 +129,7 @@ held AS (
         pg_catalog.array_agg(DISTINCT l.mode ORDER BY l.mode) AS modes,
         pg_catalog.array_agg(DISTINCT x.gid ORDER BY x.gid) FILTER (WHERE x.gid IS NOT NULL) AS prepared
     FROM lock AS l
-    -- A prepared transaction is known by the lock on its own number.
+    -- A prepared transaction is identified by the lock on its own transaction ID.
     LEFT JOIN lock AS i
         ON
             l.virtualtransaction = i.virtualtransaction

@@ -8,8 +8,8 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Refuses what cannot be meant by a metric, a time and its steps; returns the metric's kind. The names that are
--- closest to one that is not there have the most trigrams in common with it.
+-- Refuses an unknown metric, an empty time and impossible steps; returns the metric's kind. The names suggested for an
+-- unknown one have the most trigrams in common with it.
 DECLARE
     found_kind text := (SELECT m.kind FROM pgops.metric AS m WHERE m.metric_name = p_metric);
     near_names text;
@@ -31,25 +31,25 @@ BEGIN
             LIMIT 3
         ) AS c
         WHERE c.likeness >= 0.4;
-        RAISE EXCEPTION '% is no metric that was ever collected', coalesce(quote_literal(p_metric), 'NULL')
+        RAISE EXCEPTION 'metric % was never collected', coalesce(quote_literal(p_metric), 'NULL')
             USING ERRCODE = 'invalid_parameter_value',
-                HINT = coalesce('Near by its name: ' || near_names || '. ', '')
+                HINT = coalesce('Similar names: ' || near_names || '. ', '')
                     || 'SELECT metric_name, kind FROM pgops.metrics lists them.';
     END IF;
     IF p_from IS NULL OR p_to IS NULL OR p_from >= p_to THEN
-        RAISE EXCEPTION 'from % to % there is no time', coalesce(p_from::text, 'NULL'), coalesce(p_to::text, 'NULL')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'The earlier time comes first.';
+        RAISE EXCEPTION 'the time from % to % is empty', coalesce(p_from::text, 'NULL'), coalesce(p_to::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The first time must be the earlier one.';
     END IF;
     IF p_step <= interval '0' THEN
-        RAISE EXCEPTION 'a step of % leads nowhere', p_step USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'a step must be longer than 0, not %', p_step USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF extract(year FROM p_step) <> 0 OR extract(month FROM p_step) <> 0 THEN
-        RAISE EXCEPTION 'a step of % is not always as long', p_step
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give it in days, hours or less.';
+        RAISE EXCEPTION 'a step of % has no fixed length', p_step
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use days, hours or less.';
     END IF;
     IF p_step IS NOT NULL AND NOT isfinite(p_from) THEN
-        RAISE EXCEPTION 'steps cannot begin at %', p_from
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Say from when on, or leave the step out.';
+        RAISE EXCEPTION 'steps cannot start at %', p_from
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Set a start time, or omit the step.';
     END IF;
     RETURN found_kind;
 END

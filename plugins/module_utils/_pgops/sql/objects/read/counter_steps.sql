@@ -15,7 +15,7 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- What sample_steps gives, and where the samples are gone, an hour as a step, as long as what was measured in it.
+-- The rows of sample_steps, and for hours whose samples are gone one step each, as long as the time measured in it.
     SELECT t.series_id, t.shape_id, t.started_at, t.ended_at, t.increase
     FROM pgops.sample_steps(p_metric, p_from, p_to, p_node_id) AS t
     INNER JOIN pgops.shape AS h ON h.shape_id = t.shape_id

@@ -1,7 +1,7 @@
 -- object: view pgops.index_usage_summary
 -- requires: latest_values
 CREATE OR REPLACE VIEW pgops.index_usage_summary AS
--- To measure an index takes a lock on it, which would queue behind an exclusive one: those are estimated.
+-- Measuring an index takes a lock on it, which would queue behind an exclusive one: those are estimated.
 WITH held AS (
     SELECT l.relation
     FROM pg_catalog.pg_locks AS l

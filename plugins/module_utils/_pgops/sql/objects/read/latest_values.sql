@@ -11,8 +11,8 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
--- The newest value of each series of these metrics, none older than p_max_age. The bounds are variables, for with
--- custom plans all other days' partitions are out before the server plans.
+-- The newest value of each series of these metrics, none older than p_max_age. The bounds are variables, since with
+-- custom plans the partitions of all other days are excluded before planning.
 #variable_conflict use_column
 DECLARE
     since timestamptz := now() - p_max_age;

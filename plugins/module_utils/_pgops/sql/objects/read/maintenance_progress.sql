@@ -79,7 +79,7 @@ WITH progress AS (
 )
 
 SELECT
-    -- What is run, and where, is told to those with pg_read_all_stats, and to those whose session it is.
+    -- The server shows the statement and its database to pg_read_all_stats, and to the session's own role.
     coalesce(p.operation, 'unknown') AS operation,
     p.pid,
     p.datname::text AS datname,
@@ -93,7 +93,7 @@ SELECT
     p.done,
     p.total,
     CASE WHEN p.total > 0 THEN p.unit END AS unit,
-    -- VACUUM and ANALYZE of several tables begin a transaction for each.
+    -- VACUUM and ANALYZE of several tables start a transaction for each.
     CASE
         WHEN p.operation IN ('VACUUM', 'ANALYZE') THEN greatest(a.query_start, a.xact_start)
         ELSE coalesce(a.query_start, a.backend_start)

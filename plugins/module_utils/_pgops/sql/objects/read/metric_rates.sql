@@ -24,12 +24,12 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- How fast a counter grew, by a second: over the whole time, or in steps of it. Resets, restarts and failovers are
+-- How fast a counter grew, per second: over the whole time, or in steps of it. Resets, restarts and failovers are
 -- taken into account; what was counted between the last sample before one and the event itself is not known.
 BEGIN
     IF pgops.check_request(p_metric, p_from, p_to, p_step) <> 'counter' THEN
         RAISE EXCEPTION '% is a gauge, which has no rate', p_metric
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'metric_values() reads gauges.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use metric_values() for gauges.';
     END IF;
     RETURN QUERY
     SELECT

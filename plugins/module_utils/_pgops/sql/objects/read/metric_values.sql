@@ -27,9 +27,9 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- What a metric was, as it was collected: over the whole time, or in steps of it. started_at and ended_at are those of
--- the first and the last sample. Where the samples are gone, whole hours take their place; of a counter, what it was
--- at their ends.
+-- The values of a metric as collected: over the whole time, or in steps of it. started_at and ended_at are those of
+-- the first and the last sample. If the samples are gone, whole hours take their place; for a counter, its value at
+-- the end of each.
 BEGIN
     PERFORM pgops.check_request(p_metric, p_from, p_to, p_step);
     RETURN QUERY

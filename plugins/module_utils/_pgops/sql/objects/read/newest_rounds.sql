@@ -8,10 +8,11 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
--- When each collector was heard of last by each node, none longer ago than p_max_age; a metric that no collector
--- yields stands for itself. Where two do, they are of other roles, or both jobs that say what collectors cost. One index look-up for each metric of a shape, whose first series stands for it: a collector that
--- fails leaves its places empty. The bounds are variables, for with custom plans all other days' partitions are out
--- before the server plans. Ahead counts what store_round() takes.
+-- The time of the newest round of each collector on each node, none older than p_max_age; a metric that no collector
+-- yields counts as a collector. If two yield it, they are for different roles, or both are jobs that report what
+-- collectors cost. One index look-up for each metric of a shape, by its first series: a collector that fails leaves its
+-- places empty. The bounds are variables, since with custom plans the partitions of all other days are excluded before
+-- planning. One day ahead is what store_round() accepts.
 #variable_conflict use_column
 DECLARE
     since timestamptz := now() - p_max_age;
@@ -30,7 +31,7 @@ BEGIN
             ORDER BY s.metric_id, o.place
         ) AS p
         INNER JOIN pgops.metric AS m ON m.metric_id = p.metric_id
-        -- What is said of a collector, is said by the job that runs it.
+        -- What a job reports about a collector belongs to the job.
         LEFT JOIN pgops.collector AS k ON k.collector = p.other ->> 'collector' AND k.rights = 'all_data'
         CROSS JOIN LATERAL (
             SELECT o.collected_at FROM pgops.round AS o

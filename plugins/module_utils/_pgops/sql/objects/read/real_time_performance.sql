@@ -12,11 +12,11 @@ SELECT
         WHERE NOT l.granted)
         AS blocked_connections,
     100.0 * d.blks_hit / nullif(d.blks_hit + d.blks_read, 0) AS cache_hit_ratio,
-    -- As last collected, since to measure it the server looks at each file of all databases; else measured now.
+    -- As last collected, since measuring reads the size of each file of all databases; otherwise measured now.
     coalesce(z.size_mb, CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
         SELECT pg_catalog.sum(pg_catalog.pg_database_size(b.oid)) / 1048576.0 FROM pg_catalog.pg_database AS b
     ) END) / 1024.0 AS database_size_gb,
-    -- Those that run or were a session's last one, and others as far as slow_query_log has them.
+    -- Running statements, the last one of each session, and others that are in slow_query_log.
     greatest(
         CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN (
             SELECT

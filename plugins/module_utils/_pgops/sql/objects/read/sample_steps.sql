@@ -17,13 +17,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 -- By how much a counter (NULL: every one) grew from each sample to the next, of the steps that end after p_from and not
 -- after p_to, on one node or on all. Samples more than two hours apart make no step where p_from lies between them.
--- Where it began again in between, that is what it has counted since. It did if it fell; if the server has started
--- again and lost all its statistics (the first two words of the origin); and if it counts since another time (the
--- third). The latter says little about a database: its time also changes where one table's counters are reset. There
--- something else of the same row, or of the whole database, must have fallen, too. A server whose statistics are not
--- its own of before, and yet older than the sample before, was copied from another: how much it grew is not known.
+-- If it was reset in between, that is what it has counted since. It was reset if it fell; if the server has restarted
+-- and lost all its statistics (the first two words of the origin); and if its reset time (the third) changed. The
+-- latter is no proof for a database, whose time also changes if the counters of one table are reset: there another
+-- counter of the same row, or of the whole database, must have fallen, too. If the statistics are other ones than
+-- before, and yet older than the previous sample, the server is a copy of another: the growth is unknown.
     WITH sampled AS (
-        -- Two shapes may have one sample, where the retention changed before it was delivered again.
+        -- Two shapes may have the same sample, if the retention changed before it was delivered a second time.
         SELECT DISTINCT ON (s.series_id, r.collected_at)
             s.series_id,
             s.table_name <> '' AND s.index_name = '' AS of_table,
@@ -83,7 +83,7 @@ AS $$
     FROM step AS t
     WHERE
         t.sample_before IS NOT NULL
-        -- What a table's indexes have counted falls with each of them that is dropped.
+        -- The sum of a table's index counters falls if an index is dropped.
         AND NOT (t.of_table AND t.sample < t.sample_before AND t.origin = t.origin_before)
         AND t.collected_at > p_from
         AND (

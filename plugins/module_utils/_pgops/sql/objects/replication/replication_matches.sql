@@ -1,7 +1,7 @@
 -- object: view pgops.replication_matches
 -- requires: replication_self, replication_senders
--- Which node each walsender may be, by its slot and application_name; certain where it can be no other node, and the
--- node no other walsender. For replication_topology.
+-- Which node each walsender may serve, by its slot and application_name; certain if it can serve no other node, and
+-- the node has no other walsender. For replication_topology.
 CREATE OR REPLACE VIEW pgops.replication_matches AS
 WITH candidate AS (
     SELECT
@@ -10,7 +10,7 @@ WITH candidate AS (
         n.node,
         CASE
             WHEN m.application_name = s.application_name AND m.slot_name = s.slot_name THEN 1
-            -- Anybody may come by a default name: then the node must have said lately that it streams.
+            -- Any client may use a default name: then the node must have reported lately that it streams.
             WHEN
                 m.application_name = s.application_name
                 AND s.application_name NOT IN ('walreceiver', pg_catalog.current_setting('cluster_name'))
@@ -40,7 +40,7 @@ WITH candidate AS (
     WHERE s.physical AND n.node_id IS DISTINCT FROM (SELECT o.node_id FROM pgops.replication_self AS o)
 ),
 
--- What is more likely to be another walsender is not this one.
+-- A node that more likely belongs to another walsender is left out.
 likely AS (
     SELECT
         c.pid,

@@ -1,6 +1,7 @@
 -- object: view pgops.replication_members
 -- requires: latest_values
--- What each node said last, within a day, of its link upstream, and who else knows it. For replication_topology.
+-- What each node last reported, within a day, about its link upstream, and who else knows it. For
+-- replication_topology.
 CREATE OR REPLACE VIEW pgops.replication_members AS
 WITH word AS MATERIALIZED (
     SELECT

@@ -1,6 +1,6 @@
 -- object: view pgops.replication_self
 -- requires: replication_members
--- Which node this server is, and its own link upstream. For replication_topology.
+-- The node that this server is, and its own link upstream. For replication_topology.
 CREATE OR REPLACE VIEW pgops.replication_self AS
 WITH own AS (
     SELECT
@@ -18,7 +18,7 @@ WITH own AS (
         ) AS data_age,
         r.sender_host || ':' || r.sender_port AS sender,
         nullif(pg_catalog.current_setting('primary_slot_name'), '') AS slot_name,
-        -- How it is known upstream; the setting is hidden from those without pg_read_all_settings.
+        -- Its name upstream; the setting is hidden from roles without pg_read_all_settings.
         (
             SELECT
                 coalesce(
@@ -43,7 +43,7 @@ SELECT
                 WHERE
                     (m.application_name = o.application_name OR o.application_name IS NULL)
                     AND m.slot_name IS NOT DISTINCT FROM o.slot_name
-                    -- Others may come by a default name as well, and not have told yet.
+                    -- Others may use a default name as well, and not have reported yet.
                     AND (
                         o.slot_name IS NOT NULL
                         OR o.application_name NOT IN ('walreceiver', pg_catalog.current_setting('cluster_name'))

@@ -1,5 +1,5 @@
 -- object: view pgops.replication_senders
--- Who streams from this server now. For replication_topology.
+-- The clients that stream from this server now. For replication_topology.
 CREATE OR REPLACE VIEW pgops.replication_senders AS
 WITH here AS (
     SELECT
@@ -22,7 +22,7 @@ sender AS (
         r.reply_time,
         r.replay_lag,
         a.datid IS NULL AS physical,
-        -- Nothing is heard of it: it answers every ten seconds by default, and twice in wal_sender_timeout if asked.
+        -- It does not answer: by default it answers every ten seconds, and if asked twice in wal_sender_timeout.
         r.state IN ('catchup', 'streaming') AND h.at - r.reply_time > '1 minute'::interval AS silent,
         h.lsn - r.sent_lsn AS unsent,
         h.lsn - r.flush_lsn AS unflushed,
@@ -41,7 +41,7 @@ SELECT
     CASE WHEN s.silent THEN 'silent' ELSE s.state END AS state,
     s.sync_state,
     s.reply_time,
-    -- A sender may be ahead of what was read a moment before.
+    -- A sender may be ahead of the position that was read a moment before.
     CASE WHEN s.unsent < 0 THEN 0 ELSE s.unsent END AS sent_lag_bytes,
     CASE WHEN s.unflushed < 0 THEN 0 ELSE s.unflushed END AS flush_lag_bytes,
     CASE WHEN s.unreplayed < 0 THEN 0 ELSE s.unreplayed END AS lag_bytes,

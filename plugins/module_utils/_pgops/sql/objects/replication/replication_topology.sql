@@ -66,7 +66,7 @@ slot AS MATERIALIZED (
         l.database::text AS database_name,
         l.active,
         l.wal_status,
-        -- One that is lost keeps nothing, though most still say from where on.
+        -- A lost slot retains nothing, though most still have a restart_lsn.
         CASE
             WHEN l.wal_status = 'lost' THEN NULL
             WHEN pg_catalog.pg_is_in_recovery()
@@ -89,7 +89,7 @@ placed AS MATERIALIZED (
         n.last_seen_at,
         coalesce(n.node_id = s.node_id, FALSE) AS own,
         x.pid,
-        -- Walsenders that may be this node's, or others'.
+        -- Walsenders that may serve this node, or another one.
         exists(
             SELECT FROM match AS a
             WHERE a.node_id = n.node_id AND NOT a.certain
@@ -127,7 +127,7 @@ linked AS (
             WHEN p.pid IS NOT NULL THEN 'here'
             WHEN s.in_recovery AND p.is_primary THEN 'primary'
             WHEN p.doubtful THEN 'unknown'
-            -- Of a link between others their agents tell, that of the upstream node only while it is linked.
+            -- For a link between other nodes, what their agents report; the upstream node's only while linked.
             WHEN p.upstream_id <> coalesce(s.node_id, 0) AND p.streamed_lately THEN 'streaming'
             WHEN
                 p.upstream_id <> coalesce(s.node_id, 0)
@@ -151,7 +151,7 @@ linked AS (
     INNER JOIN member AS m ON p.node_id = m.node_id
 ),
 
--- The slot that a node uses here, or used when it was linked.
+-- The slot that a node uses here, or used while it was linked.
 held AS MATERIALIZED (
     SELECT
         l.node_id,

@@ -10,7 +10,7 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Of all nodes and databases together; the function of the same name that it calls can tell them apart.
+-- For all nodes and databases together; the function of the same name that it calls can choose them.
     SELECT a.* FROM pgops.analyze_slow_queries(p_hours_back, NULL, NULL) AS a;
 $$;
 

@@ -13,8 +13,8 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 -- Statements by the time that they took in the last hours, on all nodes and in all databases together or in one of them.
--- The percentage is of the time of all statements that clients sent there, stored one by one or not; those that ran
--- within others are part of it twice. Those not stored one by one have no database: they are in no database's time.
+-- The percentage is of the time of all statements that clients sent there, stored one by one or not; statements that
+-- ran within others count twice. Those not stored one by one have no database, and count in no database's time.
     WITH totals AS (
         SELECT q.* FROM pgops.query_totals(now() - make_interval(hours => p_hours_back), now(), p_node, p_database) AS q
     ),

@@ -6,21 +6,22 @@ LANGUAGE plpgsql
 SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Notes the executions of this server's sessions that take p_threshold_ms or more in slow_query_log, or took it last;
--- returns how many are new there or know more than before. Runs as the caller, who has to see all sessions.
+-- Records this server's executions that take p_threshold_ms or more, or were a session's last one and took it, in
+-- slow_query_log; returns how many are new there or know more than before. Runs as the caller, who must see all
+-- sessions.
 DECLARE
     captured integer;
     dropped integer;
 BEGIN
     IF pg_is_in_recovery() THEN
-        RAISE EXCEPTION 'this server is a standby and cannot store what it sees'
+        RAISE EXCEPTION 'this server is a standby and cannot store anything'
             USING ERRCODE = 'read_only_sql_transaction',
             HINT = 'Run "pgops queries" on its host, which stores it on the primary.';
     END IF;
     captured := pgops.store_slow_sessions(pgops.primary_node_id(), pgops.slow_sessions(p_threshold_ms, true));
     dropped := pgops.forget_slow_queries();
     IF dropped > 0 THEN
-        RAISE WARNING 'slow_query_log is full, and lost its % oldest executions', dropped
+        RAISE WARNING 'slow_query_log is full: its % oldest executions were deleted', dropped
             USING HINT = 'Raise the threshold.';
     END IF;
     RETURN captured;

@@ -5,8 +5,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Drops executions that are older than the retention, and where there are more than 20,000 the oldest; returns how
--- many of the latter, which went before their time. Those of the same time go, or stay, together.
+-- Deletes executions older than the retention, and if there are more than 20,000 the oldest; returns how many of the
+-- latter, which were deleted early. Those of the same time are deleted, or stay, together.
 DECLARE
     keep_from timestamptz := now() - make_interval(
         days => (SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'retention_days')

@@ -13,9 +13,9 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Statements whose executions take p_factor times as long in the last hours as in the days before on the same node, those
--- that cost the most by it first (more_ms); both with at least p_min_calls. Nodes are not compared with each other: reads
--- that go to a slower one have not become slower.
+-- Statements whose executions take p_factor times as long in the last hours as in the days before on the same node,
+-- those that cost the most additional time first (more_ms); both with at least p_min_calls. Nodes are not compared with
+-- each other: a read on a slower node has not become slower.
     SELECT
         n.cluster,
         n.queryid,

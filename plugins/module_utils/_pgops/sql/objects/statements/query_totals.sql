@@ -16,19 +16,19 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
--- What each statement did in the intervals that ended within a time: on all nodes together, on each one (p_by_node), or
--- on one. queryid 0 is all those that were not stored one by one, whose databases are not known. NULL: not measured.
--- max_exec_ms is of executions that were the longest until then.
+-- The usage of each statement in the intervals that ended within a time: on all nodes together, on each one
+-- (p_by_node), or on one. queryid 0 is all those that were not stored one by one; their databases are not known.
+-- NULL: not measured. max_exec_ms only covers executions that were the longest until then.
 #variable_conflict use_column
 DECLARE
     this_node_id integer := (SELECT n.node_id FROM pgops.node AS n WHERE n.node = p_node);
 BEGIN
     IF p_node IS NOT NULL AND this_node_id IS NULL THEN
-        RAISE EXCEPTION 'there is no node %', p_node
+        RAISE EXCEPTION 'node % does not exist', p_node
             USING ERRCODE = 'invalid_parameter_value', HINT = 'SELECT node FROM pgops.nodes lists them.';
     END IF;
     RETURN QUERY
-    -- Names are looked up once a statement, not once an interval.
+    -- Names are looked up once for each statement, not for each interval.
     WITH done AS MATERIALIZED (
         SELECT
             u.statement_id, i.node_id,

@@ -36,40 +36,40 @@ LEFT JOIN pgops.query_plan AS p
     ON n.cluster = p.cluster AND q.database_name = p.database_name AND q.queryid = p.queryid;
 
 COMMENT ON VIEW pgops.slow_query_log IS
-'Executions that took long: NULL is what is not known, and nothing is estimated.';
+'Slow executions. NULL means unknown; nothing is estimated.';
 COMMENT ON COLUMN pgops.slow_query_log.query_text IS
-'Redacted. As the session sent it, with its constants; with $1 for them where source is statistics.';
+'Redacted. With its constants as the session sent it; with $1 instead if source is statistics.';
 COMMENT ON COLUMN pgops.slow_query_log.query_hash IS
-'The queryid of pg_stat_statements and top_queries; NULL where the server computes none.';
+'The queryid of pg_stat_statements and top_queries; NULL if the server computes none.';
 COMMENT ON COLUMN pgops.slow_query_log.execution_time_ms IS
-'At least; exactly where time_is_exact. Of source sessions from the statement''s arrival, else without planning.';
+'A lower bound unless time_is_exact. For source sessions from the statement''s arrival, otherwise without planning.';
 COMMENT ON COLUMN pgops.slow_query_log.planning_time_ms IS
-'NULL without pg_stat_statements.track_planning, and where other executions were counted with this one.';
+'NULL without pg_stat_statements.track_planning, or if other executions were counted with this one.';
 COMMENT ON COLUMN pgops.slow_query_log.rows_examined IS
-'NULL: the server counts them for no execution that it does not analyse.';
+'Always NULL: the server counts them only for executions that it analyses.';
 COMMENT ON COLUMN pgops.slow_query_log.rows_returned IS
-'Like blocks, NULL unless this was the only execution of its statement between two readings.';
+'NULL, as are blocks, unless this was the only execution of its statement between two readings.';
 COMMENT ON COLUMN pgops.slow_query_log.user_name IS
-'Who logged in; for source statistics, whose rights it had.';
+'The role that logged in; for source statistics, the role whose rights it had.';
 COMMENT ON COLUMN pgops.slow_query_log.client_addr IS
-'NULL for local sockets, and where no session was seen.';
+'NULL for local sockets, and if no session was seen.';
 COMMENT ON COLUMN pgops.slow_query_log.execution_plan IS
-'As EXPLAIN (FORMAT JSON) gives it, made afterwards and for any values; NULL where pgops_explain is off.';
+'Output of EXPLAIN (FORMAT JSON), made afterwards and for any values; NULL without pgops_explain.';
 COMMENT ON COLUMN pgops.slow_query_log.executed_at IS
-'When it began; for source statistics, when it had ended at the latest, and not before first_seen_at.';
+'Start; for source statistics, the latest possible end, not before first_seen_at.';
 COMMENT ON COLUMN pgops.slow_query_log.state IS
-'running: it ran at last_seen_at.';
+'running: it was running at last_seen_at.';
 COMMENT ON COLUMN pgops.slow_query_log.source IS
-'sessions: a session had it; statistics: pg_stat_statements counted it; both: known by both to be the same.';
+'sessions: seen in a session; statistics: counted by pg_stat_statements; both: the same execution in both.';
 COMMENT ON COLUMN pgops.slow_query_log.executions IS
-'More than 1: execution_time_ms is their average, which at least one of them took.';
+'If more than 1, execution_time_ms is their average, which at least one of them reached.';
 COMMENT ON COLUMN pgops.slow_query_log.toplevel IS
-'Whether a client sent it; else it ran within another.';
+'Whether a client sent it; otherwise it ran within another statement.';
 
 COMMENT ON COLUMN pgops.slow_query_log.plan_explained_at IS
-'When the plan was made.';
+'Time of the plan.';
 COMMENT ON COLUMN pgops.slow_query_log.plan_error IS
-'Why the last attempt to make a plan failed; NULL where it did not.';
+'Error of the last attempt to plan it; NULL if it succeeded.';
 
 REVOKE ALL ON pgops.slow_query_log FROM PUBLIC;
 GRANT SELECT ON pgops.slow_query_log TO pgops_reader;

@@ -6,22 +6,23 @@ LANGUAGE plpgsql
 SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The executions of sessions that take at least p_threshold_ms by now, or were a session's last one and took that
--- long, as store_slow_sessions takes them; of more than 100, those that run the longest, or ended last. p_texts: with their texts, redacted. Of what has ended
--- the time is known exactly: the server keeps when. Sessions of the agent, and of its jobs, are left out.
+-- Executions that have run for at least p_threshold_ms, or were a session's last one and took that long, in the form
+-- that store_slow_sessions needs; if more than 100, those that run the longest, or ended last. p_texts: with their
+-- texts, redacted. The time of those that have ended is exact: the server records their end. Sessions of the agent and
+-- its jobs are left out.
 DECLARE
     seen_at CONSTANT timestamptz := clock_timestamp();
 BEGIN
     -- NaN is more than any number.
     IF coalesce(p_threshold_ms, -1) NOT BETWEEN 0 AND 1e12 THEN
-        RAISE EXCEPTION 'a threshold of % ms is none', coalesce(p_threshold_ms::text, 'NULL')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give milliseconds, 0 for all statements.';
+        RAISE EXCEPTION 'the threshold must be 0 or more milliseconds, not %', coalesce(p_threshold_ms::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use 0 for all statements.';
     END IF;
     IF NOT pg_has_role('pg_read_all_stats', 'USAGE') THEN
-        RAISE EXCEPTION 'role % sees no sessions but its own', current_user
+        RAISE EXCEPTION 'role % sees only its own sessions', current_user
             USING ERRCODE = 'insufficient_privilege', HINT = 'Call this as the role pgops, or as a superuser.';
     END IF;
-    -- A transaction sees sessions as they were when it looked first.
+    -- A transaction sees sessions as they were when it first read them.
     PERFORM pg_stat_clear_snapshot();
     RETURN (
         WITH session AS MATERIALIZED (

@@ -13,8 +13,8 @@ LANGUAGE plpgsql
 SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- pg_stat_statements without its texts, in one form for all versions of the extension: NULL is what a version does
--- not have. Times of blocks are those of data files, of temporary files only as far as they are tables.
+-- pg_stat_statements without its texts, in one form for all versions of the extension: columns that a version does
+-- not have are NULL. Block times cover data files and temporary tables, but not temporary files.
 DECLARE
     source record;
     select_list text;
@@ -59,7 +59,7 @@ BEGIN
             WHERE c.name = ANY (source.columns)
         ) AS found
     );
-    -- Whoever may not see a statement gets its row without an identifier.
+    -- A role that may not see a statement gets its row without an identifier.
     RETURN QUERY EXECUTE format(
         'SELECT %s FROM %I.pg_stat_statements(false) AS s WHERE s.queryid IS NOT NULL',
         select_list, source.schema_name

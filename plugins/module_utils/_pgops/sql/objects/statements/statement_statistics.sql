@@ -9,9 +9,9 @@ LANGUAGE plpgsql
 SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- What says whether two readings of pg_stat_statements belong together. evicted counts how often entries were
--- discarded for want of room, NULL where the extension's version does not say; active_ms is the time that sessions
--- spent in statements. After a crash both processes_since and statistics_since are new.
+-- Shows whether two readings of pg_stat_statements belong together. evicted counts how often entries were discarded
+-- to make space, NULL if the extension's version does not have it; active_ms is the time that sessions spent in
+-- statements. After a crash both processes_since and statistics_since are new.
 DECLARE
     source record;
 BEGIN

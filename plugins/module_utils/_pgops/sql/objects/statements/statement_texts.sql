@@ -6,8 +6,8 @@ LANGUAGE plpgsql
 SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The texts of some statements as pg_stat_statements has them, not redacted, of more than 10 kB the beginning only.
--- The server reads its file of all texts for it: to be asked for what is not known yet.
+-- The texts of some statements as pg_stat_statements has them, not redacted, cut after 10 kB. The server reads its
+-- file of all texts for it: only ask for texts that are not known yet.
 DECLARE
     place text;
 BEGIN

@@ -5,7 +5,7 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Where the extension pg_stat_statements of this database is, and which columns its version has; no row without it.
+-- The schema of this database's extension pg_stat_statements, and the columns of its version; no row without it.
     SELECT
         n.nspname::text,
         p.proargnames,

@@ -6,8 +6,8 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- What was slow on a node within a day and has not been tried within one, the slowest first, at most 20: what has
--- never been tried before all else. Only texts whose constants the server has replaced: a plan shows those it has.
+-- Statements that were slow on a node within a day and were not tried within a day, the slowest first, at most 20;
+-- those never tried before all others. Only texts whose constants the server has replaced: a plan shows constants.
 SELECT
     s.database_name,
     s.queryid,

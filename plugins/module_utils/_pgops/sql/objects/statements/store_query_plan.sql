@@ -7,7 +7,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Keeps a statement's plan, or why there is none; then the plan of before stays, with its time.
+-- Stores a statement's plan, or why there is none; then the previous plan stays, with its time.
 BEGIN
     INSERT INTO pgops.query_plan AS k (cluster, database_name, queryid, plan, explained_at, error, tried_at)
     SELECT

@@ -6,7 +6,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Keeps redacted texts, an array of {queryid, query}; returns how many.
+-- Stores redacted texts, an array of {queryid, query}; returns how many.
 DECLARE
     stored integer;
 BEGIN

@@ -11,16 +11,16 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Stores what the statements of a node did in an interval, an array of objects; returns the identifiers of those
--- whose text is wanted. An interval takes the place of those that it contains: a node whose run ended between
--- delivery and taking note of it delivers the same again, and more.
+-- Stores the usage of a node's statements in an interval, an array of objects; returns the identifiers of those whose
+-- text is missing. An interval replaces those that it contains: a node whose run was killed after delivery, but before
+-- it recorded that, delivers the same and more.
 DECLARE
     this_cluster text := (SELECT n.cluster FROM pgops.node AS n WHERE n.node_id = p_node_id);
     new_interval_id bigint;
 BEGIN
     IF p_from >= p_to OR p_to > now() + interval '1 day' THEN
-        RAISE EXCEPTION 'an interval from % to % ends before it begins, or lies in the future', p_from, p_to
-            USING ERRCODE = 'data_exception', HINT = 'Set the clock of the host that sent it.';
+        RAISE EXCEPTION 'the interval from % to % ends before it starts, or is in the future', p_from, p_to
+            USING ERRCODE = 'data_exception', HINT = 'Correct the clock of the host that sent it.';
     END IF;
     DELETE FROM pgops.query_usage AS u
     USING pgops.query_interval AS i

@@ -5,8 +5,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Keeps what slow_sessions found on a node, a row an execution; returns how many rows are new or know more than
--- before. Executions that run no more have ended, after an unknown time where their session does not tell it.
+-- Stores what slow_sessions found on a node, one row for each execution; returns how many rows are new or know more
+-- than before. Executions that no longer run have ended, after an unknown time if their session does not show it.
 DECLARE
     with_texts boolean := coalesce(
         (SELECT s.value::boolean FROM pgops.setting AS s WHERE s.name = 'query_texts'), true
@@ -14,8 +14,8 @@ DECLARE
     captured integer;
 BEGIN
     IF (p_found ->> 'seen_at')::timestamptz > now() + interval '1 day' THEN
-        RAISE EXCEPTION 'sessions seen at % were seen in the future', p_found ->> 'seen_at'
-            USING ERRCODE = 'data_exception', HINT = 'Set the clock of the host that sent it.';
+        RAISE EXCEPTION 'the time of the sessions, %, is in the future', p_found ->> 'seen_at'
+            USING ERRCODE = 'data_exception', HINT = 'Correct the clock of the host that sent it.';
     END IF;
     INSERT INTO pgops.slow_query AS q (
         node_id, source, state, executed_at, first_seen_at, last_seen_at, pid, backend_start, queryid, query,
@@ -32,7 +32,7 @@ BEGIN
         took_ms double precision, queryid bigint, query text, database_name text, user_name text,
         application_name text, client_addr inet
     )
-    -- In one order, so that two captures at the same time do not wait for each other both.
+    -- In one order, so that two captures at the same time do not block each other.
     ORDER BY s.pid, s.query_start
     ON CONFLICT (node_id, pid, backend_start, executed_at) DO UPDATE
     SET state = excluded.state,

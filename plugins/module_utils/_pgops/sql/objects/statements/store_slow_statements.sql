@@ -7,15 +7,15 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Keeps the executions that pg_stat_statements tells of a node's interval; returns how many. What was kept of an
--- interval within this one was delivered twice, and goes. A statement's only execution is that of the session that
--- was seen with it, where there was one and the times agree: then both are one row.
+-- Stores the executions that pg_stat_statements shows for a node's interval; returns how many. What was stored for an
+-- interval within this one was delivered twice, and is deleted. A statement's only execution is the one that was seen
+-- in a session, if there was one and the times agree: then both are one row.
 DECLARE
     kept integer;
 BEGIN
     IF p_from >= p_to OR p_to > now() + interval '1 day' THEN
-        RAISE EXCEPTION 'an interval from % to % ends before it begins, or lies in the future', p_from, p_to
-            USING ERRCODE = 'data_exception', HINT = 'Set the clock of the host that sent it.';
+        RAISE EXCEPTION 'the interval from % to % ends before it starts, or is in the future', p_from, p_to
+            USING ERRCODE = 'data_exception', HINT = 'Correct the clock of the host that sent it.';
     END IF;
     DELETE FROM pgops.slow_query AS q
     WHERE q.node_id = p_node_id AND q.source = 'statistics' AND q.first_seen_at >= p_from AND q.last_seen_at <= p_to;

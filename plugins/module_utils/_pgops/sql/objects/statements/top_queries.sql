@@ -15,12 +15,12 @@ LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The statements that did most in a time: by time, calls, rows, io, temp (blocks of 8 kB both), wal or planning.
+-- The top statements of an interval: by time, calls, rows, io, temp (blocks of 8 kB both), wal or planning.
 -- On all nodes and in all databases together, or in one of them.
 #variable_conflict use_column
 BEGIN
     IF p_by IS NULL OR p_by NOT IN ('time', 'calls', 'rows', 'io', 'temp', 'wal', 'planning') THEN
-        RAISE EXCEPTION 'statements have no order by %', p_by
+        RAISE EXCEPTION 'statements cannot be ordered by %', p_by
             USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Use time, calls, rows, io, temp, wal or planning.';
     END IF;

@@ -9,8 +9,8 @@ SET timezone = 'UTC'
 SET lock_timeout = '100ms'
 AS $$
 -- Runs the instance's collectors and those of this database, as the caller; returns how many samples it stored. One
--- that fails loses its own samples alone, which is told in collector_errors. A statement_timeout is the caller's to
--- set: it counts from the beginning of the statement that calls this, and undoes all of it.
+-- that fails loses only its own samples, and is counted in collector_errors. The caller may set a statement_timeout:
+-- it counts from the start of the calling statement, and undoes all of it.
 DECLARE
     collector record;
     part record;

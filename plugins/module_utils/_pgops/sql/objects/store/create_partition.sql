@@ -6,8 +6,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Makes the partition of a table that a day in UTC belongs to, which is that day's, or the month's where hours are
--- kept; says whether it had to.
+-- Creates the partition of a table that a day in UTC belongs to, which is that day's, or the month's for hours;
+-- returns whether it was missing.
 DECLARE
     monthly constant boolean := p_parent = 'rollup';
     first_day constant date := date_trunc(CASE WHEN monthly THEN 'month' ELSE 'day' END, p_day);
@@ -17,16 +17,16 @@ BEGIN
     IF to_regclass(format('pgops.%I', partition_name)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    -- One lock for all days: who attaches holds a lock on the parent to the end, and may want another day then.
+    -- One lock for all days: a session that attaches locks the parent to its end, and may then need another day.
     PERFORM pg_advisory_xact_lock(hashtext('pgops.' || p_parent), 0);
-    -- Not to_regclass: what it did not find it has kept in mind.
+    -- Not to_regclass, which caches that it did not find it.
     IF EXISTS (
         SELECT FROM pg_class AS c
         WHERE c.relnamespace = 'pgops'::regnamespace AND c.relname = partition_name
     ) THEN
         RETURN false;
     END IF;
-    -- Attached, not created in place: ATTACH does not lock readers and writers of the other days out.
+    -- Attached, not created in place: ATTACH does not block readers and writers of the other days.
     EXECUTE format('CREATE TABLE pgops.%I (LIKE pgops.%I INCLUDING ALL)', partition_name, p_parent);
     EXECUTE format('ALTER TABLE pgops.%I ATTACH PARTITION pgops.%I FOR VALUES FROM (%L) TO (%L)',
                    p_parent, partition_name, first_day, end_day);

@@ -5,7 +5,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Makes the partition for all rounds that are kept for so many days, where it is not there yet.
+-- Creates the partition for all rounds with this retention in days, if it does not exist.
 DECLARE
     partition_name constant text := 'round_' || p_keep_days;
 BEGIN

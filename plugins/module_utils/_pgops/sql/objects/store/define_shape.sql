@@ -60,7 +60,7 @@ BEGIN
     IF (SELECT count(*) FROM pgops.shape_series AS p WHERE p.shape_id = new_shape_id)
         <> jsonb_array_length(p_series)
     THEN
-        RAISE EXCEPTION 'a shape names metrics that nobody described, or one series twice'
+        RAISE EXCEPTION 'a shape contains unknown metrics, or a series twice'
             USING ERRCODE = 'data_exception';
     END IF;
     UPDATE pgops.shape AS h SET keep_days = pgops.shape_retention(new_shape_id) WHERE h.shape_id = new_shape_id;

@@ -7,7 +7,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Drops an expired partition. One a call, so that the caller commits after each.
+-- Drops an expired partition, one for each call, so that the caller commits after each.
 DECLARE
     doomed pgops.partitions;
 BEGIN

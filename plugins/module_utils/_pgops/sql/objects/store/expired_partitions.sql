@@ -8,10 +8,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Partitions that are older than what they hold is kept for, and those that find no room (early), in the order in which
--- they are to go. What is of today, of this month or to come always finds some; then come the samples of a week, then
--- hours, then older samples. What is yet to be rolled up waits for that: for a week, and where there is no room for
--- three hours.
+-- Partitions older than their retention, and those for which there is no space (early), in the order in which they
+-- are to be dropped. There is always space for today, this month and the future; then for the samples of a week, then
+-- for hours, then for older samples. Samples that are not rolled up yet are kept until they are: for a week, or if
+-- there is no space for three hours.
     WITH setting AS (
         SELECT
             max(s.value::integer) FILTER (WHERE s.name = 'retention_days') AS usual_days,

@@ -10,7 +10,7 @@ AS $$
 -- Deletes shapes, series and epochs that no round and no rollup can refer to any more; returns how many shapes.
 DECLARE
     forgotten integer;
-    -- What was used last before the oldest of them.
+    -- Shapes last used before the day of the oldest partition go.
     keep_from constant date := (
         SELECT min(p.first_day) - 1 FROM pgops.partitions AS p WHERE p.kind IN ('round', 'rollup')
     );

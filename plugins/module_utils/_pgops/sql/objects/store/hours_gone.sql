@@ -18,8 +18,8 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The rollups of a metric (NULL: of every one) of the hours whose samples are gone, of those that end after p_from and
--- not after p_to. A counter's first increase of the hour after began before.
+-- The rollups of a metric (NULL: of all) for the hours whose samples are gone, and that end after p_from and not after
+-- p_to. A counter's first increase of the next hour started before it.
     SELECT
         s.node_id,
         s.series_id,

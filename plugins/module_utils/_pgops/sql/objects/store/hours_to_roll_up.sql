@@ -6,7 +6,7 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The hours that are over and to be rolled up, oldest first. The last one waits for two minutes, for rounds on their way.
+-- The complete hours that are to be rolled up, oldest first. The last one waits two minutes for rounds on their way.
     SELECT d.node_id, d.started_at FROM pgops.rollup_due AS d
     WHERE d.started_at <= now() - interval '62 minutes'
     ORDER BY d.started_at, d.node_id;

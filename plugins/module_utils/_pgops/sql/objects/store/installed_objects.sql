@@ -1,5 +1,5 @@
 -- object: view pgops.installed_objects
--- Functions, views and tables as they were installed: the SHA-256 of each definition as that major version wrote it.
+-- Functions, views and tables as installed: the SHA-256 of each definition as that major version prints it.
 CREATE OR REPLACE VIEW pgops.installed_objects AS
 SELECT
     f.object,

@@ -5,7 +5,7 @@ LANGUAGE sql
 IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The labels of a collector's row: the four named ones as they are, all others under "other".
+-- The labels of a collector's row: the four named ones as they are, all others in "other".
     SELECT jsonb_strip_nulls(
         (p_item - ARRAY(
             SELECT k.label FROM jsonb_object_keys(p_item) AS k (label)

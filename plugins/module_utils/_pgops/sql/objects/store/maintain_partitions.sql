@@ -7,7 +7,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Makes the partitions of today and the days ahead; returns how many were missing.
+-- Creates the partitions of today and the days ahead; returns how many were missing.
 BEGIN
     RETURN (
         SELECT count(*) FILTER (WHERE pgops.create_partition(parents.parent, current_date + days.ahead))

@@ -6,7 +6,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- What an INSERT into system_metrics does: one sample, as a round of one value.
+-- Carries out an INSERT into system_metrics: one sample, as a round of one value.
 DECLARE
     target_node_id integer := coalesce(
         (SELECT n.node_id FROM pgops.node AS n WHERE n.node = new.node), pgops.primary_node_id()
@@ -37,7 +37,7 @@ BEGIN
         )),
         series
     );
-    -- A series has one value at a time; a second one of the same instant is kept a microsecond later, also where
+    -- A series has one value at a time; a second one of the same instant is stored a microsecond later, even if
     -- it comes from another session whose transaction is still open.
     PERFORM pg_advisory_xact_lock(hashtext('pgops.record_sample'), used_shape_id);
     WHILE EXISTS (

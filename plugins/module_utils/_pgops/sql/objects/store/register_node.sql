@@ -7,7 +7,7 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Says that a node is there and which role it has now; returns its number. Written at most once a minute.
+-- Records that a node exists and its current role; returns its number. Written at most once a minute.
 DECLARE
     known pgops.node;
 BEGIN
@@ -30,7 +30,7 @@ BEGIN
             last_seen_at = now()
         WHERE n.node_id = known.node_id;
     END IF;
-    -- This database has one primary: one that failed before does not come by to say that it is none.
+    -- This database has one primary: a failed former primary does not report that it no longer is one.
     IF p_is_primary AND EXISTS (SELECT FROM pgops.node AS n WHERE n.is_primary AND n.node_id <> known.node_id) THEN
         UPDATE pgops.node AS n SET is_primary = false WHERE n.is_primary AND n.node_id <> known.node_id;
     END IF;

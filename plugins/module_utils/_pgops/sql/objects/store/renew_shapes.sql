@@ -6,8 +6,8 @@ LANGUAGE sql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Takes the names from shapes whose rounds are to be kept for another time from now on, so that they are defined anew;
--- returns how many. What has been stored stays where it is.
+-- Removes the names of shapes whose rounds have another retention from now on, so that they are defined anew; returns
+-- how many. Rounds already stored stay where they are.
     WITH renewed AS (
         UPDATE pgops.shape AS h SET fingerprint = h.fingerprint || uuid_send(gen_random_uuid())
         WHERE octet_length(h.fingerprint) = 32 AND h.keep_days <> pgops.shape_retention(h.shape_id)

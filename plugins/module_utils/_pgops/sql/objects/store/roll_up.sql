@@ -7,20 +7,20 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Makes the rollups of a node's hour, again where rounds came late; returns how many series it has.
+-- Creates the rollups of a node's hour, or replaces them if rounds came late; returns how many series it has.
 DECLARE
     ended_at constant timestamptz := p_started_at + interval '1 hour';
     instant constant interval := interval '1 microsecond';
     rolled integer;
 BEGIN
     IF p_started_at <> date_trunc('hour', p_started_at) OR ended_at > now() THEN
-        RAISE EXCEPTION 'an hour that begins at % is none that is over', p_started_at
+        RAISE EXCEPTION 'no complete hour starts at %', p_started_at
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    -- First: whoever stores a round of this hour now waits for the end of this, and then asks for it again.
+    -- First: a session that stores a round of this hour now waits for this to end, and then marks the hour anew.
     DELETE FROM pgops.rollup_due AS d WHERE d.node_id = p_node_id AND d.started_at = p_started_at;
     PERFORM pgops.create_partition('rollup', p_started_at::date);
-    -- What is left of an hour whose rounds are gone, or those before it, says less than the rollups that were made of all.
+    -- If rounds of this hour, or those before it, are gone, the rest is worth less than the rollups of all of them.
     DELETE FROM pgops.rollup AS u
     USING pgops.shape AS h, pgops.round_class AS c
     WHERE
@@ -37,7 +37,7 @@ BEGIN
             p.series_id,
             count(*) AS weight,
             min(r.sample_values[p.place]) AS minimum,
-            -- Without what no sum can hold.
+            -- Without values that would spoil a sum.
             avg(r.sample_values[p.place]) FILTER (WHERE abs(r.sample_values[p.place]) < 1e290) AS average,
             max(r.sample_values[p.place]) AS maximum,
             (array_agg(r.sample_values[p.place] ORDER BY r.collected_at DESC))[1] AS last

@@ -6,7 +6,7 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- When this server started last, a crash included, and since when it has its oldest statistics.
+-- Time of this server's last start, including after a crash, and the time since which it has its oldest statistics.
     SELECT concat_ws(
         ' ',
         (

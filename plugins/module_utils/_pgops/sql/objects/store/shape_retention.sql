@@ -6,7 +6,7 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- For how many days a shape's rounds are to be kept, 0 for the usual: as long as the metric of its that stays longest.
+-- Retention of a shape's rounds in days, 0 for the default: the longest of its metrics.
     SELECT CASE
         WHEN count(*) = count(r.days) OR max(r.days) > u.usual_days THEN max(r.days)
         ELSE 0::smallint

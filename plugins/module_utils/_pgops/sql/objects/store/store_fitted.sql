@@ -9,9 +9,9 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Stores a round of these series, which are of these metrics, in the newest shape that has some of them and no other
--- metrics: those known keep their places, new ones come behind. Begun anew where more than half of the places would
--- be without a value (rounds.py does the same). Otherwise whatever comes and goes would make ever new shapes.
+-- Stores a round of these series, which belong to these metrics, in the newest shape that has some of them and no other
+-- metrics: known series keep their places, new ones are appended. A new shape if more than half of the places would
+-- have no value (rounds.py does the same). Otherwise objects that come and go would create endless new shapes.
 DECLARE
     known pgops.shape;
     fitted record;
@@ -22,7 +22,7 @@ BEGIN
         RETURN true;
     END IF;
 
-    -- Step by step, by indexes: the planner knows next to nothing of what is looked for.
+    -- Step by step, by indexes: the planner has no useful estimate for this.
     WITH present AS MATERIALIZED (
         SELECT m.metric_id, i.database, i.schema, i."table", i.index, i.other
         FROM jsonb_to_recordset(p_series) AS i (
@@ -62,7 +62,7 @@ BEGIN
         INNER JOIN pgops.series AS t ON t.series_id = o.series_id
         WHERE o.shape_id = h.shape_id
     ) AS f
-    -- Of another length it is not in use any more: see renew_shapes().
+    -- A fingerprint of another length is no longer in use: see renew_shapes().
     WHERE octet_length(h.fingerprint) = 32 AND f.only_these
     ORDER BY h.shape_id DESC
     LIMIT 1;
@@ -70,7 +70,7 @@ BEGIN
     WITH present AS (
         SELECT
             (
-                -- An empty label is none.
+                -- An empty label is not a label.
                 SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(u.item) AS e
                 WHERE e.value <> '""'
             ) AS item,

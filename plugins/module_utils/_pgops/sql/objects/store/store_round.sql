@@ -10,8 +10,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Stores one round. false: the shape is not known yet, define it and call again. A round that is there already
--- (one delivered twice) is left as it is.
+-- Stores one round. false: the shape is not known yet; define it, then retry. A round that exists already (delivered
+-- twice) is left as it is.
 DECLARE
     known pgops.shape;
     epoch pgops.epoch;
@@ -26,14 +26,14 @@ BEGIN
         RAISE EXCEPTION 'a round of % values does not fit a shape of %', cardinality(p_values), known.size
             USING ERRCODE = 'data_exception';
     END IF;
-    -- A clock far ahead would make partitions that no retention ever reaches.
+    -- A clock far ahead would create partitions that no retention ever reaches.
     IF p_collected_at > now() + interval '1 day' THEN
-        RAISE EXCEPTION 'a round of % lies in the future', p_collected_at
-            USING ERRCODE = 'datetime_field_overflow', HINT = 'Set the clock of the host that sent it.';
+        RAISE EXCEPTION 'a round of % is in the future', p_collected_at
+            USING ERRCODE = 'datetime_field_overflow', HINT = 'Correct the clock of the host that sent it.';
     END IF;
-    -- What is older than its days are kept would be dropped with the next, and spoil what was made of them.
+    -- A round older than its retention would be dropped by the next run, and spoil the rollups of its hour.
     IF p_collected_at < (SELECT c.gone_before FROM pgops.round_class AS c WHERE c.keep_days = known.keep_days) THEN
-        RAISE EXCEPTION 'a round of % is older than its samples are kept', p_collected_at
+        RAISE EXCEPTION 'a round of % is older than the retention of its samples', p_collected_at
             USING ERRCODE = 'datetime_field_overflow';
     END IF;
     IF known.last_used_on < current_date THEN
@@ -46,7 +46,7 @@ BEGIN
         ON CONFLICT (node_id, origin) DO UPDATE SET last_used_on = greatest(e.last_used_on, excluded.last_used_on)
         RETURNING e.* INTO epoch;
     END IF;
-    -- Of a late round, the hour after its own is rolled up again as well: its first increase began before.
+    -- After a late round the next hour is rolled up anew as well: its first increase started before it.
     INSERT INTO pgops.rollup_due (node_id, started_at)
     SELECT p_node_id, hour
     UNION ALL

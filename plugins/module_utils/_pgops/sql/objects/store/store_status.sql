@@ -1,5 +1,5 @@
 -- object: view pgops.store_status
--- Each file that is measured costs as much as all the rest, so only those partitions are that change, or that no
+-- Measuring one file costs as much as all the rest, so only those partitions are measured that change, or that no
 -- VACUUM has counted yet.
 CREATE OR REPLACE VIEW pgops.store_status AS
 WITH part AS (
@@ -7,7 +7,7 @@ WITH part AS (
         c.oid,
         c.relkind,
         c.relpages,
-        -- Of samples; of all else, when it grows no more.
+        -- For samples their day; for all others the time from which they no longer grow.
         substring(c.relname FROM '^round_[0-9]+_([0-9]{8})') AS day,
         pg_catalog.rpad(
             substring(c.relname FROM '^(?:round_[0-9]+|rollup|query_usage)_([0-9]{6,8})'), 8, '9'

@@ -6,8 +6,8 @@ IMMUTABLE
 STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
--- A text that the server shows, NULL where its bytes are none in this database's encoding: names of databases and
--- roles, and the statements of sessions in other databases, are shown in whatever encoding they were written in.
+-- A text that the server shows, NULL if its bytes are not valid in this database's encoding: names of databases and
+-- roles, and the statements of sessions in other databases, are shown in the encoding in which they were written.
 BEGIN
     PERFORM convert_to(p_text, getdatabaseencoding());
     RETURN p_text;
