@@ -117,7 +117,7 @@ AGENT = Capability(
 -- metric: job_errors category=availability
 --   Errors in the last run of a job, also where it did the rest.
 -- metric: job_age_seconds unit=s category=availability
---   Seconds since a job ended without an error; it goes on growing while the job fails or does not run.
+--   Time since the last run of a job without an error; it grows while the job fails or does not run.
 """,
 )
 
@@ -139,16 +139,16 @@ METRICS = Capability(
             "run the collectors that are due, and store what they measure",
             "minutely",
             jitter=10,
-            # It stays for 56 seconds where something is collected more often than each minute.
+            # Runs for 56 seconds if a collector has an interval below a minute.
             time_limit=58,
             arguments=("--repeat",),
-            flags=(Flag("--repeat", "stay for the minute, for collectors with a shorter interval"),),
+            flags=(Flag("--repeat", "run for a minute, and repeat collectors with a shorter interval"),),
             locks=True,
         ),
         Job(
             "maintain",
             "metrics.job:maintain",
-            "make partitions, drop expired ones, and roll up hours",
+            "create partitions, drop expired ones, and roll up hours",
             "hourly",
             jitter=600,
         ),
@@ -170,7 +170,13 @@ METRICS = Capability(
             "*:*:30",
             time_limit=25,
             arguments=("--output",),
-            flags=(Flag("--output", "replace FILE instead of printing, or the one for node_exporter", "FILE"),),
+            flags=(
+                Flag(
+                    "--output",
+                    "write to FILE instead of standard output; without FILE, to the one for node_exporter",
+                    "FILE",
+                ),
+            ),
             locks=True,
             prints=True,
             cron="minutely",
@@ -180,13 +186,13 @@ METRICS = Capability(
     metrics="""
 -- collector: agent
 -- metric: collector_duration_ms unit=ms
---   Time that a collector took, over all databases; the mean of its runs within a minute.
+--   Duration of a collector, over all databases; the mean of its runs within a minute.
 -- metric: collector_errors category=availability
---   Databases or disks where a collector failed, of all its runs within a minute.
+--   Number of databases or disks where a collector failed, in all its runs within a minute.
 -- metric: collector_interval_seconds unit=s
---   Interval of a collector that is slowed down.
+--   Current interval of a collector that was slowed down.
 -- metric: samples_dropped kind=counter category=availability
---   Samples lost, ever, on the node.
+--   Samples lost on the node since the agent was installed.
 """,
 )
 
@@ -219,10 +225,12 @@ STATEMENTS = Capability(
 -- collector: queries
 -- interval: 300
 -- metric: statements_evicted unit=count kind=counter
---   Times that pg_stat_statements dropped its rarest statements, 5 % of them, for want of room: raise
---   pgops_statements_max, or find who sends ever new texts. No value where the extension is older than 1.9.
+--   Times that pg_stat_statements dropped its least used statements (5 % of them) to make space: raise
+--   pgops_statements_max, or find the client that sends ever new texts. No value if the extension is older
+--   than 1.9.
 -- metric: query_coverage_percent unit=%
---   Share of the time of statements that the last interval of the job queries accounts for, at least.
+--   Share of the statements' time that is accounted for in the last interval of the job queries; a lower
+--   bound.
 """,
 )
 
