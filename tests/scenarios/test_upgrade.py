@@ -51,7 +51,8 @@ def _former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     galaxy = str(Path(sys.executable).parent / "ansible-galaxy")
     subprocess.run([galaxy, "collection", "build", "--output-path", str(built)], cwd=source, check=True)
     (artifact,) = built.glob("*.tar.gz")
-    install = [galaxy, "collection", "install", "--offline", "--no-deps", "-p", str(folder), str(artifact)]
+    # The present one, of the same version, is no reason to leave it out.
+    install = [galaxy, "collection", "install", "--offline", "--no-deps", "--force", "-p", str(folder), str(artifact)]
     subprocess.run(install, check=True)
     return folder
 
