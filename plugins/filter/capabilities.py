@@ -16,11 +16,9 @@ OFF = ("", "0", "false", "n", "no", "none", "null", "off")
 """Texts that mean no: the command line and INI inventories know nothing but texts."""
 SCHEDULE = ("calendar", "jitter", "time_limit", "enabled")
 """What the inventory may say of a job of ours."""
-LOCAL_ONLY = {"statements": ("explain",)}
-"""Options that a remote instance has not."""
 
 
-def on(value: Any) -> bool:
+def switched_on(value: Any) -> bool:
     """Whether a variable switches a capability on."""
     return value.strip().lower() not in OFF if isinstance(value, str) else bool(value)
 
@@ -51,7 +49,8 @@ def _agent(
     target: Mapping[str, Any], variables: Mapping[str, Any], place: Mapping[str, Any], passwords: Mapping[str, str]
 ) -> dict[str, Any]:
     remote = bool(target["host"])
-    repository = variables.get("pgops_repository")
+    base = str(variables.get("pgops_repository") or "").rstrip("/")
+    archives = switched_on(base) and not remote
     options = {one.name: _options(one, variables, remote) for one in ALL if one.options}
     own = {name: target[name] for name in ("name", "cluster", "node", "host", "port", "socket_directory", "peers")}
     return {
@@ -59,26 +58,32 @@ def _agent(
         **place,
         **{name: target[name] for name in ("ssl_mode", "ca_cert") if name in target},
         "password": passwords.get(target["name"]),
-        "owner": target["owner"],
-        "repository": f"{str(repository).rstrip('/')}/{target['cluster']}" if on(repository) and not remote else "",
+        "owner": _owner(target),
+        "repository": f"{base}/{target['cluster']}" if archives else "",
         "capabilities": {name: some for name, some in options.items() if some},
     }
 
 
+def _owner(target: Mapping[str, Any]) -> str:
+    """The operating system's user that runs the server; one that cannot be seen is the usual one, a remote one ''."""
+    return "" if target["host"] else str(target["owner"] or "postgres")
+
+
 def _options(capability: Capability, variables: Mapping[str, Any], remote: bool) -> dict[str, Any]:
-    """The options of a capability that the inventory sets."""
-    left_out = LOCAL_ONLY.get(capability.name, ()) if remote else ()
-    return {
+    """The options of a capability that the inventory sets to another value than the default: which of the defaults of
+    roles can be seen depends on what else is in the play."""
+    chosen = {
         name: _typed(option.variable, variables[option.variable], option.default)
         for name, option in capability.options.items()
-        if option.variable and name not in left_out and variables.get(option.variable, "") != ""
+        if option.variable and not (option.local and remote) and variables.get(option.variable, "") != ""
     }
+    return {name: value for name, value in chosen.items() if value != capability.options[name].default}
 
 
 def _typed(variable: str, value: Any, default: Any) -> Any:
     kind = type(default)
     if kind is bool:
-        return on(value)
+        return switched_on(value)
     try:
         return kind(value)
     except (TypeError, ValueError):
@@ -111,11 +116,11 @@ def schedules(
 
 def _check_declared(name: str, settings: Any) -> None:
     known = {*SCHEDULE, *(() if name in JOBS else ("arguments", "user"))}
-    wrong = "" if isinstance(settings, Mapping) else "is no mapping"
+    wrong = "" if isinstance(settings, Mapping) else "is not a mapping"
     if not wrong and set(settings) - known:
-        wrong = f"has no {spelling.unknown(settings, known)}"
+        wrong = f"has unknown keys: {spelling.unknown(settings, known)}"
     if not wrong and name not in JOBS and not {"calendar", "arguments"} <= set(settings):
-        wrong = f"is none of {', '.join(JOBS)}; one of your own has arguments and calendar"
+        wrong = f"is not one of {', '.join(JOBS)}, and lacks arguments or calendar, which a job of your own has"
     if wrong:
         raise AnsibleFilterError(f"pgops_jobs: {name} {wrong}.")
 
@@ -135,7 +140,7 @@ def _jobs(
 
 def _wanted(job: Job, capability: Capability, variables: Mapping[str, Any], remote: bool) -> bool:
     switches = [switch for switch in (capability.switch, job.switch) if switch]
-    return all(on(variables.get(switch)) for switch in switches) and not (job.as_server and remote)
+    return all(switched_on(variables.get(switch)) for switch in switches) and not (job.as_server and remote)
 
 
 def _job(job: Job, target: Mapping[str, Any], user: str, backend: str) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _job(job: Job, target: Mapping[str, Any], user: str, backend: str) -> dict[s
         "calendar": job.cron if backend == "cron" and job.cron else job.calendar,
         "jitter": job.jitter,
         "time_limit": job.time_limit,
-        "user": (target["owner"] or "postgres") if job.as_server else user,
+        "user": _owner(target) if job.as_server else user,
     }
 
 
@@ -154,4 +159,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """The filters of this file."""
-        return {"agents": agents, "schedules": schedules, "capability_variables": capability_variables}
+        return {
+            "agents": agents,
+            "schedules": schedules,
+            "capability_variables": capability_variables,
+            "switched_on": switched_on,
+        }

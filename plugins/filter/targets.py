@@ -34,7 +34,7 @@ def targets(
 
     ``options`` are ``discover`` (true), ``required`` (true) and ``login_user`` (empty).
 
-    Raises AnsibleFilterError for a declaration that cannot be meant, and where there is none though one is required.
+    Raises AnsibleFilterError for a declaration that makes no sense, and where there is none though one is required.
     """
     wanted = {"discover": True, "required": True, "login_user": "", **(options or {})}
     here = [entry for entry in declared if not entry.get("host")]
@@ -45,17 +45,17 @@ def targets(
     chosen = [_declared(entry, by_port) for entry in here] or [
         dict(found) for found in found_here if wanted["discover"] and found["name"] not in old
     ]
-    afar = [_declared_afar(entry, facts) for entry in declared if entry.get("host")]
-    _refuse_twice("", [str(instance["name"]) for instance in chosen + afar])
-    _refuse_twice("", [f"{instance['host']}:{instance['port']}" for instance in afar])
+    remote = [_declared_remote(entry, facts) for entry in declared if entry.get("host")]
+    _refuse_twice("", [str(instance["name"]) for instance in chosen + remote])
+    _refuse_twice("", [f"{instance['host']}:{instance['port']}" for instance in remote])
     _refuse_own(
-        afar, (*LOOPBACK, host, facts["host"].get("hostname")), {*by_port, *(int(one["port"]) for one in chosen)}
+        remote, (*LOOPBACK, host, facts["host"].get("hostname")), {*by_port, *(int(one["port"]) for one in chosen)}
     )
-    if wanted["required"] and not chosen + afar:
+    if wanted["required"] and not chosen + remote:
         raise AnsibleFilterError(
             f"No PostgreSQL instance was found on {host}. Create one, or declare it in pgops_instances."
         )
-    keepers = {agent["name"] for agent in facts["host"]["agents"] or () if agent["credential"]}
+    kept = {agent["name"] for agent in facts["host"]["agents"] or () if agent["credential"]}
     names = _clusters(chosen, _given(facts, old), cluster)
     several = len(chosen) > 1
     own = [
@@ -63,8 +63,8 @@ def targets(
         for instance, name in zip(chosen, names)
     ]
     return [
-        {**instance, "credential": instance["name"] in keepers, "login": _login(instance, wanted["login_user"])}
-        for instance in own + afar
+        {**instance, "credential": instance["name"] in kept, "login": _login(instance, wanted["login_user"])}
+        for instance in own + remote
     ]
 
 
@@ -149,7 +149,7 @@ def _clusters(chosen: Sequence[Mapping[str, Any]], given: Mapping[str, str], clu
     return [names[instance["name"]] for instance in chosen]
 
 
-def _declared_afar(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+def _declared_remote(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """A remote instance, with what was asked of it. Without an authority, its certificate proves nothing, and channel
     binding has to prove the server to the administrator's login, too."""
     _refuse_unknown(entry, (KNOWN | REMOTE) - {"socket_directory"})
@@ -178,10 +178,10 @@ def _declared_afar(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
     }
 
 
-def _refuse_own(afar: Sequence[Mapping[str, Any]], names: Sequence[Any], ports: set[int]) -> None:
+def _refuse_own(remote: Sequence[Mapping[str, Any]], names: Sequence[Any], ports: set[int]) -> None:
     """Refuse remote instances that are the host's own, as far as their names tell."""
     own = {str(name).lower() for name in names if name}
-    for instance in afar:
+    for instance in remote:
         if instance["host"].lower() in own and instance["port"] in ports:
             raise AnsibleFilterError(
                 f"pgops_instances: {instance['name']} at {instance['host']}:{instance['port']} is an instance of "
@@ -206,15 +206,15 @@ def _refuse_unknown(entry: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(set(entry) - known)
     if unknown or "name" not in entry:
         wrong = f"unknown keys {', '.join(unknown)}" if unknown else "no name"
-        shown = {key: value for key, value in entry.items() if key != "login_password"}
+        shown = entry.get("name", "an entry")
         raise AnsibleFilterError(f"pgops_instances: {shown} has {wrong}. Known: {', '.join(sorted(known))}.")
 
 
 def _declared(entry: Mapping[str, Any], by_port: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    afar = sorted(set(entry) & REMOTE - {"host"})
-    if afar:
+    remote = sorted(set(entry) & REMOTE - {"host"})
+    if remote:
         raise AnsibleFilterError(
-            f"pgops_instances: {entry.get('name')} has {', '.join(afar)}, and no host. Only a remote instance has "
+            f"pgops_instances: {entry.get('name')} has {', '.join(remote)}, and no host. Only a remote instance has "
             "these."
         )
     _refuse_unknown(entry, KNOWN)

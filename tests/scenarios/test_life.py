@@ -103,15 +103,17 @@ def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) ->
     fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true")
     fleet.on("pg18", "apt-get", "update", "-q")  # without lists of packages apt predicts nothing
     fleet.on("pg18", "apt-get", "remove", "-q", "-y", "python3-psycopg")
+    whole = ("--limit", "pg18", "-e", '{"pgops_statements": true, "pgops_settings": {"work_mem": "7MB"}}')
     refused = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", '{"pgops_packages": []}')
     (failed,) = [said for said in refused.outcomes if said["code"]]
     assert failed["code"] == "driver_missing"
     assert "python3-psycopg" in failed["msg"]
-    predicted = fleet.play("pgops.fleet.site", "--limit", "pg18", "--check")
+    predicted = fleet.play("pgops.fleet.site", *whole, "--check")
     assert predicted.code == 0, predicted.text
-    assert [
+    schema = [
         said["predictable"] for said in predicted.outcomes if said["task"] == "Create or update the ops database"
-    ] == [False]
+    ]
+    assert schema == [False]
     assert ("pg18", "Install packages", "") in predicted.changes
     done = fleet.play("pgops.fleet.site", "--limit", "pg18")
     assert done.code == 0, done.text

@@ -96,9 +96,34 @@ def test_all_roles_together_are_what_site_brings(fleet: Fleet) -> None:
     [("settings", {"Apply the server settings"}), ("monitoring", {"Create or update the ops database"})],
 )
 def test_tags_choose_parts_of_site(fleet: Fleet, tags: str, changed: set[str]) -> None:
+    together = {name: value for _role, variables, *_rest in ROLES for name, value in variables.items()}
     settings = {"work_mem": "9MB", "maintenance_work_mem": "70MB"}
-    declared = json.dumps({"pgops_settings": settings, "pgops_retention_days": 29})
-    # Without the tags of the others, what they brought is not looked at, and so not removed either.
-    run = fleet.play("pgops.fleet.site", "--limit", HOST, "--tags", tags, "--skip-tags", "schedule", "-e", declared)
+    other = {
+        "pgops_settings": settings,
+        "pgops_retention_days": 29,
+        "pgops_statements": "yes",
+        "pgops_lists": "replace",
+    }
+    run = fleet.play("pgops.fleet.site", "--limit", HOST, "--tags", tags, "-e", json.dumps({**together, **other}))
     assert run.code == 0, run.text
     assert tasks(run) == changed
+    # With the others, since a list of libraries is replaced as a whole.
+    assert fleet.sql(HOST, "SHOW shared_preload_libraries", "postgres") == "pg_stat_statements"
+
+
+def test_what_is_switched_off_by_a_text_is_off(fleet: Fleet) -> None:
+    for name in ("pgops_statements", "pgops_repository"):
+        run = fleet.play("pgops.fleet.site", "--limit", HOST, "--check", "-e", f"{name}=", "-e", f"{name}=false")
+        assert run.code == 0, run.text
+
+
+def test_a_removal_and_a_deployment_can_follow_each_other_in_one_run(fleet: Fleet, tmp_path: Path) -> None:
+    playbook = tmp_path / "anew.yml"
+    books = ("remove", "site", "remove", "site")
+    playbook.write_text("".join(f"- ansible.builtin.import_playbook: pgops.fleet.{book}\n" for book in books))
+    pair = ("--limit", "pg17,pg17b", "-e", '{"pgops_restart": "if_required"}')
+    done = fleet.play(str(playbook), *pair)
+    assert done.code == 0, done.text
+    assert fleet.play("pgops.fleet.site", *pair).changes == {}
+    for host in ("pg17", "pg17b"):
+        fleet.collect(host, "17-main")

@@ -15,8 +15,8 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.pgops.fleet.plugins.filter.capabilities import (
     agents,
     capability_variables,
-    on,
     schedules,
+    switched_on,
 )
 
 LOCAL: dict[str, Any] = {
@@ -42,12 +42,12 @@ def jobs(target: dict[str, Any], declared: Any = (), backend: str = "systemd", *
 
 @pytest.mark.parametrize("value", [True, "true", "True", "yes", "on", 1, "1", "/srv/wal", {"work_mem": "8MB"}])
 def test_what_switches_a_capability_on(value):
-    assert on(value)
+    assert switched_on(value)
 
 
 @pytest.mark.parametrize("value", [False, "false", "False", "no", "off", 0, "0", "", None, {}, "None", " FALSE "])
 def test_what_does_not(value):
-    assert not on(value)
+    assert not switched_on(value)
 
 
 def test_jobs_are_those_of_what_is_switched_on():
@@ -63,6 +63,8 @@ def test_jobs_of_the_servers_user_run_as_it_and_a_remote_instance_has_none():
     own = jobs({**LOCAL, "owner": "pg"}, **everything)
     assert {name for name, job in own.items() if job["user"] == "pg"} == {"inspect", "catalogue"}
     assert {job["user"] for job in own.values()} == {"pg", "pgops"}
+    assert {job["user"] for job in jobs({**LOCAL, "owner": ""}).values()} == {"pgops", "postgres"}
+    assert agents([{**LOCAL, "owner": ""}], {}, PLACE, {})[0]["owner"] == "postgres"
     assert set(jobs(REMOTE, **everything)) == {"collect", "maintain", "queries", "export"}
 
 
@@ -88,8 +90,8 @@ def test_cron_gets_calendars_that_it_knows():
         ([{"name": "collect"}], "pgops_jobs maps the names of jobs"),
         ({"collect": {"calender": "daily"}}, "did you mean calendar"),
         ({"collect": {"arguments": ["x"]}}, "arguments"),
-        ({"colect": {"calendar": "daily"}}, "colect is none of collect"),
-        ({"collect": "daily"}, "is no mapping"),
+        ({"colect": {"calendar": "daily"}}, "colect is not one of collect"),
+        ({"collect": "daily"}, "is not a mapping"),
     ],
 )
 def test_times_that_say_nothing_are_refused(declared, said):
@@ -113,6 +115,16 @@ def test_options_have_their_types_whatever_the_command_line_gives():
     assert (made["repository"], made["password"], made["ssl_mode"]) == ("", None, "require")
     with pytest.raises(AnsibleFilterError, match="pgops_slow_query_ms is 'much'"):
         agents([LOCAL], {"pgops_slow_query_ms": "much"}, PLACE, {})
+
+
+def test_a_default_is_the_same_whether_or_not_it_is_seen():
+    seen = {
+        "pgops_metric_retention": {},
+        "pgops_query_texts": "true",
+        "pgops_slow_query_ms": 1000,
+        "pgops_explain": "no",
+    }
+    assert agents([LOCAL], seen, PLACE, {}) == agents([LOCAL], {}, PLACE, {})
 
 
 def test_a_remote_instance_has_its_own_encryption_and_neither_repository_nor_plans():

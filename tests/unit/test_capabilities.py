@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 
 import artifact
 import pytest
+import yaml
 
 from pgops import capabilities, cli
-from pgops.capabilities import ALL, JOBS, OPTIONS, Capability, Job
+from pgops.capabilities import ALL, JOBS, OPTIONS, REMOVAL, Capability, Job
 from pgops.facts import instance
 from pgops.host import calendars
 from pgops.metrics import options as metrics
@@ -39,8 +40,16 @@ def roles_of(playbook: str) -> list[str]:
 
 def test_the_playbooks_bring_and_remove_each_in_its_turn() -> None:
     assert set(roles_of("site.yml")) == {"pgops_targets", *(one.role for one in ALL)}
-    ordered = [one.role for one in sorted(ALL, key=lambda one: one.removal)]
-    assert roles_of("remove.yml") == ["pgops_targets", *ordered]
+    assert sorted(one.name for one in REMOVAL) == sorted(one.name for one in ALL)
+    assert roles_of("remove.yml") == ["pgops_targets", *(one.role for one in REMOVAL)]
+
+
+def test_every_module_is_in_its_action_groups() -> None:
+    modules = {path.stem: path.read_text() for path in (artifact.ROOT / "plugins" / "modules").glob("*.py")}
+    groups = yaml.safe_load((artifact.ROOT / "meta" / "runtime.yml").read_text())["action_groups"]
+    assert set(groups["pg_ops"]) == set(modules)
+    # One that logs in has to get the connection options of module_defaults.
+    assert set(groups["pg_ops_server"]) == {name for name, text in modules.items() if "connection_spec" in text}
 
 
 def test_the_settings_of_a_capability_are_those_that_it_asks_for() -> None:

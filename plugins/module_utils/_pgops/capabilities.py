@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What each capability is, as data: its jobs, its own metrics, its part of the agent's configuration, its facts.
 
-The agent's command, the store's upkeep, the facts, the roles and the tests read it. A new capability is a package, a
-role, and an entry here.
+The agent's command and configuration, the schedule and the store's upkeep read it; playbooks and facts are tested
+against it. A new capability is a package, a role, and an entry here.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class Upkeep:
 @dataclass(frozen=True)
 class Option:
     """An option in the agent's configuration: its default, whose type is the option's, and the inventory's variable
-    that sets it, '' for none."""
+    that sets it, '' for none. A remote instance has none that is ``local``."""
 
     default: Any
     variable: str = ""
+    local: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,10 @@ class Capability:
     that turns it on, '' for one that is always on; ``options`` are its part of the agent's configuration, with their
     defaults; ``metrics`` what its jobs measure of themselves, as headers of collectors without a query
     (docs/monitoring.md); ``facts`` its sections of pg_ops_facts; ``settings`` the server's parameters that it asks
-    for; ``removal`` its place when all is removed, the lowest first."""
+    for."""
 
     name: str
     role: str
-    removal: int
     switch: str = ""
     jobs: tuple[Job, ...] = ()
     upkeep: tuple[Upkeep, ...] = ()
@@ -108,7 +108,6 @@ class Capability:
 AGENT = Capability(
     "agent",
     "pgops_agent",
-    removal=6,
     facts=("agent", "jobs"),
     metrics="""
 -- collector: jobs
@@ -124,7 +123,6 @@ AGENT = Capability(
 METRICS = Capability(
     "metrics",
     "pgops_schedule",
-    removal=1,
     facts=("monitoring",),
     options={
         "collectors": Option({}, "pgops_collector_settings"),
@@ -199,12 +197,11 @@ METRICS = Capability(
 STATEMENTS = Capability(
     "statements",
     "pgops_statements",
-    removal=2,
     switch="pgops_statements",
     options={
         "query_texts": Option(True, "pgops_query_texts"),
         "slow_query_ms": Option(1000.0, "pgops_slow_query_ms"),
-        "explain": Option(False, "pgops_explain"),
+        "explain": Option(False, "pgops_explain", local=True),
     },
     settings=("shared_preload_libraries", "pg_stat_statements.*", "track_io_timing", "compute_query_id"),
     upkeep=(
@@ -237,7 +234,6 @@ STATEMENTS = Capability(
 REPOSITORY = Capability(
     "repository",
     "pgops_archiving",
-    removal=4,
     switch="pgops_repository",
     facts=("archiving",),
     settings=("archive_mode", "archive_command", "archive_timeout", "wal_level"),
@@ -255,11 +251,14 @@ REPOSITORY = Capability(
     ),
 )
 
-OPSDB = Capability("opsdb", "pgops_monitoring", removal=3, facts=("schema",))
+OPSDB = Capability("opsdb", "pgops_monitoring", facts=("schema",))
 
-SETTINGS = Capability("settings", "pgops_settings", removal=5, switch="pgops_settings")
+SETTINGS = Capability("settings", "pgops_settings", switch="pgops_settings")
 
 ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, SETTINGS)
+
+REMOVAL = (METRICS, STATEMENTS, OPSDB, REPOSITORY, SETTINGS, AGENT)
+"""The order in which all are removed: jobs first, and last the program that archives until a restart."""
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}
 """By the name of their commands."""

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pgops.agent.declared import Desired
 from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.instance.layout import Layout
 from pgops.server import session
+from pgops.settings import originals
 
 BUNDLE = {
     **sources.gather(str(artifact.LIBRARY), (".py",)),
@@ -126,6 +128,27 @@ def test_the_agent_goes_with_the_last_instance(tmp_path: Path) -> None:
         assert os.path.lexists(Layout("main", str(tmp_path)).command) == program
 
 
+def test_no_instance_is_no_reason_to_remove_what_they_share(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path), False)
+    nothing = {**params(tmp_path, state="absent"), "instances": []}
+    assert agent.converge(nothing, False)["changes"] == []
+    assert installed(tmp_path)
+
+
+def test_a_record_of_original_settings_keeps_its_directory_and_lets_others_go(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path, "main", "other"), False)
+    kept, gone = Layout("main", str(tmp_path)), Layout("other", str(tmp_path))
+    originals.write(kept.before, "settings", {"work_mem": originals.Original(None, "8MB")})
+    with pytest.raises(Conflict, match="records the original server settings"):
+        agent.converge(params(tmp_path, "main", "other", state="absent"), False)
+    assert not os.path.exists(gone.configuration)
+    assert os.path.exists(kept.before)
+    # As of a host that has settings of ours, and no agent.
+    shutil.rmtree(kept.configurations)
+    agent.converge(params(tmp_path, "other", state="absent"), False)
+    assert os.path.exists(kept.before)
+
+
 def test_instances_that_are_not_named_stay_as_they_are(tmp_path: Path) -> None:
     agent.converge(params(tmp_path, "main", "other"), False)
     before = Path(Layout("other", str(tmp_path)).agent_file).read_text()
@@ -140,7 +163,7 @@ def test_one_instance_declared_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_error_names_the_instance(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="Instance other: It has no cluster"):
+    with pytest.raises(InvalidInput, match="Instance other: cluster and node are required"):
         agent.converge(params(tmp_path, "other", cluster=""), True)
 
 

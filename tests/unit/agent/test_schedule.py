@@ -600,3 +600,31 @@ def test_the_record_of_a_job_goes_with_the_job(tmp_path):
     kept = the_one(declared(backend="none", prefix=str(tmp_path)))
     schedule.apply(schedule.HostPlan(((SchedulePlan(), kept),)))
     assert set(records.known(layout)) == {"collect"}
+
+
+def test_two_instances_never_have_one_file():
+    one = the_one(declared(instance="a", jobs=[{**COLLECT, "name": "b-c"}]))
+    other = the_one(declared(instance="a-b", jobs=[{**COLLECT, "name": "c"}]))
+    with pytest.raises(Conflict, match="would belong to the instances a and a-b"):
+        schedule.plan_all([EMPTY, EMPTY], [one, other])
+
+
+def test_a_directory_that_instances_share_is_created_once():
+    both = [the_one(declared(instance=name)) for name in ("a", "b")]
+    bare = replace(EMPTY, found={})
+    lines = [change.line for change in schedule.plan_all([bare, bare], both).plan]
+    assert len(lines) == len(set(lines))
+    assert "create directory /etc/systemd/system/timers.target.wants" in lines
+
+
+def test_the_record_of_another_user_that_is_none_is_left(tmp_path):
+    layout = Layout("main", str(tmp_path))
+    os.makedirs(f"{layout.state}/job.queries.json/deep")
+    os.makedirs(layout.inspection)
+    (tmp_path / "precious").write_text("x")
+    os.symlink(tmp_path / "precious", f"{layout.inspection}/job.catalogue.json")
+    kept = the_one(declared(backend="none", prefix=str(tmp_path)))
+    schedule.apply(schedule.HostPlan(((SchedulePlan(), kept),)))
+    assert os.path.isdir(f"{layout.state}/job.queries.json/deep")
+    assert (tmp_path / "precious").read_text() == "x"
+    assert os.listdir(layout.inspection) == []

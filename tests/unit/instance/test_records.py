@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from pgops.capabilities import JOBS
 from pgops.instance import records
 from pgops.instance.layout import Layout
 from pgops.instance.records import FORMAT, Record
+from pgops.metrics.collect import job_rows
+from pgops.metrics.collectors import JOBS as JOBS_METRICS
+from pgops.metrics.rounds import samples
 
 
 @pytest.fixture(name="layout")
@@ -48,7 +52,15 @@ def test_a_job_that_never_was_sound_counts_from_its_first_run(layout: Layout) ->
     assert records.read(layout, "queries") == Record(2000.0, 2.5, 1, 997.5)
 
 
-VALUES = some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=3) | some.just([[]])
+VALUES = (
+    some.none()
+    | some.booleans()
+    | some.integers()
+    | some.just(10**400)
+    | some.floats()
+    | some.text(max_size=3)
+    | some.just([[]])
+)
 FIELDS = some.fixed_dictionaries(dict.fromkeys(("ended", "seconds", "errors", "sound"), VALUES))
 
 
@@ -63,7 +75,8 @@ def test_numbers_of_another_user_are_numbers_or_nothing(
     if found is not None:
         assert records.EARLIEST <= found.sound <= records.LATEST
         assert abs(found.seconds) <= records.LATEST
-        assert found.errors >= 0
+        assert 0 <= found.errors <= records.MOST_ERRORS
+        assert len(samples(JOBS_METRICS, job_rows({"inspect": found}, time.time()))) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '{"format": 2}', '{"format": 1}', "[" * 100000, "x" * 100000])

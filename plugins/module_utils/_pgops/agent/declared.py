@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import spelling
-from ..errors import InvalidInput
+from ..errors import InvalidInput, PgOpsError
 from ..host import files
 from ..instance.configuration import Configuration, Peer, checked_parts
 from ..instance.layout import Layout
@@ -106,17 +106,18 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
 @contextlib.contextmanager
 def naming(instance: str) -> Iterator[None]:
-    """Errors of input name the instance that they are about."""
+    """Errors name the instance that they are about."""
     try:
         yield
-    except InvalidInput as error:
-        raise InvalidInput(f"Instance {instance}: {error.message}", error.hint) from error
+    except PgOpsError as error:
+        error.message = f"Instance {instance}: {error.message}"
+        raise
 
 
 def _instance(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Instance:
     with naming(declared["name"]):
         if not declared["cluster"] or not declared["node"]:
-            raise InvalidInput("It has no cluster or no node.", "Both are required with state present.")
+            raise InvalidInput("cluster and node are required with state present.")
         _check_place(declared)
         remote, layout = bool(declared["host"]), Layout(declared["name"], params["prefix"])
         settings = Configuration(
@@ -137,8 +138,8 @@ def _instance(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Instanc
             parts=_parts(declared["capabilities"]),
         )
         if remote:
-            return Instance(settings, declared["password"])
-        return Instance(settings, declared["password"], declared["owner"], primary_group(declared["owner"]))
+            return Instance(settings, declared["password"] or None)
+        return Instance(settings, declared["password"] or None, declared["owner"], primary_group(declared["owner"]))
 
 
 def _parts(declared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -44,7 +44,8 @@ def read(layouts: Collection[Layout], shared: Layout, user: str) -> Remains:
     own = [path for layout in layouts for path in (layout.configuration, layout.data)]
     paths = [*filter(None, textfiles.values()), *own, *_shared_paths(shared), shared.command]
     return Remains(
-        instances=tuple(instances(shared.configurations)),
+        # One that only has a record of its original settings counts as well.
+        instances=tuple({*instances(shared.configurations), *instances(os.path.dirname(shared.data))}),
         found={path: files.read(path) for path in paths},
         textfiles=textfiles,
         user=user_comment(user),
@@ -61,7 +62,7 @@ def plan(layouts: Collection[Layout], shared: Layout, remains: Remains, user: st
     for layout in layouts:
         # The link goes first: only the configuration tells of it.
         paths += [*filter(None, [remains.textfiles[layout.instance]]), layout.configuration, layout.data]
-    last = not {*remains.instances} - {layout.instance for layout in layouts}
+    last = bool(layouts) and not {*remains.instances} - {layout.instance for layout in layouts}
     if last:
         command = remains.found.get(shared.command)
         paths += _shared_paths(shared)
@@ -129,18 +130,36 @@ def _forgotten(layout: Layout, check_mode: bool) -> tuple[str, ...]:
 
 
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Read, plan, and unless in check mode apply; what pg_ops_agent returns with state absent."""
-    layouts = [Layout(name, params["prefix"]) for name in names(params)]
+    """Read, plan, and unless in check mode apply; what pg_ops_agent returns with state absent.
+
+    Raises Conflict where an instance has to stay, after the others have been removed.
+    """
     shared = Layout("any", params["prefix"])
-    warnings = [words for layout in layouts for words in _forgotten(layout, check_mode)]
+    going, warnings, conflicts = _sorted_out([Layout(name, params["prefix"]) for name in names(params)], check_mode)
     made = read_plan_apply(
-        read=lambda: read(layouts, shared, params["user"]),
-        plan=lambda remains: plan(layouts, shared, remains, params["user"]),
+        read=lambda: read(going, shared, params["user"]),
+        plan=lambda remains: plan(going, shared, remains, params["user"]),
         apply=lambda _remains, made: _apply(made),
         check_mode=check_mode,
         lock=lambda: files.exclusive(shared.lock, seconds=60),
     )
+    if conflicts:
+        raise conflicts[0]
     return made.warned(warnings).result()
+
+
+def _sorted_out(layouts: Iterable[Layout], check_mode: bool) -> tuple[list[Layout], list[str], list[Conflict]]:
+    """The instances that can be removed, what a person should know of them, and why others have to stay."""
+    going: list[Layout] = []
+    warnings: list[str] = []
+    conflicts: list[Conflict] = []
+    for layout in layouts:
+        try:
+            warnings += _forgotten(layout, check_mode)
+            going.append(layout)
+        except Conflict as conflict:
+            conflicts.append(conflict)
+    return going, warnings, conflicts
 
 
 def _apply(made: Plan[HostChange]) -> None:

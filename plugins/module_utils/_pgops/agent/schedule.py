@@ -8,12 +8,13 @@ What belongs to the instance is found by a marker inside the files, never by the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import pwd
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import spelling
@@ -213,6 +214,27 @@ def plan(current: Current, wanted: Schedule) -> SchedulePlan:
     )
 
 
+def plan_all(found: Sequence[Current], wanted: Sequence[Schedule]) -> HostPlan:
+    """What makes the jobs of several instances those that are declared. Pure.
+
+    Raises Conflict where two would have the same file, as job b-c of instance a and job c of instance a-b.
+    """
+    parts: list[tuple[SchedulePlan, Schedule]] = []
+    owners: dict[str, str] = {}
+    for current, one in zip(found, wanted):
+        planned = plan(current, one)
+        for entry in _entries(one, current):
+            other = owners.setdefault(entry.path, one.layout.instance)
+            if isinstance(entry, File) and other != one.layout.instance:
+                raise Conflict(
+                    f"{entry.path} would belong to the instances {other} and {one.layout.instance}.",
+                    "Give an instance or a job another name.",
+                )
+        own = tuple(change for change in planned.written if owners[change.path] == one.layout.instance)
+        parts.append((replace(planned, written=own), one))
+    return HostPlan(tuple(parts))
+
+
 def _entries(wanted: Schedule, current: Current) -> list[Entry]:
     """Files, links and directories as they are to be, in the order in which they are made."""
     if wanted.backend == "cron" and wanted.jobs:
@@ -342,11 +364,11 @@ def apply(made: HostPlan) -> None:
         systemd.reload()
     if last and running:
         systemd.forget(names)
+    _stop_crons(made)
     for _planned, wanted in made.parts:
         _discard_records(wanted)
     for removal in last:
         removal.apply()
-    _stop_crons(made)
     if starts and running:
         systemd.start(starts)
 
@@ -356,10 +378,12 @@ def _discard_records(wanted: Schedule) -> None:
     the plan, since jobs write them at any time."""
     scheduled = {job.arguments[0] for job in wanted.jobs}
     for folder in (wanted.layout.state, wanted.layout.inspection):
-        for name in _listed(folder):
-            found = RECORD.match(name)
-            if found and found["job"] not in scheduled:
-                files.discard(os.path.join(folder, name))
+        with contextlib.suppress(OSError), files.opened_directory(folder) as directory:
+            for name in os.listdir(directory):
+                found = RECORD.match(name)
+                if found and found["job"] not in scheduled:
+                    # Never what a link leads to, and no directory: the folder is another user's.
+                    os.unlink(name, dir_fd=directory)
 
 
 def _stop_crons(made: HostPlan) -> None:
@@ -411,7 +435,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
     made = read_plan_apply(
         read=lambda: [read(one) for one in wanted],
-        plan=lambda found: HostPlan(tuple((plan(current, one), one) for current, one in zip(found, wanted))),
+        plan=lambda found: plan_all(found, wanted),
         apply=lambda _found, made: apply(made),
         check_mode=check_mode,
         lock=lambda: files.exclusive(Layout("any", params["prefix"]).lock, seconds=60),

@@ -239,6 +239,19 @@ def apply(entries: Iterable[Entry]) -> None:
             raise failure(error, f"{entry.path} cannot be written") from error
 
 
+@contextlib.contextmanager
+def opened_directory(path: str) -> Iterator[int]:
+    """The descriptor of a directory, which is no link: what is in it is reached by that, whoever may rename it.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def discard(path: str) -> None:
     """Remove a path, if it exists.
 

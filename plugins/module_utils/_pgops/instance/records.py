@@ -24,6 +24,7 @@ LARGEST = 4096
 """Bytes that are read of a file which another user wrote."""
 EARLIEST, LATEST = 0.0, 4102444800.0
 """Unix times that are believed: of 1970 to 2099."""
+MOST_ERRORS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def read(layout: Layout, job: str) -> Record | None:
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     times = (found.ended, found.sound, found.ended - found.seconds)
-    return found if all(EARLIEST <= moment <= LATEST for moment in times) and found.errors >= 0 else None
+    return (
+        found if all(EARLIEST <= moment <= LATEST for moment in times) and 0 <= found.errors <= MOST_ERRORS else None
+    )
 
 
 def _opened(name: str, flags: int) -> int:

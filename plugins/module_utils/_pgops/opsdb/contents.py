@@ -13,10 +13,10 @@ from ..errors import InvalidInput
 from ..metrics.collectors import INSPECTION, LABELS, SELF, Collector, metrics
 from ..metrics.thresholds import check as check_thresholds
 from ..plan import difference
-from ..server import ownership
+from ..server import ownership, rows
 from ..server.changes import ServerChange, Statements
 from ..server.session import Session, identifier, statement
-from . import migrations, rows
+from . import migrations
 from .fingerprints import CATALOGUE
 
 SCHEMA_RIGHTS = """

@@ -17,10 +17,9 @@ from graphlib import CycleError, TopologicalSorter
 
 from ..errors import Conflict, InvalidInput, QueryFailed
 from ..metrics.collectors import Collector, wrapped
-from ..server import ownership
+from ..server import ownership, rows
 from ..server.changes import ServerChange
 from ..server.session import Session, identifier, raw
-from . import rows
 
 IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,\[\]]*\))?\Z")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..plan import difference
-from ..server.changes import Statements
-from ..server.session import identifier, statement
+from .changes import Statements
+from .session import identifier, statement
 
 
 def plan(
