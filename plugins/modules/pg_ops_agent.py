@@ -207,8 +207,8 @@ changes:
   sample: [create user pgops, create agent 0.1.0-3f0c5a7b9d21]
 prediction:
   description:
-    - The same as data, with what is before and after. Secrets are not in it.
-    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+    - The same as data, with the state before and after each change, without secrets.
+    - The diff has one line for each thing that is created or removed, and both states of each change.
   returned: success
   type: list
   elements: dict
@@ -217,13 +217,13 @@ prediction:
       description: V(create), V(update), V(remove), or a word of its own like V(restart).
       type: str
     subject:
-      description: What is changed, as in RV(changes).
+      description: The thing that is changed, as in RV(changes).
       type: str
     before:
-      description: Text, a mapping, or null where it is not there.
+      description: State before the change, text or a mapping; null if it did not exist.
       type: raw
     after:
-      description: The same of what it is then.
+      description: State after the change, in the same form; null if it no longer exists.
       type: raw
   sample:
     - action: create

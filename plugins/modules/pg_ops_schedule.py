@@ -15,7 +15,7 @@ description:
   - Every job has a time limit and, if declared, a delay that is the host's own and the same each time, so that
     the hosts of a fleet do not start at once.
   - Calendars are checked on the host before anything is written.
-  - Nothing of another instance and nothing that somebody else made is touched.
+  - Units and files of other instances and of others are left alone.
   - Needs no connection to the server.
 author:
   - The pgops.fleet contributors (@pgops)
@@ -161,8 +161,8 @@ changes:
   sample: [create timer pgops-17-main-collect.timer]
 prediction:
   description:
-    - The same as data, with what is before and after. Secrets are not in it.
-    - The diff shows of what is created or removed one line each, and documents of what is changed only.
+    - The same as data, with the state before and after each change, without secrets.
+    - The diff has one line for each thing that is created or removed, and both states of each change.
   returned: success
   type: list
   elements: dict
@@ -171,13 +171,13 @@ prediction:
       description: V(create), V(update), V(remove), or a word of its own like V(restart).
       type: str
     subject:
-      description: What is changed, as in RV(changes).
+      description: The thing that is changed, as in RV(changes).
       type: str
     before:
-      description: Text, a mapping, or null where it is not there.
+      description: State before the change, text or a mapping; null if it did not exist.
       type: raw
     after:
-      description: The same of what it is then.
+      description: State after the change, in the same form; null if it no longer exists.
       type: raw
   sample:
     - action: create
