@@ -94,3 +94,8 @@ def test_archiving(server: Server, tmp_path: Path) -> None:
     }
     result = archiving.converge(target(server), {**words, **switches, **place, "configure": True}, True)
     assert returned(result) == documented("pg_ops_archiving") - ONLY_SOMETIMES
+
+
+def test_every_module_is_tested_here() -> None:
+    modules = {path.stem.removeprefix("pg_ops_") for path in (artifact.ROOT / "plugins" / "modules").glob("*.py")}
+    assert {name for name in modules if f"test_{name}" not in globals()} == {"facts"}  # whose contract is a page

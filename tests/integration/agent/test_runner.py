@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from deploying import configured, deploy, withdraw
+from disks import fill
 from servers import Server
 
 from pgops import cli
@@ -105,6 +106,21 @@ def test_what_a_person_runs_is_no_run_of_the_schedule(agent: Agent) -> None:
     agent.server.value("ALTER FUNCTION pgops.maintain_partitions(integer) RENAME TO away", "pgops")
     assert cli.main([*agent.arguments[:-1], "maintain"]) == runner.FAILED
     assert record.read_text() == before
+
+
+def test_a_full_disk_costs_the_record_and_not_the_job(server: Server, small_disk: Path, capsys: Any) -> None:
+    deploy(server)
+    try:
+        agent = Agent(server, small_disk)
+        assert agent.run("maintain") == runner.DONE
+        before = (Path(agent.layout.state) / "job.maintain.json").read_text()
+        fill(small_disk)
+        assert agent.run("maintain") == runner.DONE
+        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (said["ok"], "No space left on device" in said["unrecorded"]) == (True, True)
+        assert (Path(agent.layout.state) / "job.maintain.json").read_text() == before
+    finally:
+        withdraw(server)
 
 
 @pytest.mark.parametrize("job", JOBS)
