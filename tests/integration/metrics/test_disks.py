@@ -237,7 +237,7 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
             rows, wrong = measured(host, data, 10)
             assert [row["disk"] for row in rows] == ["data"]
             assert wrong == [f"the disk of {gone} cannot be measured: {HANGS}"]
-        assert time.monotonic() - began < 9
+        assert time.monotonic() - began < 25  # to wait each time would take 30 s
         assert children() == left
     # Whoever waited is let go, and what is there now is looked at again.
     until(lambda: measured(host, data, 10)[1] == [], "known again", 10)
@@ -255,7 +255,7 @@ def test_a_tablespace_that_hangs_holds_up_no_deployment(place: Place, monkeypatc
                 pytest.skip("FUSE is not to be had here")
             began = time.monotonic()
             known = real_paths(target(place.server))
-            assert time.monotonic() - began < 9
+            assert time.monotonic() - began < 60  # it would wait for ever
     finally:
         (place.server.data_dir / "pg_tblspc" / "99999").unlink()
     assert known[str(place.folder / "gone")] is None

@@ -137,7 +137,7 @@ def test_where_nothing_is_due_more_often_one_pass_is_all(deployed: Server, tmp_p
     began = time.monotonic()
     outcome = repeat(deployed, tmp_path, [SLOW], 30)
     assert (outcome["errors"], outcome["passes"]) == ([], 1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25  # it would stay for 30 s
 
 
 def test_what_takes_too_much_of_its_interval_is_not_repeated(deployed: Server, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_sigterm_ends_it_and_keeps_what_was_measured(deployed: Server, tmp_path:
     with meanwhile(*steps, terminate):
         # It is ended while it waits for its next turn, or in the midst of its second pass.
         outcome = repeat(deployed, tmp_path, [QUICK, HANGS] if hangs else [_collector("quick", 30)], 60)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50  # it would stay for 60 s
     if hangs:
         assert "ended by SIGTERM" in " ".join(outcome["errors"])
         # Not delivered any more: what was measured in the second pass waits.

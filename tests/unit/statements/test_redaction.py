@@ -49,6 +49,6 @@ def test_statements_without_secrets_stay_as_they_are(text: str) -> None:
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_texts_take_no_time(piece: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     redacted("password " + piece * (10240 // len(piece)))
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
