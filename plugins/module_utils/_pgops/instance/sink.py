@@ -84,11 +84,9 @@ def opened(
         yield Sink(session, node, durability)
 
 
-@contextlib.contextmanager
-def _session(configuration: Configuration, layout: Layout, source: Session) -> Iterator[Session]:
+def _session(configuration: Configuration, layout: Layout, source: Session) -> contextlib.AbstractContextManager[Session]:
     if not source.in_recovery and not source.target.role:
-        yield source
-        return
+        return contextlib.nullcontext(source)
     if source.target.role:
         # Who reads as somebody else writes as the agent's role.
         target = replace(source.target, role=configuration.role)
@@ -99,8 +97,7 @@ def _session(configuration: Configuration, layout: Layout, source: Session) -> I
             "This server is a standby, and no other node of its cluster is configured.",
             "Name the cluster's nodes in the inventory (docs/start.md) and run site.yml again.",
         )
-    with connect(target) as session:
-        yield session
+    return connect(target)
 
 
 def _check_cluster(session: Session, node: Node) -> None:
