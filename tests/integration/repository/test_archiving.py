@@ -122,7 +122,7 @@ def test_the_agent_stays_as_long_as_its_program_archives(root: Path, new_server:
     predicted = remove("--check", "--diff")
     done = remove("--diff")
     assert done.changes == predicted.changes != {}
-    assert "main: archive_command stays" in done.text
+    assert "main: archive_command and the agent's directories stay" in done.text
     host.wait_for(host.switch())
 
 

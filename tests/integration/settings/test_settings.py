@@ -280,7 +280,7 @@ def test_what_was_before_is_forgotten_with_its_server_only(host: Host) -> None:
     agent.converge(agent_arguments(given), False)
     host.set(work_mem="8MB")
     host.server.stop()
-    with pytest.raises(Conflict, match=r"before\.json holds"):
+    with pytest.raises(Conflict, match=r"before\.json records the original"):
         agent.converge(agent_arguments({**given, "state": "absent"}), False)
     (warning,) = agent.converge(agent_arguments({**given, "state": "absent"}), True)["warnings"]
     assert "A run refuses" in warning
@@ -288,7 +288,7 @@ def test_what_was_before_is_forgotten_with_its_server_only(host: Host) -> None:
     predicted = agent.converge(agent_arguments({**given, "state": "absent"}), True)
     gone = agent.converge(agent_arguments({**given, "state": "absent"}), False)
     assert gone == predicted
-    assert "what was before it was set: work_mem" in gone["warnings"][0]
+    assert "These original settings cannot be restored: work_mem" in gone["warnings"][0]
     assert not Path(Layout("main", str(host.prefix)).data).exists()
 
 

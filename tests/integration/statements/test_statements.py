@@ -89,7 +89,7 @@ def test_a_standby_has_the_settings_and_not_the_extension(
 
 
 def test_a_database_that_is_not_there(running: Server, tmp_path: Path) -> None:
-    with pytest.raises(Conflict, match="no database nowhere"):
+    with pytest.raises(Conflict, match="Database nowhere does not exist"):
         converge(running, tmp_path, databases=["nowhere"])
     with pytest.raises(Conflict, match="template"):
         converge(running, tmp_path, databases=["template0"])
