@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from ..errors import Unreachable
@@ -84,7 +85,7 @@ def opened(
         yield Sink(session, node, durability)
 
 
-def _session(configuration: Configuration, layout: Layout, source: Session) -> contextlib.AbstractContextManager[Session]:
+def _session(configuration: Configuration, layout: Layout, source: Session) -> AbstractContextManager[Session]:
     if not source.in_recovery and not source.target.role:
         return contextlib.nullcontext(source)
     if source.target.role:
