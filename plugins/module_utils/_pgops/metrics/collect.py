@@ -128,11 +128,12 @@ class Tally:
 
 
 class Opener(Protocol):
-    """Opens the sink for a source, as sink.opened() does."""
+    """What opens the sink for a source, as sink.opened() does."""
 
     def __call__(
         self, configuration: Configuration, layout: Layout, source: Session, node: Node, durability: str = OFF
-    ) -> contextlib.AbstractContextManager[Sink]: ...
+    ) -> contextlib.AbstractContextManager[Sink]:
+        """The sink, open until the context ends."""
 
 
 @dataclass(frozen=True)
