@@ -27,11 +27,8 @@ ALONE = """
 
 @pytest.fixture(scope="module", autouse=True)
 def _bare(fleet: Fleet) -> None:
-    """A host that has nothing of ours."""
-    removed = fleet.play(
-        "pgops.fleet.remove", "--limit", HOST, "-e", "pgops_purge=true", "-e", "pgops_restart=if_required"
-    )
-    assert removed.code == 0, removed.text
+    """Hosts that have nothing of ours; other scenarios leave standbys promoted and servers stopped."""
+    fleet.reset()
     fleet.on(HOST, "mkdir", "-p", "/srv/shared/roles")
 
 
