@@ -31,9 +31,9 @@ class Job:
     the command's options, and returns what happened. ``calendar`` (OnCalendar of systemd), ``jitter`` and
     ``time_limit`` (seconds) are its schedule unless the inventory says otherwise, ``arguments`` what it is scheduled
     with. ``as_server``: the user that runs the server runs it, which a remote instance has not. ``locks``: the job
-    itself keeps other runs out, in its own way. ``prints``: without --output its output
-    is for other programs. ``cron`` is the calendar
-    under cron, which knows no seconds, '' for the same; ``switch`` as of a capability, '' for that of its own.
+    itself keeps other runs out, in its own way. ``prints``: without --output its output is for other programs.
+    ``cron`` is the calendar under cron, which knows no seconds, '' for the same; ``switch`` as of a capability, ''
+    for that of its own.
     """
 
     name: str

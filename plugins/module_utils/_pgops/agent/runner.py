@@ -11,7 +11,8 @@ import logging.handlers
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -42,25 +43,27 @@ def run(job: Job, function: Function, layout: Layout, options: argparse.Namespac
     """Run a job, and say what came of it; returns the exit code."""
     home = layout.keeping if job.as_server else layout.state
     step_down(home)
-    began = time.time()
-    outcome, code = _attempt(job, function, layout, options)
-    ended = time.time()
+    began = time.monotonic()  # the clock may be set while the job runs
+    outcome, code = _attempt(job, function, layout, home, options)
+    seconds = time.monotonic() - began
     if options.scheduled and code != BUSY:
-        outcome.update(_recorded(layout, job, ended, ended - began, len(outcome.get("errors", ())) or code))
+        outcome.update(_recorded(layout, job, time.time(), seconds, len(outcome.get("errors", ())) or code))
     if job.prints and options.output is None:
         sys.stderr.writelines(f"{line}\n" for line in ([outcome["error"]] if code else outcome["warnings"]))
         return code
-    log(layout, home, {"job": job.name, **outcome, "duration_ms": round((ended - began) * 1000)})
+    log(layout, home, {"job": job.name, **outcome, "duration_ms": round(seconds * 1000)})
     return code
 
 
-def _attempt(job: Job, function: Function, layout: Layout, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def _attempt(
+    job: Job, function: Function, layout: Layout, home: str, options: argparse.Namespace
+) -> tuple[dict[str, Any], int]:
     """What came of a job, and its exit code."""
     try:
         settings = configuration.load(layout)
         if job.as_server and settings.host:
             return {"ok": True, "skipped": "remote: the server's own user on its host is needed", "errors": []}, DONE
-        with _alone(job, layout):
+        with _alone(job, home):
             outcome = function(settings, layout, options)
         errors = bool(outcome.get("errors"))
         return {"ok": not errors, **outcome}, FAILED if errors and not outcome.get("delivered") else DONE
@@ -71,18 +74,14 @@ def _attempt(job: Job, function: Function, layout: Layout, options: argparse.Nam
         return {"ok": False, "error": str(refused), "code": refused.code}, FAILED
 
 
-@contextlib.contextmanager
-def _alone(job: Job, layout: Layout) -> Iterator[None]:
-    """Keep other runs of the job out.
+def _alone(job: Job, home: str) -> AbstractContextManager[object]:
+    """Keeps other runs of the job out.
 
-    Raises Busy.
+    Raises Busy when it is entered.
     """
     if job.locks:
-        yield
-        return
-    home = layout.keeping if job.as_server else layout.state
-    with exclusive(os.path.join(home, f"{job.name}.lock"), seconds=0):
-        yield
+        return contextlib.nullcontext()
+    return exclusive(os.path.join(home, f"{job.name}.lock"), seconds=0)
 
 
 def _recorded(layout: Layout, job: Job, ended: float, seconds: float, errors: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 """What is known of the last scheduled run of each job: written by who runs it, read by the collection that reports
 it.
 
-
 A file a job. Jobs of the agent keep theirs in the agent's directory, those of the server's user in one of its own
 that the agent may read.
 """
