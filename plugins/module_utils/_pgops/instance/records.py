@@ -65,9 +65,8 @@ def read(layout: Layout, job: str) -> Record | None:
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     times = (found.ended, found.sound, found.ended - found.seconds)
-    return (
-        found if all(EARLIEST <= moment <= LATEST for moment in times) and 0 <= found.errors <= MOST_ERRORS else None
-    )
+    believed = all(EARLIEST <= moment <= LATEST for moment in times) and found.seconds >= 0
+    return found if believed and 0 <= found.errors <= MOST_ERRORS else None
 
 
 def _opened(name: str, flags: int) -> int:

@@ -351,7 +351,7 @@ def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: 
 
 def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
     """Run one collector in one database, read only and with a time limit; an error affects only this collector."""
-    started = time.time()
+    started, began = time.time(), time.monotonic()
     seconds = min(collector.timeout, budget.left())
     tally.runs.last[collector.name] = tally.started
     try:
@@ -370,7 +370,7 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
         tally.add(collector, where, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         tally.fail([collector], f"{collector.name} in {session.database}: {error}")
-    tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.time() - started
+    tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.monotonic() - began
 
 
 def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
