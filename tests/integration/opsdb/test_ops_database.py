@@ -153,17 +153,17 @@ def test_an_aggregate_of_somebodys_is_told_and_left(deployed: Server) -> None:
 
 def older(number: int) -> str:
     """The collection's files as of a migration: without later ones, and without what needs their tables."""
-    files = sources.unpack(SOURCES)
+    files = SOURCES
     later = [path for path in files if "/migrations/" in path and int(os.path.basename(path)[:4]) > number]
     tables = [table for path in later for table in re.findall(r"CREATE TABLE (pgops\.\w+)", files[path])]
     needs = {path for path, text in files.items() if any(re.search(rf"{table}\b", text) for table in tables)}
     for _depth in range(5):
         missing = "|".join(os.path.basename(path)[:-4] for path in needs if "/objects/" in path) or "none"
         needs |= {path for path, text in files.items() if re.search(rf"^-- requires:.*\b({missing})\b", text, re.M)}
-    return sources.pack({path: text for path, text in files.items() if path not in {*later, *needs}})
+    return {path: text for path, text in files.items() if path not in {*later, *needs}}
 
 
-@pytest.mark.parametrize("number", range(1, len(sources.below(sources.unpack(SOURCES), "sql/migrations"))))
+@pytest.mark.parametrize("number", range(1, len(sources.below(SOURCES, "sql/migrations"))))
 def test_every_older_schema_becomes_what_a_new_one_is(bare: Server, number: int) -> None:
     fingerprints = "SELECT string_agg(object || sha256, ' ' ORDER BY object) FROM pgops.fingerprint"
     deploy(bare, sources=older(number))

@@ -19,9 +19,6 @@ from ..plan import HostChange
 from ..sources import Sources
 from ..version import VERSION
 
-NOT_THE_AGENTS = ("reporting.py",)
-"""Library files that only modules use: they import Ansible."""
-
 COMMAND = "bin/pgops"
 LAUNCHER = """#!{python} -I
 import os
@@ -61,7 +58,7 @@ class Program:
 
 def program(sources: Sources, python: str) -> Program:
     """The program that the collection's files make."""
-    library = {f"pgops/{path}": text for path, text in sources.items() if path not in NOT_THE_AGENTS}
+    library = {f"pgops/{path}": text for path, text in sources.items()}
     return Program({**library, COMMAND: LAUNCHER.format(python=python)}, python)
 
 

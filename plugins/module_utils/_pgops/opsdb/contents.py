@@ -13,8 +13,9 @@ from ..errors import InvalidInput
 from ..metrics.collectors import INSPECTION, LABELS, SELF, Collector, metrics
 from ..metrics.thresholds import check as check_thresholds
 from ..plan import difference
-from ..server import ownership, rows
+from ..server import rows
 from ..server.changes import ServerChange, Statements
+from ..server.names import AGENT, OWNER, READER
 from ..server.session import Session, identifier, statement
 from . import migrations
 from .fingerprints import CATALOGUE
@@ -25,7 +26,7 @@ SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_g
              FROM aclexplode(n.nspacl) AS a WHERE a.grantee <> n.nspowner ORDER BY 1) AS rights
 FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 """
-WANTED_SCHEMA_RIGHTS = [f"{ownership.AGENT} USAGE", f"{ownership.READER} USAGE"]
+WANTED_SCHEMA_RIGHTS = [f"{AGENT} USAGE", f"{READER} USAGE"]
 
 
 WITHOUT_TEXTS = (
@@ -123,8 +124,8 @@ def schema(contents: Contents) -> tuple[ServerChange, ...]:
     """What creates the schema and grants its rights."""
     created: tuple[ServerChange, ...] = ()
     if not contents.exists:
-        create = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))
-        created = (Statements("schema pgops", None, {"owner": ownership.OWNER}, (create,)),)
+        create = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(OWNER))
+        created = (Statements("schema pgops", None, {"owner": OWNER}, (create,)),)
     kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
     rights = Statements(
         "rights on schema pgops",
@@ -132,9 +133,7 @@ def schema(contents: Contents) -> tuple[ServerChange, ...]:
         {"rights": sorted({*kept, *WANTED_SCHEMA_RIGHTS})},
         (
             statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
-            statement(
-                "GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(ownership.AGENT), identifier(ownership.READER)
-            ),
+            statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(AGENT), identifier(READER)),
             statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
         ),
     )

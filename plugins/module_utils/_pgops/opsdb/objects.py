@@ -19,6 +19,7 @@ from ..errors import Conflict, InvalidInput, QueryFailed
 from ..metrics.collectors import Collector, wrapped
 from ..server import ownership, rows
 from ..server.changes import ServerChange
+from ..server.names import OWNER
 from ..server.session import Session, identifier, raw
 
 IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,\[\]]*\))?\Z")
@@ -213,7 +214,7 @@ def _own(session: Session, identity: str) -> None:
     """Change the owner back of an object that was given to another role."""
     kind, name = identity.split(" ", 1)
     if session.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None:
-        session.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(ownership.OWNER))
+        session.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(OWNER))
 
 
 def _revoke_all(session: Session, identity: str) -> None:

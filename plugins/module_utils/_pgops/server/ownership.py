@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is ours on a server: the names of our roles, their mark, and the ops database."""
+"""What is ours on a server: the ops database, and what is done in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Conflict, InvalidInput
+from .names import OWNER
 from .session import Session, identifier, statement
-
-MARK = "Managed by pgops.fleet"
-"""The comment of a role that we created."""
-OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
-EXPLAINER = "pgops_explain"
 
 LOOKED_INTO = "datallowconn AND NOT datistemplate AND datconnlimit <> -2"
 """The databases in which collectors run. Templates are left out: CREATE DATABASE waits for sessions in its template,
