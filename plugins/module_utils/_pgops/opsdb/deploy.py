@@ -128,7 +128,7 @@ class SchemaPlan:
     database: tuple[ServerChange, ...] = ()
     migrations: tuple[ServerChange, ...] = ()
     objects: tuple[ServerChange, ...] = ()
-    contents: tuple[ServerChange, ...] = ()
+    contents: tuple[Statements, ...] = ()
     access: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped_reason: str = ""

@@ -67,6 +67,12 @@ def as_owner(session: Session) -> Iterator[None]:
 
     The owner of our objects must not be a superuser: its functions would run as one.
     """
-    session.execute(statement("SET LOCAL ROLE {}", identifier(OWNER)))
+    become, leave = by_owner()
+    session.execute(become)
     yield
-    session.execute("RESET ROLE")
+    session.execute(leave)
+
+
+def by_owner(*parts: Any) -> tuple[Any, ...]:
+    """Parts of a script that are run as the owner of the ops database, within a transaction."""
+    return (statement("SET LOCAL ROLE {}", identifier(OWNER)), *parts, "RESET ROLE")
