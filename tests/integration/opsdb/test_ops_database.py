@@ -155,7 +155,7 @@ def test_an_aggregate_of_somebodys_is_told_and_left(deployed: Server) -> None:
 
 
 def older(number: int) -> dict[str, str]:
-    """The collection's files as of a migration: without later ones, and without what needs their tables and columns."""
+    """The files of the collection as of a migration: without later ones, and what needs their tables or columns."""
     files = SOURCES
     later = [path for path in files if "/migrations/" in path and int(os.path.basename(path)[:4]) > number]
     tables = [table for path in later for table in re.findall(r"CREATE TABLE (pgops\.\w+)", files[path])]
