@@ -246,7 +246,10 @@ def scenarios(session: nox.Session) -> None:
     if not files("test_*.py", "tests/scenarios"):
         session.skip("there is none in tests/scenarios/")
     fleet_start.result(session)
-    session.run("python", "-m", "pytest", "-q", "tests/scenarios", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "--ignore=tests/scenarios/lanes", "tests/scenarios", *session.posargs)
+    # A lane a cluster: they mostly wait.
+    lanes = ("-n3", "--dist=loadgroup", "tests/scenarios/lanes")
+    session.run("python", "-m", "pytest", "-q", *lanes, *session.posargs)
 
 
 @nox.session(python=False, tags=["test"])

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left_out.append(item)
         else:
             kept.append(item)
-        if group:
+        if group and "integration" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
