@@ -46,6 +46,18 @@ def test_a_difference_shows_what_differs(before: object, after: object) -> None:
             assert not {key for key in change.before if change.after.get(key, ...) == change.before[key]}
 
 
+def test_keys_that_come_and_go_are_shown_and_those_that_stay_are_not() -> None:
+    (made,) = difference(Change("x", {"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}))
+    assert (made.before, made.after) == ({"a": 1, "c": 3}, {"c": 4, "d": 5})
+    (emptied,) = difference(Change("x", {"a": 1, "b": 2}, {"b": 2}))
+    assert (emptied.before, emptied.after) == ({"a": 1}, {})
+    (filled,) = difference(Change("x", {"b": 2}, {"a": 1, "b": 2}))
+    assert (filled.before, filled.after) == ({}, {"a": 1})
+    assert [one.action for one in (made, emptied, filled)] == ["update"] * 3
+    assert difference(Change("x", {"a": 1}, None))[0].before == {"a": 1}
+    assert difference(Change("x", None, {"a": 1}))[0].after == {"a": 1}
+
+
 def test_a_result_tells_all_and_no_secrets() -> None:
     secret = Secret("role a", None, {"login": True}, "correct horse")
     result = changes([secret], [Change("file b", "old", "new")], [Change("c", "was", None)], warnings=["w"]).result()

@@ -129,6 +129,147 @@ def test_versions(text: str, span: tuple[int, int]) -> None:
     assert (found.oldest, found.newest) == span
 
 
+def made(**header: str) -> Collector:
+    lines = "".join(f"-- {key}: {value}\n" for key, value in header.items())
+    return collectors.parse(f"-- collector: x\n{lines}-- metric: y\nSELECT 1 AS y", "x.sql")
+
+
+@pytest.mark.parametrize(
+    ("header", "major", "primary", "standby"),
+    [
+        ({}, 14, True, True),
+        ({"role": "any"}, 14, True, True),
+        ({"role": "primary"}, 14, True, False),
+        ({"role": "standby"}, 14, False, True),
+        ({"versions": "15-16"}, 14, False, False),
+        ({"versions": "15-16"}, 15, True, True),
+        ({"versions": "15-16"}, 16, True, True),
+        ({"versions": "15-16"}, 17, False, False),
+        ({"versions": "15-", "role": "standby"}, 14, False, False),
+        ({"versions": "15-", "role": "primary"}, 18, True, False),
+    ],
+)
+def test_a_collector_runs_on_servers_of_its_versions_and_role(
+    header: dict[str, str], major: int, primary: bool, standby: bool
+) -> None:
+    found = made(**header)
+    assert found.applies(major, in_recovery=False) is primary
+    assert found.applies(major, in_recovery=True) is standby
+    assert found.for_version(major) is (primary or standby)
+
+
+@pytest.mark.parametrize(
+    ("header", "called"),
+    [
+        ({}, True),
+        ({"scope": "database"}, True),
+        ({"scope": "database", "databases": "pg*"}, True),
+        ({"scope": "database", "databases": "shop"}, False),
+        ({"rights": "host"}, False),
+        ({"rights": "all_data", "scope": "database"}, False),
+        ({"role": "primary"}, True),
+        ({"role": "standby"}, False),
+        ({"versions": "18-"}, False),
+    ],
+)
+def test_a_call_by_hand_measures_the_ops_database_with_the_callers_rights(
+    header: dict[str, str], called: bool
+) -> None:
+    assert made(**header).called_in("pgops", 17) is called
+
+
+def test_the_store_gets_all_that_a_header_says_of_a_metric() -> None:
+    assert QUEUE.metrics[0].definition() == {
+        "metric_name": "waiting",
+        "unit": "count",
+        "kind": "gauge",
+        "category": "availability",
+        "direction": "above",
+        "warning": 1.0,
+        "critical": 2.0,
+        "help": "How many wait, and for what.",
+    }
+
+
+def test_what_a_header_leaves_out_is_usual() -> None:
+    assert made() == Collector("x", "SELECT 1 AS y", (Metric("y"),))
+    assert made().interval == 60
+    assert made().timeout == 10.0
+    assert made().metrics[0].definition() == {
+        "metric_name": "y",
+        "unit": "count",
+        "kind": "gauge",
+        "category": "performance",
+        "direction": None,
+        "warning": None,
+        "critical": None,
+        "help": "",
+    }
+
+
+@pytest.mark.parametrize("days", [1, "1", 90, "3660"])
+def test_a_retention_is_whole_days(days: object) -> None:
+    assert collectors.checked_retention({"deadlocks": days}) == {"deadlocks": int(str(days))}
+
+
+@pytest.mark.parametrize("days", [0, -1, 3661, 1.5, "1.5", "", "long", None, True, [1], "٠"])
+def test_what_is_no_retention_is_refused(days: object) -> None:
+    with pytest.raises(InvalidInput, match="retention of deadlocks must be whole days, 1 to 3660"):
+        collectors.checked_retention({"waiting": 5, "deadlocks": days})
+
+
+def test_settings_of_collectors_are_typed() -> None:
+    assert collectors.checked_settings(
+        {
+            "a": {"interval": "300", "timeout": "2.5", "enabled": "No"},
+            "b": {"enabled": True},
+            "c": {},
+            "d": {"timeout": 1},
+        }
+    ) == {
+        "a": {"interval": 300, "timeout": 2.5, "enabled": False},
+        "b": {"enabled": True},
+        "c": {},
+        "d": {"timeout": 1.0},
+    }
+    assert isinstance(collectors.checked_settings({"a": {"interval": 300.0}})["a"]["interval"], int)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        [],
+        "60",
+        {"every": 60},
+        {"interval": 0},
+        {"interval": 0.5},
+        {"interval": 1.5},
+        {"interval": "often"},
+        {"interval": None},
+        {"interval": "inf"},
+        {"interval": "nan"},
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": "inf"},
+        {"timeout": "nan"},
+        {"enabled": "perhaps"},
+        {"enabled": None},
+    ],
+)
+def test_settings_of_collectors_that_cannot_be_meant_are_refused(settings: object) -> None:
+    with pytest.raises(InvalidInput, match="The settings of collector locks"):
+        collectors.checked_settings({"locks": settings})
+
+
+def test_settings_change_only_the_collector_that_they_name() -> None:
+    one, other = with_rights("monitor", "one"), with_rights("monitor", "other")
+    changed = collectors.adjusted([one, other], {"one": {"interval": 5, "timeout": 1, "enabled": True}})
+    assert [(found.interval, found.timeout) for found in changed] == [(5, 1.0), (300, 2.5)]
+    assert collectors.adjusted([one, other], {"one": {"enabled": False}}) == [other]
+    assert collectors.adjusted([one, other], {}) == [one, other]
+
+
 @given(st.integers(1, 3600), st.floats(0, 2e9), st.floats(0, 7200))
 def test_a_collector_is_due_once_in_each_slot_of_the_clock(interval: int, last: float, later: float) -> None:
     found = Collector("x", "SELECT 1", (), interval=interval)
@@ -155,6 +296,21 @@ def test_only_known_rights_can_be_asked_for() -> None:
     assert collectors.parse(GOOD.replace("-- role", "-- rights: all_data\n-- role"), "x").rights == "all_data"
     with pytest.raises(InvalidInput, match="rights 'root'"):
         collectors.parse(GOOD.replace("-- role", "-- rights: root\n-- role"), "x")
+
+
+def with_rights(rights: str, name: str = "queue") -> Collector:
+    text = GOOD.replace("queue", name).replace("waiting", f"{name}_waiting")
+    return collectors.parse(text.replace("-- role", f"-- rights: {rights}\n-- role"), f"{name}.sql")
+
+
+@pytest.mark.parametrize("rights", ["all_data", "host"])
+def test_a_collector_of_a_user_gets_the_rights_of_pg_monitor_and_no_others(rights: str) -> None:
+    greedy, modest = with_rights(rights), with_rights("monitor", "modest")
+    assert collectors.joined([greedy], [modest]) == [greedy, modest]
+    with pytest.raises(InvalidInput, match="collectors queue request more rights than pg_monitor"):
+        collectors.joined([], [modest, greedy])
+    with pytest.raises(InvalidInput, match="collectors other, queue request"):
+        collectors.joined([modest], [greedy, with_rights(rights, "other")])
 
 
 @given(st.integers(1, 7200), st.lists(st.floats(0, 60), max_size=3))

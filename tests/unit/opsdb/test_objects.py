@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgops.errors import InvalidInput
+from pgops.metrics.collectors import Collector, wrapped
 from pgops.opsdb import objects
 
 A = "-- object: function pgops.a()\nCREATE ..."
@@ -69,3 +72,25 @@ def test_new_edited_missing_and_dropped_objects_are_planned() -> None:
     assert newer.action == "update"
     (gone,) = objects.plan(found()[:1], sources, prints, prints)
     assert (gone.subject, gone.action) == ("view pgops.b", "remove")
+
+
+def test_a_collectors_function_runs_its_query_as_its_caller() -> None:
+    made = objects.collector_function(Collector("locks", "SELECT 1 AS held", ()))
+    assert (made.identity, made.file) == ("function pgops.collector_locks()", "collector_locks.sql")
+    assert objects.shipped({made.file: f"-- object: {made.identity}\n{made.text}"})[0].drop == (
+        "DROP FUNCTION IF EXISTS pgops.collector_locks()"
+    )
+    words = " ".join(made.text.split())
+    assert wrapped("SELECT 1 AS held") in made.text
+    assert "SECURITY INVOKER SET search_path = pg_catalog, pg_temp" in words
+    assert "REVOKE ALL ON FUNCTION pgops.collector_locks() FROM PUBLIC;" in words
+    assert "GRANT EXECUTE ON FUNCTION pgops.collector_locks() TO pgops;" in words
+    assert words.startswith("SET LOCAL check_function_bodies = off; CREATE OR REPLACE FUNCTION ")
+
+
+@given(st.lists(st.sampled_from(["$collector$", "$collector_$", "$collector__$", "$", "_", "x"])).map("".join))
+def test_nothing_in_a_query_ends_its_quote(query: str) -> None:
+    made = objects.collector_function(Collector("locks", f"SELECT '{query}' AS held", ()))
+    quote = made.text.partition("\nAS ")[2].partition("\n")[0]
+    assert made.text.count(quote) == 2
+    assert made.text.split(quote)[1].strip() == wrapped(f"SELECT '{query}' AS held")

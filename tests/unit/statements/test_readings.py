@@ -90,6 +90,21 @@ def test_a_snapshot_is_read_as_it_was_written(entries: dict) -> None:
     assert snapshot(json.loads(json.dumps(made.document()))) == made
 
 
+def test_the_store_gets_the_counters_by_their_names() -> None:
+    entry = counted(3, 12.5)
+    named = {**dict.fromkeys(SUMS, 0), "calls": 3, "exec_ms": 12.5}
+    assert Usage(ONE, True, entry.sums, 7.5).document(("shop", "web")) == {
+        **named,
+        "queryid": 7,
+        "database_name": "shop",
+        "user_name": "web",
+        "toplevel": True,
+        "max_exec_ms": 7.5,
+    }
+    rest = Usage(None, False, entry.sums, None).document(("", ""))
+    assert (rest["queryid"], rest["toplevel"], rest["max_exec_ms"]) == (0, False, None)
+
+
 @pytest.mark.parametrize("document", [None, [], {}, {"format": 1}, {**FIRST.document(), "counters": ["calls"]}])
 def test_what_is_no_snapshot_is_none(document: object) -> None:
     assert snapshot(document) is None
