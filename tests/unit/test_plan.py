@@ -123,6 +123,13 @@ def test_data_is_of_jsons_types() -> None:
     assert (data["before"], data["after"]) == ({"ratio": "0.5"}, {"names": ["x", "y"]})
 
 
+def test_values_are_shown_as_json_and_words_as_they_are() -> None:
+    shown = as_text({"a": "x", "b": {"d": 1, "c": Decimal("0.5")}, "c": None, "d": True})
+    assert shown == 'a: x\nb: {"c": "0.5", "d": 1}\nc: null\nd: true\n'
+    assert as_text(["x", 1]) == '["x", 1]\n'
+    assert as_text("") == ""
+
+
 def test_text_ends_with_a_line() -> None:
     assert (as_text(None), as_text("a"), as_text("a\n"), as_text({"b": [1], "a": "x"})) == (
         "",

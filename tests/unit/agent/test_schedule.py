@@ -78,9 +78,40 @@ def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
         the_one(declared(jobs=[{**COLLECT, **change}]))
 
 
-def test_two_jobs_of_one_name_are_refused():
-    with pytest.raises(InvalidInput, match="Job collect is declared more than once"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jitter": 0},
+        {"time_limit": 1},
+        {"name": "x" * 40},
+        {"name": "0-9"},
+        {"writable": ["/srv"]},
+        {"user": "Ab.c-d"},
+    ],
+)
+def test_the_least_and_the_most_of_a_job_are_accepted(change):
+    (job,) = the_one(declared(jobs=[{**COLLECT, **change}])).jobs
+    ((name, value),) = change.items()
+    assert getattr(job, name) == (tuple(value) if name == "writable" else value)
+
+
+def test_two_jobs_or_instances_of_one_name_are_refused():
+    with pytest.raises(InvalidInput, match=r"^Job collect is declared more than once"):
         the_one(declared(jobs=[COLLECT, COLLECT]))
+    twice = declared()
+    with pytest.raises(InvalidInput, match=r"^Instance main is declared more than once"):
+        schedule.schedules({**twice, "instances": twice["instances"] * 2})
+
+
+def test_a_module_returns_the_jobs_of_an_instance():
+    (job,) = schedule.described(the_one(declared(jobs=[COLLECT, {**COLLECT, "name": "off", "enabled": False}])))
+    assert job == {
+        "instance": "main",
+        "name": "collect",
+        "command": ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "main", "--scheduled", "collect"],
+        "user": "pgops",
+        "calendar": "minutely",
+    }
 
 
 def test_a_job_that_is_not_enabled_is_as_not_declared():
@@ -613,8 +644,18 @@ def test_a_directory_that_instances_share_is_created_once():
     both = [the_one(declared(instance=name)) for name in ("a", "b")]
     bare = replace(EMPTY, found={})
     lines = [change.line for change in schedule.plan_all([bare, bare], both).plan]
-    assert len(lines) == len(set(lines))
-    assert "create directory /etc/systemd/system/timers.target.wants" in lines
+    units = [f"pgops-{name}-collect.{suffix}" for name in ("a", "b") for suffix in ("service", "timer")]
+    assert sorted(lines) == sorted(
+        [
+            "create directory /etc/systemd/system/timers.target.wants",
+            *(f"create file /etc/systemd/system/{unit}" for unit in units),
+            *(
+                f"create link /etc/systemd/system/timers.target.wants/pgops-{name}-collect.timer"
+                for name in ("a", "b")
+            ),
+            *(f"create timer pgops-{name}-collect.timer" for name in ("a", "b")),
+        ]
+    )
 
 
 def test_the_record_of_another_user_that_is_none_is_left(tmp_path):

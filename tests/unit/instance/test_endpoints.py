@@ -23,22 +23,26 @@ HERE = Configuration(
 REMOTE = replace(
     HERE, host="db9.example", passfile="/etc/pgops/main/pgpass", ssl_mode="verify-full", ca_cert="/ca.pem"
 )
-LOCAL = [
-    endpoints.agent(HERE, "collect"),
-    endpoints.superuser(HERE, "catalogue"),
-    endpoints.administrator(HERE),
-    endpoints.reader(HERE, "inspect"),
-    endpoints.planner(HERE, "shop", 3.0),
-]
+
+
+def local() -> list[Target]:
+    """The ways in that do not leave the host."""
+    return [
+        endpoints.agent(HERE, "collect"),
+        endpoints.superuser(HERE, "catalogue"),
+        endpoints.administrator(HERE),
+        endpoints.reader(HERE, "inspect"),
+        endpoints.planner(HERE, "shop", 3.0),
+    ]
 
 
 def test_jobs_log_in_over_the_socket_and_need_no_password() -> None:
-    assert {(one.host, one.port, one.local) for one in LOCAL} == {("/run/postgresql", "5433", True)}
-    assert {(one.password, one.passfile) for one in LOCAL} == {(None, "")}
+    assert {(one.host, one.port, one.local) for one in local()} == {("/run/postgresql", "5433", True)}
+    assert {(one.password, one.passfile) for one in local()} == {(None, "")}
 
 
 def test_each_job_has_no_more_rights_than_it_needs() -> None:
-    assert [(one.user, one.role, one.database) for one in LOCAL] == [
+    assert [(one.user, one.role, one.database) for one in local()] == [
         ("pgops", "", "ops"),
         ("postgres", "", "ops"),
         ("postgres", "", "postgres"),  # there may be no ops database yet
@@ -48,14 +52,14 @@ def test_each_job_has_no_more_rights_than_it_needs() -> None:
 
 
 def test_the_servers_views_and_log_show_which_job_it_is() -> None:
-    assert [one.application_name for one in LOCAL] == [
+    assert [one.application_name for one in local()] == [
         *("pgops collect", "pgops catalogue", "pgops deploy", "pgops inspect", "pgops explain")
     ]
     assert endpoints.primary(HERE, "/pgpass", "export").application_name == "pgops export"
 
 
 def test_who_only_looks_does_not_wait_for_locks() -> None:
-    collect, _catalogue, _deploy, inspect, explain = LOCAL
+    collect, _catalogue, _deploy, inspect, explain = local()
     assert {one.lock_timeout for one in (collect, inspect, explain)} == {0.1}
     assert explain.statement_timeout == 3.0
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import artifact
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgops import capabilities
 from pgops.errors import InvalidInput
 from pgops.metrics import collectors, repeat
 from pgops.metrics.collectors import Collector, Metric
@@ -33,24 +35,19 @@ QUEUE = collectors.parse(GOOD, "queue.sql")
 
 
 def test_a_header_says_all_of_a_collector() -> None:
-    assert (
-        Collector(
-            name="queue",
-            query="SELECT 1 AS waiting",
-            metrics=(
-                Metric(
-                    "waiting", "count", "gauge", "availability", "above", 1.0, 2.0, "How many wait, and for what."
-                ),
-            ),
-            scope="database",
-            interval=300,
-            timeout=2.5,
-            role="primary",
-            oldest=15,
-            newest=17,
-        )
-        == QUEUE
-    )
+    assert Collector(
+        name="queue",
+        query="SELECT 1 AS waiting",
+        metrics=(
+            Metric("waiting", "count", "gauge", "availability", "above", 1.0, 2.0, "How many wait, and for what."),
+        ),
+        scope="database",
+        interval=300,
+        timeout=2.5,
+        role="primary",
+        oldest=15,
+        newest=17,
+    ) == collectors.parse(GOOD, "queue.sql")
 
 
 def test_the_example_of_the_documentation_is_a_collector() -> None:
@@ -163,6 +160,7 @@ def test_a_collector_runs_on_servers_of_its_versions_and_role(
     [
         ({}, True),
         ({"scope": "database"}, True),
+        ({"scope": "instance"}, True),
         ({"scope": "database", "databases": "pg*"}, True),
         ({"scope": "database", "databases": "shop"}, False),
         ({"rights": "host"}, False),
@@ -212,7 +210,7 @@ def test_a_retention_is_whole_days(days: object) -> None:
     assert collectors.checked_retention({"deadlocks": days}) == {"deadlocks": int(str(days))}
 
 
-@pytest.mark.parametrize("days", [0, -1, 3661, 1.5, "1.5", "", "long", None, True, [1], "٠"])
+@pytest.mark.parametrize("days", [0, -1, 3661, 1.5, "1.5", "", "long", None, True, [1]])
 def test_what_is_no_retention_is_refused(days: object) -> None:
     with pytest.raises(InvalidInput, match="retention of deadlocks must be whole days, 1 to 3660"):
         collectors.checked_retention({"waiting": 5, "deadlocks": days})
@@ -290,6 +288,56 @@ def test_a_metric_may_stand_in_collectors_that_no_server_runs_both_of(versions: 
     assert len(collectors.joined([QUEUE], [collectors.parse(other, "x")])) == 2
     with pytest.raises(InvalidInput, match="metric waiting"):
         collectors.joined([QUEUE], [collectors.parse(other.replace("warning=1", "warning=2"), "x")])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "clash"),
+    [
+        ({"versions": "-15"}, {"versions": "15-"}, True),
+        ({"versions": "-14"}, {"versions": "15-"}, False),
+        ({"versions": "15"}, {"versions": "14-16"}, True),
+        ({"role": "primary"}, {"role": "standby"}, False),
+        ({"role": "primary"}, {"role": "primary"}, True),
+        ({"role": "primary"}, {"role": "any"}, True),
+        ({"role": "any"}, {"role": "standby"}, True),
+        ({"role": "standby", "versions": "14"}, {"role": "standby", "versions": "15"}, False),
+    ],
+)
+def test_two_collectors_clash_where_a_server_would_run_both(
+    one: dict[str, str], other: dict[str, str], clash: bool
+) -> None:
+    first, second = made(**one), replace(made(**other), name="z")
+    for pair in ([first, second], [second, first]):
+        if clash:
+            with pytest.raises(InvalidInput, match="metric y is defined twice"):
+                collectors.joined(pair[:1], pair[1:])
+        else:
+            assert collectors.joined(pair[:1], pair[1:]) == pair
+
+
+@pytest.mark.parametrize("name", ["agent", "jobs", "inspect"])
+def test_names_of_what_jobs_measure_about_themselves_are_taken(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"collector {name} is defined twice"):
+        collectors.joined([], [with_rights("monitor", name)])
+    taken = collectors.SELF["agent"].metrics[0].name
+    with pytest.raises(InvalidInput, match=f"metric {taken} is defined twice"):
+        collectors.joined([], [collectors.parse(GOOD.replace("waiting", taken), "x")])
+
+
+def test_all_metrics_are_known_by_name_those_of_jobs_too() -> None:
+    found = collectors.metrics([QUEUE])
+    assert found["waiting"] is QUEUE.metrics[0]
+    assert all(found[metric.name] is metric for own in collectors.SELF.values() for metric in own.metrics)
+
+
+def test_a_capabilitys_own_metrics_stand_below_a_header_each() -> None:
+    texts = "-- collector: one\n-- metric: a\n-- collector: two\n-- interval: 5\n-- metric: b\n--   Bees.\n"
+    one, two = collectors.own(replace(capabilities.ALL[0], metrics=f"\n{texts}"))
+    assert (one.name, one.query, [metric.name for metric in one.metrics]) == ("one", "", ["a"])
+    assert (two.name, two.interval, two.metrics[0].help) == ("two", 5, "Bees.")
+    assert collectors.own(replace(capabilities.ALL[0], metrics="")) == []
+    with pytest.raises(InvalidInput, match=f"capability {capabilities.ALL[0].name}"):
+        collectors.own(replace(capabilities.ALL[0], metrics="-- collector: one"))
 
 
 def test_only_known_rights_can_be_asked_for() -> None:

@@ -13,7 +13,7 @@ from pgops.opsdb import access
 from pgops.opsdb.access import Access
 
 files = st.text().filter(lambda text: access.BEGIN not in text)
-HBA, IDENT = access.lines(Access(), "pgops", [("db2", "10.0.0.2/32")])
+HBA, _IDENT = access.lines(Access(), "pgops", [("db2", "10.0.0.2/32")])
 
 
 @given(files)
@@ -30,11 +30,16 @@ def test_a_block_stays_where_somebody_moved_it(above: str, below: str) -> None:
 
 
 def test_the_agent_is_let_in_by_peer_and_the_others_by_tls_and_password() -> None:
-    assert HBA.splitlines()[1:-1] == [
+    hba, ident = access.lines(Access(), "ops", [("db2", "10.0.0.2/32"), ("db3", "10.0.0.3/32")])
+    assert hba.splitlines() == [
+        "# BEGIN pgops.fleet",
         'local all "pgops" peer',
-        'hostssl "pgops" "pgops" 10.0.0.2/32 scram-sha-256',
+        'hostssl "ops" "pgops" 10.0.0.2/32 scram-sha-256',
+        'hostssl "ops" "pgops" 10.0.0.3/32 scram-sha-256',
+        "# END pgops.fleet",
     ]
-    assert IDENT == ""
+    assert hba.endswith("\n")
+    assert ident == ""
 
 
 def test_another_user_of_the_system_is_mapped() -> None:

@@ -34,6 +34,11 @@ def test_a_segments_name_tells_its_place(timeline: int, number: int, size: int) 
 def test_a_history_file() -> None:
     text = "1\t0/3000000\tno recovery target specified\n\n# words\n2\t1/A0\tbefore 2026-01-01 # 3\nrubbish\n"
     assert wal.ancestry(text) == (Ancestor(1, 0x3000000), Ancestor(2, (1 << 32) + 0xA0))
+    assert wal.ancestry("1\tA/3000000\n12\t1F/0\t") == (
+        Ancestor(1, (10 << 32) + 0x3000000),
+        Ancestor(12, 0x1F << 32),
+    )
+    assert wal.ancestry("#1\t0/3\n1 # 0/3\nx\t0/3\n1\t3\n1") == ()
     assert wal.ancestry("") == ()
 
 
