@@ -155,6 +155,9 @@ def test_the_halves_of_a_round_are_the_round(values: dict[str, float]) -> None:
     for one in pack(values, {}):
         if len(one.series) > 1:
             first, second = one.halves()
+            assert {(half.place, half.collected_at, half.origin) for half in (first, second)} == {
+                (one.place, one.collected_at, one.origin)
+            }
             assert (first.series + second.series, first.values + second.values) == (one.series, one.values)
             assert first.series
             assert second.series

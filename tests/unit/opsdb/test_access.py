@@ -125,10 +125,17 @@ def test_a_block_is_replaced_or_taken_out_and_the_rest_stays() -> None:
     assert (gone.line, gone.before, gone.after) == ("remove block in /hba", old, None)
 
 
+def test_the_block_ends_at_the_first_line_that_says_so() -> None:
+    twice = f"# top\n{HBA}local all all peer\n{HBA}# bottom\n"
+    assert access.split(twice) == ("# top\n", HBA, f"local all all peer\n{HBA}# bottom\n")
+    assert access.split(f"{access.BEGIN}\n{access.END}") == ("", f"{access.BEGIN}\n{access.END}", "")
+
+
 def test_files_that_the_server_has_not_loaded_are_loaded() -> None:
     (reload,) = access.plan(present(HBA, outdated=True), HBA, "")
     assert reload.file is None
-    assert reload.subject == "access rules of the server"
+    assert reload.line == "update access rules of the server"
+    assert (reload.before, reload.after) == ("not reloaded since the files changed", "loaded")
     # One that is written is loaded anyway.
     (written,) = access.plan(present(outdated=True), HBA, "")
     assert written.subject == "block in /hba"
@@ -153,11 +160,11 @@ def test_patroni_is_asked_for_what_is_missing_and_nothing_else() -> None:
     who = Access("agent", explain=True)
     rules, maps = access.wanted(who, "ops", [("db2", "10.0.0.2/32")]), access.mappings(who)
     hba, ident = access.asked_of_patroni(present(HEAD, HEAD), [], rules, maps)
-    assert "pg_hba.conf" in hba
-    assert "postgresql.pg_hba " in hba
-    assert hba.endswith("; ".join(rules))
-    assert "pg_ident.conf" in ident
-    assert ident.endswith("; ".join(maps))
+    # The first rule that fits decides; maps may stand in any order.
+    assert hba.startswith("Patroni writes pg_hba.conf. Add at the top of the list postgresql.pg_hba ")
+    assert hba.endswith(": " + "; ".join(rules))
+    assert ident.startswith("Patroni writes pg_ident.conf. Add to the list postgresql.pg_ident ")
+    assert ident.endswith(": " + "; ".join(maps))
     # One that is there already, in other words.
     admitted = list(rules.values())[:2]
     (hba,) = access.asked_of_patroni(
@@ -177,6 +184,9 @@ def test_only_lines_of_the_role_are_to_be_taken_from_patroni() -> None:
     (asked,) = access.left_to_patroni(present(f"{HEAD}{others}local all pgops peer\n"))
     assert "Remove from the list postgresql.pg_hba " in asked
     assert asked.endswith(": local all pgops peer")
+    (asked,) = access.left_to_patroni(present(HEAD, f"{HEAD}pgops agent pgops\nadmins agent postgres\n"))
+    assert "Remove from the list postgresql.pg_ident " in asked
+    assert asked.endswith(": pgops agent pgops")
 
 
 def test_peers_are_addresses_networks_or_names() -> None:

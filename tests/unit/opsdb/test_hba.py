@@ -118,8 +118,9 @@ def test_addresses_and_masks_are_networks(address, netmask, network):
 
 
 def test_lines_and_rules_are_the_same():
-    wanted = access.wanted(Access("agent"), "ops", [("node2", "10.0.0.7/32")])
+    wanted = access.wanted(Access("agent", explain=True), "ops", [("node2", "10.0.0.7/32")])
     assert wanted == {
         'local all "pgops" peer map=pgops': MAPPED,
+        'local all "pgops_explain" peer map=pgops': changed(MAPPED, users=("pgops_explain",)),
         'hostssl "ops" "pgops" 10.0.0.7/32 scram-sha-256': REMOTE,
     }

@@ -93,6 +93,28 @@ def test_what_is_no_value(parameter, text, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["on", "true", "TRUE", "yes", "1", "t", "tr", "y", " yes "])
+def test_what_is_on(text):
+    assert parameters.truth(text) is True
+    assert AUTOVACUUM.meaning(text) is True
+
+
+@pytest.mark.parametrize("text", ["off", "false", "No", "0", "of", "f", "n", " off "])
+def test_what_is_off(text):
+    assert parameters.truth(text) is False
+    assert AUTOVACUUM.meaning(text) is False
+
+
+@pytest.mark.parametrize("text", ["", " ", "o", "onn", "10", "00", "yess", "-1", "on off"])
+def test_what_is_neither(text):
+    assert parameters.truth(text) is None
+
+
+def test_booleans_in_a_list_are_words():
+    assert parameters.value_of([True, False, "X"]) == ("on", "off", "X")
+    assert parameters.value_of(("XX",)) == ("XX",)
+
+
 def test_what_yaml_gives():
     declared = [None, True, False, 100, 2.5, "on", ["a", 1], []]
     assert [parameters.value_of(value) for value in declared] == [
@@ -107,7 +129,7 @@ def test_what_yaml_gives():
     ]
 
 
-@pytest.mark.parametrize("declared", [{"a": 1}, [["a"]], [None], "a\nb", "a\0"])
+@pytest.mark.parametrize("declared", [{"a": 1}, [["a"]], [None], [{}], "a\nb", "a\rb", "a\0"])
 def test_what_yaml_must_not_give(declared):
     with pytest.raises(InvalidInput):
         parameters.value_of(declared)
