@@ -117,7 +117,7 @@ def test_of_a_list_only_what_was_added_is_taken_out(below, before, ours, present
 def test_a_list_of_which_nothing_would_be_left_is_refused_where_a_file_has_some():
     name = "shared_preload_libraries"
     there = replace(SERVER, entries=(Entry(name, "a", "/etc/postgresql.conf", 3), Entry(name, "b", AUTO, 2)))
-    with pytest.raises(Conflict, match="/etc/postgresql.conf, line 3 sets it to a"):
+    with pytest.raises(Conflict, match=r"/etc/postgresql\.conf, line 3 sets it to a"):
         planning.removal(there, {name: Original(None, "a, b")}, restart=False)
 
 

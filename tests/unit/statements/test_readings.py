@@ -189,6 +189,9 @@ def test_what_a_server_does_not_measure_stays_unknown() -> None:
         (3, 2900.0, None, None),
         (3, 2900.0, 999.0, None),
         (1, 999.0, 999.0, None),
+        (1, 1000.0, None, {"calls": 1, "took_ms": 1000.0, "exact": True}),
+        (2, 2000.0, None, {"calls": 2, "took_ms": 1000.0, "exact": False}),
+        (2, 2500.0, 1500.0, {"calls": 2, "took_ms": 1500.0, "exact": True}),
         (0, 0.0, None, None),
     ],
 )
