@@ -174,6 +174,31 @@ def test_words_of_a_command_are_neither_variables_nor_specifiers():
     assert 'ReadWritePaths=-"/a b"\n' in content
 
 
+def test_a_service_runs_the_job_as_declared():
+    content = systemd.service("16-main", "collect", "agent", ["/bin/x", "a"], (50, ["/srv/a", "/srv/b"])).decode()
+    assert content.startswith(
+        "# Managed by the Ansible collection pgops.fleet; edits are reverted.\n"
+        "# Put your own settings into a drop-in: systemctl edit pgops-16-main-collect.service\n\n[Unit]\n"
+        "Description=PostgreSQL 16-main: collect\n"
+    )
+    assert "\nUser=agent\nExecStart=/bin/x a\nTimeoutStartSec=50\n" in content
+    assert "\nProtectSystem=strict\nReadWritePaths=-/srv/a\nReadWritePaths=-/srv/b\nNoNewPrivileges=true\n" in content
+    assert content.endswith("\nCapabilityBoundingSet=\n\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
+    root = systemd.service("16-main", "collect", "root", ["/bin/x"], (50, [])).decode()
+    assert root.endswith("\nLockPersonality=true\n\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
+
+
+def test_a_timer_starts_the_job_as_declared():
+    content = systemd.timer("16-main", "collect", "*:0/5", 20).decode()
+    assert content.startswith(
+        "# Managed by the Ansible collection pgops.fleet; edits are reverted.\n"
+        "# Put your own settings into a drop-in: systemctl edit pgops-16-main-collect.timer\n\n[Unit]\n"
+        "Description=PostgreSQL 16-main: collect\n"
+    )
+    assert "\n[Timer]\nOnCalendar=*:0/5\nAccuracySec=1s\nRandomizedDelaySec=20\n" in content
+    assert content.endswith("\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
+
+
 @pytest.mark.parametrize(("user", "confined"), [("pgops", True), ("root", False)])
 def test_only_root_keeps_capabilities(user, confined):
     content = systemd.service("main", "x", user, ["/bin/x"], (60, []))
@@ -186,6 +211,12 @@ def test_the_marker_is_exact():
     assert systemd.owner(b"[Unit]\nDescription=Instance=a\n") is None
     assert crontab.owner(crontab.text("x.y", [])) == "x.y"
     assert crontab.owner(b"MAILTO=root\n") is None
+
+
+def test_files_of_others_may_hold_any_bytes():
+    assert crontab.owner(b"\xff\n" + crontab.text("x.y", [])) == "x.y"
+    assert systemd.owner(b"# \xff\n" + systemd.timer("a", "b", "daily", 0)) == "a"
+    assert (crontab.owner(b"\xff"), systemd.owner(b"\xff")) == (None, None)
 
 
 # The plan
@@ -336,10 +367,24 @@ def test_a_line_of_cron():
         "*/5 * * * * pgops { sleep 7; timeout --kill-after=30 60 /x/pgops '50\\% of'; } 2>&1 | logger -t pgops"
     )
 
+    assert crontab.line("0 3 * * *", "root", ["/x/pgops"], 0, 5) == (
+        "0 3 * * * root { timeout --kill-after=30 5 /x/pgops; } 2>&1 | logger -t pgops"
+    )
+
+
+def test_a_crontab_has_a_line_a_job():
+    text = crontab.text("16-main", ["one", "two"]).decode()
+    assert text.startswith("# pgops.fleet: instance 16-main\n")
+    assert text.endswith('\nMAILTO=""\none\ntwo\n')
+
 
 def test_a_line_too_long_for_cron_is_refused():
+    fields = "* * * * * pgops "
+    frame = len(crontab.line("* * * * *", "pgops", ["x"], 0, 60)) - len(fields) - 1
+    longest = crontab.line("* * * * *", "pgops", ["x" * (crontab.LONGEST - frame)], 0, 60)
+    assert len(longest) - len(fields) == crontab.LONGEST
     with pytest.raises(InvalidInput, match="longer"):
-        crontab.line("* * * * *", "pgops", ["/x/pgops", "x" * 999], 0, 60)
+        crontab.line("* * * * *", "pgops", ["x" * (crontab.LONGEST - frame + 1)], 0, 60)
 
 
 @given(st.lists(WORDS, min_size=1, max_size=4), st.integers(0, 99))
@@ -387,6 +432,18 @@ def test_delays_spread_over_a_fleet():
         ("*-*-1,15 4:00", "0 4 1,15 * *"),
         ("*-02-29", "0 0 29 2 *"),
         ("*:0..30/10,45", "0,10,20,30,45 * * * *"),
+        ("*:0/30", "0,30 * * * *"),
+        ("*:0/20", "*/20 * * * *"),
+        ("*:0/2", "*/2 * * * *"),
+        ("*:0/1", "* * * * *"),
+        ("*:0,20", "0,20 * * * *"),
+        ("*:0,1,2", "0-2 * * * *"),
+        ("*:0,2,4", "0,2,4 * * * *"),
+        ("*:0..58/2", "*/2 * * * *"),
+        ("*:0..56/2", "0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30,32,34,36,38,40,42,44,46,48,50,52,54,56 * * * *"),
+        ("0/12:59", "59 0,12 * * *"),
+        ("23:0..59/59", "0,59 23 * * *"),
+        ("*-*-31 0:0", "0 0 31 * *"),
     ],
 )
 def test_calendars_as_cron_writes_them(expression, cron):

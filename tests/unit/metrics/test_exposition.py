@@ -126,6 +126,9 @@ def test_a_file_that_is_not_understood_is_made_anew(tmp_path: Path, content: str
         (Metric("table_last_vacuum", "s"), "pgops_table_last_vacuum_timestamp_seconds", 50.0),
         (Metric("started_at", "s"), "pgops_started_timestamp_seconds", 50.0),
         (Metric("replay_lag", "s"), "pgops_replay_lag_seconds", 50.0),
+        (Metric("last_run_seconds", "s"), "pgops_last_run_seconds", 50.0),
+        (Metric("seconds_at", "s"), "pgops_at_seconds", 50.0),
+        (Metric("looked_at", "count"), "pgops_looked_at", 50.0),
         (Metric("age_minutes", "min"), "pgops_age_seconds", 3000.0),
         (Metric("rows_total"), "pgops_rows", 50.0),
         (Metric("rows_bucket_count"), "pgops_rows", 50.0),
@@ -177,6 +180,11 @@ def test_labels_are_fit_for_prometheus(key: str, name: str) -> None:
         (math.inf, "+Inf"),
         (-math.inf, "-Inf"),
         (2.0**60, "1.152921504606847e+18"),
+        (2.0**53 - 1, "9007199254740991"),
+        (-(2.0**53) + 1, "-9007199254740991"),
+        (2.0**53, "9007199254740992.0"),  # from here on a number may stand for its neighbour
+        (0.0, "0"),
+        (-2.0, "-2"),
     ],
 )
 def test_numbers(value: float, text: str) -> None:
@@ -207,6 +215,18 @@ def test_labels_are_escaped_and_those_that_collide_renamed() -> None:
     assert shown([Metric("x")], run(sample))[2:] == [
         'pgops_x{gone="(empty)",node_="m",pgops_node="n",table="a\\"b\\\\c\\nd",up="true"} 1'
     ]
+
+
+def test_labels_are_text_whatever_they_were() -> None:
+    labels = {"list": {"b": 1, "a": None}, "off": False, "lone": "a\ud800b", "n": 1.5}
+    sample = (json.dumps({"metric": "x", "other": labels}), 1.0)
+    assert shown([Metric("x")], run(sample))[2:] == [
+        'pgops_x{list="{\\"a\\": null, \\"b\\": 1}",lone="a?b",n="1.5",off="false"} 1'
+    ]
+
+
+def test_what_is_not_defined_does_not_hide_what_is() -> None:
+    assert shown([Metric("x")], run((series("gone"), 1.0), (series("x"), 2.0)))[2:] == ["pgops_x{} 2"]
 
 
 def test_labels_that_come_to_one_name_are_both_kept() -> None:
