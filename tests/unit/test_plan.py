@@ -105,6 +105,9 @@ def test_plans_are_added_with_their_warnings_and_reasons() -> None:
     assert [change.subject for change in both] == ["a", "b"]
     assert (both.warnings, both.skipped_reason) == (("one", "two"), "standby")
     assert (second + first).skipped_reason == "standby"
+    assert both.result()["skipped_reason"] == "standby"
+    assert changes([], warnings=["w"], skipped_reason="why").skipped_reason == "why"
+    assert not {"skipped_reason", "warnings"} & set(changes([]).result())
     assert both.warned(["three"]).warnings == ("one", "two", "three")
     assert both.plan is both
     result = both.result(version="1", jobs=[])

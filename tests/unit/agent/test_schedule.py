@@ -697,6 +697,64 @@ def test_two_instances_never_have_one_file():
         schedule.plan_all([EMPTY, EMPTY], [one, other])
 
 
+def test_units_are_roots_and_hold_the_job():
+    wanted = the_one(declared())
+    written = {change.path: change.entry for change in schedule.plan(EMPTY, wanted).written}
+    base = "/etc/systemd/system/pgops-main-collect"
+    service, timer = written[f"{base}.service"], written[f"{base}.timer"]
+    assert {(one.owner, one.group, one.mode) for one in (service, timer)} == {("root", "root", 0o644)}
+    command = ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "main", "--scheduled", "collect"]
+    limits = (50, ["/var/lib/pgops/main"])
+    assert service.content == systemd.service("main", "collect", "pgops", command, limits)
+    assert timer.content == systemd.timer("main", "collect", "minutely", 20)
+    assert written["/etc/systemd/system/timers.target.wants/pgops-main-collect.timer"].to == f"{base}.timer"
+
+
+def test_a_service_may_write_to_the_paths_of_its_job():
+    wanted = the_one(declared(jobs=[{**COLLECT, "writable": ["/srv/repository"]}]))
+    (content,) = [
+        change.entry.content for change in schedule.plan(EMPTY, wanted).written if change.path.endswith(".service")
+    ]
+    assert b"\nReadWritePaths=-/var/lib/pgops/main\nReadWritePaths=-/srv/repository\n" in content
+
+
+def test_a_crontab_holds_the_job_with_a_delay_of_its_own():
+    wanted = the_one(declared(backend="cron", jobs=[COLLECT, {**COLLECT, "name": "other", "user": "postgres"}]))
+    (change,) = schedule.plan(EMPTY, wanted).written
+    assert (change.path, change.entry.mode) == ("/etc/cron.d/pgops-main", 0o644)
+    first, second = change.entry.content.decode().splitlines()[-2:]
+    command = "timeout --kill-after=30 50 /usr/local/lib/pgops/current/bin/pgops --instance main --scheduled collect"
+    delays = [crontab.delay(20, "db1", "main", name) for name in ("collect", "other")]
+    assert first == f"* * * * * pgops {{ sleep {delays[0]}; {command}; }} 2>&1 | logger -t pgops"
+    assert second == f"* * * * * postgres {{ sleep {delays[1]}; {command}; }} 2>&1 | logger -t pgops"
+
+
+def test_what_names_a_unit_goes_before_it():
+    jobs = [{**COLLECT, "name": name} for name in ("a", "b")]
+    there = present(the_one(declared(jobs=jobs)))
+    removed = [change.path for change in schedule.plan(there, the_one(declared(state="absent"))).removed]
+    units = "/etc/systemd/system"
+    assert removed == [
+        f"{units}/timers.target.wants/pgops-main-a.timer",
+        f"{units}/timers.target.wants/pgops-main-b.timer",
+        f"{units}/pgops-main-a.timer",
+        f"{units}/pgops-main-b.timer",
+        f"{units}/pgops-main-a.service",
+        f"{units}/pgops-main-b.service",
+    ]
+
+
+def test_a_unit_whose_file_was_changed_and_put_back_is_reloaded():
+    wanted = the_one(declared())
+    there = present(wanted)
+    units = [f"pgops-main-collect.{suffix}" for suffix in ("service", "timer")]
+    stale = replace(there, states={unit: systemd.State("active", outdated=True) for unit in units})
+    made = schedule.plan(stale, wanted)
+    assert [(one.line, one.before, one.after) for one in made.plan] == [
+        (f"update unit {unit}", "not reloaded since its file changed", "loaded") for unit in units
+    ]
+
+
 def test_a_directory_that_instances_share_is_created_once():
     both = [the_one(declared(instance=name)) for name in ("a", "b")]
     bare = replace(EMPTY, found={})

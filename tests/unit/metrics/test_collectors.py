@@ -126,6 +126,34 @@ def test_versions(text: str, span: tuple[int, int]) -> None:
     assert (found.oldest, found.newest) == span
 
 
+def test_a_header_may_be_as_short_or_as_odd_as_it_is_understood() -> None:
+    text = """
+-- collector: odd
+
+-- not a header any more
+SELECT 1 AS y,
+    -- which
+    2 AS z;
+"""
+    with pytest.raises(InvalidInput, match="no '-- metric:' line"):
+        collectors.parse(text, "odd.sql")
+    found = collectors.parse(
+        "-- collector: odd\n--\n--   \n-- interval: 1\n-- timeout: 0.5\n-- scope: database\n-- databases: a:b\n"
+        "-- metric: y unit=a=b\n-- metric: z\n--   On: two\n--   lines.\nSELECT 1 AS y,\n  -- which\n  2 AS z\n;;\n",
+        "odd.sql",
+    )
+    assert (found.interval, found.timeout, found.databases) == (1, 0.5, ("a:b",))
+    assert [(metric.unit, metric.help) for metric in found.metrics] == [("a=b", ""), ("count", "On: two lines.")]
+    assert found.query == "SELECT 1 AS y,\n  -- which\n  2 AS z\n"
+    assert collectors.parse("-- collector: x\n-- metric: y\nXX", "x").query == "XX"
+
+
+@pytest.mark.parametrize("text", ["-- metric: y\nSELECT 1 AS y", "-- collector:\n-- metric: y\nSELECT 1 AS y"])
+def test_a_collector_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="needs a name"):
+        collectors.parse(text, "x.sql")
+
+
 def made(**header: str) -> Collector:
     lines = "".join(f"-- {key}: {value}\n" for key, value in header.items())
     return collectors.parse(f"-- collector: x\n{lines}-- metric: y\nSELECT 1 AS y", "x.sql")
@@ -374,6 +402,32 @@ def test_a_collector_is_slowed_down_until_it_is_a_small_part_of_its_interval(
     if slowed > interval:
         assert min(seconds) > collectors.SHARE * slowed / 2
     assert collectors.slowed(found, [*seconds, 0.0]) == found
+
+
+def test_a_collector_of_disks_costs_the_server_nothing_and_keeps_its_interval() -> None:
+    assert collectors.slowed(made(rights="host", interval="10"), [5.0]).interval == 10
+    assert collectors.slowed(made(rights="monitor", interval="10"), [5.0]).interval == 2560
+
+
+def test_no_collector_is_slowed_down_beyond_an_hour() -> None:
+    assert collectors.slowed(made(interval="900"), [60.0]).interval == 3600
+    assert collectors.slowed(made(interval="1000"), [60.0]).interval == 2000
+    assert collectors.slowed(made(interval="7200"), [60.0]).interval == 7200
+
+
+@pytest.mark.parametrize(
+    ("interval", "last", "now", "due"),
+    [
+        (60, 59.0, 61.0, True),
+        (60, 60.0, 119.9, False),
+        (60, 60.0, 120.0, True),
+        (60, 120.0, 119.0, True),  # the clock was set back
+        (60, 60.5, 60.6, False),
+        (3600, 7200.0, 7200.0, False),
+    ],
+)
+def test_a_slot_begins_with_the_clock(interval: int, last: float, now: float, due: bool) -> None:
+    assert collectors.due(made(interval=str(interval)), now, last) is due
 
 
 @pytest.mark.parametrize(("seconds", "interval"), [(0.019, 10), (0.02, 10), (0.021, 20), (0.05, 40), (0.13, 80)])

@@ -93,6 +93,15 @@ def test_a_round_that_would_be_too_long_is_split() -> None:
     assert unpacked(made) == values
 
 
+def test_a_round_says_where_when_and_since_when_it_was_measured() -> None:
+    samples = rounds.samples(QUEUE, [{"waiting": 3, "served": 4, "counted_since": "2026-01-01T00:00:00+00:00"}])
+    gauges, counters = rounds.packed(HERE, samples, "2026-01-02T00:00:00+00:00", "marker", {})
+    assert {(one.place, one.collected_at) for one in (gauges, counters)} == {(HERE, "2026-01-02T00:00:00+00:00")}
+    assert (gauges.origin, gauges.series, gauges.values) == ("marker -", ('{"metric": "waiting"}',), (3.0,))
+    assert counters.origin == "marker 2026-01-01T00:00:00+00:00"
+    assert (counters.series, counters.values) == (('{"metric": "served"}',), (4.0,))
+
+
 def test_a_round_without_any_value_is_none() -> None:
     names = [f"{number:03d}" for number in range(LONGEST + 5)]
     shapes: Shapes = {}

@@ -58,6 +58,7 @@ def changed(rule: Rule, **parts: object) -> Rule:
         (LOCAL, [MAPPED], False),
         (MAPPED, [LOCAL], False),
         (MAPPED, [MAPPED], True),
+        (MAPPED, [changed(LOCAL, method="trust")], True),  # whoever asks is let in
         (LOCAL, [changed(REMOTE, databases=("all",))], False),
         (REMOTE, [LOCAL], False),
         (REMOTE, [REMOTE], True),
@@ -74,6 +75,7 @@ def changed(rule: Rule, **parts: object) -> Rule:
         (REMOTE, [changed(REMOTE, databases=("shop", "ops"))], True),
         (REMOTE, [changed(REMOTE, databases=("sameuser",), method="reject"), REMOTE], False),
         (REMOTE, [changed(REMOTE, databases=("samerole",), method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, databases=("samegroup",), method="reject"), REMOTE], False),
         (REMOTE, [changed(REMOTE, databases=("/^o",), method="reject"), REMOTE], False),
         (REMOTE, [changed(REMOTE, databases=("replication", "shop"), method="reject"), REMOTE], True),
         (REMOTE, [changed(REMOTE, network="10.0.0.7/31", method="reject"), REMOTE], False),

@@ -93,6 +93,11 @@ def test_a_gap_before_the_promotion_before_last_is_one_too() -> None:
     both = [Run(1, 2, 4), Run(2, 6, 6), Run(3, 9, 9)]
     assert wal.continuous(both, 3, ancestors, MB) == (Run(3, 9, 9),)
     assert wal.gaps(both, 3, ancestors, MB) == (Run(2, 5, 5), Run(2, 7, 7), Run(3, 8, 8))
+    # The gap of a later promotion is found though nothing is known of the first.
+    late = [Run(2, 5, 7), Run(3, 9, 9)]
+    assert wal.gaps(late, 3, ancestors, MB) == (Run(3, 8, 8),)
+    # What the old primary has of the new timeline's segments proves nothing.
+    assert not wal.gaps([Run(1, 5, 9), Run(2, 6, 7), Run(3, 8, 9)], 3, ancestors, MB)
     # Nothing of the timeline in between, which may have been short.
     assert not wal.gaps([Run(1, 2, 4), Run(3, 8, 9)], 3, ancestors, MB)
 

@@ -154,6 +154,13 @@ def test_libraries_are_added_to_those_that_are_there_unless_the_list_is_replaced
     assert planning.plan(there, Desired({"shared_preload_libraries": ("b",)})).settings == []
 
 
+def test_elements_are_quoted_where_the_server_quotes_them_itself():
+    (libraries,) = planning.plan(SERVER, Desired({"shared_preload_libraries": ("a", "d e")})).settings
+    assert (libraries.text, libraries.words) == ('a, "d e"', ("a", "d e"))
+    (log,) = planning.plan(SERVER, Desired({"Log_Destination": ("syslog", "csv log")})).settings
+    assert (log.text, log.words) == ("syslog, csv log", None)
+
+
 def test_a_list_on_the_server_that_is_none_is_refused():
     there = with_lines(("shared_preload_libraries", 'a, "b'))
     with pytest.raises(Conflict, match="is not a list of words"):
