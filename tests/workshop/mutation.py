@@ -31,9 +31,11 @@ SCORE = 85
 PURE: Mapping[str, str] = {
     "agent.entries": "who may read and write which of the agent's files, and whose password is kept",
     "agent.schedule": "which units, links and crontabs an instance has, and whose they are",
+    "converge": "when changes are carried out, and which",
     "facts.size": "what is left out of facts that are too long",
     "host.calendars": "when a job starts",
     "host.cron": "the text of a crontab",
+    "host.files": "how files have to change, and what of them is shown",
     "host.systemd": "the text of units",
     "instance.configuration": "what a configuration file means",
     "instance.endpoints": "as whom jobs log in, where, and how that is protected",
@@ -41,6 +43,7 @@ PURE: Mapping[str, str] = {
     "instance.passfile": "the text of a password file",
     "metrics.collectors": "what a collector's header means, when it runs, and which are refused",
     "metrics.exposition": "the text that Prometheus reads",
+    "metrics.latest": "which values are the newest",
     "metrics.rounds": "how samples are put together",
     "metrics.thresholds": "which thresholds make sense",
     "opsdb.access": "the text of access rules",
@@ -63,6 +66,11 @@ PURE: Mapping[str, str] = {
 DOORS: Mapping[str, str] = {
     "agent.schedule": "read _listed obstacles apply _discard_records _stop_crons converge",
     "host.cron": "stop _running installed",
+    "host.files": (
+        "make read _user_name group_name EntryChange PathRemoval apply opened_directory discard write own remove "
+        "sync_directory failure umask exclusive _lock"
+    ),
+    "metrics.latest": "remember present load received _opened",
     "host.systemd": "booted states main_process stop reload start forget _systemctl check_calendars _next_elapses",
     "instance.configuration": "load",
     "settings.originals": "read names _all write",
@@ -75,16 +83,8 @@ DOORS: Mapping[str, str] = {
 """The functions and classes in these files that do read or write: integration tests are theirs."""
 
 TESTS = (
-    *(
-        "agent/test_entries.py",
-        "agent/test_schedule.py",
-        "facts",
-        "instance",
-        "metrics",
-        "opsdb",
-        "repository/test_wal.py",
-    ),
-    *("settings", "statements", "test_plan.py"),
+    *("agent/test_entries.py", "agent/test_schedule.py", "facts", "host", "instance", "metrics", "opsdb"),
+    *("repository/test_wal.py", "settings", "statements", "test_converge.py", "test_plan.py"),
 )
 """Below tests/unit, what tests them. A test that changes the host, even if only to start a program, is skipped."""
 
@@ -206,6 +206,7 @@ def summary(made: Mapping[str, Tally]) -> str:
 def main() -> int:
     """Run all, print the summary, and say whether it is enough."""
     prepare(chosen(sys.argv[1:]))
+    print(f"{LOG.relative_to(artifact.ROOT)} tells how far it is", flush=True)
     run()
     statuses = results()
     made = tallies(statuses)
