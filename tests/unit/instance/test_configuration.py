@@ -92,6 +92,7 @@ def test_options_are_taken_as_they_are() -> None:
 def test_what_a_file_leaves_out_is_as_usual() -> None:
     for capability, defaults in OPTIONS.items():
         assert PLAIN.part(capability) == defaults
+    assert read({"format": 3, "instance": "main", "cluster": "shop", "node": "db1/main"}) == replace(PLAIN, peers=())
     some = replace(PLAIN, parts={"statements": {"explain": True}})
     assert some.part("statements") == {**OPTIONS["statements"], "explain": True}
 

@@ -61,7 +61,7 @@ def test_the_servers_views_and_log_show_which_job_it_is() -> None:
 def test_who_only_looks_does_not_wait_for_locks() -> None:
     collect, _catalogue, _deploy, inspect, explain = local()
     assert {one.lock_timeout for one in (collect, inspect, explain)} == {0.1}
-    assert explain.statement_timeout == 3.0
+    assert (explain.statement_timeout, explain.connect_timeout) == (3.0, endpoints.UNREACHABLE)
 
 
 def test_a_remote_instance_is_reached_by_password_and_tls() -> None:

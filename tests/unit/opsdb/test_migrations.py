@@ -42,6 +42,8 @@ def test_a_newer_ledger_is_refused() -> None:
 def test_a_gap_is_refused() -> None:
     with pytest.raises(Conflict, match="lacks rows below 3: 2"):
         migrations.pending([FILES[0], FILES[2]], FILES)
+    with pytest.raises(Conflict, match="lacks rows below 4: 1, 3"):
+        migrations.pending([FILES[3], FILES[1]], FILES)
 
 
 def test_an_edited_migration_is_refused() -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +115,7 @@ def test_a_collectors_function_runs_its_query_as_its_caller() -> None:
     assert wrapped("SELECT 1 AS held") in made.text
     assert "SECURITY INVOKER SET search_path = pg_catalog, pg_temp" in words
     assert "REVOKE ALL ON FUNCTION pgops.collector_locks() FROM PUBLIC;" in words
+    assert "SET LOCAL check_function_bodies = on;" in words
     assert "GRANT EXECUTE ON FUNCTION pgops.collector_locks() TO pgops;" in words
     assert words.startswith("SET LOCAL check_function_bodies = off; CREATE OR REPLACE FUNCTION ")
 
@@ -121,5 +124,6 @@ def test_a_collectors_function_runs_its_query_as_its_caller() -> None:
 def test_nothing_in_a_query_ends_its_quote(query: str) -> None:
     made = objects.collector_function(Collector("locks", f"SELECT '{query}' AS held", ()))
     quote = made.text.partition("\nAS ")[2].partition("\n")[0]
+    assert re.fullmatch(r"\$[a-z_]+\$", quote)
     assert made.text.count(quote) == 2
     assert made.text.split(quote)[1].strip() == wrapped(f"SELECT '{query}' AS held")
