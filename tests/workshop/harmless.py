@@ -1,9 +1,9 @@
 """A pytest plugin for mutation tests: a test that is about to change the host is skipped before it does.
 
 What changed code does, nobody has meant: where `in` has become `not in`, a function that ends the processes of a job
-ends all others. So while a test runs, it starts no program, ends no process, connects to nothing, and writes only
-below the directory that the environment variable PGOPS_SANDBOX names. Python's audit events tell what is about to
-happen; Skipped is no Exception, so that no code takes it for a failure of its own.
+ends all others. So while tests are collected and run, they start no program, end no process, connect to nothing, and
+write only below the directory that the environment variable PGOPS_SANDBOX names. Python's audit events tell what is
+about to happen; Skipped is no Exception, so that no code takes it for a failure of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHANGES = {
 these are in."""
 
 running = False
-"""Whether a test runs: between tests pytest and mutmut are about their own business."""
+"""Whether tests are collected or run: before and after that pytest and mutmut are about their own business."""
 
 
 def inside(path: Any, directory: int = -1) -> bool:
@@ -74,9 +74,8 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         pytest.skip(f"would change the host: {event}")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
-    """Watch each test with its fixtures."""
+def watched() -> Iterator[None]:
+    """Watch all that a hook of pytest does."""
     global running  # noqa: PLW0603 - an audit hook can't be taken off again
     running = True
     try:
@@ -85,4 +84,5 @@ def pytest_runtest_protocol() -> Iterator[None]:
         running = False
 
 
+pytest_collection = pytest_runtestloop = pytest.hookimpl(wrapper=True)(watched)
 sys.addaudithook(watch)

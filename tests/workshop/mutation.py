@@ -74,7 +74,7 @@ DOORS: Mapping[str, str] = {
     "host.systemd": "booted states main_process stop reload start forget _systemctl check_calendars _next_elapses",
     "instance.configuration": "load",
     "settings.originals": "read names _all write",
-    "settings.present": "read _exists",
+    "settings.present": "read _entry _exists _running",
     "opsdb.access": "read _text errors resolve apply _rewrite AccessChange",
     "opsdb.hba": "read",
     "opsdb.migrations": "MigrationChange",
@@ -159,7 +159,7 @@ def run() -> None:
         **os.environ,
         "PGOPS_SANDBOX": str(SANDBOX),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": str(artifact.ROOT / "tests" / "workshop"),  # of the plugin harmless
+        "PYTHONPATH": str(SANDBOX / "tests" / "workshop"),  # of the plugin harmless
         "TMPDIR": str(SANDBOX / "tmp"),
     }
     command = ["mutmut", "run"]

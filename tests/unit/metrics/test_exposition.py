@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgops.errors import HostFailed
 from pgops.metrics import collectors, latest
 from pgops.metrics.collectors import OWN, Metric
 from pgops.metrics.exposition import exported_name, exported_value, exposition, label_name, number
@@ -106,6 +108,67 @@ def test_a_file_that_is_not_understood_is_made_anew(tmp_path: Path, content: str
     assert latest.load(str(path)) == []
     latest.remember(str(path), [run(("a", 1.0))], NOW)
     assert latest.load(str(path)) == [run(("a", 1.0))]
+
+
+# --- values that another user has stored
+
+
+def stored(path: Path, *runs: Run) -> str:
+    path.write_text(latest.text(runs))
+    return str(path)
+
+
+def test_of_another_user_only_what_its_job_measures_is_taken(tmp_path: Path) -> None:
+    metrics = {"inspect": ["a", "b"], "sequences": ["c"]}
+    good = run((series("a", database="x"), 1.0), (series("b"), 2.0), collector="inspect")
+    other = run((series("c", shade="red"), 1.0), collector="sequences")
+    path = stored(
+        tmp_path / "latest.json",
+        good,
+        run((series("a"), 1.0), collector="agent"),
+        run((series("a"), 1.0), (series("c"), 1.0), collector="inspect", database="mixed"),
+        run((series("a"), 1.0), collector="sequences", database="of others"),
+        other,
+    )
+    assert latest.received(path, metrics) == [good, other]
+    assert latest.received(path, {}) == []
+    assert latest.received(str(tmp_path / "none.json"), metrics) == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "x",
+        "[]",
+        "5",
+        "null",
+        "{}",
+        '{"other": {}}',
+        '{"metric": "a", "other": []}',
+        '{"metric": "z"}',
+        "[" * 9999,
+    ],
+)
+def test_a_series_of_another_user_that_is_none_is_not_taken(tmp_path: Path, key: str) -> None:
+    path = stored(tmp_path / "latest.json", run((key, 1.0), (series("a"), 1.0), collector="inspect"))
+    assert latest.received(path, {"inspect": ["a"]}) == []
+
+
+def test_a_metric_without_a_name_is_no_series_either(tmp_path: Path) -> None:
+    path = stored(tmp_path / "latest.json", run(("x", 1.0), collector="inspect"))
+    assert latest.received(path, {"inspect": ["a", "XXXX"]}) == []
+
+
+def test_no_link_of_another_user_is_followed_and_no_pipe_waited_for(tmp_path: Path) -> None:
+    good = run((series("a"), 1.0), collector="inspect")
+    path = stored(tmp_path / "latest.json", good)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(HostFailed, match="link cannot be read"):
+        latest.received(str(tmp_path / "link"), {"inspect": ["a"]})
+    os.mkfifo(tmp_path / "pipe")
+    assert latest.received(str(tmp_path / "pipe"), {"inspect": ["a"]}) == []
+    assert latest.received(path, {"inspect": ["a"]}) == [good]
 
 
 # --- names and values
