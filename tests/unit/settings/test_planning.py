@@ -275,7 +275,9 @@ def test_a_server_is_restarted_only_where_that_is_allowed_and_a_declared_setting
     there = SERVER
     declared = {"work_mem": "8MB", "max_connections": "50"}
     assert not planning.plan(there, Desired(declared)).restarts
-    (restart,) = planning.plan(there, Desired(declared, restart=True)).restarts
+    made = planning.plan(there, Desired(declared, restart=True))
+    assert [one["name"] for one in made.pending] == ["max_connections"]
+    (restart,) = made.restarts
     assert (restart.line, restart.before, restart.after) == (
         "restart server",
         {"max_connections": "100"},
@@ -326,6 +328,15 @@ def test_a_manager_of_the_settings_is_left_alone():
     assert not planning.plan(managed, Desired({"work_mem": "4MB"})).plan
     with pytest.raises(Managed, match="patronictl edit-config --pg work_mem=8MB"):
         planning.plan(managed, Desired({"work_mem": "8MB"}))
+    left = replace(with_lines(("work_mem", "8MB")), manager="Patroni")
+    with pytest.raises(Managed, match=r"patronictl edit-config --pg work_mem=null$"):
+        planning.plan(left, Desired({"work_mem": None}))
+    text = Parameter("log_destination", "string", context="sighup")
+    odd = replace(managed, running={**SERVER.running, "x.y": Running(replace(text, name="x.y"), "a")})
+    with pytest.raises(Managed, match=r"""--pg 'x\.y="null"'$"""):
+        planning.plan(odd, Desired({"x.y": "null"}))
+    with pytest.raises(Managed, match=r"""--pg 'x\.y=""'$"""):
+        planning.plan(odd, Desired({"x.y": ""}))
 
 
 def test_what_waited_before_is_part_of_the_restart():
@@ -407,7 +418,9 @@ def test_a_command_stays_while_wal_would_pile_up(mode, library, restart, kept):
     recorded = {"archive_mode": Original(None, "on"), "Archive_Command": Original("", "cp")}
     made = planning.removal(there, recorded, restart)
     assert made.kept == kept
-    assert sorted(made.originals) == (sorted(recorded) if kept else [])
+    # What is kept goes back to what it was before; and that archive_mode was ours is remembered.
+    mode_now = Original(None, None if mode == "on" else "on")
+    assert made.originals == ({"archive_mode": mode_now, "Archive_Command": Original("", "cp")} if kept else {})
     assert bool(made.restarts) == (restart and not kept)
     again = planning.removal(applied(there, made), made.originals, restart)
     assert (again.kept, again.settings, again.originals) == (kept, [], made.originals)
@@ -428,6 +441,19 @@ def test_archiving_without_a_command_that_was_so_before_is_only_warned_of():
     stopped = replace(there, running={**there.running, "archive_mode": Running(MODE, "off", default="off")})
     made = planning.removal(stopped, {"archive_command": Original(None, "cp")}, restart=False)
     assert (made.kept, made.warnings) == ((), ())
+
+
+def test_what_is_recorded_of_a_kept_command_is_all_that_was_before():
+    there = with_lines(("archive_mode", "always"), ("archive_command", "cp"))
+    running = {"archive_mode": Running(MODE, "always", default="off"), "archive_command": Running(COMMAND, "cp")}
+    there = replace(there, running={**SERVER.running, **running})
+    recorded = {
+        "archive_mode": Original("off", "always"),
+        "archive_command": Original("", "cp"),
+        "work_mem": Original(None, "8MB"),
+    }
+    made = planning.removal(there, recorded, restart=False)
+    assert made.originals == {"archive_mode": Original("off", "off"), "archive_command": Original("", "cp")}
 
 
 def test_a_command_that_is_taken_away_before_the_restart_is_warned_of():
