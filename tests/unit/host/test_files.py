@@ -25,6 +25,7 @@ THERE = Found("file", 0o640, "root", "staff", b"one\n")
         (FILE, THERE),
         (SECRET, THERE),
         (DIRECTORY, Found("directory", 0o750, "root", "staff")),
+        (replace(DIRECTORY, owner=None, group=None), Found("directory", 0o750, "me", "mine")),
         (LINK, Found("link", 0o777, "anybody", "anybody", to="/srv/x")),
         # The owners of who runs this are whatever they are.
         (replace(FILE, owner=None, group=None), replace(THERE, owner="me", group="mine")),

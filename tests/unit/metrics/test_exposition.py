@@ -108,6 +108,8 @@ def test_a_file_that_is_not_understood_is_made_anew(tmp_path: Path, content: str
     assert latest.load(str(path)) == []
     latest.remember(str(path), [run(("a", 1.0))], NOW)
     assert latest.load(str(path)) == [run(("a", 1.0))]
+    path.write_text(path.read_text().replace(f'"format": {latest.FORMAT}', f'"format": {latest.FORMAT + 1}'))
+    assert latest.load(str(path)) == []
 
 
 # --- values that another user has stored
