@@ -182,6 +182,12 @@ def unit(session: nox.Session) -> None:
     session.run(*PYTEST, "tests/unit", *session.posargs)
 
 
+@nox.session(python=False, tags=["all"])
+def mutation(session: nox.Session) -> None:
+    """Whether the pure tests notice small changes of what they test; it fails where too many go unnoticed."""
+    session.run("python", "tests/workshop/mutation.py", *session.posargs)
+
+
 @nox.session(python="3.9", venv_backend="venv", tags=["test"])
 def oldest_host(session: nox.Session) -> None:
     """The library as the agent runs it on the oldest host: Python 3.9, the oldest driver, no Ansible."""

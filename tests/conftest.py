@@ -12,7 +12,7 @@ import binaries
 import disks
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from majors import EVERY_MAJOR, make_server
 from servers import Server
 
@@ -24,6 +24,8 @@ settings.register_profile(
     derandomize=not os.environ.get("PGOPS_TEST_SEARCH"),
     suppress_health_check=[HealthCheck.too_slow],
 )
+# Of a change that a test has noticed, nobody wants to know the smallest example.
+settings.register_profile("mutation", settings.get_profile("unhurried"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("unhurried")
 artifact.link_library()
 sys.path.append(str(artifact.COLLECTIONS))

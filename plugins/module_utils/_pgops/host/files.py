@@ -16,7 +16,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Busy, Conflict, HostFailed
@@ -106,7 +106,8 @@ class Link(Entry):
 
     def as_found(self, present: Found | None) -> Found:
         """With the declared target."""
-        return replace(present, to=self.to) if present else Found("link", 0o777, "", "", to=self.to)
+        mode, owner, group = (present.mode, present.owner, present.group) if present else (0o777, "", "")
+        return Found("link", mode, owner, group, to=self.to)
 
 
 def _owners(owner: str | None, group: str | None, present: Found | None) -> tuple[str, str]:
