@@ -51,7 +51,7 @@ def test_a_change_of_any_file_changes_the_digest() -> None:
 def _installed(tmp_path: Path) -> Path:
     """The library as the agent's program on a host whose root is ``tmp_path``."""
     tmp_path.chmod(0o755)
-    shipped = sources.shipped(str(artifact.LIBRARY))
+    shipped = sources.shipped(str(artifact.INSTALLED / "plugins" / "module_utils" / "_pgops"))
     agent.converge(
         agent_arguments({**AGENT, "prefix": str(tmp_path), "python": sys.executable, "sources": shipped}), False
     )

@@ -68,7 +68,7 @@ DOORS: Mapping[str, str] = {
     "host.cron": "stop _running installed",
     "host.files": (
         "make read _user_name group_name EntryChange PathRemoval apply opened_directory discard write own remove "
-        "sync_directory failure umask exclusive _lock"
+        "sync sync_tree failure umask exclusive _lock"
     ),
     "metrics.latest": "remember present load received _opened",
     "host.systemd": "booted states main_process stop reload start forget _systemctl check_calendars _next_elapses",
