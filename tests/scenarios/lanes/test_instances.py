@@ -227,7 +227,7 @@ def test_cron_starts_the_jobs_where_systemd_is_not_to(fleet: Fleet) -> None:
     fleet.wait("its log line", lambda: '"ok": true' in fleet.on("pg15", "sh", "-c", log), 30)
     crontab = fleet.on("pg15", "cat", "/etc/cron.d/pgops-15-main").splitlines()
     lines = [line for line in crontab if "--scheduled" in line]
-    assert {job for line in lines for job in JOBS if f" {job} " in f"{line} "} == JOBS
+    assert {re.split(r"--scheduled (\w+)", line)[1] for line in lines} == JOBS
     for line in lines:
         *_fields, user, command = line.split(maxsplit=6)
         now = re.sub(r"sleep \d+; ", "", command.partition(" 2>&1 | logger")[0])
