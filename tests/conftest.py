@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import artifact
-import binaries
 import disks
+import majors
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +25,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unhurried")
+# Nothing of a test need survive a power cut: an agent's 460 calls would take most of its installation's time.
+os.fsync = lambda _descriptor: None
 artifact.link_library()
 sys.path.append(str(artifact.COLLECTIONS))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)
@@ -33,18 +35,19 @@ os.environ.setdefault("ANSIBLE_LOCALHOST_WARNING", "False")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups of tests run in one process, since they share servers: those of one major and module. Where the ends are
-    enough, those of majors in between are left out."""
-    between = {f"pg{major}" for major in binaries.majors()[1:-1]}
+    """Of the tests on servers, keep what is to run, which majors.py says. What shares servers runs in one process:
+    the groups of xdist are a major's, and parted by modules."""
+    asked = majors.matrix()
     kept, left_out = [], []
     for item in items:
-        group = item.get_closest_marker("xdist_group")
-        if group and group.args[0] in between and item.get_closest_marker("ends"):
-            left_out.append(item)
-        else:
+        if "integration" not in item.path.relative_to(artifact.ROOT).parts:
             kept.append(item)
-        if group:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        elif majors.chosen(item, asked):
+            kept.append(item)
+            for group in majors.groups(item, asked):
+                item.add_marker(pytest.mark.xdist_group(group))
+        else:
+            left_out.append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 from playbooks import ROOT, Run, play
 
@@ -84,13 +85,7 @@ class Fleet:
 
     def wait(self, what: str, holds: Callable[[], Any], seconds: int = 120) -> Any:
         """Wait until something holds, and fail in words if it never does."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = holds()
-            if found:
-                return found
-            time.sleep(2)
-        raise AssertionError(f"{what} did not come within {seconds} seconds")
+        return until(holds, what, pause=2, patience=seconds)
 
     def reset(self) -> None:
         """Pristine hosts."""
