@@ -59,11 +59,12 @@ def frozen(root: int) -> Iterator[None]:
     """All that runs below a process stands still for the length of a `with`."""
     halted: list[int] = []
     try:
-        while running := below(root):  # whoever was not yet stopped may have started another
+        # Whoever was not yet stopped may have started another. What waits for a disk stops once it has it.
+        while running := below(root) - set(halted):
             for process in running:
+                halted.append(process)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGSTOP)
-                    halted.append(process)
         yield
     finally:
         for process in reversed(halted):
