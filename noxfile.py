@@ -193,6 +193,12 @@ def unit(session: nox.Session) -> None:
     session.run(*PYTEST, "tests/unit", *session.posargs)
 
 
+@nox.session(python=False, tags=["all"])
+def mutation(session: nox.Session) -> None:
+    """Whether the pure tests notice small changes of what they test; it fails where too many go unnoticed."""
+    session.run("python", "tests/workshop/mutation.py", *session.posargs)
+
+
 @nox.session(python="3.9", venv_backend="venv", tags=["test"])
 def oldest_host(session: nox.Session) -> None:
     """The library as the agent runs it on the oldest host: Python 3.9, the oldest driver, no Ansible, and the oldest
@@ -273,7 +279,10 @@ def scenarios(session: nox.Session) -> None:
     if not files("test_*.py", "tests/scenarios"):
         session.skip("there is none in tests/scenarios/")
     fleet_start.result(session)
-    session.run("python", "-m", "pytest", "-q", "tests/scenarios", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "--ignore=tests/scenarios/lanes", "tests/scenarios", *session.posargs)
+    # A lane a cluster: they mostly wait.
+    lanes = ("-n3", "--dist=loadgroup", "tests/scenarios/lanes")
+    session.run("python", "-m", "pytest", "-q", *lanes, *session.posargs)
 
 
 @nox.session(python=False, tags=["test"])

@@ -161,12 +161,9 @@ options:
     description: Directory below which everything is installed. With any other than V(/) no user is created.
     type: path
     default: /
-  sources:
-    description: The agent's files. The action plugin of this module fills it; leave it out.
-    type: str
-    default: ""
 extends_documentation_fragment:
   - pgops.fleet.attributes
+  - pgops.fleet.attributes.library
 requirements:
   - psycopg 3.1 or newer for the agent's Python (Debian's C(python3-psycopg))
 """
@@ -245,7 +242,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.agent import deploy
 
 PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
 SSL_MODES = ["disable", "require", "verify-ca", "verify-full"]
@@ -278,13 +274,14 @@ SPEC = {
     "retired": {"type": "list", "elements": "str", "default": []},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
-    "sources": {"type": "str", "default": "", "no_log": True},
+    **reporting.LIBRARY,
 }
 
 
 def main() -> None:
     """Parse, call the library, report."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    deploy = reporting.library(module, "agent.deploy")
     reporting.report(module, lambda: deploy.converge(module.params, module.check_mode))
 
 

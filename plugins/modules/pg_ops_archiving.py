@@ -90,6 +90,7 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.attributes
   - pgops.fleet.connection
+  - pgops.fleet.attributes.library
 notes:
   - Runs on the server's own host, as root or as the server's user.
 seealso:
@@ -206,7 +207,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.repository import deploy
 
 SPEC = {
     "instance": {"type": "str", "required": True},
@@ -222,6 +222,7 @@ SPEC = {
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "prefix": {"type": "path", "default": "/"},
     **reporting.connection_spec(),
+    **reporting.LIBRARY,
 }
 
 
@@ -229,6 +230,7 @@ def main() -> None:
     """Parse, call the library, report."""
     needed = [("state", "present", ["cluster", "repository"])]
     module = AnsibleModule(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
+    deploy = reporting.library(module, "repository.deploy")
     target = reporting.target(module.params)
     reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 

@@ -57,6 +57,7 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.connection
   - pgops.fleet.attributes.facts
+  - pgops.fleet.attributes.library
 """
 
 EXAMPLES = r"""
@@ -161,7 +162,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.facts import gathering
 
 
 def main() -> None:
@@ -169,6 +169,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **reporting.connection_spec(),
+            **reporting.LIBRARY,
             "login_port": {"type": "int", "default": 0},
             "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
             "database": {"type": "str", "default": "pgops"},
@@ -179,6 +180,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    gathering = reporting.library(module, "facts.gathering")
     seconds = module.params["statement_timeout"]
     target = reporting.target(module.params, statement_timeout=seconds, lock_timeout=min(seconds, 1.0))
     reporting.report(module, lambda: gathering.gather(target, module.params))

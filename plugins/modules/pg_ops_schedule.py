@@ -103,6 +103,7 @@ options:
     default: /
 extends_documentation_fragment:
   - pgops.fleet.attributes
+  - pgops.fleet.attributes.library
 notes:
   - In check mode a missing user or cron daemon is a warning, since a task before this one may bring it; in a run
     it is an error.
@@ -226,7 +227,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.agent import schedule
 
 JOB = {
     "name": {"type": "str", "required": True},
@@ -254,9 +254,11 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "backend": {"type": "str", "choices": ["systemd", "cron", "none"], "default": "systemd"},
             "prefix": {"type": "path", "default": "/"},
+            **reporting.LIBRARY,
         },
         supports_check_mode=True,
     )
+    schedule = reporting.library(module, "agent.schedule")
     reporting.report(module, lambda: schedule.converge(module.params, module.check_mode))
 
 

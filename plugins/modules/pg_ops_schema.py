@@ -122,13 +122,10 @@ options:
       - Without effect if the database does not exist yet.
     type: bool
     default: false
-  sources:
-    description: The collection's SQL files. Set by the action plugin of this module; do not set it.
-    type: str
-    default: ""
 extends_documentation_fragment:
   - pgops.fleet.connection
   - pgops.fleet.attributes
+  - pgops.fleet.attributes.library
 """
 
 EXAMPLES = r"""
@@ -217,7 +214,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.opsdb import deploy
 
 SPEC = {
     **reporting.connection_spec(),
@@ -240,7 +236,7 @@ SPEC = {
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "rehearse": {"type": "bool", "default": False},
-    "sources": {"type": "str", "default": "", "no_log": True},
+    **reporting.LIBRARY,
 }
 NEEDED = [("state", "present", ["cluster", "node"])]
 
@@ -248,6 +244,7 @@ NEEDED = [("state", "present", ["cluster", "node"])]
 def main() -> None:
     """Parse, call the library, report."""
     module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
+    deploy = reporting.library(module, "opsdb.deploy")
     target = reporting.target(module.params)
     reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 

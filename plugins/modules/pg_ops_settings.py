@@ -72,6 +72,7 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.attributes
   - pgops.fleet.connection
+  - pgops.fleet.attributes.library
 notes:
   - If Patroni or a managed service controls the settings, nothing is changed, and the error names the command or
     place to set them.
@@ -218,7 +219,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.settings import deploy
 
 
 def main() -> None:
@@ -232,9 +232,11 @@ def main() -> None:
         "after_primary": {"type": "bool", "default": False},
         "prefix": {"type": "path", "default": "/"},
         **reporting.connection_spec(),
+        **reporting.LIBRARY,
     }
     needed = [("state", "absent", ["instance"])]
     module = AnsibleModule(argument_spec=spec, required_if=needed, supports_check_mode=True)
+    deploy = reporting.library(module, "settings.deploy")
     target = reporting.target(module.params)
     reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 

@@ -85,6 +85,7 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.attributes
   - pgops.fleet.connection
+  - pgops.fleet.attributes.library
 seealso:
   - module: pgops.fleet.pg_ops_settings
 """
@@ -187,7 +188,6 @@ code:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops.statements import deploy
 
 SPEC = {
     "instance": {"type": "str"},
@@ -204,6 +204,7 @@ SPEC = {
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "prefix": {"type": "path", "default": "/"},
     **reporting.connection_spec(),
+    **reporting.LIBRARY,
 }
 
 
@@ -211,6 +212,7 @@ def main() -> None:
     """Parse, call the library, report."""
     needed = [("state", "absent", ["instance"])]
     module = AnsibleModule(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
+    deploy = reporting.library(module, "statements.deploy")
     target = reporting.target(module.params)
     reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
 

@@ -23,6 +23,18 @@ class Figures:
         """One more value."""
         self.values.setdefault(case, {}).setdefault(contestant, []).append(value)
 
+    def ratio(self, case: str) -> float:
+        """The peer's median over ours."""
+        medians = {name: statistics.median(values) for name, values in self.values[case].items()}
+        return medians["peer"] / medians["ours"]
+
+    def promise(self, **least: float) -> None:
+        """The ratios that docs/performance.md promises, by case; what is missed makes the benchmark fail."""
+        for words, promised in least.items():
+            case = words.replace("_", " ")
+            if self.ratio(case) < promised:
+                self.missed.append(f"{case}: {self.ratio(case):.2f} times as fast as the peer, not {promised:g}")
+
     def data(self) -> dict[str, Any]:
         """All of it, for a file."""
         return {"name": self.name, "what": self.what, "values": self.values, "missed": self.missed}
@@ -38,7 +50,7 @@ class Figures:
         for case, found in self.values.items():
             medians = {name: statistics.median(values) for name, values in found.items()}
             for name, values in found.items():
-                ratio = f"{medians['peer'] / medians['ours']:.2f}" if name == "ours" and "peer" in medians else ""
+                ratio = f"{self.ratio(case):.2f}" if name == "ours" and "peer" in medians else ""
                 spread = f"{min(values):.3g} to {max(values):.3g}"
                 first, _median, third = statistics.quantiles(
                     values * 2 if len(values) < 2 else values, method="inclusive"

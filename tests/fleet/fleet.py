@@ -1,13 +1,14 @@
 """A fleet of real hosts to test on: systemd containers with PostgreSQL, reached by SSH.
 
     python3 tests/fleet/fleet.py up [HOST ...]      what is missing or unhealthy is made, the rest is left alone
-    python3 tests/fleet/fleet.py reset [HOST ...]   made anew from the image, and the standbys of what is reset
+    python3 tests/fleet/fleet.py reset [HOST ...]   as they were when made, and the standbys of what is reset
     python3 tests/fleet/fleet.py down [--images]    hosts and network removed, on request the images too
 
 Hosts: pg15 (Debian 12), pg17 (Debian 13), its streaming standby pg17b, and pg18 (Debian testing). Each has its own
 system identifier, SSH host keys, certificate and machine id. Primaries carry the databases of the `*.sql` files here.
 Root on Debian is all it needs: packages come from the machine's own mirror, images are built by mmdebstrap and kept
-in podman's store under a hash of their recipe. There is one fleet a machine: the last checkout to say `up` has it.
+in podman's store under a hash of their recipe. A cluster's hosts are kept as images too, once they are ready: that is
+what a reset starts. There is one fleet a machine: the last checkout to say `up` has it.
 
 `build/fleet/` gets `inventory.yml`, `id_ed25519` and `known_hosts`. Addresses stay the same until `down`.
 
@@ -52,6 +53,7 @@ INVENTORY = BUILD / "inventory.yml"
 LOCK = Path("/run/lock/pgops-fleet.lock")
 
 NAME = "pgops-fleet"  # of the network, the images and the containers' label
+KEPT = f"localhost/{NAME}-kept"
 SHARED = "/srv/shared"  # the same directory on all hosts
 PODMAN = ("podman", "--runtime", "runc")  # crun refuses a hybrid cgroup hierarchy
 MACHINE_PACKAGES = (
@@ -82,6 +84,8 @@ HOST_PACKAGES = (
     "iproute2",
     "procps",
     "locales",
+    "lz4",
+    "zstd",
 )
 # What root has on any machine and units' settings rely on: without SYS_ADMIN systemd silently ignores every
 # sandbox, without NET_ADMIN a private network.
@@ -345,6 +349,10 @@ class Fleet:
         parts += [(HERE / name).read_text(encoding="utf-8") for name in files]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
+    def kept(self, host: Host) -> str:
+        """The image of the host as it was when it was made."""
+        return f"{KEPT}:{host.name}-{self.version(host)}"
+
 
 def containers() -> dict[str, str]:
     """The running hosts' names, with the version each was made with."""
@@ -359,8 +367,8 @@ def shared() -> Path:
     return folder
 
 
-def start(fleet: Fleet, host: Host) -> None:
-    """Put a new container in the host's place. It has become a host when `await_ready` returns."""
+def start(fleet: Fleet, host: Host, image: str) -> None:
+    """Put a new container in the host's place."""
     podman("rm", "--force", "--ignore", "--volumes", "--time", "0", host.name)
     podman(
         *("run", "--detach", "--name", host.name, "--hostname", host.name),
@@ -369,7 +377,7 @@ def start(fleet: Fleet, host: Host) -> None:
         *("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--shm-size", "256m"),
         *("--cap-add", ",".join(CAPABILITIES)),
         *("--volume", f"{shared()}:{SHARED}"),
-        fleet.images[host.suite],
+        image,
         *("sh", "-c", (HERE / "first_boot.sh").read_text(encoding="utf-8"), "first_boot", fleet.public_key),
         *([host.primary] if host.primary else []),
     )
@@ -447,15 +455,39 @@ def fill(fleet: Fleet, host: Host) -> None:
 
 
 def make(fleet: Fleet, hosts: Sequence[Host]) -> None:
-    """Make hosts anew, all at once. The standbys prepare themselves until their primaries have everything in them."""
+    """Make hosts anew, all at once: from what was kept of them where it was, and then of whole clusters only, since a
+    standby follows the primary that it was cloned from."""
     started = time.monotonic()
+    again = [host for host in hosts if all(exists("image", fleet.kept(node)) for node in cluster(host))]
+    again = [host for host in again if set(cluster(host)) <= set(hosts)]
+    new = [host for host in hosts if host not in again]
+    images = {host: fleet.kept(host) if host in again else fleet.images[host.suite] for host in hosts}
+    in_parallel(lambda host: start(fleet, host, images[host]), hosts)
+    fill_all(fleet, new)
+    learn_host_keys(fleet, hosts)
+    await_all(fleet, hosts, started)
+    whole = [host for host in new if set(cluster(host)) <= set(new)]
+    if whole:
+        keep(fleet, whole)
+        await_all(fleet, whole, started)
+
+
+def cluster(host: Host) -> list[Host]:
+    """A host's cluster, the primary first."""
+    return [node for node in HOSTS if node.cluster == host.cluster]
+
+
+def fill_all(fleet: Fleet, hosts: Sequence[Host]) -> None:
+    """Give new primaries what is in them; their standbys prepare themselves, and wait for it."""
     primaries = [host for host in hosts if not host.primary]
-    standbys = [host for host in hosts if host.primary]
-    in_parallel(lambda host: start(fleet, host), hosts)
     learn_host_keys(fleet, primaries)
     in_parallel(lambda host: fill(fleet, host), primaries)
+    standbys = [host for host in hosts if host.primary]
     in_parallel(lambda host: podman("exec", host.name, "touch", "/run/primary-is-ready"), standbys)
-    learn_host_keys(fleet, standbys)
+
+
+def await_all(fleet: Fleet, hosts: Sequence[Host], started: float) -> None:
+    """Wait until the hosts are healthy."""
 
     def await_health(host: Host) -> None:
         wanted = healthy_states(host)[0]
@@ -463,6 +495,19 @@ def make(fleet: Fleet, hosts: Sequence[Host]) -> None:
         say(f"{host.name} is ready after {time.monotonic() - started:.1f} s")
 
     in_parallel(await_health, hosts)
+
+
+def keep(fleet: Fleet, hosts: Sequence[Host]) -> None:
+    """Keep the hosts as they are, shut down. Standbys stop first: they must not be ahead of their primaries."""
+    for some in ([host for host in hosts if host.primary], [host for host in hosts if not host.primary]):
+        in_parallel(lambda host: podman("stop", "--time", "30", host.name), some)
+    images = podman("images", "--format", "{{.Repository}}:{{.Tag}}", KEPT).split()
+    outdated = [image for host in hosts for image in images if image.startswith(f"{KEPT}:{host.name}-")]
+    if outdated:
+        podman("rmi", "--force", *outdated)
+    in_parallel(lambda host: podman("commit", "--quiet", host.name, fleet.kept(host)), hosts)
+    for host in sorted(hosts, key=lambda host: host.primary):
+        podman("start", host.name)
 
 
 # --- The inventory ------------------------------------------------------------------------------------------------
@@ -574,9 +619,10 @@ def down(images: bool) -> None:
     INVENTORY.unlink(missing_ok=True)
     KNOWN_HOSTS.unlink(missing_ok=True)
     if images:
-        built = podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"localhost/{NAME}").split()
-        if built:
-            podman("rmi", *built)
+        for name in (KEPT, f"localhost/{NAME}"):
+            built = podman("images", "--format", "{{.Repository}}:{{.Tag}}", name).split()
+            if built:
+                podman("rmi", *built)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -14,6 +14,8 @@ from playbooks import Run
 INSTANCES = {"pg15": "15-main", "pg17": "17-main", "pg17b": "17-main", "pg18": "18-main"}
 PRIMARIES = ("pg15", "pg17", "pg18")
 BASE = "/srv/shared/wal"
+ENDINGS = {"pg15": ".gz", "pg17": ".lz4", "pg17b": ".lz4", "pg18": ".zst"}
+COMPRESSION = "{{ {'pg15': 'gzip', 'pg17': 'lz4', 'pg17b': 'lz4', 'pg18': 'zstd'}[inventory_hostname] }}"
 CONTINUOUS = "SELECT continuous_since FROM pgops.wal_archive_generations"
 PROGRAM = "/usr/local/lib/pgops/archiver"
 
@@ -30,6 +32,7 @@ def site(fleet: Fleet, *arguments: str, **variables: object) -> Run:
         "pgops_repository_mount": "/srv/shared",
         "pgops_restart": "if_required",
         "pgops_statements": True,
+        "pgops_archive_compression": COMPRESSION,
         **variables,
     }
     return fleet.play("pgops.fleet.site", "--diff", "-e", json.dumps(declared), *arguments)
@@ -47,7 +50,7 @@ def archived(fleet: Fleet, host: str) -> str:
     # A segment without a record in it is not switched.
     fleet.sql(host, "SELECT pg_create_restore_point('here')", "postgres")
     name = fleet.sql(host, "SELECT pg_walfile_name(pg_switch_wal())", "postgres")
-    fleet.wait(name, lambda: name in fleet.on(host, "find", BASE, "-name", name))
+    fleet.wait(name, lambda: fleet.on(host, "find", BASE, "-name", f"{name}{ENDINGS[host]}"))
     return name
 
 
@@ -109,6 +112,18 @@ def test_a_promoted_standby_goes_on(fleet: Fleet) -> None:
     assert fleet.sql("pg17b", "SELECT count(*) FROM pgops.wal_archive_gaps") == "0"
 
 
+def test_what_the_old_primary_still_archives_changes_nothing_for_the_new(fleet: Fleet) -> None:
+    since = fleet.sql("pg17b", CONTINUOUS)
+    fleet.on("pg17", "systemctl", "start", "postgresql@17-main")
+    strays = [archived(fleet, "pg17") for _segment in range(2)]
+    assert all(name.startswith("00000001") for name in strays)
+    names = [*strays, archived(fleet, "pg17b")]
+    seen = f"SELECT count(*) FROM pgops.wal_archive_status WHERE wal_filename IN ({str(names)[1:-1]})"
+    fleet.wait("the catalogue", lambda: catalogue(fleet, "pg17b") and fleet.sql("pg17b", seen) == "3")
+    assert fleet.sql("pg17b", CONTINUOUS) == since
+    assert fleet.sql("pg17b", "SELECT count(*) FROM pgops.wal_archive_gaps") == "0"
+
+
 def test_a_copy_recovers_from_the_repository(fleet: Fleet) -> None:
     """By hand, as docs/archiving.md has it: a base backup without WAL, and the rest from the repository."""
     fleet.sql("pg18", "CREATE TABLE recovered (n integer)", "postgres")
@@ -153,5 +168,5 @@ def test_removal_leaves_the_repository(fleet: Fleet) -> None:
         assert fleet.sql(host, "SHOW archive_mode", "postgres") == "off"
         assert fleet.on(host, "sh", "-c", "ls -d /usr/local/lib/pgops /var/lib/pgops 2>/dev/null || true") == ""
         assert fleet.on(host, "systemctl", "list-unit-files", "--no-legend", "pgops*", check=False) == ""
-    assert name in fleet.on("pg15", "find", BASE, "-name", name)
+    assert name in fleet.on("pg15", "find", BASE, "-name", f"{name}*")
     fleet.on("pg15", "rm", "-rf", BASE)

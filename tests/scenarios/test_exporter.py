@@ -16,6 +16,7 @@ import pytest
 from deploying import SHIPPED
 from hosts import HOSTS, Fleet
 
+pytestmark = pytest.mark.slow
 INSTANCES = {"pg15": "15-main", "pg17": "17-main", "pg17b": "17-main", "pg18": "18-main"}
 PRIMARIES = ("pg15", "pg17", "pg18")
 JOBS = {

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hosts import HOSTS, Fleet, Run
 
 SECONDS_TO_FIRST_SAMPLES = 120
+OF_JOBS = re.compile(r"/var/lib/pgops/[^/]+/(state|keeping|inspection|export)/")
+"""What jobs write, which may have begun."""
 
 
 @pytest.fixture(scope="module", name="pristine")
@@ -36,6 +39,43 @@ def _first(fleet: Fleet, predicted: Run) -> Run:
 def test_a_run_changes_exactly_what_check_mode_predicted(predicted: Run, first: Run) -> None:
     assert predicted.changes
     assert first.changes == predicted.changes
+
+
+@pytest.fixture(scope="module", name="reached")
+def _reached(fleet: Fleet, first: Run) -> dict[str, list[str]]:
+    """The hosts as the first run left them."""
+    assert first.changes
+    return fleet.states()
+
+
+def subjects(run: Run, host: str) -> set[tuple[str, str]]:
+    """What a run is to change on a host, each with its kind: file /etc/x, role pgops."""
+    plans = [changes for (where, _task, _item), changes in run.changes.items() if where == host]
+    whole = [change["subject"].partition(" ") for changes in plans for change in changes]
+    return {(kind, name) for kind, _space, name in whole}
+
+
+def places(lines: list[str]) -> set[str]:
+    """The files, directories and links of a host's state."""
+    return {line.split(" ")[0].rstrip("/") for line in lines if line.startswith("/")}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_appears_on_a_host_was_predicted(
+    predicted: Run, pristine: dict[str, list[str]], reached: dict[str, list[str]], host: str
+) -> None:
+    named = subjects(predicted, host)
+    files = {name for kind, name in named if kind in ("file", "directory", "link")}
+    programs = tuple(f"/usr/local/lib/pgops/versions/{name}" for kind, name in named if kind == "agent")
+    appeared = places(reached[host]) - places(pristine[host])
+    others = {path for path in appeared - files if not path.startswith(programs) and not OF_JOBS.match(path)}
+    assert (others, files - places(reached[host])) == (set(), set())
+    if host != "pg17b":  # it has the roles and databases of its primary
+        for kind in ("role", "database"):
+            found = {
+                line.split("|")[1] for line in set(reached[host]) - set(pristine[host]) if line.startswith(f"{kind}|")
+            }
+            assert found == {name for other, name in named if other == kind}
 
 
 def test_a_second_run_changes_nothing_with_few_modules(fleet: Fleet, first: Run) -> None:

@@ -14,6 +14,7 @@ from hosts import HOSTS, ROOT, Fleet
 
 from playbooks import Run
 
+pytestmark = pytest.mark.slow
 FORMER = "ad097354e300437aee2b49a73345009a3b59b464"
 """A commit before the library got rooms, the agent's configuration parts, and roles their own targets."""
 BASE = "/srv/shared/wal"

@@ -23,9 +23,9 @@ from pgops.opsdb import deploy as schema
 from pgops.opsdb import roles
 from pgops.server.target import Target
 
-BUNDLE = sources.pack(sources.gather(str(artifact.LIBRARY), (".py", ".sql")))
+BUNDLE = sources.shipped(str(artifact.LIBRARY))
 """The whole library, as pg_ops_agent takes it."""
-SOURCES = sources.pack(sources.gather(str(artifact.LIBRARY), (".sql",)))
+SOURCES = sources.gather(str(artifact.LIBRARY), (".sql",))
 SHIPPED = [
     collectors.parse(text, path)
     for path, text in sources.gather(str(artifact.LIBRARY), (".sql",), "sql/collectors").items()

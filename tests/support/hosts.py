@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from waiting import until
 from playbooks import ROOT, Run, play
 
 HOSTS = ("pg15", "pg17", "pg17b", "pg18")
+INVENTORY = ROOT / "build" / "fleet" / "inventory.yml"
 
 STATE = r"""
 cd /
@@ -40,6 +42,10 @@ SELECT 'hba', type, database, user_name, address, auth_method, options FROM pg_h
 SQL
 """
 """Prints all of a host that a deployment could leave behind."""
+ROUNDS = """
+SELECT string_agg(DISTINCT to_char(collected_at, 'HH24:MI'), ' ') FROM pgops.system_metrics
+WHERE metric_name = 'active_connections' AND node LIKE '{node}/%' AND collected_at >= '{since}'
+"""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,7 @@ class Fleet:
 
     def play(self, playbook: str, *arguments: str, collections: Path | None = None) -> Run:
         """Run a playbook of the installed collection, or of another state of it."""
-        inventory = ROOT / "build/fleet/inventory.yml"
-        return play(inventory, self.directory, playbook, *arguments, collections=collections)
+        return play(INVENTORY, self.directory, playbook, *arguments, collections=collections)
 
     def on(self, host: str, *command: str, check: bool = True, text: str | None = None) -> str:
         """What a command on a host prints; ``text`` is its standard input."""
@@ -87,6 +92,42 @@ class Fleet:
         """Wait until something holds, and fail in words if it never does."""
         return until(holds, what, pause=2, patience=seconds)
 
-    def reset(self) -> None:
-        """Pristine hosts."""
-        subprocess.run([sys.executable, str(ROOT / "tests/fleet/fleet.py"), "reset"], check=True, timeout=600)
+    def facts(self, host: str, *arguments: str) -> dict[str, Any]:
+        """The facts of a host, ad hoc."""
+        done = subprocess.run(
+            ["ansible", host, "-i", str(INVENTORY), "-m", "pgops.fleet.pg_ops_facts", *arguments],
+            env={
+                **os.environ,
+                "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_PIPELINING": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["ansible_facts"]["pg_ops"]
+        return found
+
+    def rounds(self, primary: str, node: str, since: str) -> set[str]:
+        """The minutes in which a node collected."""
+        return set(self.sql(primary, ROUNDS.format(node=node, since=since)).split())
+
+    def reset(self, *hosts: str) -> None:
+        """Pristine hosts: those that are named, or all."""
+        command = [sys.executable, str(ROOT / "tests/fleet/fleet.py"), "reset", *hosts]
+        subprocess.run(command, check=True, timeout=600)
+
+    def reboot(self, host: str) -> None:
+        """Restart a host as its administrator would, and wait until its services are up."""
+        subprocess.run(["podman", "--runtime", "runc", "restart", "--time", "30", host], check=True, timeout=120)
+        state = ("systemctl", "is-system-running")
+        self.wait("the boot", lambda: self.on(host, *state, check=False).strip() in ("running", "degraded"))
+
+    def deployed(self, *hosts: str) -> None:
+        """Pristine hosts with what site.yml brings by itself."""
+        self.reset(*hosts)
+        run = self.play("pgops.fleet.site", "--limit", ",".join(hosts))
+        assert run.code == 0, run.text

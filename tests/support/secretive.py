@@ -68,6 +68,11 @@ ODD = [
     "SET /* ; */ app.key = 'hunter2'",
     "CREATE/**/USER/**/MAPPING FOR bob SERVER s OPTIONS (p 'hunter2')",
     "ALTER ROLE bob PASSWORD $€$ hunter2 $€$",
+    "SELECT 1; SET app.token = hunter2",
+    "SELECT 1; SET app.token TO hunter2; SELECT 2",
+    'SELECT secret, "hunter2',
+    'SELECT secret, "a\\", hunter2"',
+    'SELECT secret, U&"a\\0022", hunter2"',
 ]
 """Statements with the secret where one would not look for it."""
 

@@ -46,8 +46,9 @@ class Place:
         self.events.append("apply")
         self.number = 1
 
-    def review(self, found: int, _made: Plan[Change]) -> None:
+    def review(self, found: int, made: Plan[Change]) -> None:
         """Speak against negative numbers."""
+        assert [change.before for change in made] == ([] if found == 1 else [found])
         self.events.append("review")
         if found < 0:
             raise Conflict("It is negative.")

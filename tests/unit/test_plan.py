@@ -46,6 +46,18 @@ def test_a_difference_shows_what_differs(before: object, after: object) -> None:
             assert not {key for key in change.before if change.after.get(key, ...) == change.before[key]}
 
 
+def test_keys_that_come_and_go_are_shown_and_those_that_stay_are_not() -> None:
+    (made,) = difference(Change("x", {"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}))
+    assert (made.before, made.after) == ({"a": 1, "c": 3}, {"c": 4, "d": 5})
+    (emptied,) = difference(Change("x", {"a": 1, "b": 2}, {"b": 2}))
+    assert (emptied.before, emptied.after) == ({"a": 1}, {})
+    (filled,) = difference(Change("x", {"b": 2}, {"a": 1, "b": 2}))
+    assert (filled.before, filled.after) == ({}, {"a": 1})
+    assert [one.action for one in (made, emptied, filled)] == ["update"] * 3
+    assert difference(Change("x", {"a": 1}, None))[0].before == {"a": 1}
+    assert difference(Change("x", None, {"a": 1}))[0].after == {"a": 1}
+
+
 def test_a_result_tells_all_and_no_secrets() -> None:
     secret = Secret("role a", None, {"login": True}, "correct horse")
     result = changes([secret], [Change("file b", "old", "new")], [Change("c", "was", None)], warnings=["w"]).result()
@@ -93,6 +105,9 @@ def test_plans_are_added_with_their_warnings_and_reasons() -> None:
     assert [change.subject for change in both] == ["a", "b"]
     assert (both.warnings, both.skipped_reason) == (("one", "two"), "standby")
     assert (second + first).skipped_reason == "standby"
+    assert both.result()["skipped_reason"] == "standby"
+    assert changes([], warnings=["w"], skipped_reason="why").skipped_reason == "why"
+    assert not {"skipped_reason", "warnings"} & set(changes([]).result())
     assert both.warned(["three"]).warnings == ("one", "two", "three")
     assert both.plan is both
     result = both.result(version="1", jobs=[])
@@ -109,6 +124,13 @@ def test_data_is_of_jsons_types() -> None:
     data = Change("a", {"ratio": Decimal("0.5")}, {"names": ("x", "y")}).data()
     assert json.loads(json.dumps(data)) == data
     assert (data["before"], data["after"]) == ({"ratio": "0.5"}, {"names": ["x", "y"]})
+
+
+def test_values_are_shown_as_json_and_words_as_they_are() -> None:
+    shown = as_text({"a": "x", "b": {"d": 1, "c": Decimal("0.5")}, "c": None, "d": True})
+    assert shown == 'a: x\nb: {"c": "0.5", "d": 1}\nc: null\nd: true\n'
+    assert as_text(["x", 1]) == '["x", 1]\n'
+    assert as_text("") == ""
 
 
 def test_text_ends_with_a_line() -> None:

@@ -1,20 +1,114 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the modules share with Ansible: the connection's arguments, and the one way to end.
+"""What the modules share with Ansible: the library on the host, the connection's arguments, and the one way to end.
 
-The only library file that imports Ansible. It is no part of the agent.
+The only library file that imports Ansible. It is no part of the agent. What it imports of the library is sent to the
+host with every module.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import stat
+import sys
 from collections.abc import Mapping
+from importlib.abc import ExecutionLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
+from . import sources
 from .errors import DriverMissing, PgOpsError
-from .plan import unpredictable
-from .server.target import Target
+
+LIBRARY: dict[str, Any] = {
+    "library": {"type": "str", "default": ""},
+    "sources": {"type": "str", "default": "", "no_log": True},
+}
+"""The arguments documented in the fragment ``pgops.fleet.attributes.library``."""
+PROGRAM = "usr/local/lib/pgops/current"
+"""Where the agent's program is."""
+
+
+def library(module: AnsibleModule, name: str) -> ModuleType:
+    """The library's file ``name``, such as ``opsdb.deploy``, with all that it imports; the module's argument
+    ``sources`` becomes what its name says, for who installs it.
+
+    Ends the module where the host has no library with the content that the controller asks for, and none was sent.
+    """
+    digest, packed = module.params["library"], module.params["sources"]
+    here = os.path.join(os.path.realpath(os.path.join(module.params.get("prefix") or "/", PROGRAM)), "pgops")
+    try:
+        if not digest:  # not sent by an action plugin: all is where this file is
+            module.params["sources"] = sources.shipped()
+        elif only_ours(here) and sources.digest(sources.shipped(here)) == digest:
+            module.params["sources"] = sources.shipped(here)
+            sys.dont_write_bytecode = True  # what is installed is not for every module to change
+            sys.modules[__package__].__path__.append(here)
+        elif packed:
+            module.params["sources"] = sources.unpack(packed)
+            sys.meta_path.append(Sent(module.params["sources"]))
+        else:
+            module.exit_json(changed=False, **{sources.LACKING: True})
+    except PgOpsError as error:
+        module.fail_json(msg=str(error), code=error.code)
+    return _imported(name)
+
+
+def only_ours(folder: str) -> bool:
+    """Whether nobody but root and who runs this can change what is in a directory, or put another in its place.
+
+    In directories with the sticky bit, such as /tmp, others can add names, and replace none.
+    """
+    owners = {0, os.geteuid()}
+    below = (os.path.join(where, name) for where, folders, names in os.walk(folder) for name in [*folders, *names])
+    try:
+        every = [os.lstat(path) for path in (*_upwards(folder), *below)]
+    except OSError:
+        return False
+    return all(one.st_uid in owners and (not one.st_mode & 0o022 or one.st_mode & stat.S_ISVTX) for one in every)
+
+
+def _upwards(path: str) -> list[str]:
+    """A path and all directories above it."""
+    return [path] if path == os.path.dirname(path) else [path, *_upwards(os.path.dirname(path))]
+
+
+class Sent(ExecutionLoader, MetaPathFinder):
+    """Imports the library's files from their texts: nothing is written, and a host needs no room for them."""
+
+    def __init__(self, files: sources.Sources) -> None:
+        self.files = files
+
+    def _path(self, fullname: str) -> str:
+        """Where a file of the library would be; '' for what is none."""
+        outside, _package, name = fullname.partition(f"{__package__}.")
+        within = name.replace(".", "/")
+        ours = within and not outside
+        return next((path for path in (f"{within}.py", f"{within}/__init__.py") if ours and path in self.files), "")
+
+    def find_spec(self, fullname: str, _path: object, _target: object = None) -> ModuleSpec | None:
+        """As importlib asks for it."""
+        return spec_from_loader(fullname, self) if self._path(fullname) else None
+
+    def is_package(self, fullname: str) -> bool:
+        """Whether it is a directory of the library."""
+        return self._path(fullname).endswith("/__init__.py")
+
+    def get_filename(self, fullname: str) -> str:
+        """What a traceback shows."""
+        return self._path(fullname)
+
+    def get_source(self, fullname: str) -> str:
+        """The text."""
+        return self.files[self._path(fullname)]
+
+
+def _imported(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __package__)
 
 
 def connection_spec() -> dict[str, Any]:
@@ -36,9 +130,9 @@ def connection_spec() -> dict[str, Any]:
     }
 
 
-def target(params: Mapping[str, Any], **other: Any) -> Target:
-    """The server that a module's arguments name."""
-    return Target(
+def target(params: Mapping[str, Any], **other: Any) -> Any:
+    """The server that a module's arguments name, as ``server.target.Target``."""
+    return _imported("server.target").Target(
         host=params["login_host"],
         port=str(params["login_port"]),
         user=params["login_user"],
@@ -64,7 +158,7 @@ def report(module: AnsibleModule, work: Callable[[], Mapping[str, Any]]) -> None
         if not (module.check_mode and isinstance(error, DriverMissing)):
             module.fail_json(msg=str(error), code=error.code)
             return
-        result = unpredictable(f"{error} The changes of a run cannot be predicted yet.")
+        result = _imported("plan").unpredictable(f"{error} The changes of a run cannot be predicted yet.")
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)

@@ -1,13 +1,17 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The collection's own files (SQL, the library), as one argument of a module.
+"""The collection's own files (the library, SQL), and how they get to a host.
 
-Ansible sends Python imports to a host, but no other files; an action plugin packs what a module needs.
+Ansible sends a module with what it imports, and no other files. Each time that takes the controller longer than all
+the rest, and the host has to compile it. So modules import their part of the library only when they run
+(``reporting.library``): from the agent's program, where it is of the same content, and else from what the action
+plugin has packed.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import zlib
@@ -20,6 +24,32 @@ LIBRARY = os.path.dirname(os.path.abspath(__file__))
 
 Sources = Mapping[str, str]
 """Text by path relative to the library's folder, such as ``sql/migrations/0001_store.sql``."""
+
+DOOR = "reporting.py"
+"""What only modules use: it imports Ansible, which sends it with each of them."""
+
+
+LACKING = "library_lacking"
+"""The key of a module's result that asks the action plugin for the collection's files."""
+
+
+def shipped(root: str = LIBRARY) -> dict[str, str]:
+    """All that the library in ``root`` brings to a host.
+
+    Raises HostFailed, and InvalidInput for a file that is not UTF-8.
+    """
+    found = gather(root, (".py", ".sql"))
+    found.pop(DOOR, None)
+    return found
+
+
+def digest(sources: Sources) -> str:
+    """SHA-256 over paths and contents, in hexadecimal."""
+    whole = hashlib.sha256()
+    for path, text in sorted(sources.items()):
+        content = text.encode()
+        whole.update(f"{path}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()
 
 
 def gather(root: str, suffixes: tuple[str, ...], under: str = "") -> dict[str, str]:
@@ -50,18 +80,18 @@ def _text(path: str) -> str:
 
 def pack(sources: Sources) -> str:
     """Sources as one ASCII word."""
-    return base64.b64encode(zlib.compress(json.dumps(dict(sources)).encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(json.dumps(dict(sources)).encode())).decode()
 
 
 def unpack(packed: str) -> dict[str, str]:
     """The sources of a packed word.
 
-    Raises InvalidInput if the module was called without its action plugin.
+    Raises InvalidInput for anything else.
     """
     try:
         unpacked = json.loads(zlib.decompress(base64.b64decode(packed)))
     except (ValueError, zlib.error):
-        hint = "Do not set the argument 'sources'."
+        hint = "Leave out the arguments 'library' and 'sources': the action plugin sets them."
         raise InvalidInput("The module did not receive the collection's files.", hint) from None
     return {str(path): str(text) for path, text in unpacked.items()}
 

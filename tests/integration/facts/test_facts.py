@@ -231,7 +231,7 @@ def test_drift_is_not_guessed_after_an_upgrade_of_the_server(installed):
 
 def test_slow_section_is_given_up_and_the_rest_is_there(installed):
     with installed.connect("pgops") as blocker:
-        blocker.execute("BEGIN; LOCK pgops.series IN ACCESS EXCLUSIVE MODE")
+        blocker.execute("BEGIN; LOCK pgops.series, pgops.fingerprint IN ACCESS EXCLUSIVE MODE")
         target = local(installed, statement_timeout=2.0, lock_timeout=0.2)
         assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring"], "busy")
         target = local(installed, statement_timeout=2.0)

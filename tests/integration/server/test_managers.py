@@ -52,7 +52,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "explain": False,
         "thresholds": {},
         "collectors": [],
-        "sources": sources.pack(sources.gather(str(artifact.LIBRARY), (".sql",))),
+        "sources": sources.gather(str(artifact.LIBRARY), (".sql",)),
         "os_user": running.os_user,
         "peers": [],
         "rehearse": False,

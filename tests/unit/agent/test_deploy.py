@@ -29,10 +29,7 @@ from pgops.instance.layout import Layout
 from pgops.server import session
 from pgops.settings import originals
 
-BUNDLE = {
-    **sources.gather(str(artifact.LIBRARY), (".py",)),
-    **sources.gather(str(artifact.LIBRARY), (".sql",), "sql/collectors"),
-}
+BUNDLE = sources.shipped(str(artifact.LIBRARY))
 LIBRARY_PARENT = str(Path(agent.__file__).parents[2])
 MINE = "-- collector: mine\n-- metric: my_metric\nSELECT 1 AS my_metric\n"
 RUN = """
@@ -77,7 +74,7 @@ def params(prefix: Path, *names: str, **other: Any) -> dict[str, Any]:
         "retired": [],
         "python": "",
         "prefix": str(prefix),
-        "sources": sources.pack(BUNDLE),
+        "sources": BUNDLE,
         **other,
     }
 
@@ -109,7 +106,7 @@ def test_prediction_run_and_second_run(tmp_path: Path) -> None:
 
 def test_several_instances_are_one_prediction_and_one_run(tmp_path: Path) -> None:
     names = ["main", "other", "third"]
-    newer = {"sources": sources.pack({**BUNDLE, "version.py": 'VERSION = "9"\n'})}
+    newer = {"sources": {**BUNDLE, "version.py": 'VERSION = "9"\n'}}
     for wish in ({}, newer, {"state": "absent"}):
         predicted = agent.converge(params(tmp_path, *names, **wish), True)
         assert predicted["changed"]
@@ -183,9 +180,9 @@ def test_a_new_version_is_switched_to_and_one_old_kept(tmp_path: Path) -> None:
     versions = []
     for number in range(4):
         bundle = {**BUNDLE, "version.py": f'VERSION = "9.{number}"\n'}
-        versions.append(agent.converge(params(tmp_path, sources=sources.pack(bundle)), False)["version"])
+        versions.append(agent.converge(params(tmp_path, sources=bundle), False)["version"])
         assert installed(tmp_path) == f"9.{number}"
-        assert not agent.converge(params(tmp_path, sources=sources.pack(bundle)), False)["changed"]
+        assert not agent.converge(params(tmp_path, sources=bundle), False)["changed"]
     folder = Path(Layout("main", str(tmp_path)).library) / "versions"
     assert sorted(os.listdir(folder)) == sorted(versions[-2:])
 
@@ -195,7 +192,7 @@ def test_a_version_that_does_not_start_is_never_switched_to(tmp_path: Path) -> N
     before = files(tmp_path)
     bundle = {**BUNDLE, "version.py": "raise SystemExit(3)\n"}
     with pytest.raises(HostFailed):
-        agent.converge(params(tmp_path, sources=sources.pack(bundle)), False)
+        agent.converge(params(tmp_path, sources=bundle), False)
     assert installed(tmp_path)
     assert files(tmp_path) == before
 
@@ -218,7 +215,7 @@ def test_a_mode_that_somebody_changed_is_put_back(tmp_path: Path, tampered: str)
 
 
 def test_the_version_that_was_in_use_is_kept_also_after_going_back_to_it(tmp_path: Path) -> None:
-    bundles = [sources.pack({**BUNDLE, "version.py": f'VERSION = "9.{number}"\n'}) for number in (0, 1, 0, 2)]
+    bundles = [{**BUNDLE, "version.py": f'VERSION = "9.{number}"\n'} for number in (0, 1, 0, 2)]
     used = [agent.converge(params(tmp_path, sources=bundle), False)["version"] for bundle in bundles]
     assert sorted(os.listdir(Layout("main", str(tmp_path)).versions)) == sorted({used[-2], used[-1]})
 
@@ -415,7 +412,7 @@ def test_a_textfile_directory_has_to_be_absolute_and_there(tmp_path: Path) -> No
 def test_a_run_killed_at_any_moment_leaves_an_agent_that_works(tmp_path: Path) -> None:
     agent.converge(params(tmp_path), False)
     for number in range(6):
-        bundle = sources.pack({**BUNDLE, "version.py": f'VERSION = "9.{number}"\n'})
+        bundle = {**BUNDLE, "version.py": f'VERSION = "9.{number}"\n'}
         argument = json.dumps(params(tmp_path, sources=bundle))
         with subprocess.Popen([sys.executable, "-c", RUN, LIBRARY_PARENT], stdin=subprocess.PIPE, text=True) as run:
             killer = threading.Timer(random.uniform(0.1, 1.2), run.send_signal, [signal.SIGKILL])
@@ -434,6 +431,6 @@ def test_a_full_disk_changes_nothing_and_says_so(small_disk: Path) -> None:
     fill(small_disk)
     bundle = {**BUNDLE, "version.py": 'VERSION = "9.9"\n'}
     with pytest.raises(HostFailed, match=r"No space left.*Free space"):
-        agent.converge(params(small_disk, sources=sources.pack(bundle)), False)
+        agent.converge(params(small_disk, sources=bundle), False)
     assert files(small_disk) == {*before, "filler"}
     assert installed(small_disk)

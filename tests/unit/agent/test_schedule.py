@@ -78,9 +78,40 @@ def test_a_job_that_cannot_be_scheduled_is_refused(change, why):
         the_one(declared(jobs=[{**COLLECT, **change}]))
 
 
-def test_two_jobs_of_one_name_are_refused():
-    with pytest.raises(InvalidInput, match="Job collect is declared more than once"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jitter": 0},
+        {"time_limit": 1},
+        {"name": "x" * 40},
+        {"name": "0-9"},
+        {"writable": ["/srv"]},
+        {"user": "Ab.c-d"},
+    ],
+)
+def test_the_least_and_the_most_of_a_job_are_accepted(change):
+    (job,) = the_one(declared(jobs=[{**COLLECT, **change}])).jobs
+    ((name, value),) = change.items()
+    assert getattr(job, name) == (tuple(value) if name == "writable" else value)
+
+
+def test_two_jobs_or_instances_of_one_name_are_refused():
+    with pytest.raises(InvalidInput, match=r"^Job collect is declared more than once"):
         the_one(declared(jobs=[COLLECT, COLLECT]))
+    twice = declared()
+    with pytest.raises(InvalidInput, match=r"^Instance main is declared more than once"):
+        schedule.schedules({**twice, "instances": twice["instances"] * 2})
+
+
+def test_a_module_returns_the_jobs_of_an_instance():
+    (job,) = schedule.described(the_one(declared(jobs=[COLLECT, {**COLLECT, "name": "off", "enabled": False}])))
+    assert job == {
+        "instance": "main",
+        "name": "collect",
+        "command": ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "main", "--scheduled", "collect"],
+        "user": "pgops",
+        "calendar": "minutely",
+    }
 
 
 def test_a_job_that_is_not_enabled_is_as_not_declared():
@@ -143,6 +174,31 @@ def test_words_of_a_command_are_neither_variables_nor_specifiers():
     assert 'ReadWritePaths=-"/a b"\n' in content
 
 
+def test_a_service_runs_the_job_as_declared():
+    content = systemd.service("16-main", "collect", "agent", ["/bin/x", "a"], (50, ["/srv/a", "/srv/b"])).decode()
+    assert content.startswith(
+        "# Managed by the Ansible collection pgops.fleet; edits are reverted.\n"
+        "# Put your own settings into a drop-in: systemctl edit pgops-16-main-collect.service\n\n[Unit]\n"
+        "Description=PostgreSQL 16-main: collect\n"
+    )
+    assert "\nUser=agent\nExecStart=/bin/x a\nTimeoutStartSec=50\n" in content
+    assert "\nProtectSystem=strict\nReadWritePaths=-/srv/a\nReadWritePaths=-/srv/b\nNoNewPrivileges=true\n" in content
+    assert content.endswith("\nCapabilityBoundingSet=\n\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
+    root = systemd.service("16-main", "collect", "root", ["/bin/x"], (50, [])).decode()
+    assert root.endswith("\nLockPersonality=true\n\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
+
+
+def test_a_timer_starts_the_job_as_declared():
+    content = systemd.timer("16-main", "collect", "*:0/5", 20).decode()
+    assert content.startswith(
+        "# Managed by the Ansible collection pgops.fleet; edits are reverted.\n"
+        "# Put your own settings into a drop-in: systemctl edit pgops-16-main-collect.timer\n\n[Unit]\n"
+        "Description=PostgreSQL 16-main: collect\n"
+    )
+    assert "\n[Timer]\nOnCalendar=*:0/5\nAccuracySec=1s\nRandomizedDelaySec=20\n" in content
+    assert content.endswith("\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
+
+
 @pytest.mark.parametrize(("user", "confined"), [("pgops", True), ("root", False)])
 def test_only_root_keeps_capabilities(user, confined):
     content = systemd.service("main", "x", user, ["/bin/x"], (60, []))
@@ -155,6 +211,12 @@ def test_the_marker_is_exact():
     assert systemd.owner(b"[Unit]\nDescription=Instance=a\n") is None
     assert crontab.owner(crontab.text("x.y", [])) == "x.y"
     assert crontab.owner(b"MAILTO=root\n") is None
+
+
+def test_files_of_others_may_hold_any_bytes():
+    assert crontab.owner(b"\xff\n" + crontab.text("x.y", [])) == "x.y"
+    assert systemd.owner(b"# \xff\n" + systemd.timer("a", "b", "daily", 0)) == "a"
+    assert (crontab.owner(b"\xff"), systemd.owner(b"\xff")) == (None, None)
 
 
 # The plan
@@ -305,10 +367,24 @@ def test_a_line_of_cron():
         "*/5 * * * * pgops { sleep 7; timeout --kill-after=30 60 /x/pgops '50\\% of'; } 2>&1 | logger -t pgops"
     )
 
+    assert crontab.line("0 3 * * *", "root", ["/x/pgops"], 0, 5) == (
+        "0 3 * * * root { timeout --kill-after=30 5 /x/pgops; } 2>&1 | logger -t pgops"
+    )
+
+
+def test_a_crontab_has_a_line_a_job():
+    text = crontab.text("16-main", ["one", "two"]).decode()
+    assert text.startswith("# pgops.fleet: instance 16-main\n")
+    assert text.endswith('\nMAILTO=""\none\ntwo\n')
+
 
 def test_a_line_too_long_for_cron_is_refused():
+    fields = "* * * * * pgops "
+    frame = len(crontab.line("* * * * *", "pgops", ["x"], 0, 60)) - len(fields) - 1
+    longest = crontab.line("* * * * *", "pgops", ["x" * (crontab.LONGEST - frame)], 0, 60)
+    assert len(longest) - len(fields) == crontab.LONGEST
     with pytest.raises(InvalidInput, match="longer"):
-        crontab.line("* * * * *", "pgops", ["/x/pgops", "x" * 999], 0, 60)
+        crontab.line("* * * * *", "pgops", ["x" * (crontab.LONGEST - frame + 1)], 0, 60)
 
 
 @given(st.lists(WORDS, min_size=1, max_size=4), st.integers(0, 99))
@@ -356,6 +432,18 @@ def test_delays_spread_over_a_fleet():
         ("*-*-1,15 4:00", "0 4 1,15 * *"),
         ("*-02-29", "0 0 29 2 *"),
         ("*:0..30/10,45", "0,10,20,30,45 * * * *"),
+        ("*:0/30", "0,30 * * * *"),
+        ("*:0/20", "*/20 * * * *"),
+        ("*:0/2", "*/2 * * * *"),
+        ("*:0/1", "* * * * *"),
+        ("*:0,20", "0,20 * * * *"),
+        ("*:0,1,2", "0-2 * * * *"),
+        ("*:0,2,4", "0,2,4 * * * *"),
+        ("*:0..58/2", "*/2 * * * *"),
+        ("*:0..56/2", "0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30,32,34,36,38,40,42,44,46,48,50,52,54,56 * * * *"),
+        ("0/12:59", "59 0,12 * * *"),
+        ("23:0..59/59", "0,59 23 * * *"),
+        ("*-*-31 0:0", "0 0 31 * *"),
     ],
 )
 def test_calendars_as_cron_writes_them(expression, cron):
@@ -613,12 +701,80 @@ def test_two_instances_never_have_one_file():
         schedule.plan_all([EMPTY, EMPTY], [one, other])
 
 
+def test_units_are_roots_and_hold_the_job():
+    wanted = the_one(declared())
+    written = {change.path: change.entry for change in schedule.plan(EMPTY, wanted).written}
+    base = "/etc/systemd/system/pgops-main-collect"
+    service, timer = written[f"{base}.service"], written[f"{base}.timer"]
+    assert {(one.owner, one.group, one.mode) for one in (service, timer)} == {("root", "root", 0o644)}
+    command = ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "main", "--scheduled", "collect"]
+    limits = (50, ["/var/lib/pgops/main"])
+    assert service.content == systemd.service("main", "collect", "pgops", command, limits)
+    assert timer.content == systemd.timer("main", "collect", "minutely", 20)
+    assert written["/etc/systemd/system/timers.target.wants/pgops-main-collect.timer"].to == f"{base}.timer"
+
+
+def test_a_service_may_write_to_the_paths_of_its_job():
+    wanted = the_one(declared(jobs=[{**COLLECT, "writable": ["/srv/repository"]}]))
+    (content,) = [
+        change.entry.content for change in schedule.plan(EMPTY, wanted).written if change.path.endswith(".service")
+    ]
+    assert b"\nReadWritePaths=-/var/lib/pgops/main\nReadWritePaths=-/srv/repository\n" in content
+
+
+def test_a_crontab_holds_the_job_with_a_delay_of_its_own():
+    wanted = the_one(declared(backend="cron", jobs=[COLLECT, {**COLLECT, "name": "other", "user": "postgres"}]))
+    (change,) = schedule.plan(EMPTY, wanted).written
+    assert (change.path, change.entry.mode) == ("/etc/cron.d/pgops-main", 0o644)
+    first, second = change.entry.content.decode().splitlines()[-2:]
+    command = "timeout --kill-after=30 50 /usr/local/lib/pgops/current/bin/pgops --instance main --scheduled collect"
+    delays = [crontab.delay(20, "db1", "main", name) for name in ("collect", "other")]
+    assert first == f"* * * * * pgops {{ sleep {delays[0]}; {command}; }} 2>&1 | logger -t pgops"
+    assert second == f"* * * * * postgres {{ sleep {delays[1]}; {command}; }} 2>&1 | logger -t pgops"
+
+
+def test_what_names_a_unit_goes_before_it():
+    jobs = [{**COLLECT, "name": name} for name in ("a", "b")]
+    there = present(the_one(declared(jobs=jobs)))
+    removed = [change.path for change in schedule.plan(there, the_one(declared(state="absent"))).removed]
+    units = "/etc/systemd/system"
+    assert removed == [
+        f"{units}/timers.target.wants/pgops-main-a.timer",
+        f"{units}/timers.target.wants/pgops-main-b.timer",
+        f"{units}/pgops-main-a.timer",
+        f"{units}/pgops-main-b.timer",
+        f"{units}/pgops-main-a.service",
+        f"{units}/pgops-main-b.service",
+    ]
+
+
+def test_a_unit_whose_file_was_changed_and_put_back_is_reloaded():
+    wanted = the_one(declared())
+    there = present(wanted)
+    units = [f"pgops-main-collect.{suffix}" for suffix in ("service", "timer")]
+    stale = replace(there, states={unit: systemd.State("active", outdated=True) for unit in units})
+    made = schedule.plan(stale, wanted)
+    assert [(one.line, one.before, one.after) for one in made.plan] == [
+        (f"update unit {unit}", "not reloaded since its file changed", "loaded") for unit in units
+    ]
+
+
 def test_a_directory_that_instances_share_is_created_once():
     both = [the_one(declared(instance=name)) for name in ("a", "b")]
     bare = replace(EMPTY, found={})
     lines = [change.line for change in schedule.plan_all([bare, bare], both).plan]
-    assert len(lines) == len(set(lines))
-    assert "create directory /etc/systemd/system/timers.target.wants" in lines
+    units = [f"pgops-{name}-collect.{suffix}" for name in ("a", "b") for suffix in ("service", "timer")]
+    assert sorted(lines) == sorted(
+        [
+            "create directory /etc/systemd/system/timers.target.wants",
+            *(f"create file /etc/systemd/system/{unit}" for unit in units),
+            *(
+                f"create link /etc/systemd/system/timers.target.wants/pgops-{name}-collect.timer"
+                for name in ("a", "b")
+            ),
+            *(f"create timer pgops-{name}-collect.timer" for name in ("a", "b")),
+        ]
+    )
 
 
 def test_the_record_of_another_user_that_is_none_is_left(tmp_path):

@@ -94,6 +94,46 @@ def test_the_longest_list_is_cut_first():
     assert [note["path"] for note in cut["truncated"]] == ["instances[0].databases.list"]
 
 
+def words(*lengths: int) -> dict[str, Any]:
+    """Facts with a list of ten words for each length of a word."""
+    lists = {f"of {length}": ["x" * length] * 10 for length in lengths}
+    return {"sections": ["databases", "replication"], "instances": [{"name": "main", "lists": lists}]}
+
+
+def kept(facts: dict[str, Any], largest: int) -> list[int]:
+    """How much of each list is left."""
+    return [len(one) for one in size.limit(facts, largest)["instances"][0]["lists"].values()]
+
+
+def test_no_more_is_cut_than_has_to_be():
+    whole = size.size({**words(80), "truncated": []})
+    assert kept(words(80), whole) == [10]
+    for largest in range(300, whole):
+        cut = size.limit(words(80), largest)
+        assert size.size(cut) <= largest
+        # One word more takes 84 bytes: quotes, a comma and a space.
+        assert size.size(cut) + 84 > largest
+
+
+def test_of_two_long_lists_neither_is_cut_to_nothing():
+    whole = size.size(words(100, 99))
+    half = kept(words(100, 99), whole // 2)
+    assert all(3 <= left <= 5 for left in half)
+    assert sum(kept(words(100, 9), whole // 2)) > 10
+
+
+def test_instances_are_left_out_once_nothing_else_can_be():
+    facts = {"sections": ["databases"], "instances": [{"name": f"{number}-main"} for number in range(9)]}
+    cut = size.limit(facts, 200)
+    assert cut["truncated"] == [
+        {"path": "instances", "kept": len(cut["instances"]), "left_out": 9 - len(cut["instances"])}
+    ]
+    assert cut["sections"] == ["databases"]
+    smallest = size.limit(_facts([3, 4]), 1)
+    assert (smallest["instances"], smallest["sections"]) == ([], ["databases"])
+    assert [note["path"] for note in smallest["truncated"]] == ["instances"]
+
+
 def test_every_section_is_in_the_contract():
     contract = facts_contract.read()
     sections = {path.removeprefix("instances[].") for path in contract if path.startswith("instances[].")}

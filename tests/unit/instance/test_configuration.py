@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,3 +87,18 @@ def test_options_that_no_capability_has_are_refused(given: dict[str, Any], said:
 def test_options_are_taken_as_they_are() -> None:
     given = {"statements": {"slow_query_ms": 5, "explain": True}, "metrics": {}}
     assert checked_parts(given) == {"statements": given["statements"]}
+
+
+def test_what_a_file_leaves_out_is_as_usual() -> None:
+    for capability, defaults in OPTIONS.items():
+        assert PLAIN.part(capability) == defaults
+    assert read({"format": 3, "instance": "main", "cluster": "shop", "node": "db1/main"}) == replace(PLAIN, peers=())
+    some = replace(PLAIN, parts={"statements": {"explain": True}})
+    assert some.part("statements") == {**OPTIONS["statements"], "explain": True}
+
+
+def test_a_file_is_rewritten_only_where_something_has_changed() -> None:
+    one = replace(PLAIN, parts={"metrics": {"spool_bytes": 1}, "statements": {"explain": True}})
+    other = replace(PLAIN, parts={"statements": {"explain": True}, "metrics": {"spool_bytes": 1}})
+    assert one.text() == other.text() != PLAIN.text()
+    assert one.text().endswith("}\n")

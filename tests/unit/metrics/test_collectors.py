@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import artifact
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgops import capabilities
 from pgops.errors import InvalidInput
 from pgops.metrics import collectors, repeat
 from pgops.metrics.collectors import Collector, Metric
@@ -33,24 +35,19 @@ QUEUE = collectors.parse(GOOD, "queue.sql")
 
 
 def test_a_header_says_all_of_a_collector() -> None:
-    assert (
-        Collector(
-            name="queue",
-            query="SELECT 1 AS waiting",
-            metrics=(
-                Metric(
-                    "waiting", "count", "gauge", "availability", "above", 1.0, 2.0, "How many wait, and for what."
-                ),
-            ),
-            scope="database",
-            interval=300,
-            timeout=2.5,
-            role="primary",
-            oldest=15,
-            newest=17,
-        )
-        == QUEUE
-    )
+    assert Collector(
+        name="queue",
+        query="SELECT 1 AS waiting",
+        metrics=(
+            Metric("waiting", "count", "gauge", "availability", "above", 1.0, 2.0, "How many wait, and for what."),
+        ),
+        scope="database",
+        interval=300,
+        timeout=2.5,
+        role="primary",
+        oldest=15,
+        newest=17,
+    ) == collectors.parse(GOOD, "queue.sql")
 
 
 def test_the_example_of_the_documentation_is_a_collector() -> None:
@@ -129,6 +126,176 @@ def test_versions(text: str, span: tuple[int, int]) -> None:
     assert (found.oldest, found.newest) == span
 
 
+def test_a_header_may_be_as_short_or_as_odd_as_it_is_understood() -> None:
+    text = """
+-- collector: odd
+
+-- not a header any more
+SELECT 1 AS y,
+    -- which
+    2 AS z;
+"""
+    with pytest.raises(InvalidInput, match="no '-- metric:' line"):
+        collectors.parse(text, "odd.sql")
+    found = collectors.parse(
+        "-- collector: odd\n--\n--   \n-- interval: 1\n-- timeout: 0.5\n-- scope: database\n-- databases: a:b\n"
+        "-- metric: y unit=a=b\n-- metric: z\n--   On: two\n--   lines.\nSELECT 1 AS y,\n  -- which\n  2 AS z\n;;\n",
+        "odd.sql",
+    )
+    assert (found.interval, found.timeout, found.databases) == (1, 0.5, ("a:b",))
+    assert [(metric.unit, metric.help) for metric in found.metrics] == [("a=b", ""), ("count", "On: two lines.")]
+    assert found.query == "SELECT 1 AS y,\n  -- which\n  2 AS z\n"
+    assert collectors.parse("-- collector: x\n-- metric: y\nXX", "x").query == "XX"
+
+
+@pytest.mark.parametrize("text", ["-- metric: y\nSELECT 1 AS y", "-- collector:\n-- metric: y\nSELECT 1 AS y"])
+def test_a_collector_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="needs a name"):
+        collectors.parse(text, "x.sql")
+
+
+def made(**header: str) -> Collector:
+    lines = "".join(f"-- {key}: {value}\n" for key, value in header.items())
+    return collectors.parse(f"-- collector: x\n{lines}-- metric: y\nSELECT 1 AS y", "x.sql")
+
+
+@pytest.mark.parametrize(
+    ("header", "major", "primary", "standby"),
+    [
+        ({}, 14, True, True),
+        ({"role": "any"}, 14, True, True),
+        ({"role": "primary"}, 14, True, False),
+        ({"role": "standby"}, 14, False, True),
+        ({"versions": "15-16"}, 14, False, False),
+        ({"versions": "15-16"}, 15, True, True),
+        ({"versions": "15-16"}, 16, True, True),
+        ({"versions": "15-16"}, 17, False, False),
+        ({"versions": "15-", "role": "standby"}, 14, False, False),
+        ({"versions": "15-", "role": "primary"}, 18, True, False),
+    ],
+)
+def test_a_collector_runs_on_servers_of_its_versions_and_role(
+    header: dict[str, str], major: int, primary: bool, standby: bool
+) -> None:
+    found = made(**header)
+    assert found.applies(major, in_recovery=False) is primary
+    assert found.applies(major, in_recovery=True) is standby
+    assert found.for_version(major) is (primary or standby)
+
+
+@pytest.mark.parametrize(
+    ("header", "called"),
+    [
+        ({}, True),
+        ({"scope": "database"}, True),
+        ({"scope": "instance"}, True),
+        ({"scope": "database", "databases": "pg*"}, True),
+        ({"scope": "database", "databases": "shop"}, False),
+        ({"rights": "host"}, False),
+        ({"rights": "all_data", "scope": "database"}, False),
+        ({"role": "primary"}, True),
+        ({"role": "standby"}, False),
+        ({"versions": "18-"}, False),
+    ],
+)
+def test_a_call_by_hand_measures_the_ops_database_with_the_callers_rights(
+    header: dict[str, str], called: bool
+) -> None:
+    assert made(**header).called_in("pgops", 17) is called
+
+
+def test_the_store_gets_all_that_a_header_says_of_a_metric() -> None:
+    assert QUEUE.metrics[0].definition() == {
+        "metric_name": "waiting",
+        "unit": "count",
+        "kind": "gauge",
+        "category": "availability",
+        "direction": "above",
+        "warning": 1.0,
+        "critical": 2.0,
+        "help": "How many wait, and for what.",
+    }
+
+
+def test_what_a_header_leaves_out_is_usual() -> None:
+    assert made() == Collector("x", "SELECT 1 AS y", (Metric("y"),))
+    assert made().interval == 60
+    assert made().timeout == 10.0
+    assert made().metrics[0].definition() == {
+        "metric_name": "y",
+        "unit": "count",
+        "kind": "gauge",
+        "category": "performance",
+        "direction": None,
+        "warning": None,
+        "critical": None,
+        "help": "",
+    }
+
+
+@pytest.mark.parametrize("days", [1, "1", 90, "3660"])
+def test_a_retention_is_whole_days(days: object) -> None:
+    assert collectors.checked_retention({"deadlocks": days}) == {"deadlocks": int(str(days))}
+
+
+@pytest.mark.parametrize("days", [0, -1, 3661, 1.5, "1.5", "", "long", None, True, [1]])
+def test_what_is_no_retention_is_refused(days: object) -> None:
+    with pytest.raises(InvalidInput, match="retention of deadlocks must be whole days, 1 to 3660"):
+        collectors.checked_retention({"waiting": 5, "deadlocks": days})
+
+
+def test_settings_of_collectors_are_typed() -> None:
+    assert collectors.checked_settings(
+        {
+            "a": {"interval": "300", "timeout": "2.5", "enabled": "No"},
+            "b": {"enabled": True},
+            "c": {},
+            "d": {"timeout": 1},
+        }
+    ) == {
+        "a": {"interval": 300, "timeout": 2.5, "enabled": False},
+        "b": {"enabled": True},
+        "c": {},
+        "d": {"timeout": 1.0},
+    }
+    assert isinstance(collectors.checked_settings({"a": {"interval": 300.0}})["a"]["interval"], int)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        [],
+        "60",
+        {"every": 60},
+        {"interval": 0},
+        {"interval": 0.5},
+        {"interval": 1.5},
+        {"interval": "often"},
+        {"interval": None},
+        {"interval": "inf"},
+        {"interval": "nan"},
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": "inf"},
+        {"timeout": "nan"},
+        {"enabled": "perhaps"},
+        {"enabled": None},
+    ],
+)
+def test_settings_of_collectors_that_cannot_be_meant_are_refused(settings: object) -> None:
+    with pytest.raises(InvalidInput, match="The settings of collector locks"):
+        collectors.checked_settings({"locks": settings})
+
+
+def test_settings_change_only_the_collector_that_they_name() -> None:
+    one, other = with_rights("monitor", "one"), with_rights("monitor", "other")
+    changed = collectors.adjusted([one, other], {"one": {"interval": 5, "timeout": 1, "enabled": True}})
+    assert [(found.interval, found.timeout) for found in changed] == [(5, 1.0), (300, 2.5)]
+    assert collectors.adjusted([one, other], {"one": {"enabled": False}}) == [other]
+    assert collectors.adjusted([one, other], {}) == [one, other]
+
+
 @given(st.integers(1, 3600), st.floats(0, 2e9), st.floats(0, 7200))
 def test_a_collector_is_due_once_in_each_slot_of_the_clock(interval: int, last: float, later: float) -> None:
     found = Collector("x", "SELECT 1", (), interval=interval)
@@ -151,10 +318,75 @@ def test_a_metric_may_stand_in_collectors_that_no_server_runs_both_of(versions: 
         collectors.joined([QUEUE], [collectors.parse(other.replace("warning=1", "warning=2"), "x")])
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "clash"),
+    [
+        ({"versions": "-15"}, {"versions": "15-"}, True),
+        ({"versions": "-14"}, {"versions": "15-"}, False),
+        ({"versions": "15"}, {"versions": "14-16"}, True),
+        ({"role": "primary"}, {"role": "standby"}, False),
+        ({"role": "primary"}, {"role": "primary"}, True),
+        ({"role": "primary"}, {"role": "any"}, True),
+        ({"role": "any"}, {"role": "standby"}, True),
+        ({"role": "standby", "versions": "14"}, {"role": "standby", "versions": "15"}, False),
+    ],
+)
+def test_two_collectors_clash_where_a_server_would_run_both(
+    one: dict[str, str], other: dict[str, str], clash: bool
+) -> None:
+    first, second = made(**one), replace(made(**other), name="z")
+    for pair in ([first, second], [second, first]):
+        if clash:
+            with pytest.raises(InvalidInput, match="metric y is defined twice"):
+                collectors.joined(pair[:1], pair[1:])
+        else:
+            assert collectors.joined(pair[:1], pair[1:]) == pair
+
+
+@pytest.mark.parametrize("name", ["agent", "jobs", "inspect"])
+def test_names_of_what_jobs_measure_about_themselves_are_taken(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"collector {name} is defined twice"):
+        collectors.joined([], [with_rights("monitor", name)])
+    taken = collectors.SELF["agent"].metrics[0].name
+    with pytest.raises(InvalidInput, match=f"metric {taken} is defined twice"):
+        collectors.joined([], [collectors.parse(GOOD.replace("waiting", taken), "x")])
+
+
+def test_all_metrics_are_known_by_name_those_of_jobs_too() -> None:
+    found = collectors.metrics([QUEUE])
+    assert found["waiting"] is QUEUE.metrics[0]
+    assert all(found[metric.name] is metric for own in collectors.SELF.values() for metric in own.metrics)
+
+
+def test_a_capabilitys_own_metrics_stand_below_a_header_each() -> None:
+    texts = "-- collector: one\n-- metric: a\n-- collector: two\n-- interval: 5\n-- metric: b\n--   Bees.\n"
+    one, two = collectors.own(replace(capabilities.ALL[0], metrics=f"\n{texts}"))
+    assert (one.name, one.query, [metric.name for metric in one.metrics]) == ("one", "", ["a"])
+    assert (two.name, two.interval, two.metrics[0].help) == ("two", 5, "Bees.")
+    assert collectors.own(replace(capabilities.ALL[0], metrics="")) == []
+    with pytest.raises(InvalidInput, match=f"capability {capabilities.ALL[0].name}"):
+        collectors.own(replace(capabilities.ALL[0], metrics="-- collector: one"))
+
+
 def test_only_known_rights_can_be_asked_for() -> None:
     assert collectors.parse(GOOD.replace("-- role", "-- rights: all_data\n-- role"), "x").rights == "all_data"
     with pytest.raises(InvalidInput, match="rights 'root'"):
         collectors.parse(GOOD.replace("-- role", "-- rights: root\n-- role"), "x")
+
+
+def with_rights(rights: str, name: str = "queue") -> Collector:
+    text = GOOD.replace("queue", name).replace("waiting", f"{name}_waiting")
+    return collectors.parse(text.replace("-- role", f"-- rights: {rights}\n-- role"), f"{name}.sql")
+
+
+@pytest.mark.parametrize("rights", ["all_data", "host"])
+def test_a_collector_of_a_user_gets_the_rights_of_pg_monitor_and_no_others(rights: str) -> None:
+    greedy, modest = with_rights(rights), with_rights("monitor", "modest")
+    assert collectors.joined([greedy], [modest]) == [greedy, modest]
+    with pytest.raises(InvalidInput, match="collectors queue request more rights than pg_monitor"):
+        collectors.joined([], [modest, greedy])
+    with pytest.raises(InvalidInput, match="collectors other, queue request"):
+        collectors.joined([modest], [greedy, with_rights(rights, "other")])
 
 
 @given(st.integers(1, 7200), st.lists(st.floats(0, 60), max_size=3))
@@ -170,6 +402,32 @@ def test_a_collector_is_slowed_down_until_it_is_a_small_part_of_its_interval(
     if slowed > interval:
         assert min(seconds) > collectors.SHARE * slowed / 2
     assert collectors.slowed(found, [*seconds, 0.0]) == found
+
+
+def test_a_collector_of_disks_costs_the_server_nothing_and_keeps_its_interval() -> None:
+    assert collectors.slowed(made(rights="host", interval="10"), [5.0]).interval == 10
+    assert collectors.slowed(made(rights="monitor", interval="10"), [5.0]).interval == 2560
+
+
+def test_no_collector_is_slowed_down_beyond_an_hour() -> None:
+    assert collectors.slowed(made(interval="900"), [60.0]).interval == 3600
+    assert collectors.slowed(made(interval="1000"), [60.0]).interval == 2000
+    assert collectors.slowed(made(interval="7200"), [60.0]).interval == 7200
+
+
+@pytest.mark.parametrize(
+    ("interval", "last", "now", "due"),
+    [
+        (60, 59.0, 61.0, True),
+        (60, 60.0, 119.9, False),
+        (60, 60.0, 120.0, True),
+        (60, 120.0, 119.0, True),  # the clock was set back
+        (60, 60.5, 60.6, False),
+        (3600, 7200.0, 7200.0, False),
+    ],
+)
+def test_a_slot_begins_with_the_clock(interval: int, last: float, now: float, due: bool) -> None:
+    assert collectors.due(made(interval=str(interval)), now, last) is due
 
 
 @pytest.mark.parametrize(("seconds", "interval"), [(0.019, 10), (0.02, 10), (0.021, 20), (0.05, 40), (0.13, 80)])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgops.errors import HostFailed
 from pgops.metrics import collectors, latest
 from pgops.metrics.collectors import OWN, Metric
 from pgops.metrics.exposition import exported_name, exported_value, exposition, label_name, number
@@ -106,6 +108,69 @@ def test_a_file_that_is_not_understood_is_made_anew(tmp_path: Path, content: str
     assert latest.load(str(path)) == []
     latest.remember(str(path), [run(("a", 1.0))], NOW)
     assert latest.load(str(path)) == [run(("a", 1.0))]
+    path.write_text(path.read_text().replace(f'"format": {latest.FORMAT}', f'"format": {latest.FORMAT + 1}'))
+    assert latest.load(str(path)) == []
+
+
+# --- values that another user has stored
+
+
+def stored(path: Path, *runs: Run) -> str:
+    path.write_text(latest.text(runs))
+    return str(path)
+
+
+def test_of_another_user_only_what_its_job_measures_is_taken(tmp_path: Path) -> None:
+    metrics = {"inspect": ["a", "b"], "sequences": ["c"]}
+    good = run((series("a", database="x"), 1.0), (series("b"), 2.0), collector="inspect")
+    other = run((series("c", shade="red"), 1.0), collector="sequences")
+    path = stored(
+        tmp_path / "latest.json",
+        good,
+        run((series("a"), 1.0), collector="agent"),
+        run((series("a"), 1.0), (series("c"), 1.0), collector="inspect", database="mixed"),
+        run((series("a"), 1.0), collector="sequences", database="of others"),
+        other,
+    )
+    assert latest.received(path, metrics) == [good, other]
+    assert latest.received(path, {}) == []
+    assert latest.received(str(tmp_path / "none.json"), metrics) == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "x",
+        "[]",
+        "5",
+        "null",
+        "{}",
+        '{"other": {}}',
+        '{"metric": "a", "other": []}',
+        '{"metric": "z"}',
+        "[" * 9999,
+    ],
+)
+def test_a_series_of_another_user_that_is_none_is_not_taken(tmp_path: Path, key: str) -> None:
+    path = stored(tmp_path / "latest.json", run((key, 1.0), (series("a"), 1.0), collector="inspect"))
+    assert latest.received(path, {"inspect": ["a"]}) == []
+
+
+def test_a_metric_without_a_name_is_no_series_either(tmp_path: Path) -> None:
+    path = stored(tmp_path / "latest.json", run(("x", 1.0), collector="inspect"))
+    assert latest.received(path, {"inspect": ["a", "XXXX"]}) == []
+
+
+def test_no_link_of_another_user_is_followed_and_no_pipe_waited_for(tmp_path: Path) -> None:
+    good = run((series("a"), 1.0), collector="inspect")
+    path = stored(tmp_path / "latest.json", good)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(HostFailed, match="link cannot be read"):
+        latest.received(str(tmp_path / "link"), {"inspect": ["a"]})
+    os.mkfifo(tmp_path / "pipe")
+    assert latest.received(str(tmp_path / "pipe"), {"inspect": ["a"]}) == []
+    assert latest.received(path, {"inspect": ["a"]}) == [good]
 
 
 # --- names and values
@@ -126,6 +191,9 @@ def test_a_file_that_is_not_understood_is_made_anew(tmp_path: Path, content: str
         (Metric("table_last_vacuum", "s"), "pgops_table_last_vacuum_timestamp_seconds", 50.0),
         (Metric("started_at", "s"), "pgops_started_timestamp_seconds", 50.0),
         (Metric("replay_lag", "s"), "pgops_replay_lag_seconds", 50.0),
+        (Metric("last_run_seconds", "s"), "pgops_last_run_seconds", 50.0),
+        (Metric("seconds_at", "s"), "pgops_at_seconds", 50.0),
+        (Metric("looked_at", "count"), "pgops_looked_at", 50.0),
         (Metric("age_minutes", "min"), "pgops_age_seconds", 3000.0),
         (Metric("rows_total"), "pgops_rows", 50.0),
         (Metric("rows_bucket_count"), "pgops_rows", 50.0),
@@ -177,6 +245,11 @@ def test_labels_are_fit_for_prometheus(key: str, name: str) -> None:
         (math.inf, "+Inf"),
         (-math.inf, "-Inf"),
         (2.0**60, "1.152921504606847e+18"),
+        (2.0**53 - 1, "9007199254740991"),
+        (-(2.0**53) + 1, "-9007199254740991"),
+        (2.0**53, "9007199254740992.0"),  # from here on a number may stand for its neighbour
+        (0.0, "0"),
+        (-2.0, "-2"),
     ],
 )
 def test_numbers(value: float, text: str) -> None:
@@ -207,6 +280,18 @@ def test_labels_are_escaped_and_those_that_collide_renamed() -> None:
     assert shown([Metric("x")], run(sample))[2:] == [
         'pgops_x{gone="(empty)",node_="m",pgops_node="n",table="a\\"b\\\\c\\nd",up="true"} 1'
     ]
+
+
+def test_labels_are_text_whatever_they_were() -> None:
+    labels = {"list": {"b": 1, "a": None}, "off": False, "lone": "a\ud800b", "n": 1.5}
+    sample = (json.dumps({"metric": "x", "other": labels}), 1.0)
+    assert shown([Metric("x")], run(sample))[2:] == [
+        'pgops_x{list="{\\"a\\": null, \\"b\\": 1}",lone="a?b",n="1.5",off="false"} 1'
+    ]
+
+
+def test_what_is_not_defined_does_not_hide_what_is() -> None:
+    assert shown([Metric("x")], run((series("gone"), 1.0), (series("x"), 2.0)))[2:] == ["pgops_x{} 2"]
 
 
 def test_labels_that_come_to_one_name_are_both_kept() -> None:

@@ -90,6 +90,47 @@ def test_what_is_too_long_for_a_round_is_several() -> None:
     assert unpacked(made) == values
 
 
+def test_a_round_that_would_be_too_long_is_split() -> None:
+    names = [f"{number:03d}" for number in range(2 * LONGEST + 1)]
+    values = dict.fromkeys(names, 1.0)
+    shapes: Shapes = {}
+    (whole,) = pack(dict.fromkeys(names[:LONGEST], 1.0), shapes)
+    assert whole.series == tuple(names[:LONGEST])
+    made = pack(values, shapes)
+    assert [len(one.series) for one in made] == [LONGEST, LONGEST, 1]
+    assert made[0].fingerprint == whole.fingerprint
+    assert unpacked(made) == values
+
+
+def test_a_round_says_where_when_and_since_when_it_was_measured() -> None:
+    samples = rounds.samples(QUEUE, [{"waiting": 3, "served": 4, "counted_since": "2026-01-01T00:00:00+00:00"}])
+    gauges, counters = rounds.packed(HERE, samples, "2026-01-02T00:00:00+00:00", "marker", {})
+    assert {(one.place, one.collected_at) for one in (gauges, counters)} == {(HERE, "2026-01-02T00:00:00+00:00")}
+    assert (gauges.origin, gauges.series, gauges.values) == ("marker -", ('{"metric": "waiting"}',), (3.0,))
+    assert counters.origin == "marker 2026-01-01T00:00:00+00:00"
+    assert (counters.series, counters.values) == (('{"metric": "served"}',), (4.0,))
+
+
+def test_a_round_without_any_value_is_none() -> None:
+    names = [f"{number:03d}" for number in range(LONGEST + 5)]
+    shapes: Shapes = {}
+    pack(dict.fromkeys(names, 1.0), shapes)
+    (only,) = pack(dict.fromkeys(names[:LONGEST], 1.0), shapes)
+    assert only.series == tuple(names[:LONGEST])
+    assert len(pack(dict.fromkeys(names, 1.0), shapes)) == 2
+
+
+def test_series_begin_anew_where_most_of_them_are_gone() -> None:
+    """More than half of the places would be empty, and more than SLACK."""
+    shapes: Shapes = {}
+    names = [f"{number:03d}" for number in range(2 * 15 + SLACK)]
+    pack(dict.fromkeys(names, 1.0), shapes)
+    (kept,) = pack(dict.fromkeys(names[:15], 2.0), shapes)
+    assert kept.series == tuple(names)
+    (fresh,) = pack(dict.fromkeys(names[:14], 2.0), shapes)
+    assert fresh.series == tuple(names[:14])
+
+
 def test_series_that_come_and_go_make_no_new_shape() -> None:
     shapes: Shapes = {}
     both = pack({"a": 1.0, "b": 2.0}, shapes)
@@ -97,6 +138,24 @@ def test_series_that_come_and_go_make_no_new_shape() -> None:
     assert without.values == (None, 3.0)
     assert without.fingerprint == both[0].fingerprint == pack({"a": 5.0}, shapes)[0].fingerprint
     assert pack({"a": 1.0, "c": 1.0}, shapes)[0].series == ("a", "b", "c")
+
+
+def test_the_name_of_a_place_tells_what_is_there() -> None:
+    assert {
+        rounds.place(60, "shop db"),
+        rounds.place(60),
+        rounds.place(60, "shop db", 90),
+        rounds.place(60, "", 90),
+    } == {*("60/0 shop db", "60/0 ", "60/90 shop db", "60/90 ")}
+    for name, database in (("60/0 shop db", "shop db"), ("60/0 ", ""), ("60/0  x ", " x ")):
+        assert (rounds.kind_of(name), rounds.database_of(name)) == ("60/0", database)
+    assert rounds.kind_of(rounds.place(300, "a b", 7)) == rounds.kind(300, 7)
+
+
+def test_a_sample_is_kept_as_long_as_its_metric() -> None:
+    made = rounds.samples(QUEUE, [{"waiting": 3, "served": 4}], {"served": 7})
+    assert [(one.value, one.keep_days) for one in made] == [(3.0, 0), (4.0, 7)]
+    assert [type(one.value) for one in made] == [float, float]
 
 
 def test_labels_other_than_the_four_are_kept_apart() -> None:
@@ -114,6 +173,9 @@ def test_the_halves_of_a_round_are_the_round(values: dict[str, float]) -> None:
     for one in pack(values, {}):
         if len(one.series) > 1:
             first, second = one.halves()
+            assert {(half.place, half.collected_at, half.origin) for half in (first, second)} == {
+                (one.place, one.collected_at, one.origin)
+            }
             assert (first.series + second.series, first.values + second.values) == (one.series, one.values)
             assert first.series
             assert second.series

@@ -89,6 +89,15 @@ def test_metrics_that_are_not_there_are_named_with_those_that_are() -> None:
     assert caught.value.message == f"pgops_thresholds: unknown metrics {expected}"
 
 
+def test_several_names_that_may_be_meant_are_told() -> None:
+    known = ["locks", "blocks", "clocks", "flocks", "deadlocks"]
+    expected = "LOCKZ (did you mean locks or flocks or clocks?)"
+    assert spelling.unknown(["LOCKZ", "locks"], known) == expected
+    spelling.refuse_repeated("Job", ["a", "b"])
+    with pytest.raises(InvalidInput, match=r"^Job a, c is declared more than once\."):
+        spelling.refuse_repeated("Job", ["c", "a", "b", "a", "c", "c"])
+
+
 def test_collectors_that_are_not_there_are_named_with_those_that_are() -> None:
     found = [collectors.Collector(name, "SELECT 1", ()) for name in ("table_size", "table_activity", "locks")]
     with pytest.raises(InvalidInput, match=r"unknown collectors tables_size \(did you mean table_size\?\)\.$"):

@@ -47,9 +47,18 @@ def changed(rule: Rule, **parts: object) -> Rule:
         (LOCAL, [changed(LOCAL, databases=("shop",))], False),
         (LOCAL, [changed(LOCAL, databases=("shop",), method="reject"), LOCAL], False),
         (LOCAL, [changed(LOCAL, databases=("replication",), method="reject"), LOCAL], True),
+        # A role's members and regular expressions: whom they are for is not known, so all has to go well either way.
+        (LOCAL, [changed(LOCAL, users=("/^pg",))], False),
+        (LOCAL, [changed(LOCAL, users=("/^pg",)), LOCAL], True),
+        (LOCAL, [changed(LOCAL, users=("/^pg",), method="reject"), LOCAL], False),
+        (LOCAL, [changed(LOCAL, users=("postgres", "/^pg"), method="reject"), LOCAL], False),
+        (LOCAL, [changed(LOCAL, users=("pgops", "/^x"))], True),
+        (LOCAL, [changed(LOCAL, users=("x+y", "x/y"), method="reject"), LOCAL], True),
+        (LOCAL, [changed(LOCAL, databases=("/^s",), method="reject"), LOCAL], False),
         (LOCAL, [MAPPED], False),
         (MAPPED, [LOCAL], False),
         (MAPPED, [MAPPED], True),
+        (MAPPED, [changed(LOCAL, method="trust")], True),  # whoever asks is let in
         (LOCAL, [changed(REMOTE, databases=("all",))], False),
         (REMOTE, [LOCAL], False),
         (REMOTE, [REMOTE], True),
@@ -65,7 +74,16 @@ def changed(rule: Rule, **parts: object) -> Rule:
         (changed(REMOTE, network="10.0.0.0/24"), [REMOTE], False),
         (REMOTE, [changed(REMOTE, databases=("shop", "ops"))], True),
         (REMOTE, [changed(REMOTE, databases=("sameuser",), method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, databases=("samerole",), method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, databases=("samegroup",), method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, databases=("/^o",), method="reject"), REMOTE], False),
+        (REMOTE, [changed(REMOTE, databases=("replication", "shop"), method="reject"), REMOTE], True),
+        (REMOTE, [changed(REMOTE, network="10.0.0.7/31", method="reject"), REMOTE], False),
+        (changed(REMOTE, network="10.0.0.0/24"), [changed(REMOTE, method="reject"), REMOTE], False),
         (REMOTE, [changed(REMOTE, options=("clientcert=verify-full",))], False),
+        (REMOTE, [changed(REMOTE, options=("clientcert=verify-full",)), REMOTE], False),
+        (changed(REMOTE, options=("a=1", "b=2")), [changed(REMOTE, options=("b=2", "a=1"))], True),
+        (changed(REMOTE, options=("a=1", "b=2")), [changed(REMOTE, options=("a=1",))], False),
     ],
 )
 def test_the_first_rule_that_fits_decides(wanted, present, expected):
@@ -83,9 +101,28 @@ def test_what_admits_goes_on_admitting_whatever_follows(present, wanted):
         assert hba.admit([*present, changed(wanted, users=("all",), method="reject")], wanted)
 
 
+@pytest.mark.parametrize(
+    ("address", "netmask", "network"),
+    [
+        (None, None, ""),
+        ("all", None, "all"),
+        ("samenet", None, "samenet"),
+        (".example.org", None, ".example.org"),
+        ("10.0.0.7", "255.255.255.255", "10.0.0.7/32"),
+        ("10.0.0.7", "255.255.255.0", "10.0.0.0/24"),
+        ("10.0.0.7", "0.0.0.0", "0.0.0.0/0"),  # noqa: S104 - everybody
+        ("fe80::7%eth0", "ffff:ffff:ffff:ffff::", "fe80::/64"),
+        ("::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1/128"),
+    ],
+)
+def test_addresses_and_masks_are_networks(address, netmask, network):
+    assert hba._network(address, netmask) == network
+
+
 def test_lines_and_rules_are_the_same():
-    wanted = access.wanted(Access("agent"), "ops", [("node2", "10.0.0.7/32")])
+    wanted = access.wanted(Access("agent", explain=True), "ops", [("node2", "10.0.0.7/32")])
     assert wanted == {
         'local all "pgops" peer map=pgops': MAPPED,
+        'local all "pgops_explain" peer map=pgops': changed(MAPPED, users=("pgops_explain",)),
         'hostssl "ops" "pgops" 10.0.0.7/32 scram-sha-256': REMOTE,
     }

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,19 @@ from hypothesis import strategies as st
 
 from pgops.errors import Conflict, InvalidInput
 from pgops.opsdb import migrations
+from pgops.opsdb.migrations import Migration
 
 FILES = migrations.shipped({f"{number:04d}_step.sql": f"SELECT {number}" for number in range(1, 6)})
+
+
+def test_files_are_migrations_in_the_order_of_their_numbers() -> None:
+    files = {f"{number:04d}_step_{number}.sql": f"SELECT {number}" for number in (10, 9, *range(1, 9))}
+    found = migrations.shipped(files)
+    assert [one.number for one in found] == list(range(1, 11))
+    assert found[9] == Migration(10, "step_10", hashlib.sha256(b"SELECT 10").hexdigest(), "SELECT 10")
+    assert migrations.shipped({}) == []
+    change = migrations.plan(found[:9], found)[0]
+    assert (change.line, change.after) == ("create migration 0010_step_10", {"sha256": found[9].sha256})
 
 
 @given(st.integers(0, 5))
@@ -30,6 +42,8 @@ def test_a_newer_ledger_is_refused() -> None:
 def test_a_gap_is_refused() -> None:
     with pytest.raises(Conflict, match="lacks rows below 3: 2"):
         migrations.pending([FILES[0], FILES[2]], FILES)
+    with pytest.raises(Conflict, match="lacks rows below 4: 1, 3"):
+        migrations.pending([FILES[3], FILES[1]], FILES)
 
 
 def test_an_edited_migration_is_refused() -> None:

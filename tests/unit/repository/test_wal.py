@@ -34,6 +34,11 @@ def test_a_segments_name_tells_its_place(timeline: int, number: int, size: int) 
 def test_a_history_file() -> None:
     text = "1\t0/3000000\tno recovery target specified\n\n# words\n2\t1/A0\tbefore 2026-01-01 # 3\nrubbish\n"
     assert wal.ancestry(text) == (Ancestor(1, 0x3000000), Ancestor(2, (1 << 32) + 0xA0))
+    assert wal.ancestry("1\tA/3000000\n12\t1F/0\t") == (
+        Ancestor(1, (10 << 32) + 0x3000000),
+        Ancestor(12, 0x1F << 32),
+    )
+    assert wal.ancestry("#1\t0/3\n1 # 0/3\nx\t0/3\n1\t3\n1") == ()
     assert wal.ancestry("") == ()
 
 
@@ -54,8 +59,20 @@ def test_a_history_file() -> None:
         ([Run(1, 2, 4), Run(1, 8, 9), Run(2, 5, 9)], [Run(2, 5, 9), Run(1, 2, 4)], [Run(1, 5, 7)]),
         # A timeline that nothing comes from.
         ([Run(2, 5, 9), Run(3, 6, 6), Run(3, 8, 8)], [Run(2, 5, 9)], [Run(3, 7, 7)]),
+        # The old primary went on before it was left: what it has of the new timeline's segments leads nowhere.
+        ([Run(1, 2, 5), Run(2, 5, 9)], [Run(2, 5, 9), Run(1, 2, 4)], []),
+        ([Run(1, 5, 7), Run(2, 5, 9)], [Run(2, 5, 9)], []),
+        ([Run(1, 2, 7), Run(2, 6, 9)], [Run(2, 6, 9)], [Run(2, 5, 5)]),
+        ([Run(1, 2, 7), Run(2, 7, 9)], [Run(2, 7, 9)], [Run(2, 5, 6)]),
+        # A single segment, on either side.
+        ([Run(1, 2, 4), Run(2, 6, 9)], [Run(2, 6, 9)], [Run(2, 5, 5)]),
+        ([Run(1, 4, 4), Run(2, 5, 5)], [Run(2, 5, 5), Run(1, 4, 4)], []),
+        ([Run(1, 2, 2), Run(2, 5, 5)], [Run(2, 5, 5)], [Run(1, 3, 4)]),
+        # Archiving began after the promotion.
+        ([Run(2, 7, 9)], [Run(2, 7, 9)], []),
         # It was just promoted.
         ([Run(1, 2, 4)], [Run(1, 2, 4)], []),
+        ([Run(1, 2, 7)], [Run(1, 2, 4)], []),
         ([Run(1, 2, 3)], [], []),
     ],
 )
@@ -63,6 +80,26 @@ def test_runs_and_gaps(runs: list[Run], chain: list[Run], missing: list[Run]) ->
     ancestors = (Ancestor(1, 5 * MB + 77),)
     assert wal.continuous(runs, 2, ancestors, MB) == tuple(chain)
     assert wal.gaps(runs, 2, ancestors, MB) == tuple(missing)
+
+
+def test_a_gap_before_the_promotion_before_last_is_one_too() -> None:
+    ancestors = (Ancestor(1, 5 * MB + 77), Ancestor(2, 8 * MB + 5))
+    whole = [Run(1, 2, 4), Run(2, 5, 7), Run(3, 8, 9)]
+    assert wal.continuous(whole, 3, ancestors, MB) == (Run(3, 8, 9), Run(2, 5, 7), Run(1, 2, 4))
+    assert not wal.gaps(whole, 3, ancestors, MB)
+    early = [Run(1, 2, 3), Run(2, 5, 7), Run(3, 8, 9)]
+    assert wal.continuous(early, 3, ancestors, MB) == (Run(3, 8, 9), Run(2, 5, 7))
+    assert wal.gaps(early, 3, ancestors, MB) == (Run(1, 4, 4),)
+    both = [Run(1, 2, 4), Run(2, 6, 6), Run(3, 9, 9)]
+    assert wal.continuous(both, 3, ancestors, MB) == (Run(3, 9, 9),)
+    assert wal.gaps(both, 3, ancestors, MB) == (Run(2, 5, 5), Run(2, 7, 7), Run(3, 8, 8))
+    # The gap of a later promotion is found though nothing is known of the first.
+    late = [Run(2, 5, 7), Run(3, 9, 9)]
+    assert wal.gaps(late, 3, ancestors, MB) == (Run(3, 8, 8),)
+    # What the old primary has of the new timeline's segments proves nothing.
+    assert not wal.gaps([Run(1, 5, 9), Run(2, 6, 7), Run(3, 8, 9)], 3, ancestors, MB)
+    # Nothing of the timeline in between, which may have been short.
+    assert not wal.gaps([Run(1, 2, 4), Run(3, 8, 9)], 3, ancestors, MB)
 
 
 def test_promotions_within_one_segment() -> None:

@@ -89,8 +89,85 @@ def test_values_that_do_not(parameter, one, other):
 def test_what_is_no_value(parameter, text, said):
     with pytest.raises(InvalidInput) as error:
         parameter.meaning(text)
-    assert parameter.name in str(error.value)
+    assert f"{parameter.name} = {text!r} is not valid" in str(error.value)
     assert said in str(error.value)
+
+
+FREE = Parameter("x.y", "integer")
+BELOW = Parameter("x.y", "real", None, None, "10.5")
+ABOVE = Parameter("x.y", "integer", None, "-1", None)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "meaning"),
+    [
+        (FREE, "-5", -5),
+        (FREE, "+5", 5),
+        (FREE, "-0x10", -16),
+        (FREE, "0X1f", 31),
+        (FREE, "-010", -8),
+        (FREE, "08", 8),
+        (FREE, "2.6", 3),
+        (FREE, "1e3", 1000),
+        (FREE, str(10**30), 10**30),
+        (BELOW, "-1e9", -1e9),
+        (BELOW, "10.5", 10.5),
+        (BELOW, "010", 10),
+        (BELOW, ".5", 0.5),
+        (ABOVE, "-1", -1),
+        (ABOVE, str(10**12), 10**12),
+        (BUFFERS, "131072B", 16),
+        (BUFFERS, "1TB", 2**27),
+        (BUFFERS, "130kB", 16),
+        (TIMEOUT, "2500ms", 2),
+        (TIMEOUT, "3500ms", 4),
+        (TIMEOUT, "1499999us", 1),
+        (TIMEOUT, "1h", 3600),
+        (DELAY, "1us", 0.001),
+    ],
+)
+def test_numbers_are_read_as_the_server_reads_them(parameter, text, meaning):
+    assert parameter.meaning(text) == meaning
+
+
+@pytest.mark.parametrize(("parameter", "text"), [(BELOW, "10.6"), (BELOW, "1e999"), (ABOVE, "-2"), (FREE, "5kB")])
+def test_numbers_out_of_range_are_refused(parameter, text):
+    with pytest.raises(InvalidInput, match=r"x\.y"):
+        parameter.meaning(text)
+
+
+def test_the_rule_is_told_with_units_where_there_are_any():
+    with pytest.raises(InvalidInput) as error:
+        CONNECTIONS.meaning("much")
+    assert error.value.hint == "It must be a number without a unit."
+    with pytest.raises(InvalidInput) as error:
+        CONNECTIONS.meaning("0")
+    assert error.value.hint == "It must be between 1 and 262143."
+    with pytest.raises(InvalidInput) as error:
+        TIMEOUT.meaning("much")
+    assert error.value.hint == "It must be a number, in us, ms, s, min, h, d, or without a unit in s."
+
+
+@pytest.mark.parametrize("text", ["on", "true", "TRUE", "yes", "1", "t", "tr", "y", " yes "])
+def test_what_is_on(text):
+    assert parameters.truth(text) is True
+    assert AUTOVACUUM.meaning(text) is True
+
+
+@pytest.mark.parametrize("text", ["off", "false", "No", "0", "of", "f", "n", " off "])
+def test_what_is_off(text):
+    assert parameters.truth(text) is False
+    assert AUTOVACUUM.meaning(text) is False
+
+
+@pytest.mark.parametrize("text", ["", " ", "o", "onn", "10", "00", "yess", "-1", "on off"])
+def test_what_is_neither(text):
+    assert parameters.truth(text) is None
+
+
+def test_booleans_in_a_list_are_words():
+    assert parameters.value_of([True, False, "X"]) == ("on", "off", "X")
+    assert parameters.value_of(("XX",)) == ("XX",)
 
 
 def test_what_yaml_gives():
@@ -107,7 +184,7 @@ def test_what_yaml_gives():
     ]
 
 
-@pytest.mark.parametrize("declared", [{"a": 1}, [["a"]], [None], "a\nb", "a\0"])
+@pytest.mark.parametrize("declared", [{"a": 1}, [["a"]], [None], [{}], "a\nb", "a\rb", "a\0"])
 def test_what_yaml_must_not_give(declared):
     with pytest.raises(InvalidInput):
         parameters.value_of(declared)
@@ -134,7 +211,8 @@ def test_a_number_without_unit_is_in_the_own_unit(blocks):
 @pytest.mark.parametrize(
     ("parameter", "setting", "shown"),
     [(BUFFERS, "16384", "128MB"), (WORK_MEM, "4097", "4097kB"), (TIMEOUT, "600", "10min"), (TIMEOUT, "0", "0"),
-     (CONNECTIONS, "100", "100"), (AUTOVACUUM, "on", "on")],
+     (CONNECTIONS, "100", "100"), (AUTOVACUUM, "on", "on"), (TIMEOUT, "-1", "-1"), (DELAY, "2", "2"),
+     (BUFFERS, "1048576", "8GB"), (NAME, "8", "8"), (Parameter("x", "integer", "8"), "5", "5")],
 )  # fmt: skip
 def test_a_number_is_shown_in_its_largest_unit(parameter, setting, shown):
     assert parameter.human(setting) == shown

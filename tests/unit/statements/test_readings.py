@@ -90,6 +90,74 @@ def test_a_snapshot_is_read_as_it_was_written(entries: dict) -> None:
     assert snapshot(json.loads(json.dumps(made.document()))) == made
 
 
+def test_the_rest_keeps_the_longest_execution() -> None:
+    usage = [
+        Usage((1, 1, number, True), True, counted(1).sums, longest) for number, longest in enumerate([3.0, None, 7.0])
+    ]
+    (rest,) = top(usage, most=0, by_others=0)
+    assert (rest.key, rest.sums[0], rest.max_ms) == (None, 3, 7.0)
+    (rest,) = top(usage[1:2], most=0, by_others=0)
+    assert rest.max_ms is None
+
+
+def test_statements_that_are_first_in_any_order_are_kept() -> None:
+    def used(number: int, **sums: int) -> Usage:
+        return Usage((1, 1, number, True), True, tuple(sums.get(name, 0) for name in SUMS), None)
+
+    usage = [
+        used(1, exec_ms=9),
+        used(2, calls=1),
+        used(3, calls=2),
+        used(4, shared_blks_read=1, local_blks_written=2),
+        used(5, shared_blks_read=2),
+        used(6, wal_bytes=1),
+        used(7),
+    ]
+    kept = [one.key[2] for one in top(usage, most=1, by_others=1) if one.key]
+    assert kept == [1, 3, 4, 6]
+    # With room for more, what did nothing of a kind is still not among the first of it.
+    assert [one.key[2] for one in top(usage, most=1, by_others=9) if one.key] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_statements_longest_execution_is_known() -> None:
+    found = difference(FIRST, replace(SECOND, entries={ONE: counted(2, 9.0, max_ms=6.0)}))
+    assert found is not None
+    assert found.usage[0].max_ms == 6.0
+
+
+def test_a_snapshot_as_a_document_says_each_thing_once() -> None:
+    document = replace(FIRST, entries={ONE: counted(1)}).document()
+    assert set(document) == {
+        *(
+            "format",
+            "counters",
+            "taken_at",
+            "origin",
+            "reset_at",
+            "evicted",
+            "active_ms",
+            "statistics_since",
+            "entries",
+        )
+    }
+    json.dumps(document)
+
+
+def test_the_store_gets_the_counters_by_their_names() -> None:
+    entry = counted(3, 12.5)
+    named = {**dict.fromkeys(SUMS, 0), "calls": 3, "exec_ms": 12.5}
+    assert Usage(ONE, True, entry.sums, 7.5).document(("shop", "web")) == {
+        **named,
+        "queryid": 7,
+        "database_name": "shop",
+        "user_name": "web",
+        "toplevel": True,
+        "max_exec_ms": 7.5,
+    }
+    rest = Usage(None, False, entry.sums, None).document(("", ""))
+    assert (rest["queryid"], rest["toplevel"], rest["max_exec_ms"]) == (0, False, None)
+
+
 @pytest.mark.parametrize("document", [None, [], {}, {"format": 1}, {**FIRST.document(), "counters": ["calls"]}])
 def test_what_is_no_snapshot_is_none(document: object) -> None:
     assert snapshot(document) is None
@@ -174,6 +242,9 @@ def test_what_a_server_does_not_measure_stays_unknown() -> None:
         (3, 2900.0, None, None),
         (3, 2900.0, 999.0, None),
         (1, 999.0, 999.0, None),
+        (1, 1000.0, None, {"calls": 1, "took_ms": 1000.0, "exact": True}),
+        (2, 2000.0, None, {"calls": 2, "took_ms": 1000.0, "exact": False}),
+        (2, 2500.0, 1500.0, {"calls": 2, "took_ms": 1500.0, "exact": True}),
         (0, 0.0, None, None),
     ],
 )

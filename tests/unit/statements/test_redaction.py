@@ -40,6 +40,35 @@ def test_what_is_left_says_what_it_was() -> None:
     assert redacted("UPDATE t SET password = $1 WHERE t1.id = 5") == "UPDATE t SET password = $1 WHERE t1.id = '***'"
     assert redacted("SET app.token = hunter2") == "SET app.token = '***'"
     assert redacted('SELECT "a b", $2 FROM dblink($1)') == 'SELECT "a b", $2 FROM dblink($1)'
+    assert redacted('SELECT "a""b" /* c */ FROM "x" AS secret') == 'SELECT "a""b"   FROM "x" AS secret'
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        # What the server may have read on in is gone to the end.
+        ('SELECT secret, "a\\b", c', "SELECT secret, '***'"),
+        ('SELECT secret, "a', "SELECT secret, '***'"),
+        ('SELECT secret, "', "SELECT secret, '***'"),
+        ("SELECT secret, 'a\\', b", "SELECT secret, '***'"),
+        ("SELECT secret, E'a\\', b'", "SELECT secret, '***'"),
+        # Nothing else is.
+        ('SELECT secret, "", c', 'SELECT secret, "", c'),
+        ("SELECT secret, 'a', b", "SELECT secret, '***', b"),
+        ("SELECT secret, E'\\n', b", "SELECT secret, '***', b"),
+        # SET names columns in a query, and settings elsewhere, or once there is more than one statement.
+        ("UPDATE secret SET a = b", "UPDATE secret SET a = b"),
+        ("update secret set a = b", "update secret set a = b"),
+        ("UPDATE secret SET a = b; SELECT 1", "UPDATE secret SET a = '***'"),
+        ("UPDATE secret SET a = ';'", "UPDATE secret SET a = '***'"),
+        ("SELECT secret FROM t WHERE a = b", "SELECT secret FROM t WHERE a = b"),
+        ("RESET secret; SELECT a = b", "RESET secret; SELECT a = b"),
+        ("SET secret TO b, c", "SET secret TO '***'"),
+        ("set secret to b", "set secret to '***'"),
+    ],
+)
+def test_as_much_is_left_as_can_be(text: str, left: str) -> None:
+    assert redacted(text) == left
 
 
 @given(st.lists(st.sampled_from(HARMLESS)).map(" ".join))

@@ -20,7 +20,7 @@ from ..instance.layout import Layout
 from ..metrics import collectors as headers
 from ..metrics.collectors import Collector
 from ..metrics.options import options
-from ..sources import Sources, below, unpack
+from ..sources import Sources, below
 from .program import Program, program
 
 
@@ -92,7 +92,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
     spelling.refuse_repeated("Instance", [str(one["name"]) for one in params["instances"]])
     wanted = Desired(
         instances=tuple(_instance(one, params) for one in params["instances"]),
-        sources=unpack(params["sources"]),
+        sources=params["sources"],
         user=params["user"],
         group=primary_group(params["user"]),
         python=_interpreter(params["python"] or sys.executable),

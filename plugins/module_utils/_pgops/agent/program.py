@@ -13,14 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..host import commands, files
-from ..host.files import File
 from ..instance.layout import Layout
 from ..plan import HostChange
 from ..sources import Sources
 from ..version import VERSION
-
-NOT_THE_AGENTS = ("reporting.py",)
-"""Library files that only modules use: they import Ansible."""
 
 COMMAND = "bin/pgops"
 LAUNCHER = """#!{python} -I
@@ -61,7 +57,7 @@ class Program:
 
 def program(sources: Sources, python: str) -> Program:
     """The program that the collection's files make."""
-    library = {f"pgops/{path}": text for path, text in sources.items() if path not in NOT_THE_AGENTS}
+    library = {f"pgops/{path}": text for path, text in sources.items()}
     return Program({**library, COMMAND: LAUNCHER.format(python=python)}, python)
 
 
@@ -203,9 +199,10 @@ def install(path: str, wanted: Program) -> None:
             _fill(temporary, wanted.files)
             commands.run([wanted.python, "-I", "-m", "compileall", "-q", temporary])
         commands.run([os.path.join(temporary, *COMMAND.split("/")), "version"])
+        files.sync_tree(temporary)
         before = _aside(path)
         os.rename(temporary, path)
-        files.sync_directory(folder)
+        files.sync(folder)
         files.remove(before)
     except OSError as error:
         raise files.failure(error, f"{path} cannot be written") from error
@@ -214,11 +211,14 @@ def install(path: str, wanted: Program) -> None:
 
 
 def _fill(folder: str, program_files: Mapping[str, str]) -> None:
+    """All files of a version, in a directory that nobody looks at yet."""
     os.chmod(folder, 0o755)  # noqa: S103 - every user may run the command
     for path, text in program_files.items():
         target = os.path.join(folder, path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        files.write(File(target, text.encode(), _mode(path)))
+        with open(target, "xb") as file:
+            file.write(text.encode())
+            os.fchmod(file.fileno(), _mode(path))
 
 
 def remove(path: str) -> None:

@@ -16,7 +16,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Busy, Conflict, HostFailed
@@ -102,11 +102,12 @@ class Link(Entry):
             os.unlink(temporary)
         os.symlink(self.to, temporary)
         os.replace(temporary, self.path)
-        sync_directory(os.path.dirname(self.path))
+        sync(os.path.dirname(self.path))
 
     def as_found(self, present: Found | None) -> Found:
         """With the declared target."""
-        return replace(present, to=self.to) if present else Found("link", 0o777, "", "", to=self.to)
+        mode, owner, group = (present.mode, present.owner, present.group) if present else (0o777, "", "")
+        return Found("link", mode, owner, group, to=self.to)
 
 
 def _owners(owner: str | None, group: str | None, present: Found | None) -> tuple[str, str]:
@@ -285,7 +286,7 @@ def write(file: File) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_directory(folder)
+    sync(folder)
 
 
 def own(where: int | str, owner: str | None, group: str | None) -> None:
@@ -315,8 +316,19 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def sync_directory(path: str) -> None:
-    """Make renames in a directory durable."""
+def sync_tree(root: str) -> None:
+    """Flush all files and directories below ``root`` to disk: once all are written, which takes a fraction of the
+    time that each one at once would.
+
+    Raises OSError.
+    """
+    for folder, _folders, names in os.walk(root):
+        for path in [*(os.path.join(folder, name) for name in names), folder]:
+            sync(path)
+
+
+def sync(path: str) -> None:
+    """Flush a file to disk, or the renames in a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

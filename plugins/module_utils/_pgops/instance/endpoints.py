@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..server.ownership import EXPLAINER
+from ..server.names import EXPLAINER
 from ..server.target import Target
 from .configuration import Configuration
 

@@ -102,8 +102,8 @@ class Collector:
 
     def called_in(self, ops_database: str, major: int) -> bool:
         """Whether collect_database_metrics() runs it: with the rights of its caller, on a primary."""
-        here = self.scope == "instance" or self.looks_into(ops_database)
-        return here and self.rights == "monitor" and self.applies(major, in_recovery=False)
+        here = self.rights == "monitor" and self.looks_into(ops_database)
+        return here and self.applies(major, in_recovery=False)
 
     def beside(self, other: Collector) -> bool:
         """Whether there is a server that both are for."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InvalidInput, QueryFailed, Unreachable
 from ..server import ownership
-from ..server.ownership import AGENT
+from ..server.names import AGENT
 from ..server.session import Session, connect, identifier, statement
 from ..server.target import Target
 from .collectors import COUNTED_SINCE, NAME, Collector

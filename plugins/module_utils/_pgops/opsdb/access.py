@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ..errors import Conflict, InvalidInput
 from ..host import files
 from ..plan import HostChange, difference
-from ..server.ownership import AGENT, EXPLAINER
+from ..server.names import AGENT, EXPLAINER
 from ..server.session import Session
 from . import hba
 from .hba import ALL, Rule

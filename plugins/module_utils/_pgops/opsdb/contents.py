@@ -13,11 +13,12 @@ from ..errors import InvalidInput
 from ..metrics.collectors import INSPECTION, LABELS, SELF, Collector, metrics
 from ..metrics.thresholds import check as check_thresholds
 from ..plan import difference
-from ..server import ownership, rows
-from ..server.changes import ServerChange, Statements
+from ..server import rows
+from ..server.changes import Statements
+from ..server.names import AGENT, OWNER, READER
 from ..server.session import Session, identifier, statement
 from . import migrations
-from .fingerprints import CATALOGUE
+from .fingerprints import present
 
 SCHEMA_RIGHTS = """
 SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END,
@@ -25,7 +26,7 @@ SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_g
              FROM aclexplode(n.nspacl) AS a WHERE a.grantee <> n.nspowner ORDER BY 1) AS rights
 FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 """
-WANTED_SCHEMA_RIGHTS = [f"{ownership.AGENT} USAGE", f"{ownership.READER} USAGE"]
+WANTED_SCHEMA_RIGHTS = [f"{AGENT} USAGE", f"{READER} USAGE"]
 
 
 WITHOUT_TEXTS = (
@@ -77,7 +78,7 @@ def read(session: Session, node: str) -> Contents:
         return Contents()
     if session.value("SELECT to_regclass('pgops.migration')") is None:
         return Contents(exists=True, rights=tuple(found["rights"]))
-    catalogue = _pairs(session, CATALOGUE)
+    catalogue = _pairs(session, present("pgops.fingerprint"))
     recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
     recorded_by = next((row["server_major"] for row in recorded), None)
     # another major version writes definitions differently: then the present ones count as the installed ones
@@ -119,12 +120,12 @@ def _keyed(session: Session, query: str) -> dict[str, dict[str, Any]]:
     return keyed
 
 
-def schema(contents: Contents) -> tuple[ServerChange, ...]:
+def schema(contents: Contents) -> tuple[Statements, ...]:
     """What creates the schema and grants its rights."""
-    created: tuple[ServerChange, ...] = ()
+    created: tuple[Statements, ...] = ()
     if not contents.exists:
-        create = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(ownership.OWNER))
-        created = (Statements("schema pgops", None, {"owner": ownership.OWNER}, (create,)),)
+        create = statement("CREATE SCHEMA pgops AUTHORIZATION {}", identifier(OWNER))
+        created = (Statements("schema pgops", None, {"owner": OWNER}, (create,)),)
     kept = [right for right in contents.rights if not right.startswith("PUBLIC ")]
     rights = Statements(
         "rights on schema pgops",
@@ -132,23 +133,21 @@ def schema(contents: Contents) -> tuple[ServerChange, ...]:
         {"rights": sorted({*kept, *WANTED_SCHEMA_RIGHTS})},
         (
             statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
-            statement(
-                "GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(ownership.AGENT), identifier(ownership.READER)
-            ),
+            statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(AGENT), identifier(READER)),
             statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
         ),
     )
     return created + difference(rights)
 
 
-def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[ServerChange, ...]:
+def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Statements, ...]:
     """What brings the rows of the configuration to what is wanted.
 
     ``major`` is the server's version. Metrics that no collector yields any more stay, since their samples stay.
 
     Raises InvalidInput for thresholds or a retention that are invalid, or of an unknown metric.
     """
-    changes: tuple[ServerChange, ...] = ()
+    changes: tuple[Statements, ...] = ()
     for name, value in wanted.settings.items():
         kept = [rows.upsert("setting", ["name"], {"name": name, "value": value})]
         if (name, value) == ("query_texts", "false"):
@@ -156,9 +155,10 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[ServerChange, 
         changes += difference(Statements(f"setting {name}", contents.settings.get(name), value, tuple(kept)))
     measured = metrics(wanted.collectors)
     for metric in measured.values():
-        row = metric.definition()
-        defined = (rows.upsert("metric", ["metric_name"], row),)
-        changes += difference(Statements(f"metric {metric.name}", contents.metrics.get(metric.name), row, defined))
+        row, before = metric.definition(), contents.metrics.get(metric.name)
+        if row != before:
+            defined = (rows.upsert("metric", ["metric_name"], row),)
+            changes += difference(Statements(f"metric {metric.name}", before, row, defined))
     known = {**contents.metrics, **{name: metric.definition() for name, metric in measured.items()}}
     changes += _thresholds(contents.thresholds, wanted.thresholds, known)
     changes += _retention(contents.retention, wanted.retention, known)
@@ -169,7 +169,7 @@ def _thresholds(
     current: Mapping[str, Mapping[str, Any]],
     wanted: Mapping[str, Mapping[str, float | None]],
     known: Mapping[str, Mapping[str, Any]],
-) -> tuple[ServerChange, ...]:
+) -> tuple[Statements, ...]:
     check_thresholds(wanted, known)
     wanted_rows = {
         name: {"metric_name": name, "warning": values.get("warning"), "critical": values.get("critical")}
@@ -180,7 +180,7 @@ def _thresholds(
 
 def _retention(
     current: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, int], known: Collection[str]
-) -> tuple[ServerChange, ...]:
+) -> tuple[Statements, ...]:
     unknown = spelling.unknown(wanted, known)
     if unknown:
         hint = "docs/metrics.md lists the metrics; your own must be in pgops_collectors."
@@ -190,7 +190,7 @@ def _retention(
     return rows.plan("retention", "metric_name", current, wanted_rows, renewed)
 
 
-def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[ServerChange, ...]:
+def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major: int) -> tuple[Statements, ...]:
     """Those for this version, called or not: they tell which collector yields a metric."""
     jobs = (*SELF.values(), replace(INSPECTION, rights="all_data"))
     wanted_rows = {

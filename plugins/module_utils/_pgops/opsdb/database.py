@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import Conflict, QueryFailed
 from ..plan import difference
 from ..server.changes import ServerChange, Statements
-from ..server.ownership import AGENT, OWNER, READER
+from ..server.names import AGENT, OWNER, READER
 from ..server.session import Session, identifier, listed, statement
 
 INSUFFICIENT_PRIVILEGE = "42501"

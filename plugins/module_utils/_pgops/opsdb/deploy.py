@@ -19,9 +19,10 @@ from ..server import managers, ownership
 from ..server.changes import ServerChange, Statements
 from ..server.changes import apply as carry_out
 from ..server.locking import locked
+from ..server.names import AGENT, EXPLAINER, OWNER, READER
 from ..server.session import Session, connect, statement
 from ..server.target import Target
-from ..sources import Sources, below, unpack
+from ..sources import Sources, below
 from . import access, contents, database, hba, migrations, objects, remote, roles
 from .access import Access, AccessChange, AccessFiles
 from .contents import Contents
@@ -107,7 +108,7 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
         administrator=Administrator(session.user, session.superuser),
     )
     # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
-    readable = ownership.is_ours(found) and current.roles[ownership.OWNER]["held"]
+    readable = ownership.is_ours(found) and current.roles[OWNER]["held"]
     if not readable or session.in_recovery or not with_contents:
         return current
     with connect(replace(session.target, database=name)) as inside:
@@ -127,7 +128,7 @@ class SchemaPlan:
     database: tuple[ServerChange, ...] = ()
     migrations: tuple[ServerChange, ...] = ()
     objects: tuple[ServerChange, ...] = ()
-    contents: tuple[ServerChange, ...] = ()
+    contents: tuple[Statements, ...] = ()
     access: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped_reason: str = ""
@@ -218,7 +219,7 @@ def _access(
     planned = access.plan(current.access, hba_block, ident_block, current.patroni)
     if not current.patroni:
         return planned, ()
-    left = () if desired.explain else access.left_to_patroni(current.access, [ownership.EXPLAINER])
+    left = () if desired.explain else access.left_to_patroni(current.access, [EXPLAINER])
     mapping = access.mappings(desired.access)
     return planned, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
 
@@ -292,8 +293,8 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason=ON_STANDBY)
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
-    logins = [ownership.AGENT, ownership.EXPLAINER]
-    names = roles.ours(current.roles, [*logins, ownership.READER, ownership.OWNER] if gone else logins)
+    logins = [AGENT, EXPLAINER]
+    names = roles.ours(current.roles, [*logins, READER, OWNER] if gone else logins)
     going = current.database["name"] if dropped and current.database else None
     left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
     roles.refuse_owners(left)
@@ -340,7 +341,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
     return Desired(
         cluster=params["cluster"],
         node=params["node"],
-        sources=unpack(params["sources"]),
+        sources=params["sources"],
         database=ownership.checked(params["database"]),
         password=params["password"] or passfile_password(params["passfile"]),
         retention_days=params["retention_days"],
@@ -388,7 +389,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
 
 def _read_own(session: Session, wanted: Desired) -> Current:
     current = read(session, wanted.database, wanted.node, with_access=True)
-    if wanted.explain or ownership.EXPLAINER not in current.roles:
+    if wanted.explain or EXPLAINER not in current.roles:
         return current
     return replace(current, holdings=roles.holdings(session))
 

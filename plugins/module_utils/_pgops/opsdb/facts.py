@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ..capabilities import Section
-from .fingerprints import CATALOGUE
+from .fingerprints import present
 
 # Another major version of the server writes definitions differently: then drift is unknown.
 SCHEMA = f"""
@@ -28,7 +28,7 @@ SELECT
     s.retention_days,
     CASE WHEN c.possible THEN (
         SELECT coalesce(json_agg(coalesce(i.object, o.object) ORDER BY coalesce(i.object, o.object)), '[]')
-        FROM installed AS i FULL JOIN ({CATALOGUE}) AS o ON i.object = o.object
+        FROM installed AS i FULL JOIN ({present("pgops.installed_objects")}) AS o ON i.object = o.object
         WHERE i.sha256 IS DISTINCT FROM o.sha256
     ) END AS drifted
 FROM comparison AS c LEFT JOIN pgops.schema_status AS s ON true

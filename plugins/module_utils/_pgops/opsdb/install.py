@@ -8,16 +8,16 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from ..server import ownership
-from ..server.changes import ServerChange, apply
+from ..server.changes import ServerChange, Statements, apply, apply_together
 from ..server.session import Session, statement
-from .fingerprints import CATALOGUE
+from .fingerprints import CATALOGUE, MARKS
 
 
 def install(
     inside: Session,
     migrated: Sequence[ServerChange],
     replaced: Sequence[ServerChange],
-    configured: Sequence[ServerChange],
+    configured: Sequence[Statements],
     rehearse: bool = False,
 ) -> None:
     """Carry out the changes of migrations, objects and contents; a rehearsal is rolled back."""
@@ -25,7 +25,7 @@ def install(
         apply(inside, migrated)
         apply(inside, replaced)
         with ownership.as_owner(inside):
-            apply(inside, configured)
+            apply_together(inside, configured)
             _record(inside, tables=bool(migrated))
 
 
@@ -46,8 +46,9 @@ def _record(inside: Session, tables: bool) -> None:
     bound = {"tables": tables, "major": inside.major}
     inside.execute(f"DELETE FROM pgops.fingerprint WHERE {chosen}", bound)
     inside.execute(
-        "INSERT INTO pgops.fingerprint (object, sha256, server_major) "
-        f"SELECT found.object, found.sha256, %(major)s FROM ({CATALOGUE}) AS found "
+        "INSERT INTO pgops.fingerprint (object, sha256, server_major, mark) "
+        f"SELECT found.object, found.sha256, %(major)s, m.mark FROM ({CATALOGUE}) AS found JOIN ({MARKS}) AS m "
+        "ON m.object = found.object "
         "ON CONFLICT (object) DO NOTHING",
         bound,
     )

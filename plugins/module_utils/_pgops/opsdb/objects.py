@@ -19,6 +19,7 @@ from ..errors import Conflict, InvalidInput, QueryFailed
 from ..metrics.collectors import Collector, wrapped
 from ..server import ownership, rows
 from ..server.changes import ServerChange
+from ..server.names import OWNER
 from ..server.session import Session, identifier, raw
 
 IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,\[\]]*\))?\Z")
@@ -183,6 +184,10 @@ class ObjectChange(ServerChange):
         Raises Conflict if objects of others depend on its old definition.
         """
         found = self.found
+        source = rows.upsert("object_source", ["object"], {"object": found.identity, "sha256": found.sha256})
+        if not _exists(session, found.identity):
+            session.script(*ownership.by_owner(found.text, source))
+            return
         _own(session, found.identity)
         with ownership.as_owner(session):
             _revoke_all(session, found.identity)
@@ -193,8 +198,7 @@ class ObjectChange(ServerChange):
                 if error.sqlstate not in NOT_A_COLUMN:
                     raise
                 _recreate(session, found)
-            source = {"object": found.identity, "sha256": found.sha256}
-            session.execute(rows.upsert("object_source", ["object"], source))
+            session.execute(source)
 
 
 @dataclass(frozen=True)
@@ -203,17 +207,21 @@ class ObjectRemoval(ServerChange):
 
     def apply(self, session: Session) -> None:
         """As the owner, inside the transaction of all that is installed."""
-        _own(session, self.subject)
+        if _exists(session, self.subject):
+            _own(session, self.subject)
         with ownership.as_owner(session):
             session.script(drop_statement(self.subject))
             session.execute("DELETE FROM pgops.object_source WHERE object = %s", [self.subject])
 
 
+def _exists(session: Session, identity: str) -> bool:
+    kind, name = identity.split(" ", 1)
+    return session.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None
+
+
 def _own(session: Session, identity: str) -> None:
     """Change the owner back of an object that was given to another role."""
-    kind, name = identity.split(" ", 1)
-    if session.value(f"SELECT {LOOKUPS[kind]}(%s)", [name]) is not None:
-        session.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(ownership.OWNER))
+    session.execute(raw(f"ALTER {identity} OWNER TO ") + identifier(OWNER))
 
 
 def _revoke_all(session: Session, identity: str) -> None:

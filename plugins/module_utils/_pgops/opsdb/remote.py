@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidInput, LoginRefused, PermissionMissing
 from ..server import managers, ownership
-from ..server.ownership import AGENT, OWNER
+from ..server.names import AGENT, OWNER
 from ..server.session import Session, connect
 from ..server.target import Target
 

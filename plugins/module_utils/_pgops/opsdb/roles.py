@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import Conflict
 from ..plan import difference
 from ..server.changes import ServerChange, Statements
-from ..server.ownership import AGENT, EXPLAINER, MARK, OWNER, READER
+from ..server.names import AGENT, EXPLAINER, MARK, OWNER, READER
 from ..server.session import Session, identifier, listed, statement
 
 READ = """

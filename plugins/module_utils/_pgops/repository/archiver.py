@@ -142,7 +142,7 @@ def make_directory(folder: str) -> None:
         os.mkdir(folder, 0o750)
     except FileExistsError:
         return
-    sync_directory(os.path.dirname(folder))
+    sync(os.path.dirname(folder))
 
 
 def sweep(folder: str) -> None:
@@ -175,7 +175,7 @@ def publish(path: str, target: str, compression: str) -> bool:
             os.link(temporary, target)
         except FileExistsError:
             return False
-        sync_directory(folder)
+        sync(folder)
         return True
     finally:
         os.unlink(temporary)
@@ -269,7 +269,7 @@ def keep(path: str, target: str, compression: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    sync_directory(os.path.dirname(target))
+    sync(os.path.dirname(target))
 
 
 def same(path: str, target: str, compression: str) -> bool:
@@ -334,7 +334,7 @@ def _unzipped(path: str) -> Iterator[bytes]:
         raise Damaged(f"{path} is damaged: it ends too early")
 
 
-def sync_directory(folder: str) -> None:
+def sync(folder: str) -> None:
     """Sync the names in a directory to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -20,7 +20,7 @@ from ..errors import HostFailed, PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..server import ownership
-from ..server.ownership import OWNER
+from ..server.names import OWNER
 from ..server.session import Session, connect, identifier, statement
 from . import archiver, generations, wal
 

@@ -211,7 +211,7 @@ def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
         for change in changes:
             if change.path != wanted.path:
                 change.apply()
-    files.sync_directory(os.path.dirname(wanted.path))
+    files.sync(os.path.dirname(wanted.path))
 
 
 def try_file_system(path: str, owner: int) -> None:
@@ -246,7 +246,7 @@ def _try(path: str, one: str, other: str) -> None:
     else:
         raise OSError(None, "link() to an existing name does not fail")
     os.rename(one, other)
-    files.sync_directory(path)
+    files.sync(path)
 
 
 def _remove(*paths: str) -> None:

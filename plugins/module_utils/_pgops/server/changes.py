@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,18 @@ def apply(session: Session, changes: Iterable[ServerChange]) -> None:
     for change in changes:
         with _named(change):
             change.apply(session)
+
+
+def apply_together(session: Session, changes: Sequence[Statements]) -> None:
+    """Carry many small changes out in one round trip, within a transaction.
+
+    Raises QueryFailed, which names the change that the server refused.
+    """
+    try:
+        with session.transaction():
+            session.script(*(one for change in changes for one in change.statements))
+    except QueryFailed:
+        apply(session, changes)  # one by one, to name the one at fault
 
 
 @contextlib.contextmanager

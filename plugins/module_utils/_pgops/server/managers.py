@@ -97,8 +97,8 @@ def started_by_patroni(data_directory: str | None) -> bool:
         return False
 
 
-def refuse_settings(owner: str, settings: Mapping[str, str]) -> None:
-    """Stop if the manager ``owner``, as recognised, controls the server's settings.
+def refuse_settings(owner: str, settings: Mapping[str, str | None]) -> None:
+    """Stop if the manager ``owner``, as recognised, controls the server's settings; None takes a setting away.
 
     Raises Managed, with what to do instead.
     """
@@ -118,9 +118,9 @@ def refuse_settings(owner: str, settings: Mapping[str, str]) -> None:
         )
 
 
-def _in_yaml(value: str) -> str:
-    # patronictl reads YAML, where 010 is 8, 1:00 is 60, and spaces at the ends are lost.
-    return value if PLAIN.fullmatch(value) else json.dumps(value)
+def _in_yaml(value: str | None) -> str:
+    # patronictl reads YAML, where 010 is 8, 1:00 is 60, and spaces at the ends are lost; null removes a key.
+    return value if value and PLAIN.fullmatch(value) else json.dumps(value)
 
 
 def refuse_ops_database(owner: str) -> None:

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is ours on a server: the names of our roles, their mark, and the ops database."""
+"""What is ours on a server: the ops database, and what is done in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Conflict, InvalidInput
+from .names import OWNER
 from .session import Session, identifier, statement
-
-MARK = "Managed by pgops.fleet"
-"""The comment of a role that we created."""
-OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
-EXPLAINER = "pgops_explain"
 
 LOOKED_INTO = "datallowconn AND NOT datistemplate AND datconnlimit <> -2"
 """The databases in which collectors run. Templates are left out: CREATE DATABASE waits for sessions in its template,
@@ -71,6 +67,12 @@ def as_owner(session: Session) -> Iterator[None]:
 
     The owner of our objects must not be a superuser: its functions would run as one.
     """
-    session.execute(statement("SET LOCAL ROLE {}", identifier(OWNER)))
+    become, leave = by_owner()
+    session.execute(become)
     yield
-    session.execute("RESET ROLE")
+    session.execute(leave)
+
+
+def by_owner(*parts: Any) -> tuple[Any, ...]:
+    """Parts of a script that are run as the owner of the ops database, within a transaction."""
+    return (statement("SET LOCAL ROLE {}", identifier(OWNER)), *parts, "RESET ROLE")

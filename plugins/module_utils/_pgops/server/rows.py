@@ -22,8 +22,9 @@ def plan(
     """What gives a table the wanted rows and no others; ``then`` are the statements that follow a change."""
     changes: tuple[Statements, ...] = ()
     for name, row in wanted.items():
-        kept = (upsert(table, [key], row), *then)
-        changes += difference(Statements(f"{table} {name}", current.get(name), row, kept))
+        if current.get(name) != row:
+            kept = (upsert(table, [key], row), *then)
+            changes += difference(Statements(f"{table} {name}", current.get(name), row, kept))
     for name in sorted(set(current) - set(wanted)):
         deleted = statement("DELETE FROM pgops.{} WHERE {} = {}", identifier(table), identifier(key), name)
         changes += (Statements(f"{table} {name}", current[name], None, (deleted, *then)),)

@@ -166,10 +166,11 @@ class Session:
         with translated():
             self.connection.execute(_query(query), params)
 
-    def script(self, text: str) -> None:
-        """Run SQL text of several statements, without parameters."""
+    def script(self, *parts: Any) -> None:
+        """Run statements and SQL texts of several statements, without parameters, in one round trip."""
         with translated():
-            self.connection.execute(text.encode())
+            whole = [part.encode() if isinstance(part, str) else part.as_bytes(self.connection) for part in parts]
+            self.connection.execute(b"\n;\n".join(whole))
 
     @contextlib.contextmanager
     def transaction(self, rollback: bool = False) -> Iterator[None]:

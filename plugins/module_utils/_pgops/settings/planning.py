@@ -141,9 +141,8 @@ def _kept(
     back = {name.lower(): setting for name, setting in settings.items()}
     if not _piles_up(current, back, restart):
         return (), []
-    mode = back.get("archive_mode")
-    configured = _after(current, mode) if mode else current.configured("archive_mode")
-    if "archive_mode" not in map(str.lower, recorded) and not _off(current, configured):
+    ours = "archive_mode" in map(str.lower, recorded)
+    if not ours and not _off(current, current.configured("archive_mode")):
         return (), [PILES_UP]  # as it was before
     names = tuple(name for name in settings if name.lower() == "archive_command")
     return names, [STAYS]
@@ -305,9 +304,7 @@ def _refuse(current: Current, written: Sequence[SettingChange]) -> None:
     if not written:
         return
     # As they are shown: the command in the message must not contain a secret.
-    managers.refuse_settings(
-        current.manager, {change.setting.parameter.name: change.after or "null" for change in written}
-    )
+    managers.refuse_settings(current.manager, {change.setting.parameter.name: change.after for change in written})
     allowed = current.running.get("allow_alter_system")
     if allowed and allowed.value == "off":
         raise Conflict(

@@ -15,7 +15,8 @@ from ..instance.layout import Layout
 from ..plan import Plan
 from ..server.changes import ServerChange
 from ..server.locking import locked
-from ..server.ownership import AGENT, OWNER, READER, checked
+from ..server.names import AGENT, OWNER, READER
+from ..server.ownership import checked
 from ..server.session import Session, connect, identifier, statement
 from ..server.target import Target
 from ..settings import deploy as settings

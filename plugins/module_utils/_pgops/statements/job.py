@@ -20,7 +20,7 @@ from ..metrics import delivery, latest
 from ..metrics.collect import ORIGIN
 from ..metrics.collectors import SELF
 from ..metrics.rounds import Sample, packed, place, samples
-from ..server.ownership import EXPLAINER
+from ..server.names import EXPLAINER
 from ..server.session import Session, connect
 from . import explain
 from .options import options

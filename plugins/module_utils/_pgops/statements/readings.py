@@ -128,7 +128,7 @@ def execution(usage: Usage, threshold_ms: float) -> dict[str, Any] | None:
     if usage.key is None or not calls:
         return None
     exact = calls == 1 or usage.max_ms is not None
-    took = total if calls == 1 else total / calls if usage.max_ms is None else usage.max_ms
+    took = total / calls if usage.max_ms is None else usage.max_ms
     if took < threshold_ms:
         return None
     found = {"calls": calls, "took_ms": took, "exact": exact}

@@ -10,10 +10,11 @@ import signal
 import subprocess
 
 import pytest
-from hosts import ROOT, Fleet
+from hosts import INVENTORY, Fleet
 
 from playbooks import Run
 
+pytestmark = pytest.mark.xdist_group("pg17")
 PAIR = ("--limit", "pg17,pg17b")
 STANDBY_FIRST = [
     ("pg17b", "Apply the server settings"),
@@ -23,9 +24,7 @@ STANDBY_FIRST = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _deployed(fleet: Fleet) -> None:
-    fleet.reset()
-    run = fleet.play("pgops.fleet.site")
-    assert run.code == 0, run.text
+    fleet.deployed("pg17", "pg17b")
 
 
 def site(fleet: Fleet, *arguments: str, **settings: object) -> Run:
@@ -99,9 +98,22 @@ def test_the_first_host_that_fails_stops_the_roll(fleet: Fleet) -> None:
     assert fleet.sql("pg17b", "SELECT pg_is_in_recovery()", "postgres") == "t"
 
 
+def test_a_primary_that_fails_leaves_its_standby_as_it_is_to_be(fleet: Fleet) -> None:
+    only_there = "{{ '7TB' if inventory_hostname == 'pg17' else '128MB' }}"
+    done = site(fleet, "-e", "pgops_serial=2", shared_buffers=only_there, work_mem="9MB")
+    assert done.code != 0
+    (failed,) = [said for said in done.outcomes if said["code"]]
+    assert (failed["host"], failed["code"]) == ("pg17", "settings_refused")
+    assert show(fleet, "shared_buffers") == ["128MB", "128MB"]
+    assert show(fleet, "work_mem") == ["8MB", "9MB"]
+    mended = site(fleet, "-e", "pgops_serial=2", work_mem="8MB")
+    assert mended.code == 0, mended.text
+    assert show(fleet, "work_mem") == ["8MB", "8MB"]
+
+
 def test_a_run_killed_while_the_server_is_down_is_repaired_by_the_next(fleet: Fleet) -> None:
     declared = json.dumps({"pgops_settings": {"max_connections": 130}, "pgops_restart": "if_required"})
-    command = ["ansible-playbook", "-i", str(ROOT / "build/fleet/inventory.yml"), "pgops.fleet.site"]
+    command = ["ansible-playbook", "-i", str(INVENTORY), "pgops.fleet.site"]
     with subprocess.Popen(
         [*command, *PAIR, "-e", declared],
         stdout=subprocess.DEVNULL,

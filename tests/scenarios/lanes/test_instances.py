@@ -1,169 +1,26 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What happens to a deployed fleet: upgrades, killed runs, several instances, cron, failover, ad hoc facts."""
+"""Several instances on a host, whatever becomes of them: two runs at once, killed runs, upgrades, removals, cron."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from hosts import ROOT, Fleet
+from hosts import INVENTORY, ROOT, Fleet
 
-INVENTORY = str(ROOT / "build/fleet/inventory.yml")
-ROUNDS = """
-SELECT string_agg(DISTINCT to_char(collected_at, 'HH24:MI'), ' ') FROM pgops.system_metrics
-WHERE metric_name = 'active_connections' AND node LIKE '{node}/%' AND collected_at >= '{since}'
-"""
+pytestmark = pytest.mark.xdist_group("pg15")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _deployed(fleet: Fleet) -> None:
-    fleet.reset()
-    run = fleet.play("pgops.fleet.site")
-    assert run.code == 0, run.text
-
-
-def facts(fleet: Fleet, host: str, *arguments: str) -> dict[str, Any]:
-    """The facts of a host, ad hoc."""
-    done = subprocess.run(
-        [
-            "ansible",
-            host,
-            "-i",
-            str(ROOT / "build/fleet/inventory.yml"),
-            "-m",
-            "pgops.fleet.pg_ops_facts",
-            *arguments,
-        ],
-        env={
-            **os.environ,
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PIPELINING": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["ansible_facts"]["pg_ops"]
-    return found
-
-
-def rounds(fleet: Fleet, primary: str, node: str, since: str) -> set[str]:
-    """The minutes in which a node collected."""
-    return set(fleet.sql(primary, ROUNDS.format(node=node, since=since)).split())
-
-
-def test_facts_are_told_to_anybody_who_may_log_in(fleet: Fleet) -> None:
-    as_root = facts(fleet, "pg17", "--become")
-    as_postgres = facts(fleet, "pg17", "--become", "--become-user", "postgres")
-    for found in (as_root, as_postgres):
-        (instance,) = found["instances"]
-        assert (instance["name"], instance["role"]) == ("17-main", "primary")
-    assert facts(fleet, "pg17b", "--become")["instances"][0]["role"] == "standby"
-    fleet.sql("pg17", "CREATE ROLE watcher LOGIN PASSWORD 'wa:tch'; GRANT CONNECT ON DATABASE postgres TO watcher")
-    login = "login_host=127.0.0.1 login_user=watcher login_password=wa:tch"
-    assert facts(fleet, "pg17", "-a", login)["instances"][0]["role"] == "primary"
-    fleet.sql("pg17", "DROP OWNED BY watcher; DROP ROLE watcher", "postgres")
-
-
-def test_an_upgrade_loses_no_round_and_leaves_the_version_before(fleet: Fleet) -> None:
-    since = fleet.sql("pg18", "SELECT date_trunc('minute', now())")
-    before = fleet.on("pg18", "pgops", "version")
-    # Another Python makes another version of the agent.
-    other = fleet.on("pg18", "readlink", "-f", "/usr/bin/python3").strip()
-    current = fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current")
-    for interpreter in (other, "/usr/bin/python3", other):
-        run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", f"pgops_python={interpreter}")
-        assert run.code == 0, run.text
-        time.sleep(25)
-    assert fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current") != current
-    assert fleet.on("pg18", "pgops", "version") == before
-    versions = fleet.on("pg18", "ls", "/usr/local/lib/pgops/versions").split()
-    assert len(versions) <= 2
-    # The first minute may have had its round before the first upgrade, and the last may still get its.
-    last = fleet.sql("pg18", "SELECT date_trunc('minute', now())")
-    within = f"generate_series('{since}'::timestamptz + '1 minute', '{last}'::timestamptz, '1 minute') AS minute"
-    minutes = set(fleet.sql("pg18", f"SELECT to_char(minute, 'HH24:MI') FROM {within}").split())
-    assert len(minutes) >= 1
-    fleet.wait("every minute's round", lambda: minutes <= rounds(fleet, "pg18", "pg18", since), 70)
-    assert fleet.play("pgops.fleet.site", "--limit", "pg18").code == 0
-
-
-def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) -> None:
-    fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true")
-    fleet.on("pg18", "apt-get", "update", "-q")  # without lists of packages apt predicts nothing
-    fleet.on("pg18", "apt-get", "remove", "-q", "-y", "python3-psycopg")
-    whole = ("--limit", "pg18", "-e", '{"pgops_statements": true, "pgops_settings": {"work_mem": "7MB"}}')
-    refused = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", '{"pgops_packages": []}')
-    (failed,) = [said for said in refused.outcomes if said["code"]]
-    assert failed["code"] == "driver_missing"
-    assert "python3-psycopg" in failed["msg"]
-    predicted = fleet.play("pgops.fleet.site", *whole, "--check")
-    assert predicted.code == 0, predicted.text
-    schema = [
-        said["predictable"] for said in predicted.outcomes if said["task"] == "Create or update the ops database"
-    ]
-    assert schema == [False]
-    assert ("pg18", "Install packages", "") in predicted.changes
-    done = fleet.play("pgops.fleet.site", "--limit", "pg18")
-    assert done.code == 0, done.text
-    assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
-
-
-@pytest.fixture(name="in_german")
-def _in_german(fleet: Fleet) -> Iterator[None]:
-    for value in ("'de_DE.UTF-8'", "DEFAULT"):
-        fleet.sql("pg18", f"ALTER SYSTEM SET lc_messages = {value}", "postgres")
-        fleet.sql("pg18", "SELECT pg_reload_conf()", "postgres")
-        if value != "DEFAULT":
-            fleet.wait("German", lambda: fleet.sql("pg18", "SHOW lc_messages", "postgres") == "de_DE.UTF-8")
-            yield
-
-
-def test_a_server_of_another_language_is_understood(fleet: Fleet, in_german: None) -> None:
-    command = ("runuser", "-u", "postgres", "--", "sh", "-c", "psql -XAtqc 'SELECT no_such' 2>&1 || true")
-    assert "existiert nicht" in fleet.on("pg18", *command)
-    assert fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true").code == 0
-    predicted = fleet.play("pgops.fleet.site", "--limit", "pg18", "--check")
-    done = fleet.play("pgops.fleet.site", "--limit", "pg18")
-    assert (done.code, done.changes) == (0, predicted.changes), done.text
-    assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
-    fleet.collect("pg18", "18-main")
-    # Errors that are told apart: a session without rights, a wrong password, a schema that is not there.
-    fleet.sql("pg18", "CREATE ROLE watcher LOGIN PASSWORD 'wa:tch'", "postgres")
-    login = "login_host=127.0.0.1 login_user=watcher login_password={} login_db=postgres"
-    found = facts(fleet, "pg18", "-a", login.format("wa:tch"))["instances"][0]
-    assert found["schema"]["error"]["code"] == "login_refused"
-    found = facts(fleet, "pg18", "-a", login.format("wrong"))["instances"][0]
-    assert (found["error"]["code"], found["running"]) == ("login_refused", True)
-    fleet.sql("pg18", "DROP ROLE watcher", "postgres")
-    found = facts(fleet, "pg18", "--become", "-a", "database=postgres")["instances"][0]
-    assert (found["schema"]["installed"], found["schema"]["error"]) == (False, None)
-
-
-def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
-    jobs = '{"pgops_jobs": {"collect": {"calendar": "every full moon"}}}'
-    before = fleet.on(
-        "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
-    )
-    run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", jobs)
-    (failed,) = [said for said in run.outcomes if said["code"]]
-    assert failed["code"] == "invalid_input"
-    assert "every full moon" in failed["msg"]
-    after = fleet.on(
-        "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
-    )
-    assert after == before
+    fleet.deployed("pg15")
 
 
 def test_two_runs_at_the_same_time_both_end_well(fleet: Fleet) -> None:
@@ -171,7 +28,7 @@ def test_two_runs_at_the_same_time_both_end_well(fleet: Fleet) -> None:
     command = [
         "ansible-playbook",
         "-i",
-        str(ROOT / "build/fleet/inventory.yml"),
+        str(INVENTORY),
         "pgops.fleet.site",
         "--limit",
         "pg15",
@@ -196,7 +53,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next(fleet: Fleet, sign: 
     command = [
         "ansible-playbook",
         "-i",
-        str(ROOT / "build/fleet/inventory.yml"),
+        str(INVENTORY),
         "pgops.fleet.site",
         "--limit",
         "pg15",
@@ -220,6 +77,7 @@ def _second_instance(fleet: Fleet) -> Iterator[None]:
     fleet.on("pg15", "pg_dropcluster", "--stop", "15", "other")
 
 
+JOBS = {"catalogue", "collect", "export", "inspect", "maintain", "queries"}
 WHOLE = {
     "pgops_settings": {"work_mem": "8MB"},
     "pgops_statements": True,
@@ -276,7 +134,9 @@ def test_each_instance_of_a_host_has_its_own_and_one_of_them_can_be_taken_away(
     assert len(away) == 6
     for command in away:
         command[-1] += " restart=if_required" if "instance=15-other login_port" in command[-1] else ""
-        done = subprocess.run([*command, "-i", INVENTORY], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [*command, "-i", str(INVENTORY)], capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     assert other(fleet, "postgres", LOOKS) == looks
     left = "find / -xdev -path /proc -prune -o -name '*15-other*' -print | grep pgops || true"
@@ -313,7 +173,7 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
         fleet.on("pg15", "sh", "-c", command)
     job = {"name": "collect", "arguments": ["collect"], "calendar": "minutely", "user": "pgops"}
     jobs = json.dumps({"instances": [{"name": "14-main", "jobs": [job]}]})
-    given = ["ansible", "pg15", "-i", INVENTORY, "-b", "-m", "pgops.fleet.pg_ops_schedule", "-a", jobs]
+    given = ["ansible", "pg15", "-i", str(INVENTORY), "-b", "-m", "pgops.fleet.pg_ops_schedule", "-a", jobs]
     subprocess.run(given, check=True, timeout=120)
     fleet.on("pg15", "ln", "-s", "/var/lib/pgops/14-main/export/pgops.prom", "/srv/textfile/pgops_14-main.prom")
     run = fleet.play("pgops.fleet.site", *limit)
@@ -333,7 +193,7 @@ def test_what_was_upgraded_is_measured_no_more_by_its_old_name(fleet: Fleet) -> 
     assert fleet.play("pgops.fleet.site", "--limit", "pg15").code == 0
     fleet.on("pg15", "rm", "-r", "/etc/postgresql/14", "/var/lib/postgresql/14")
     for command in commands("Upgrades", db1="pg15", **{"15_main": "14-main"}):
-        subprocess.run([*command, "-i", INVENTORY], check=True, timeout=120)
+        subprocess.run([*command, "-i", str(INVENTORY)], check=True, timeout=120)
     assert fleet.on("pg15", "ls", "/etc/pgops").split() == ["15-main"]
 
 
@@ -342,7 +202,7 @@ def test_what_is_left_of_an_instance_that_is_gone_is_removed(fleet: Fleet) -> No
     settings = json.dumps({"pgops_settings": {"work_mem": "8MB"}})
     assert fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", settings).code == 0
     fleet.on("pg15", "pg_dropcluster", "--stop", "15", "gone")
-    agents = facts(fleet, "pg15", "--become")["host"]["agents"]
+    agents = fleet.facts("pg15", "--become")["host"]["agents"]
     assert [agent["name"] for agent in agents] == ["15-gone", "15-main"]
     removed = fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true")
     assert removed.code == 0, removed.text
@@ -352,53 +212,27 @@ def test_what_is_left_of_an_instance_that_is_gone_is_removed(fleet: Fleet) -> No
     assert fleet.on("pg15", "sh", "-c", left) == ""
 
 
-def test_another_user_for_the_agent_takes_over_all_of_it(fleet: Fleet) -> None:
-    assert fleet.play("pgops.fleet.site", "--limit", "pg17,pg17b").code == 0
-    other = ("--limit", "pg17,pg17b", "-e", "pgops_user=watchdog")
-    predicted = fleet.play("pgops.fleet.site", *other, "--check")
-    done = fleet.play("pgops.fleet.site", *other)
-    assert done.code == 0, done.text
-    assert done.changes.keys() == predicted.changes.keys()
-    assert fleet.play("pgops.fleet.site", *other).changes == {}
-    for host in ("pg17", "pg17b"):
-        fleet.collect(host, "17-main")
-    assert fleet.play("pgops.fleet.site", "--limit", "pg17,pg17b").code == 0
-    for host in ("pg17", "pg17b"):
-        fleet.collect(host, "17-main")
-
-
 def test_cron_starts_the_jobs_where_systemd_is_not_to(fleet: Fleet) -> None:
     # Without a collector that keeps the job for a minute, its log line comes at once.
     each_minute = {name: {"interval": 60} for name in ("activity", "blocking", "wait_events")}
-    cron = json.dumps({"pgops_schedule_backend": "cron", "pgops_collector_settings": each_minute})
-    run = fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", cron)
+    fleet.on("pg15", "mkdir", "-p", "/srv/shared/wal", "/srv/textfile")
+    cron = {"pgops_schedule_backend": "cron", "pgops_collector_settings": each_minute}
+    whole = json.dumps({**WHOLE, **cron, "pgops_textfile_directory": "/srv/textfile"})
+    run = fleet.play("pgops.fleet.site", "--limit", "pg15", "-e", whole)
     assert run.code == 0, run.text
     assert fleet.on("pg15", "systemctl", "list-timers", "--no-legend", "pgops-*").strip() == ""
     count = "SELECT count(*) FROM pgops.system_metrics"
     fleet.wait("a round started by cron", lambda: fleet.sql("pg15", count) not in ("", "0"), 130)
     log = "cat /var/lib/pgops/15-main/state/agent.log || true"
     fleet.wait("its log line", lambda: '"ok": true' in fleet.on("pg15", "sh", "-c", log), 30)
+    crontab = fleet.on("pg15", "cat", "/etc/cron.d/pgops-15-main").splitlines()
+    lines = [line for line in crontab if "--scheduled" in line]
+    assert {job for line in lines for job in JOBS if f" {job} " in f"{line} "} == JOBS
+    for line in lines:
+        *_fields, user, command = line.split(maxsplit=6)
+        now = re.sub(r"sleep \d+; ", "", command.partition(" 2>&1 | logger")[0])
+        busy = 75  # cron has just started it
+        fleet.on("pg15", "runuser", "-u", user, "--", "sh", "-c", f"{now} || [ $? -eq {busy} ]")
     back = fleet.play("pgops.fleet.site", "--limit", "pg15")
     assert back.code == 0, back.text
     assert fleet.on("pg15", "sh", "-c", "ls /etc/cron.d | grep pgops || true") == ""
-
-
-def test_a_promoted_standby_goes_on_with_nobodys_help(fleet: Fleet) -> None:
-    fleet.wait("samples of the standby", lambda: rounds(fleet, "pg17", "pg17b", "-infinity"))
-    fleet.on("pg17", "systemctl", "stop", "postgresql@17-main")
-    fleet.on("pg17b", "pg_ctlcluster", "17", "main", "promote")
-    fleet.wait("the promotion", lambda: fleet.sql("pg17b", "SELECT pg_is_in_recovery()") == "f")
-    since = fleet.sql("pg17b", "SELECT now()")
-    fleet.wait("a round after the promotion", lambda: rounds(fleet, "pg17b", "pg17b", since), 120)
-    assert fleet.sql("pg17b", "SELECT is_primary FROM pgops.node WHERE node LIKE 'pg17b/%'") == "t"
-    after = fleet.play("pgops.fleet.site", "--limit", "pg17b")
-    assert after.code == 0, after.text
-
-
-def test_the_run_says_in_words_what_to_do_when_a_server_is_down(fleet: Fleet) -> None:
-    fleet.on("pg17", "systemctl", "stop", "postgresql@17-main")
-    run = fleet.play("pgops.fleet.site", "--limit", "pg17")
-    assert run.code != 0
-    (failed,) = [said for said in run.outcomes if said["state"] == "failed" and said["code"]]
-    assert failed["code"] == "unreachable"
-    assert "Start" in failed["msg"]

@@ -13,6 +13,7 @@ from hosts import Fleet
 from playbooks import Run
 
 HOST = "pg18"
+pytestmark = pytest.mark.xdist_group(HOST)
 ALONE = """
 - name: One role
   hosts: pg18
@@ -28,7 +29,7 @@ ALONE = """
 @pytest.fixture(scope="module", autouse=True)
 def _bare(fleet: Fleet) -> None:
     """Hosts that have nothing of ours; other scenarios leave standbys promoted and servers stopped."""
-    fleet.reset()
+    fleet.reset(HOST)
     fleet.on(HOST, "mkdir", "-p", "/srv/shared/roles")
 
 
@@ -112,15 +113,3 @@ def test_what_is_switched_off_by_a_text_is_off(fleet: Fleet) -> None:
     for name in ("pgops_statements", "pgops_repository"):
         run = fleet.play("pgops.fleet.site", "--limit", HOST, "--check", "-e", f"{name}=", "-e", f"{name}=false")
         assert run.code == 0, run.text
-
-
-def test_a_removal_and_a_deployment_can_follow_each_other_in_one_run(fleet: Fleet, tmp_path: Path) -> None:
-    playbook = tmp_path / "anew.yml"
-    books = ("remove", "site", "remove", "site")
-    playbook.write_text("".join(f"- ansible.builtin.import_playbook: pgops.fleet.{book}\n" for book in books))
-    pair = ("--limit", "pg17,pg17b", "-e", '{"pgops_restart": "if_required"}')
-    done = fleet.play(str(playbook), *pair)
-    assert done.code == 0, done.text
-    assert fleet.play("pgops.fleet.site", *pair).changes == {}
-    for host in ("pg17", "pg17b"):
-        fleet.collect(host, "17-main")

@@ -1,0 +1,42 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The action of all modules of the collection (meta/runtime.yml): each runs with the library, the host's own where it
+is the same as the controller's, else with the one that is sent along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import sources
+
+LACKED = "pgops_library_lacked"
+"""The fact of a host that did not have the library when a module last asked for it."""
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs the module of the task. A host that has the library is sent its digest only."""
+
+    _supports_async = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ansible's entry."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        shipped = sources.shipped()
+        known = {**self._task.args, "library": sources.digest(shipped)}
+        # What runs beside the play cannot be asked first.
+        lacked = self._task.async_val or LACKED in (task_vars or {}).get("ansible_facts", {})
+        answer = {sources.LACKING: True} if lacked else self._execute(known, task_vars)
+        if answer.get(sources.LACKING):
+            answer = self._execute({**known, "sources": sources.pack(shipped)}, task_vars)
+            if not self._task.async_val:
+                answer.setdefault("ansible_facts", {})[LACKED] = True
+        result.update(answer)
+        return result
+
+    def _execute(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        done: dict[str, Any] = self._execute_module(
+            module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+        )
+        return done

@@ -1,0 +1,10 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The names of our roles on a server, and their mark. Apart, since who needs a name needs no driver."""
+
+from __future__ import annotations
+
+MARK = "Managed by pgops.fleet"
+"""The comment of a role that we created."""
+OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
+EXPLAINER = "pgops_explain"

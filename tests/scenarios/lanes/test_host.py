@@ -1,0 +1,109 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A host as it may be: of another language, without the driver, upgraded, with a mistake in its inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hosts import Fleet
+
+pytestmark = pytest.mark.xdist_group("pg18")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _deployed(fleet: Fleet) -> None:
+    fleet.deployed("pg18")
+
+
+@pytest.mark.slow
+def test_an_upgrade_loses_no_round_and_leaves_the_version_before(fleet: Fleet) -> None:
+    since = fleet.sql("pg18", "SELECT date_trunc('minute', now())")
+    before = fleet.on("pg18", "pgops", "version")
+    # Another Python makes another version of the agent.
+    other = fleet.on("pg18", "readlink", "-f", "/usr/bin/python3").strip()
+    current = fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current")
+    for interpreter in (other, "/usr/bin/python3", other):
+        run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", f"pgops_python={interpreter}")
+        assert run.code == 0, run.text
+        switched = fleet.sql("pg18", "SELECT now()")
+        fleet.wait("a round of this version", lambda switched=switched: fleet.rounds("pg18", "pg18", switched))
+    assert fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current") != current
+    assert fleet.on("pg18", "pgops", "version") == before
+    versions = fleet.on("pg18", "ls", "/usr/local/lib/pgops/versions").split()
+    assert len(versions) <= 2
+    # The first minute may have had its round before the first upgrade, and the last may still get its.
+    last = fleet.sql("pg18", "SELECT date_trunc('minute', now())")
+    within = f"generate_series('{since}'::timestamptz + '1 minute', '{last}'::timestamptz, '1 minute') AS minute"
+    minutes = set(fleet.sql("pg18", f"SELECT to_char(minute, 'HH24:MI') FROM {within}").split())
+    assert len(minutes) >= 1
+    fleet.wait("every minute's round", lambda: minutes <= fleet.rounds("pg18", "pg18", since), 70)
+    assert fleet.play("pgops.fleet.site", "--limit", "pg18").code == 0
+
+
+def test_a_host_without_the_driver_is_told_of_and_then_given_it(fleet: Fleet) -> None:
+    fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true")
+    fleet.on("pg18", "apt-get", "update", "-q")  # without lists of packages apt predicts nothing
+    fleet.on("pg18", "apt-get", "remove", "-q", "-y", "python3-psycopg")
+    whole = ("--limit", "pg18", "-e", '{"pgops_statements": true, "pgops_settings": {"work_mem": "7MB"}}')
+    refused = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", '{"pgops_packages": []}')
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert failed["code"] == "driver_missing"
+    assert "python3-psycopg" in failed["msg"]
+    predicted = fleet.play("pgops.fleet.site", *whole, "--check")
+    assert predicted.code == 0, predicted.text
+    schema = [
+        said["predictable"] for said in predicted.outcomes if said["task"] == "Create or update the ops database"
+    ]
+    assert schema == [False]
+    assert ("pg18", "Install packages", "") in predicted.changes
+    done = fleet.play("pgops.fleet.site", "--limit", "pg18")
+    assert done.code == 0, done.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
+
+
+@pytest.fixture(name="in_german")
+def _in_german(fleet: Fleet) -> Iterator[None]:
+    for value in ("'de_DE.UTF-8'", "DEFAULT"):
+        fleet.sql("pg18", f"ALTER SYSTEM SET lc_messages = {value}", "postgres")
+        fleet.sql("pg18", "SELECT pg_reload_conf()", "postgres")
+        if value != "DEFAULT":
+            fleet.wait("German", lambda: fleet.sql("pg18", "SHOW lc_messages", "postgres") == "de_DE.UTF-8")
+            yield
+
+
+def test_a_server_of_another_language_is_understood(fleet: Fleet, in_german: None) -> None:
+    command = ("runuser", "-u", "postgres", "--", "sh", "-c", "psql -XAtqc 'SELECT no_such' 2>&1 || true")
+    assert "existiert nicht" in fleet.on("pg18", *command)
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_purge=true").code == 0
+    predicted = fleet.play("pgops.fleet.site", "--limit", "pg18", "--check")
+    done = fleet.play("pgops.fleet.site", "--limit", "pg18")
+    assert (done.code, done.changes) == (0, predicted.changes), done.text
+    assert fleet.play("pgops.fleet.site", "--limit", "pg18").changes == {}
+    fleet.collect("pg18", "18-main")
+    # Errors that are told apart: a session without rights, a wrong password, a schema that is not there.
+    fleet.sql("pg18", "CREATE ROLE watcher LOGIN PASSWORD 'wa:tch'", "postgres")
+    login = "login_host=127.0.0.1 login_user=watcher login_password={} login_db=postgres"
+    found = fleet.facts("pg18", "-a", login.format("wa:tch"))["instances"][0]
+    assert found["schema"]["error"]["code"] == "login_refused"
+    found = fleet.facts("pg18", "-a", login.format("wrong"))["instances"][0]
+    assert (found["error"]["code"], found["running"]) == ("login_refused", True)
+    fleet.sql("pg18", "DROP ROLE watcher", "postgres")
+    found = fleet.facts("pg18", "--become", "-a", "database=postgres")["instances"][0]
+    assert (found["schema"]["installed"], found["schema"]["error"]) == (False, None)
+
+
+def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
+    jobs = '{"pgops_jobs": {"collect": {"calendar": "every full moon"}}}'
+    before = fleet.on(
+        "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
+    )
+    run = fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", jobs)
+    (failed,) = [said for said in run.outcomes if said["code"]]
+    assert failed["code"] == "invalid_input"
+    assert "every full moon" in failed["msg"]
+    after = fleet.on(
+        "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
+    )
+    assert after == before

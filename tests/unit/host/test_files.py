@@ -1,0 +1,133 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has to change in files, directories and links, and how much of that is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pgops.errors import Conflict
+from pgops.host import files
+from pgops.host.files import Directory, Entry, File, Found, Link
+
+FILE = File("/etc/a", b"one\n", 0o640, "root", "staff")
+SECRET = replace(FILE, secret=True)
+DIRECTORY = Directory("/etc/d", 0o750, "root", "staff")
+LINK = Link("/etc/l", "/srv/x")
+THERE = Found("file", 0o640, "root", "staff", b"one\n")
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        (FILE, THERE),
+        (SECRET, THERE),
+        (DIRECTORY, Found("directory", 0o750, "root", "staff")),
+        (replace(DIRECTORY, owner=None, group=None), Found("directory", 0o750, "me", "mine")),
+        (LINK, Found("link", 0o777, "anybody", "anybody", to="/srv/x")),
+        # The owners of who runs this are whatever they are.
+        (replace(FILE, owner=None, group=None), replace(THERE, owner="me", group="mine")),
+    ],
+)
+def test_what_is_as_wanted_is_no_change(entry: Entry, found: Found) -> None:
+    assert files.plan([entry], {entry.path: found}) == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "found", "line", "before", "after"),
+    [
+        (
+            FILE,
+            None,
+            "create file /etc/a",
+            None,
+            {"mode": "0640", "owner": "root", "group": "staff", "content": "\none\n"},
+        ),
+        (FILE, replace(THERE, content=b"\xff"), "update file /etc/a", {"content": "\n\\xff"}, {"content": "\none\n"}),
+        (FILE, replace(THERE, mode=0o644), "update file /etc/a", {"mode": "0644"}, {"mode": "0640"}),
+        (FILE, replace(THERE, owner="eve"), "update file /etc/a", {"owner": "eve"}, {"owner": "root"}),
+        (
+            replace(FILE, owner=None, group=None),
+            None,
+            "create file /etc/a",
+            None,
+            {"mode": "0640", "content": "\none\n"},
+        ),
+        (
+            DIRECTORY,
+            None,
+            "create directory /etc/d",
+            None,
+            {"mode": "0750", "owner": "root", "group": "staff"},
+        ),
+        (
+            DIRECTORY,
+            Found("directory", 0o755, "root", "root"),
+            "update directory /etc/d",
+            {"mode": "0755", "group": "root"},
+            {"mode": "0750", "group": "staff"},
+        ),
+        (LINK, None, "create link /etc/l", None, {"to": "/srv/x"}),
+        (
+            LINK,
+            Found("link", 0o777, "root", "root", to="/srv/y"),
+            "update link /etc/l",
+            {"to": "/srv/y"},
+            {"to": "/srv/x"},
+        ),
+    ],
+)
+def test_a_change_shows_what_differs(
+    entry: Entry, found: Found | None, line: str, before: dict[str, str] | None, after: dict[str, str]
+) -> None:
+    (change,) = files.plan([entry], {entry.path: found})
+    assert (change.line, change.before, change.after) == (line, before, after)
+    assert change.entry is entry
+
+
+def test_of_a_secret_it_is_only_shown_that_it_changes() -> None:
+    (new,) = files.plan([SECRET], {})
+    assert new.after == {"mode": "0640", "owner": "root", "group": "staff", "content": "(hidden)"}
+    (changed,) = files.plan([SECRET], {"/etc/a": replace(THERE, content=b"two\n")})
+    assert (changed.before, changed.after) == ({"content": "(hidden)"}, {"content": "another (hidden)"})
+    (opened,) = files.plan([SECRET], {"/etc/a": replace(THERE, mode=0o644)})
+    assert (opened.before, opened.after) == ({"mode": "0644"}, {"mode": "0640"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind", "hint"),
+    [
+        (FILE, "directory", "Find out who created it"),
+        (FILE, "link", "Find out who created it"),
+        (FILE, "other", "Find out who created it"),
+        (DIRECTORY, "file", "Find out who created it"),
+        (DIRECTORY, "link", "Links are not followed"),
+        (LINK, "file", "Find out who created it"),
+        (LINK, "directory", "Find out who created it"),
+    ],
+)
+def test_what_is_of_another_kind_is_somebody_elses(entry: Entry, kind: str, hint: str) -> None:
+    with pytest.raises(Conflict, match=f"{entry.path} is a {kind}, but must be a ") as error:
+        files.plan([entry], {entry.path: Found(kind, 0o640, "root", "staff")})
+    assert error.value.hint.startswith(hint)
+
+
+def test_what_is_removed_is_shown_without_its_content() -> None:
+    found = {
+        "/etc/a": THERE,
+        "/etc/d": Found("directory", 0o755, "root", "root"),
+        "/etc/l": Found("link", 0o777, "root", "root", to="/srv/x"),
+        "/etc/kept": THERE,
+        "/etc/none": None,
+    }
+    removed = files.removal(["/etc/l", "/etc/none", "/etc/never", "/etc/a", "/etc/d"], found)
+    assert [change.line for change in removed] == [
+        "remove link /etc/l",
+        "remove file /etc/a",
+        "remove directory /etc/d",
+    ]
+    assert [change.path for change in removed] == ["/etc/l", "/etc/a", "/etc/d"]
+    assert removed[1].before == {"mode": "0640", "owner": "root", "group": "staff", "content": "(hidden)"}
+    assert removed[2].before == {"mode": "0755", "owner": "root", "group": "root"}
