@@ -5,8 +5,10 @@ BIN := build/venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 
+REPORT := --report build/sessions.json
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fleet fleet-down bench build clean venv
+.PHONY: help demo test test-all check fleet fleet-down bench build clean venv
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,8 +18,11 @@ demo: ## Run site.yml on a throw-away server, as any user, and write a page
 	@build/venv-demo/bin/python tests/workshop/artifact.py
 	@PATH="$(CURDIR)/build/venv-demo/bin:$$PATH" build/venv-demo/bin/python demo/run.py
 
-test: build ## All tests; lists at the end what could not run here
-	@nox --tags check test
+test: build ## The tests; lists at the end what could not run here
+	@nox $(REPORT) --tags check test
+
+test-all: build ## All there is: every version with every other, the demo, benchmarks and mutants as well
+	@PGOPS_TEST_MATRIX=all nox $(REPORT) --tags check test all
 
 check: build ## The static checks alone
 	@nox --tags check

@@ -2,7 +2,9 @@
 
 Sessions use build/venv, which `make` keeps up to date; only those for other versions have environments of
 their own. What takes long (ansible-test, the fleet of containers) runs in the background beside the others.
-What can't be run on this machine is skipped, and the summary at the end says why.
+What can't be run on this machine is skipped, and the summary at the end says why; where nothing may be skipped,
+tests/workshop/sessions.py says whether all of them have run. The tag `all` is of what `make test` leaves to
+`make test-all`, in which the tests on servers run on every major (tests/support/majors.py).
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ LIBRARY = "plugins/module_utils/_pgops"
 ROOMS = ("tests/support", "tests/oracles", "tests/workshop")
 FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 NO_FLEET_HERE = 3  # fleet.py's exit status on a machine that can't have one; its last line says why
-PYTEST = ("python", "-m", "pytest", "-n2", "--dist=loadgroup", "-q")
+PYTEST = ("python", "-m", "pytest", "--dist=loadgroup", "-q", "-n2")
+SERVERS = (*PYTEST[:-1], "-n4", "tests/integration")  # tests on servers wait half of the time
+STALLS = ("python", "tests/workshop/stalls.py", "--seed=1")
 
 os.environ["PATH"] = os.pathsep.join([str(BUILD / "venv" / "bin"), str(BUILD / "pythons"), os.environ["PATH"]])
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(BUILD / "collections")
@@ -82,6 +86,13 @@ class Background:
 sanity_test = Background("sanity", "python", "tests/workshop/sanity.py")
 oldest_tests = Background("oldest_controller", "nox", "--session", "oldest_controller")
 fleet_start = Background("fleet", "python", str(FLEET), "up", impossible=NO_FLEET_HERE)
+
+
+def smoke(major: str) -> dict[str, str]:
+    """The environment of tests of which a smoke set on one major is enough, unless more was asked for."""
+    if os.environ.get("PGOPS_TEST_MATRIX"):
+        return {}
+    return {"PGOPS_TEST_MATRIX": "smoke", "PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", major)}
 
 
 def files(pattern: str, *roots: str) -> list[str]:
@@ -190,9 +201,11 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session(python="3.9", venv_backend="venv", tags=["test"])
 def oldest_host(session: nox.Session) -> None:
-    """The library as the agent runs it on the oldest host: Python 3.9, the oldest driver, no Ansible."""
+    """The library as the agent runs it on the oldest host: Python 3.9, the oldest driver, no Ansible, and the oldest
+    PostgreSQL."""
     session.install("--requirement", "requirements-oldest-host.txt")
     session.run(*PYTEST, "tests/unit", *session.posargs)
+    session.run(*SERVERS, *session.posargs, env=smoke("14"))
 
 
 @nox.session(python=False, tags=["test"])
@@ -207,23 +220,36 @@ def servers(session: nox.Session) -> None:
 
 @nox.session(python=False, tags=["test"])
 def integration(session: nox.Session) -> None:
-    """Tests on real servers of every supported major, with the newest versions of everything."""
-    session.run(*PYTEST, "tests/integration", *session.posargs)
+    """Tests on real servers, all on the newest major and a smoke set on others; with the newest of all else."""
+    session.run(*SERVERS, *session.posargs)
 
 
 @nox.session(python="3.11", venv_backend="venv")
 def oldest_controller(session: nox.Session) -> None:
-    """All tests with the oldest Ansible and driver, on one major; and what its ansible-test says."""
+    """The oldest Ansible and driver on the oldest Python that they run on; and what its ansible-test says."""
     session.install("--requirement", "requirements-oldest.txt")
-    majors = {"PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", "15")}
-    session.run(*PYTEST, "tests/unit", "tests/integration", *session.posargs, env=majors)
+    session.run(*PYTEST, "tests/unit", *session.posargs)
+    session.run(*SERVERS, *session.posargs, env=smoke("15"))
     session.run("python", "tests/workshop/sanity.py", "--python", "3.11")
 
 
-@nox.session(python=False, tags=["test"])
+@nox.session(python=False, tags=["all"])
+def stalls(session: nox.Session) -> None:
+    """The tests on servers of the newest major, on a machine that stands still for a second or two now and then."""
+    majors = {"PGOPS_TEST_MATRIX": "newest", "PGOPS_TEST_MAJORS": "18"}
+    session.run(*STALLS, *SERVERS, *session.posargs, env=majors)
+
+
+@nox.session(python=False, tags=["all"])
 def demo(session: nox.Session) -> None:
     """What the README's first command does, as a newcomer runs it."""
     session.run("make", "demo", external=True)
+
+
+@nox.session(python=False, tags=["all"])
+def bench(session: nox.Session) -> None:
+    """The benchmarks, beside other tools."""
+    session.run("python", "tests/bench/run.py")
 
 
 @nox.session(python=False, tags=["test"])
@@ -232,7 +258,8 @@ def oldest_begin(_session: nox.Session) -> None:
 
     Not before the demo, which installs the collection anew.
     """
-    oldest_tests.start()
+    if pythons.find(pythons.OLDEST_CONTROLLER):
+        oldest_tests.start()
 
 
 @nox.session(python=False, tags=["test"])
@@ -261,4 +288,6 @@ def scenarios(session: nox.Session) -> None:
 @nox.session(python=False, tags=["test"])
 def oldest_end(session: nox.Session) -> None:
     """What the session `oldest_controller` says."""
+    if not pythons.find(pythons.OLDEST_CONTROLLER):
+        session.skip(f"Python 3.{pythons.OLDEST_CONTROLLER} was not found")
     oldest_tests.result(session)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import artifact
-import binaries
 import disks
+import majors
 import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -27,6 +27,8 @@ settings.register_profile(
 # Of a change that a test has noticed, nobody wants to know the smallest example.
 settings.register_profile("mutation", settings.get_profile("unhurried"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("unhurried")
+# Nothing of a test need survive a power cut: an agent's 460 calls would take most of its installation's time.
+os.fsync = lambda _descriptor: None
 artifact.link_library()
 sys.path.append(str(artifact.COLLECTIONS))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)
@@ -35,18 +37,19 @@ os.environ.setdefault("ANSIBLE_LOCALHOST_WARNING", "False")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups of tests run in one process, since they share servers: those of one major and module. Where the ends are
-    enough, those of majors in between are left out."""
-    between = {f"pg{major}" for major in binaries.majors()[1:-1]}
+    """Of the tests on servers, keep what is to run, which majors.py says. What shares servers runs in one process:
+    the groups of xdist are a major's, and parted by modules."""
+    asked = majors.matrix()
     kept, left_out = [], []
     for item in items:
-        group = item.get_closest_marker("xdist_group")
-        if group and group.args[0] in between and item.get_closest_marker("ends"):
-            left_out.append(item)
-        else:
+        if "integration" not in item.path.parts:
             kept.append(item)
-        if group and "integration" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        elif majors.chosen(item, asked):
+            kept.append(item)
+            for group in majors.groups(item, asked):
+                item.add_marker(pytest.mark.xdist_group(group))
+        else:
+            left_out.append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
 

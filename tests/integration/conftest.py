@@ -12,7 +12,31 @@ from typing import Any
 
 import pytest
 from archives import Host
+from copies import Copies
+from deploying import withdraw
 from servers import Server
+
+
+@pytest.fixture(name="copies", scope="module")
+def _copies(server: Server) -> Iterator[Copies]:
+    made = Copies(server)
+    yield made
+    made.end()
+
+
+@pytest.fixture(name="deployed")
+def _deployed(copies: Copies) -> Iterator[Server]:
+    """A server with the ops database as it was deployed; for tests of the deployment itself there is ``server``."""
+    with copies.one() as server:
+        yield server
+
+
+@pytest.fixture(name="undeployed")
+def _undeployed(copies: Copies) -> Iterator[Server]:
+    """The same server with nothing of ours, for tests that deploy by themselves; all of it is taken away again."""
+    copies.end()
+    yield copies.server
+    withdraw(copies.server)
 
 
 @pytest.fixture(name="root")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from copies import Copies
+from deploying import deploy
 
 
+@pytest.mark.every_major
 def test_server_is_of_its_major(server):
     assert int(server.value("SHOW server_version_num")) // 10000 == server.major
 
@@ -43,6 +46,35 @@ def test_tls_with_a_password(major, new_server):
         psycopg.connect(server.tcp(password="wrong", **parameters))
 
 
+@pytest.mark.every_major
+def test_each_server_is_another_one(major, new_server):
+    identifier = "SELECT system_identifier FROM pg_control_system()"
+    one, other = (new_server(major).start() for _ in range(2))
+    assert one.value(identifier) != other.value(identifier)
+    one.psql("CREATE TABLE mine (); SELECT pg_switch_wal()")
+    one.kill()
+    one.start()  # recovers from its WAL, which knows it by its identifier
+    assert one.value("SELECT count(*) FROM mine") == 0
+
+
+def test_a_copy_is_as_it_was_deployed(deployed):
+    assert not deploy(deployed, check=True)["changed"]
+
+
+def test_a_copy_leaves_nothing_to_the_next(major, new_server):
+    server = new_server(major).start()
+    copies = Copies(server, "CREATE TABLE pgops.prepared ()")
+    with copies.one():
+        for statement in ("CREATE ROLE theirs", "CREATE DATABASE theirs", "ALTER ROLE pgops CONNECTION LIMIT 1"):
+            server.value(statement)
+        deploy(server, retention_days=3)
+    with copies.one():
+        left = "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = 'theirs') + count(*) FROM pg_database"
+        assert server.value(f"{left} WHERE datname = 'theirs'") == 0
+        assert not deploy(server, check=True)["changed"]
+        assert server.value("SELECT count(*) FROM pgops.prepared", "pgops") == 0
+
+
 def test_crash_and_restart(major, new_server):
     server = new_server(major).start()
     server.kill()
@@ -59,6 +91,7 @@ def test_a_server_that_cannot_start_says_why(major, new_server):
         server.start()
 
 
+@pytest.mark.every_major
 def test_client_tools_work_with_every_major(server, database):
     server.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", database)
     assert server.psql("SELECT a FROM t", database) == "1"

@@ -17,7 +17,8 @@ class Key(NamedTuple):
 
 
 def _is_time(value: Any) -> bool:
-    return datetime.datetime.fromisoformat(value.replace("Z", "+00:00")).tzinfo is not None
+    whole = re.sub(r"\.\d{1,6}(?=\D|$)", "", value)  # of a second, which Python 3.9 takes with 3 or 6 digits only
+    return datetime.datetime.fromisoformat(whole.replace("Z", "+00:00")).tzinfo is not None
 
 
 def _is_list(kind: type) -> Callable[[Any], bool]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import artifact
 import psycopg
 import pytest
 from deploying import target
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops.errors import PgOpsError
 from pgops.instance.layout import Layout
@@ -94,18 +94,17 @@ class Host:
         until(switched, "switched")
         return made[0]
 
-    def wait_for(self, name: str, patience: float = 90) -> None:
+    def wait_for(self, name: str) -> None:
         """Wait until a segment is archived."""
 
         def arrived() -> bool:
             if name in self.archived():
                 return True
             # After three failures the archiver rests for a minute, unless there is something new.
-            time.sleep(0.5)
             self.switch_again()
             return False
 
-        until(arrived, f"{name} archived", patience)
+        until(arrived, f"{name} archived", pause=0.5)
 
     def archived(self) -> dict[str, Path]:
         """The files in the repository by their names, without those that are still being written."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deploying import collect, configured, deploy
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops.instance.configuration import Peer
 from pgops.metrics.collectors import Collector
@@ -68,4 +69,4 @@ def primary(server: Server, name: str, state: Path) -> Node:
 def streaming(server: Server, count: int = 1) -> None:
     """Wait until so many walsenders stream."""
     streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
-    until(lambda: server.value(streams) == count, "streaming")
+    until(lambda: server.value(streams), "streaming", count)

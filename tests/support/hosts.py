@@ -8,11 +8,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 from playbooks import ROOT, Run, play
 
@@ -89,13 +90,7 @@ class Fleet:
 
     def wait(self, what: str, holds: Callable[[], Any], seconds: int = 120) -> Any:
         """Wait until something holds, and fail in words if it never does."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = holds()
-            if found:
-                return found
-            time.sleep(2)
-        raise AssertionError(f"{what} did not come within {seconds} seconds")
+        return until(holds, what, pause=2, patience=seconds)
 
     def facts(self, host: str, *arguments: str) -> dict[str, Any]:
         """The facts of a host, ad hoc."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from deploying import SHIPPED, target
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops.metrics.collectors import Collector, wrapped
 from pgops.metrics.rounds import samples
@@ -46,4 +47,4 @@ def values_of(rows: Rows, metric: str, label: str) -> dict[str, Any]:
 
 def counted(server: Server, database: str, condition: str) -> None:
     """Wait until the statistics say so: sessions hand in what they have counted when they end."""
-    until(lambda: bool(server.value(f"SELECT {condition}", database)), f"counted: {condition}", 10)
+    until(lambda: server.value(f"SELECT {condition}", database), f"counted: {condition}")

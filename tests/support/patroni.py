@@ -20,7 +20,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +29,9 @@ import binaries
 import pythons
 import servers
 from servers import Server
+from waiting import PATIENCE, LateError, until
 
 REQUIREMENTS = "patroni[psycopg3,raft]>=4.0,<5\n"
-PATIENCE = 60.0  # seconds until it must be up, down, or have done what was asked
 SUPERUSER, PASSWORD = "postgres", "secret"
 
 
@@ -156,11 +155,10 @@ class Patroni(Server):
         Raises:
             RuntimeError: it isn't so in time; with the end of the log.
         """
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"not {state} within {PATIENCE:.0f} s\n{self.log.read_text()[-2000:]}")
-            time.sleep(0.1)
+        try:
+            until(condition, state, pause=0.1)
+        except LateError as error:
+            raise RuntimeError(f"{error}\n{self.log.read_text()[-2000:]}") from None
 
     def end_patroni(self) -> None:
         """Kill Patroni and leave its server running, as when Patroni crashes."""

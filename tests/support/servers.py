@@ -20,17 +20,17 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import binaries
+import datadirs
 import psycopg
 from psycopg.conninfo import make_conninfo
+from waiting import PATIENCE, until
 
-PATIENCE = 60.0  # seconds until a server must be up or down
 PR_SET_PDEATHSIG = 1
 PORTS: set[int] = set()
 UP = ("ready", "standby")
@@ -135,13 +135,14 @@ class Server:
         auth: str = "trust",
         initdb: tuple[str, ...] = (),
     ) -> Server:
-        """Make a new, stopped server with initdb; `initdb` holds more options for it.
+        """Make a new, stopped server as initdb makes it; `initdb` holds more options for it.
 
         `auth` is the method for all connections in pg_hba.conf; `settings` go to postgresql.conf.
         """
         server = cls._place(major)
-        options = ["--username", server.superuser, "--locale", locale, "--encoding", encoding, "--no-sync"]
-        server.run(server.bin_dir / "initdb", "-D", server.data_dir, *options, *initdb)
+        options = ["--username", server.superuser, "--locale", locale, "--encoding", encoding, "--no-sync", *initdb]
+        program = server.bin_dir / "initdb"
+        datadirs.fill(server.data_dir, major, options, lambda place: server.run(program, "-D", place, *options))
         server.configure({**SETTINGS, **server._listening(), **(settings or {})})
         server.write_hba(HBA.format(method=auth))
         return server
@@ -348,6 +349,10 @@ class Server:
             row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
 
+    def age(self) -> float:
+        """For how many seconds it has run: nothing in it is older."""
+        return float(str(self.value("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")))
+
     def psql(self, script: str, dbname: str = "postgres") -> str:
         """Run a script of several statements with psql, stopping at the first error; its unaligned output."""
         options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(dbname)]
@@ -374,12 +379,3 @@ class Server:
         finally:
             with self.connect() as connection:
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-
-
-def until(holds: Callable[[], bool], state: str, patience: float = PATIENCE) -> None:
-    """Wait for a condition; raises RuntimeError where it does not come to hold within so many seconds."""
-    deadline = time.monotonic() + patience
-    while not holds():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not {state} within {patience:.0f} s")
-        time.sleep(0.02)

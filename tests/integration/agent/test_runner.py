@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import configured, deploy, withdraw
+from deploying import configured
 from disks import fill
 from servers import Server
 
@@ -19,8 +18,6 @@ from pgops import cli
 from pgops.agent import runner
 from pgops.capabilities import JOBS
 from pgops.host.files import exclusive
-
-pytestmark = pytest.mark.ends
 
 MEASURED = """
 SELECT additional_info ->> 'job' AS job, metric_name, metric_value FROM pgops.system_metrics
@@ -53,10 +50,8 @@ class Agent:
 
 
 @pytest.fixture(name="agent")
-def _agent(server: Server, tmp_path: Path) -> Iterator[Agent]:
-    deploy(server)
-    yield Agent(server, tmp_path)
-    withdraw(server)
+def _agent(deployed: Server, tmp_path: Path) -> Agent:
+    return Agent(deployed, tmp_path)
 
 
 def test_the_runs_of_all_jobs_are_metrics(agent: Agent) -> None:
@@ -108,19 +103,15 @@ def test_what_a_person_runs_is_no_run_of_the_schedule(agent: Agent) -> None:
     assert record.read_text() == before
 
 
-def test_a_full_disk_costs_the_record_and_not_the_job(server: Server, small_disk: Path, capsys: Any) -> None:
-    deploy(server)
-    try:
-        agent = Agent(server, small_disk)
-        assert agent.run("maintain") == runner.DONE
-        before = (Path(agent.layout.state) / "job.maintain.json").read_text()
-        fill(small_disk)
-        assert agent.run("maintain") == runner.DONE
-        said = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (said["ok"], "No space left on device" in said["unrecorded"]) == (True, True)
-        assert (Path(agent.layout.state) / "job.maintain.json").read_text() == before
-    finally:
-        withdraw(server)
+def test_a_full_disk_costs_the_record_and_not_the_job(deployed: Server, small_disk: Path, capsys: Any) -> None:
+    agent = Agent(deployed, small_disk)
+    assert agent.run("maintain") == runner.DONE
+    before = (Path(agent.layout.state) / "job.maintain.json").read_text()
+    fill(small_disk)
+    assert agent.run("maintain") == runner.DONE
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["ok"], "No space left on device" in said["unrecorded"]) == (True, True)
+    assert (Path(agent.layout.state) / "job.maintain.json").read_text() == before
 
 
 @pytest.mark.parametrize("job", JOBS)

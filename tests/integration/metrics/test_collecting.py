@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,15 @@ from pathlib import Path
 import disks
 import psycopg
 import pytest
-from deploying import SHIPPED, collect, configured, deploy, inspect, withdraw
-from servers import Server, until
+from deploying import SHIPPED, collect, configured, deploy, inspect
+from servers import Server
+from waiting import PATIENCE, until
 
 from pgops import cli
 from pgops.errors import Conflict
 from pgops.metrics import collect as collection
 from pgops.metrics import collectors, partitions
 from pgops.metrics.history import Runs
-
-pytestmark = pytest.mark.ends
 
 TRAPS = """
 CREATE TABLE public.caught (what text);
@@ -44,13 +42,6 @@ CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.sam
 CREATE TABLE public.pg_class (oid oid, relname name, relpages integer, reltoastrelid oid);
 CREATE VIEW public.pg_database AS SELECT public.trap('pg_database')::name AS datname;
 """
-
-
-@pytest.fixture(name="deployed")
-def _deployed(server: Server) -> Iterator[Server]:
-    deploy(server)
-    yield server
-    withdraw(server)
 
 
 def test_values_are_those_of_the_server(deployed: Server, tmp_path: Path, database: str) -> None:
@@ -80,13 +71,13 @@ def test_sessions_locks_and_deadlocks_are_counted_as_they_happen(
         holder.execute("BEGIN; LOCK TABLE public.one")
         waits = threads.submit(deployed.value, "BEGIN; LOCK TABLE public.one; ROLLBACK", database)
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        until(lambda: deployed.value(waiting) == 1, "waiting")
+        until(lambda: deployed.value(waiting), "waiting", 1)
         seen = f"SELECT blks_hit, blks_read FROM pg_stat_database WHERE datname = '{database}'"
         with deployed.connect() as watcher:
             hit, read = watcher.execute(seen.encode()).fetchone()  # type: ignore[misc]
         outcome = collect(deployed, tmp_path)
         holder.execute("ROLLBACK")
-        waits.result(10)
+        waits.result(PATIENCE)
     assert outcome["errors"] == []
     found = {
         name: deployed.value(
@@ -112,9 +103,9 @@ def _deadlock(server: Server, database: str) -> None:
             threads.submit(_fails, first, "LOCK TABLE public.two"),
             threads.submit(_fails, second, "LOCK TABLE public.one"),
         ]
-        assert sorted(waits.result(10) for waits in crossing) == [False, True]
+        assert sorted(waits.result(PATIENCE) for waits in crossing) == [False, True]
     counted = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database}'"
-    until(lambda: server.value(counted) == 1, "counted")
+    until(lambda: server.value(counted), "counted", 1)
 
 
 def _fails(session: psycopg.Connection, statement: str) -> bool:
@@ -127,15 +118,16 @@ def _fails(session: psycopg.Connection, statement: str) -> bool:
     return False
 
 
+@pytest.mark.every_major
 def test_every_database_has_all_six_metrics(deployed: Server, tmp_path: Path) -> None:
     names = ['we"ird db', "naïve", "%s {0}; --"]
     for name in names:
         deployed.value('CREATE DATABASE "{}"'.format(name.replace('"', '""')))
-        # Where nothing was read yet, there is no cache hit ratio.
+    for name in [*names, "pgops"]:  # where nothing was read yet, there is no cache hit ratio
         deployed.value("SELECT count(*) FROM pg_class", name)
     try:
         read = "SELECT bool_and(blks_hit > 0) FROM pg_stat_database WHERE datname NOT LIKE 'template%'"
-        until(lambda: bool(deployed.value(read)), "read", 10)
+        until(lambda: deployed.value(read), "read")
         assert collect(deployed, tmp_path)["errors"] == []
         select = """
             SELECT database_name FROM pgops.system_metrics WHERE metric_name IN ('database_size_mb', 'table_size_mb',
@@ -197,9 +189,9 @@ def test_nobody_waits_for_us_in_a_queue_before_a_table(deployed: Server, tmp_pat
     with ThreadPoolExecutor() as threads, deployed.connect(database) as reader:
         reader.execute("BEGIN; SELECT count(*) FROM public.busy")
         queue = [threads.submit(deployed.value, "ALTER TABLE public.busy ADD c integer", database)]
-        until(lambda: deployed.value(waiting) == 1, "waiting")
+        until(lambda: deployed.value(waiting), "waiting", 1)
         queue.append(threads.submit(deployed.value, "SELECT count(*) FROM public.busy", database))
-        until(lambda: deployed.value(waiting) == 2, "waiting")
+        until(lambda: deployed.value(waiting), "waiting", 2)
         try:
             outcome = collect(deployed, tmp_path, found=[*SHIPPED, careless])
             inspected = inspect(deployed, tmp_path)
@@ -207,7 +199,7 @@ def test_nobody_waits_for_us_in_a_queue_before_a_table(deployed: Server, tmp_pat
         finally:
             reader.execute("ROLLBACK")
             for one in queue:
-                one.result(10)
+                one.result(PATIENCE)
     assert (still, inspected["errors"]) == (2, [])
     (error,) = outcome["errors"]
     assert error.startswith(f"careless in {database}: canceling statement due to lock timeout")
@@ -215,8 +207,8 @@ def test_nobody_waits_for_us_in_a_queue_before_a_table(deployed: Server, tmp_pat
         "SELECT metric_value FROM pgops.system_metrics "
         "WHERE metric_name = 'collector_duration_ms' AND additional_info ->> 'collector' = 'careless'"
     )
-    # The lock is given up after 100 ms; the rest is left to a machine that is busy.
-    assert 100 <= float(str(deployed.value(took, "pgops"))) < 2000
+    # The lock is given up after 100 ms.
+    assert float(str(deployed.value(took, "pgops"))) >= 100
 
 
 def _collector(name: str, query: str) -> collectors.Collector:
@@ -255,7 +247,7 @@ def test_sigterm_ends_a_collection_that_keeps_what_it_has(deployed: Server, tmp_
         try:
             outcome = collect(deployed, tmp_path, found=found)
         finally:
-            ending.result(20)
+            ending.result(PATIENCE)
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
     assert "ended by SIGTERM" in " ".join(outcome["errors"])
@@ -328,9 +320,10 @@ def test_where_the_store_is_too_large_the_oldest_days_go_and_it_is_said(deployed
     assert deployed.value("SELECT count(*) FROM pgops.round", "pgops") >= 1000
 
 
-def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, database: str) -> None:
+def test_nothing_of_a_hostile_user_runs(undeployed: Server, tmp_path: Path, database: str) -> None:
+    deploy(undeployed)
     for name in (database, "pgops"):
-        with deployed.connect(name) as owner:
+        with undeployed.connect(name) as owner:
             owner.execute(TRAPS.encode())
             owner.execute(f"ALTER DATABASE {name} SET search_path = public, pg_catalog".encode())
             # The traps do catch whoever looks into public first.
@@ -338,12 +331,12 @@ def test_nothing_of_a_hostile_user_runs(deployed: Server, tmp_path: Path, databa
             owner.execute("SELECT now(), 'a'::text = 'b'::text")
             owner.execute("SET search_path = pg_catalog")
             assert owner.execute("DELETE FROM public.caught").rowcount == 2
-    deploy(deployed)
-    assert collect(deployed, tmp_path)["errors"] == []
-    deployed.value("SELECT pgops.collect_database_metrics()", "pgops")
-    deploy(deployed, state="absent")
+    deploy(undeployed)
+    assert collect(undeployed, tmp_path)["errors"] == []
+    undeployed.value("SELECT pgops.collect_database_metrics()", "pgops")
+    deploy(undeployed, state="absent")
     for name in (database, "pgops"):
-        assert deployed.value("SELECT count(*) FROM public.caught", name) == 0
+        assert undeployed.value("SELECT count(*) FROM public.caught", name) == 0
 
 
 def test_a_round_that_nothing_can_store_is_lost_alone_and_counted(deployed: Server, tmp_path: Path) -> None:
@@ -396,7 +389,7 @@ def test_a_long_backlog_shrinks_run_by_run_and_never_delays_what_is_new(
     waiting = [collect(deployed, tmp_path)["spooled"] for _run in range(2)][-1]
     deploy(deployed)
     left = [waiting]
-    while left[-1]:
+    while left[-1] and len(left) <= waiting:
         since = deployed.value("SELECT now()")
         outcome = collect(deployed, tmp_path, time_budget=0)
         newest = "SELECT max(collected_at) FROM pgops.system_metrics WHERE metric_name = 'samples_dropped'"
@@ -487,7 +480,7 @@ def test_a_standby_writes_to_itself_once_promoted(deployed: Server, tmp_path: Pa
     standby = keep(deployed.standby()).start()  # type: ignore[operator]
     # The default that no standby can run a query in.
     deployed.value("ALTER DATABASE pgops SET default_transaction_isolation = 'serializable'")
-    until(lambda: standby.value("SELECT count(*) FROM pg_db_role_setting WHERE setrole = 0") == 1, "replayed")
+    until(lambda: standby.value("SELECT count(*) FROM pg_db_role_setting WHERE setrole = 0"), "replayed", 1)
     waiting = collect(standby, tmp_path, node="db2/main")
     assert waiting["spooled"] > 0
     assert "no other node" in waiting["errors"][0]

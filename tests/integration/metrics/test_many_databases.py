@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from deploying import collect, deploy, withdraw
-from servers import Server, until
+from deploying import collect
+from servers import Server
+from waiting import PATIENCE, until
 
 from pgops.metrics import collectors
 from pgops.metrics.collectors import Collector
-
-pytestmark = pytest.mark.ends
 
 MANY = [f"many_{number}" for number in range(8)]
 DATABASES = "SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate"
@@ -33,14 +32,13 @@ def _slow(seconds: float | str) -> Collector:
 
 
 @pytest.fixture(name="deployed")
-def _deployed(server: Server) -> Iterator[Server]:
-    deploy(server)
+def _deployed(deployed: Server) -> Iterator[Server]:
+    server = deployed
     for name in MANY:
         server.value(f"CREATE DATABASE {name}")
     yield server
     for name in [*MANY, "many_later"]:
         server.value(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    withdraw(server)
 
 
 def measured(server: Server) -> set[str]:
@@ -80,7 +78,7 @@ def test_where_time_is_short_all_come_in_turn_by_one_more_connection(deployed: S
                     break
         finally:
             over.set()
-            watching.result(10)
+            watching.result(PATIENCE)
     assert left_out > 0
     assert len(measured(deployed)) == all_of_them - 1
     assert MANY[0] not in measured(deployed)
@@ -107,7 +105,7 @@ def test_databases_that_come_and_go_cost_nobody_else_anything(deployed: Server, 
     with ThreadPoolExecutor() as threads:
         dropping = threads.submit(drop)
         outcome = collect(deployed, tmp_path, found=[_slow(FLAGGED)])
-        dropping.result(30)
+        dropping.result(PATIENCE)
     assert [error for error in outcome["errors"] if not any(name in error for name in dropped)] == []
     assert 1 <= len(outcome["errors"]) <= 2
     left = set(MANY) - set(dropped)

@@ -14,7 +14,8 @@ import binaries
 import psycopg
 import pytest
 from deploying import SHIPPED, deploy, withdraw
-from servers import Server, until
+from servers import Server
+from waiting import PATIENCE, until
 
 STOP = """
 CREATE FUNCTION public.stopped(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
@@ -59,19 +60,21 @@ def running(server: Server, *statements: str) -> Iterator[None]:
         finally:
             session.cancel()
             with contextlib.suppress(psycopg.errors.QueryCanceled):
-                done.result(30)
-    until(lambda: seen(server, "pid", "true") is None, "over", 10)
+                done.result(PATIENCE)
+    until(lambda: seen(server, "pid", "true"), "over", None)
 
 
+@pytest.mark.every_major
 def test_a_slow_index_is_seen_on_its_way(deployed: Server) -> None:
     deployed.value("CREATE TABLE public.long AS SELECT n FROM generate_series(1, 2000) AS n", "pgops")
     what = "operation, datname, relation, percent > 0 AND percent < 100, unit, started_at < now()"
     with running(deployed, "CREATE INDEX ON public.long (public.stopped(n))"):
         expected = '("CREATE INDEX",pgops,long,t,blocks,t)'
-        until(lambda: seen(deployed, what, "percent > 0 AND pid <> 0") == expected, "seen", 10)
+        until(lambda: seen(deployed, what, "percent > 0 AND pid <> 0"), "seen", expected)
     assert seen(deployed, "pid", "operation = 'CREATE INDEX'") is None
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize(("command", "phase"), [("VACUUM", "scanning heap"), ("ANALYZE", "acquiring sample rows")])
 def test_a_slow_vacuum_is_seen_on_its_way(deployed: Server, command: str, phase: str) -> None:
     deployed.value("CREATE TABLE public.wide AS SELECT repeat('x', 1500) FROM generate_series(1, 2000)", "pgops")
@@ -79,10 +82,11 @@ def test_a_slow_vacuum_is_seen_on_its_way(deployed: Server, command: str, phase:
     slowly = ("SET vacuum_cost_delay = '100ms'", "SET vacuum_cost_limit = 20", "SET vacuum_cost_page_hit = 10")
     with running(deployed, *slowly, f"{command} public.wide"):
         expected = f'({command},wide,"{phase}",t,blocks)'
-        until(lambda: seen(deployed, what, "percent > 0") == expected, "seen", 10)
+        until(lambda: seen(deployed, what, "percent > 0"), "seen", expected)
     deployed.value("DROP TABLE public.wide", "pgops")
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("command", ["CLUSTER", "VACUUM FULL"])
 def test_a_table_that_is_written_anew_is_seen_with_no_share_where_none_is_known(
     deployed: Server, command: str
@@ -93,13 +97,14 @@ def test_a_table_that_is_written_anew_is_seen_with_no_share_where_none_is_known(
     statement = {"CLUSTER": "CLUSTER public.old USING place", "VACUUM FULL": "VACUUM FULL public.old"}[command]
     try:
         with running(deployed, statement):
-            until(lambda: seen(deployed, "phase", "true") == "rebuilding index", "seen", 10)
+            until(lambda: seen(deployed, "phase", "true"), "seen", "rebuilding index")
             what = "relation, percent, done, started_at < now()"
             assert seen(deployed, what, f"operation = '{command}'") == "(old,,,t)"
     finally:
         deployed.value("DROP TABLE public.old", "pgops")
 
 
+@pytest.mark.every_major
 def test_a_file_that_is_copied_is_seen_on_its_way(deployed: Server) -> None:
     deployed.value("CREATE TABLE public.copied (n integer, line text)", "pgops")
     deployed.value(
@@ -110,7 +115,7 @@ def test_a_file_that_is_copied_is_seen_on_its_way(deployed: Server) -> None:
     what = "operation, relation, phase, percent > 0 AND percent < 100, unit"
     with running(deployed, f"COPY public.copied FROM '{file}'"):
         expected = '("COPY FROM",copied,file,t,bytes)'
-        until(lambda: seen(deployed, what, "true") == expected, "seen", 10)
+        until(lambda: seen(deployed, what, "true"), "seen", expected)
 
 
 def test_what_a_client_copies_has_no_known_end(deployed: Server) -> None:
@@ -119,11 +124,12 @@ def test_what_a_client_copies_has_no_known_end(deployed: Server) -> None:
         for _part in range(4):
             copy.write(b"x" * 99_999 + b"\n")
         what = "operation, relation, phase, percent, done >= 65536"
-        until(lambda: seen(deployed, what, "true") == '("COPY FROM",given,pipe,,t)', "seen", 10)
+        until(lambda: seen(deployed, what, "true"), "seen", '("COPY FROM",given,pipe,,t)')
         select = f"SELECT (maintenance_running, maintenance_percent)::text FROM ({COLLECTED}) AS found"
         assert deployed.value(f"{select} WHERE operation = 'COPY'") == "(1,)"
 
 
+@pytest.mark.every_major
 def test_a_base_backup_is_seen_on_its_way(deployed: Server, tmp_path: Path) -> None:
     command = [binaries.client("pg_basebackup"), "-d", deployed.dsn(""), "-D", str(tmp_path / "copy"), "--progress"]
     options = ["--checkpoint=fast", "--no-sync", "--wal-method=none", "--max-rate=1M"]
@@ -131,7 +137,7 @@ def test_a_base_backup_is_seen_on_its_way(deployed: Server, tmp_path: Path) -> N
     expected = '("BASE BACKUP",,,t,bytes,walsender,t)'
     with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as backup:
         try:
-            until(lambda: seen(deployed, what, "done > 0") == expected, "seen", 20)
+            until(lambda: seen(deployed, what, "done > 0"), "seen", expected)
         finally:
             backup.terminate()
-    until(lambda: seen(deployed, "pid", "true") is None, "over", 20)
+    until(lambda: seen(deployed, "pid", "true"), "over", None)

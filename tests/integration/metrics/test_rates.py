@@ -13,12 +13,11 @@ import clusters
 import psycopg
 import pytest
 from deploying import collect, deploy, withdraw
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops.metrics import collectors
 from pgops.metrics.history import Runs
-
-pytestmark = pytest.mark.ends
 
 SCANS = collectors.parse(
     """-- collector: scans
@@ -104,6 +103,7 @@ def _reset(server: Server, call: str) -> None:
     until(lambda: server.value(changed) != before, "reset")
 
 
+@pytest.mark.every_major
 def test_what_was_counted_is_counted_over_resets_restarts_and_crashes(counted: Counted) -> None:
     with counted.server.connect("shop") as session:  # it has lived for a while
         for _commit in range(500):
@@ -178,7 +178,7 @@ def test_a_failover_and_a_return_are_no_leap(counted: Counted, keep: Any, tmp_pa
     follower.scan(3)
     for node in (first, second):
         assert node.collect(own)["errors"] == []
-    until(lambda: second.server.value("SELECT count(*) FROM pgops.nodes", "pgops") == 2, "replayed")
+    until(lambda: second.server.value("SELECT count(*) FROM pgops.nodes", "pgops"), "replayed", 2)
     first.server.stop()
     promoted_at = second.server.value("SELECT now()")
     second.server.promote()

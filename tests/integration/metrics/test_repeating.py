@@ -12,29 +12,29 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import artifact
 import pytest
-from deploying import SHIPPED, configured, deploy, withdraw
-from servers import Server, until
+from clocks import Clock
+from deploying import SHIPPED, configured, deploy
+from servers import Server
+from waiting import PATIENCE, until
 
 from pgops import cli
 from pgops.agent import runner
 from pgops.errors import Unreachable
 from pgops.instance import endpoints
 from pgops.instance.configuration import Peer
+from pgops.metrics import collect as collection
 from pgops.metrics import collectors, history, latest
 from pgops.metrics import repeat as repetition
-from pgops.metrics.collectors import Collector
+from pgops.metrics.collectors import Collector, wrapped
 from pgops.server.session import Session
 from pgops.server.target import Target
-
-pytestmark = pytest.mark.ends
 
 
 def _collector(name: str, interval: int, expression: str = "1") -> Collector:
@@ -52,17 +52,18 @@ COUNT = "SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{}'"
 
 
 @pytest.fixture(name="deployed")
-def _deployed(server: Server) -> Iterator[Server]:
-    deploy(server)
-    yield server
-    server.value("DROP ROLE IF EXISTS flag")
-    withdraw(server)
+def _deployed(deployed: Server) -> Iterator[Server]:
+    yield deployed
+    deployed.value("DROP ROLE IF EXISTS flag")
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is slowed down because this machine is busy: 250 ms of a second are few enough."""
-    monkeypatch.setattr(collectors, "SHARE", 0.25)
+@pytest.fixture(name="clock")
+def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The one that the job goes by."""
+    clock = Clock()
+    for module in (repetition, collection):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def repeat(
@@ -78,25 +79,21 @@ def count(server: Server, metric: str) -> int:
     return int(str(server.value(COUNT.format(metric), "pgops")))
 
 
-@contextlib.contextmanager
-def meanwhile(*steps: Callable[[], object]) -> Iterator[None]:
-    """Other steps at the same time, in their order; what goes wrong there goes wrong here."""
-    with ThreadPoolExecutor() as threads:
-        beside = threads.submit(lambda: [step() for step in steps])
-        yield
-        beside.result(30)
-
-
 def terminate() -> None:
-    time.sleep(0.3)  # what was seen in the database is known to the job by then
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
-def test_what_is_due_more_often_is_collected_again_in_the_same_session(deployed: Server, tmp_path: Path) -> None:
+def nothing() -> None:
+    pass
+
+
+def test_what_is_due_more_often_is_collected_again_in_the_same_session(
+    deployed: Server, tmp_path: Path, clock: Clock
+) -> None:
     own = "SELECT array_agg(pid)::text FROM pg_stat_activity WHERE application_name = 'pgops collect'"
     seen: list[object] = []
-    with meanwhile(*watched(deployed, lambda: seen.append(deployed.value(own)))):
-        outcome = repeat(deployed, tmp_path, [QUICK, SLOW], 2.95)
+    clock.meanwhile = [lambda: seen.append(deployed.value(own))] * 2
+    outcome = repeat(deployed, tmp_path, [QUICK, SLOW], 2.95)
     assert (outcome["errors"], outcome["passes"], outcome["collectors"]) == ([], 3, 4)
     assert (outcome["sink"], outcome["spooled"]) == ("local", 0)
     assert (count(deployed, "quick"), count(deployed, "slow")) == (3, 1)
@@ -105,15 +102,15 @@ def test_what_is_due_more_often_is_collected_again_in_the_same_session(deployed:
         "SELECT extract(epoch FROM max(collected_at) - min(collected_at)) FROM pgops.system_metrics "
         "WHERE metric_name = 'quick'"
     )
-    assert float(str(deployed.value(spread, "pgops"))) == pytest.approx(2, abs=0.9)
+    assert float(str(deployed.value(spread, "pgops"))) == pytest.approx(2)
     assert seen == [only(seen[0])] * 2
     layout = configured(deployed, tmp_path)[1]
-    kept = latest.present([layout.latest, layout.latest_repeated], time.time())
+    kept = latest.present([layout.latest, layout.latest_repeated], clock.time())
     assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5}
     # The whole is written once, the newest of what is repeated each time.
     again = latest.load(layout.latest_repeated)
     assert [run.collector for run in again] == ["quick"]
-    assert again[0].collected_at > latest.load(layout.latest)[0].collected_at + 1
+    assert again[0].collected_at == pytest.approx(latest.load(layout.latest)[0].collected_at + 2)
 
 
 def only(pids: object) -> str:
@@ -123,99 +120,82 @@ def only(pids: object) -> str:
     return found
 
 
-def watched(server: Server, look: Callable[[], object]) -> list[Callable[[], object]]:
-    """Steps that look once after each of two passes."""
-    return [
-        lambda: until(lambda: count(server, "quick") == 1, "collected"),
-        look,
-        lambda: until(lambda: count(server, "quick") == 2, "collected again"),
-        look,
-    ]
-
-
-def test_where_nothing_is_due_more_often_one_pass_is_all(deployed: Server, tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_where_nothing_is_due_more_often_one_pass_is_all(deployed: Server, tmp_path: Path, clock: Clock) -> None:
+    began = clock.time()
     outcome = repeat(deployed, tmp_path, [SLOW], 30)
-    assert (outcome["errors"], outcome["passes"]) == ([], 1)
-    assert time.monotonic() - began < 25  # it would stay for 30 s
+    assert (outcome["errors"], outcome["passes"], clock.time()) == ([], 1, began)
 
 
-def test_what_takes_too_much_of_its_interval_is_not_repeated(deployed: Server, tmp_path: Path) -> None:
-    heavy = _collector("heavy", 1, "pg_sleep(0.3) IS NULL AS nothing, 1")
-    time.sleep(2 - time.time() % 2 + 0.2)  # not at the edge of its slots
-    outcome = repeat(deployed, tmp_path, [QUICK, heavy], 2.95)
+def test_what_takes_too_much_of_its_interval_is_not_repeated(
+    deployed: Server, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes_300_ms(query: str) -> str:
+        clock.now += 0.3 * ("heavy" in query)
+        return wrapped(query)
+
+    monkeypatch.setattr(collectors, "SHARE", 0.25)
+    monkeypatch.setattr(collection, "wrapped", takes_300_ms)
+    outcome = repeat(deployed, tmp_path, [QUICK, _collector("heavy", 1)], 2.95)
     # Slowed down to two seconds, of which 300 ms are few enough.
     assert (count(deployed, "quick"), count(deployed, "heavy")) == (3, 2)
     assert outcome["errors"] == []
 
 
-@pytest.mark.parametrize("hangs", [False, True])
-def test_sigterm_ends_it_and_keeps_what_was_measured(deployed: Server, tmp_path: Path, hangs: bool) -> None:
+def test_sigterm_ends_it_while_it_waits(deployed: Server, tmp_path: Path, clock: Clock) -> None:
+    clock.meanwhile = [terminate]
+    outcome = repeat(deployed, tmp_path, [_collector("quick", 30)], 60)
+    assert (outcome["errors"], outcome["passes"], outcome["spooled"]) == ([], 1, 0)
+
+
+def test_sigterm_ends_a_pass_that_hangs_and_keeps_what_was_measured(
+    deployed: Server, tmp_path: Path, clock: Clock
+) -> None:
     def slept() -> object:
         return deployed.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
 
-    steps: list[Callable[[], object]] = [lambda: until(lambda: count(deployed, "quick") == 1, "collected")]
-    if hangs:
-        steps += [lambda: deployed.value("CREATE ROLE flag"), lambda: until(lambda: slept() == 1, "asleep")]
-    began = time.monotonic()
-    with meanwhile(*steps, terminate):
-        # It is ended while it waits for its next turn, or in the midst of its second pass.
-        outcome = repeat(deployed, tmp_path, [QUICK, HANGS] if hangs else [_collector("quick", 30)], 60)
-    assert time.monotonic() - began < 50  # it would stay for 60 s
-    if hangs:
-        assert "ended by SIGTERM" in " ".join(outcome["errors"])
-        # Not delivered any more: what was measured in the second pass waits.
-        assert (outcome["passes"], outcome["spooled"], count(deployed, "quick")) == (2, 1, 1)
-        deployed.value("DROP ROLE flag")
-        time.sleep(1)
-        assert repeat(deployed, tmp_path, [QUICK], 0)["errors"] == []
-        assert count(deployed, "quick") == 3
-    else:
-        assert (outcome["errors"], outcome["passes"], outcome["spooled"]) == ([], 1, 0)
+    def end() -> None:
+        until(slept, "asleep", 1)
+        terminate()
+
+    with ThreadPoolExecutor() as threads:
+        ends: list[Future[None]] = []
+        clock.meanwhile = [lambda: deployed.value("CREATE ROLE flag") or ends.append(threads.submit(end))]
+        outcome = repeat(deployed, tmp_path, [QUICK, HANGS], 60)
+        ends[0].result()
+    assert "ended by SIGTERM" in " ".join(outcome["errors"])
+    # Not delivered any more: what was measured in the second pass waits.
+    assert (outcome["passes"], outcome["spooled"], count(deployed, "quick")) == (2, 1, 1)
+    deployed.value("DROP ROLE flag")
+    clock.now += 1
+    assert repeat(deployed, tmp_path, [QUICK], 0)["errors"] == []
+    assert count(deployed, "quick") == 3
 
 
 def test_a_lost_session_is_no_error_and_a_lost_server_one_of_the_passes_that_miss_it(
-    major: int, new_server: Callable[..., Server], tmp_path: Path
+    major: int, new_server: Callable[..., Server], tmp_path: Path, clock: Clock
 ) -> None:
     server = new_server(major).start()
     deploy(server)
-    # A server ends with the thread that has started it, hence one for all of the test.
-    with ThreadPoolExecutor(max_workers=1) as threads:
-        beside = threads.submit(_interrupt, server)
-        outcome = repeat(server, tmp_path, [QUICK, FAILS], 60)
-        beside.result(30)
-        # It is down, or on its way.
-        assert outcome["errors"]
-        assert all(f"port {server.port}" in error for error in outcome["errors"])
-        missed = outcome["passes"] - count(server, "quick")
-        assert 1 <= missed <= 4
-        # What those passes missed is told with the next collection of all.
-        time.sleep(1)
-        assert repeat(server, tmp_path, [QUICK, FAILS], 0)["errors"] == []
-        newest = (
-            "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = 'collector_errors' "
-            "AND additional_info ->> 'collector' = 'fails' ORDER BY collected_at DESC LIMIT 1"
-        )
-        assert server.value(newest, "pgops") == missed
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgops collect'"
+    # The session is lost after the first pass, and the server after the second, for two of them.
+    clock.meanwhile = [lambda: server.value(ended), server.stop, nothing, server.start, terminate]
+    outcome = repeat(server, tmp_path, [QUICK, FAILS], 60)
+    assert outcome["errors"]
+    assert all(f"port {server.port}" in error for error in outcome["errors"])
+    assert (outcome["passes"], count(server, "quick")) == (5, 3)
+    # What those passes missed is told with the next collection of all.
+    clock.now += 1
+    assert repeat(server, tmp_path, [QUICK, FAILS], 0)["errors"] == []
+    newest = (
+        "SELECT metric_value FROM pgops.system_metrics WHERE metric_name = 'collector_errors' "
+        "AND additional_info ->> 'collector' = 'fails' ORDER BY collected_at DESC LIMIT 1"
+    )
+    assert server.value(newest, "pgops") == 2
 
 
-def _interrupt(server: Server) -> None:
-    """End the session after the first pass, and the server after the second; at last the job."""
-    until(lambda: count(server, "quick") == 1, "collected")
-    server.value("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgops collect'")
-    until(lambda: count(server, "quick") == 2, "collected again")
-    server.stop()
-    time.sleep(1.2)
-    server.start()
-    until(lambda: count(server, "quick") == 3, "collected at last")
-    terminate()
-
-
-def test_errors_of_later_passes_are_said_once_and_counted(deployed: Server, tmp_path: Path) -> None:
-    with meanwhile(
-        lambda: until(lambda: count(deployed, "quick") == 1, "collected"), lambda: deployed.value("CREATE ROLE flag")
-    ):
-        outcome = repeat(deployed, tmp_path, [QUICK, FAILS], 2.95)
+def test_errors_of_later_passes_are_said_once_and_counted(deployed: Server, tmp_path: Path, clock: Clock) -> None:
+    clock.meanwhile = [lambda: deployed.value("CREATE ROLE flag")]
+    outcome = repeat(deployed, tmp_path, [QUICK, FAILS], 2.95)
     (error,) = outcome["errors"]
     assert error.startswith("fails in pgops: division by zero")
     assert error.endswith("(2 times)")
@@ -223,7 +203,7 @@ def test_errors_of_later_passes_are_said_once_and_counted(deployed: Server, tmp_
 
 
 def test_a_standby_keeps_one_session_with_its_primary(
-    deployed: Server, tmp_path: Path, keep: object, monkeypatch: pytest.MonkeyPatch
+    deployed: Server, tmp_path: Path, keep: object, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standby = keep(deployed.standby()).start()  # type: ignore[operator]
     place = {"host": str(deployed.socket_dir), "port": str(deployed.port), "user": "pgops", "database": "pgops"}
@@ -232,12 +212,11 @@ def test_a_standby_keeps_one_session_with_its_primary(
     seen: list[object] = []
     watching = "SELECT array_agg(pid)::text FROM pg_stat_activity WHERE application_name = 'sink'"
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sink'"
-    steps = watched(deployed, lambda: seen.append(deployed.value(watching)))
-    with meanwhile(*steps, lambda: deployed.value(ended)):
-        outcome = repeat(standby, tmp_path, [QUICK, SLOW], 2.95, node="db2/main", peers=(Peer("127.0.0.1"),))
-    assert (outcome["errors"], outcome["sink"], outcome["passes"]) == ([], "primary", 3)
+    clock.meanwhile = [lambda: seen.append(deployed.value(watching))] * 2 + [lambda: deployed.value(ended)]
+    outcome = repeat(standby, tmp_path, [QUICK, SLOW], 3.95, node="db2/main", peers=(Peer("127.0.0.1"),))
+    assert (outcome["errors"], outcome["sink"], outcome["passes"]) == ([], "primary", 4)
     assert seen == [only(seen[0])] * 2
-    assert count(deployed, "quick") == 3
+    assert count(deployed, "quick") == 4
 
 
 def test_a_person_collects_between_the_passes_of_the_job(deployed: Server, tmp_path: Path) -> None:
@@ -252,23 +231,23 @@ def test_a_person_collects_between_the_passes_of_the_job(deployed: Server, tmp_p
         until(lambda: count(deployed, "waiting_sessions") > 0, "collected")
         before = count(deployed, "waiting_sessions")
         # Its first pass may not be over yet, which is told by 75.
-        until(lambda: cli.main([*arguments, "collect"]) == 0, "collected by hand")
+        until(lambda: cli.main([*arguments, "collect"]), "collected by hand", 0)
         assert cli.main([*arguments, "collect", "--repeat"]) == runner.BUSY
         assert job.poll() is None
         job.terminate()
-        said = json.loads(job.communicate(timeout=30)[0])
+        said = json.loads(job.communicate(timeout=PATIENCE)[0])
     assert (job.returncode, said["ok"], said["passes"]) == (0, True, 1)
     assert count(deployed, "waiting_sessions") >= before
 
 
 def test_a_sink_that_is_away_is_waited_for_once_and_what_it_misses_delivered_later(
-    deployed: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployed: Server, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
+    asked: list[object] = []
 
     @contextlib.contextmanager
-    def away(*_arguments: object) -> Iterator[Session]:
-        asked.append(time.monotonic())
+    def away(*arguments: object) -> Iterator[Session]:
+        asked.append(arguments)
         raise Unreachable("nobody answers")
         yield
 
@@ -277,7 +256,7 @@ def test_a_sink_that_is_away_is_waited_for_once_and_what_it_misses_delivered_lat
         outcome = repeat(deployed, tmp_path, [QUICK], 2.95)
     assert (len(asked), outcome["passes"], outcome["sink"]) == (1, 3, "spool")
     assert outcome["errors"] == ["not delivered; will be retried: nobody answers (3 times)"]
-    time.sleep(1)
+    clock.now += 1
     later = repeat(deployed, tmp_path, [QUICK], 0)
     assert (later["errors"], later["delivered"]) == ([], outcome["spooled"] + 2)
     assert count(deployed, "quick") == 4

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import psycopg
 import pytest
 from clusters import Node
 from majors import EVERY_MAJOR, make_server
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 SLOT = "db2_slot"
 
@@ -29,7 +31,7 @@ def _pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         second = first.standby("db2/main", tmp_path_factory.mktemp("db2"), {"primary_slot_name": SLOT})
         with second.server:
             clusters.streaming(server)
-            until(lambda: server.value("SELECT count(replay_lsn) FROM pg_stat_replication") == 1, "answered")
+            until(lambda: server.value("SELECT count(replay_lsn) FROM pg_stat_replication"), "answered", 1)
             yield first, second
 
 
@@ -62,6 +64,7 @@ def report(*nodes: Node) -> None:
         assert (outcome["errors"], outcome["spooled"]) == ([], 0)
 
 
+@pytest.mark.every_major
 def test_a_standby_is_told_by_its_name_and_slot_with_its_lag(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
@@ -78,7 +81,7 @@ def test_a_standby_is_told_by_its_name_and_slot_with_its_lag(pair: tuple[Node, N
     )
     assert (found["application_name"], found["slot_name"], found["slot_active"]) == (name, SLOT, True)
     assert (found["wal_status"], found["remark"]) == ("reserved", None)
-    assert 0 <= found["last_word_age_seconds"] < 30
+    assert 0 <= found["last_word_age_seconds"] < first.server.age()
     assert len(topology(first.server)) == 2
     second.server.value("SELECT pg_wal_replay_pause()")
     first.server.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 400000))")
@@ -87,6 +90,7 @@ def test_a_standby_is_told_by_its_name_and_slot_with_its_lag(pair: tuple[Node, N
     second.server.value("SELECT pg_wal_replay_resume()")
 
 
+@pytest.mark.every_major
 def test_a_standby_shows_itself_and_its_primary(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
@@ -117,7 +121,7 @@ def test_a_cut_standby_has_no_lag_and_the_age_of_its_last_word(pair: tuple[Node,
         until(lambda: there(first.server, node="db2/main", state="not connected"), "cut")
         found = one(first.server, node="db2/main")
         assert (found["lag_bytes"], found["lag_seconds"], found["sync_state"]) == (None, None, None)
-        assert 0 < found["last_word_age_seconds"] < 120
+        assert 0 < found["last_word_age_seconds"] < first.server.age()
         assert (found["upstream"], found["slot_name"], found["slot_active"]) == ("db1/main", SLOT, False)
         assert found["retained_bytes"] >= 400_000
         assert len(topology(first.server)) == 2  # its slot is its own
@@ -130,13 +134,14 @@ def test_a_standby_says_itself_that_it_is_cut(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
     until(lambda: there(second.server, node="db2/main", lag_bytes=0), "caught up")
+    age, stopped = first.server.age(), time.monotonic()
     first.server.stop()
     try:
         until(lambda: there(second.server, node="db2/main", state="not connected"), "cut")
         found = one(second.server, node="db2/main")
         assert (found["lag_bytes"], found["lag_seconds"], found["slot_name"]) == (None, None, SLOT)
         later = one(second.server, node="db2/main")["replay_delay_seconds"]
-        assert 0 < found["replay_delay_seconds"] < later < 120
+        assert 0 < found["replay_delay_seconds"] < later < age + time.monotonic() - stopped
     finally:
         first.server.start()
     clusters.streaming(first.server)
@@ -152,7 +157,7 @@ def test_a_link_that_is_silent_says_so(pair: tuple[Node, Node]) -> None:
     os.kill(receiver, signal.SIGSTOP)
     try:
         first.server.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
-        until(lambda: there(first.server, node="db2/main", state="silent"), "silent", 10)
+        until(lambda: there(first.server, node="db2/main", state="silent"), "silent")
         found = one(first.server, node="db2/main")
         assert found["lag_seconds"] is None
         assert found["lag_bytes"] > 0
@@ -162,6 +167,7 @@ def test_a_link_that_is_silent_says_so(pair: tuple[Node, Node]) -> None:
         first.server.value(f"SET ROLE pgops_owner; {view.read_text()}", "pgops")
 
 
+@pytest.mark.every_major
 def test_slots_that_nobody_uses_and_receivers_that_are_no_nodes(pair: tuple[Node, Node]) -> None:
     first, second = pair
     report(first, second)
@@ -178,7 +184,7 @@ def test_slots_that_nobody_uses_and_receivers_that_are_no_nodes(pair: tuple[Node
         start = str(server.value("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'kept'"))
         receiver.pgconn.send_query(f"START_REPLICATION SLOT kept PHYSICAL {start}".encode())
         streams = "SELECT count(*) FROM pg_replication_slots WHERE active"
-        until(lambda: server.value(streams) == 3, "streaming")
+        until(lambda: server.value(streams), "streaming", 3)
         server.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 100000))")
         stale = one(server, slot_name="stale")
         assert (stale["member"], stale["state"], stale["slot_active"]) == ("slot", "not connected", False)
@@ -197,15 +203,14 @@ def test_slots_that_nobody_uses_and_receivers_that_are_no_nodes(pair: tuple[Node
     finally:
         logical.close()
         receiver.close()
-        until(lambda: server.value("SELECT count(*) FROM pg_replication_slots WHERE active") == 1, "off")
+        until(lambda: server.value("SELECT count(*) FROM pg_replication_slots WHERE active"), "off", 1)
         for slot in ("stale", "fed", "kept"):
             server.value(f"SELECT pg_drop_replication_slot('{slot}')", "pgops")
 
 
+@pytest.mark.every_major(since=18)  # before, no lost slot of a primary says from where on it kept WAL
 def test_a_slot_that_is_lost_keeps_no_wal(pair: tuple[Node, Node]) -> None:
     server = pair[0].server
-    if server.major < 18:
-        return  # nothing else makes a primary's slot useless and lets it say from where on it kept WAL
     server.value("SELECT pg_create_physical_replication_slot('idle', true)")
     server.value("ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
     server.reload()
@@ -235,7 +240,7 @@ def test_a_name_that_several_come_by_is_nobodys(pair: tuple[Node, Node]) -> None
         start = str(first.server.value("SELECT pg_current_wal_flush_lsn()"))
         strange.pgconn.send_query(f"START_REPLICATION PHYSICAL {start}".encode())
         streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
-        until(lambda: first.server.value(streams) == 2, "streaming")  # though it never tells where it is
+        until(lambda: first.server.value(streams), "streaming", 2)  # though it never tells where it is
         # The slot tells which of the two it is.
         assert one(first.server, node="db2/main")["slot_name"] == SLOT
         assert one(first.server, member="receiver")["slot_name"] is None
@@ -284,7 +289,7 @@ def test_a_cut_standby_knows_its_name_from_its_settings(pair: tuple[Node, Node],
     server.value("SELECT pg_reload_conf()")
     try:
         own = "SELECT application_name FROM pgops.replication_self"
-        until(lambda: server.value(own, "pgops") == name, name, 10)
+        until(lambda: server.value(own, "pgops"), name, name)
     finally:
         server.value("ALTER SYSTEM RESET primary_conninfo")
         server.value("SELECT pg_reload_conf()")
@@ -308,6 +313,6 @@ def test_a_cascade_is_told_by_what_agents_report(major: int, new_server: Any, ke
     assert found["lag_bytes"] is not None
     chain = {"db1/main": None, "db2/main": "db1/main", "db3/main": "db2/main"}
     for server in (second.server, third.server):
-        until(lambda at=server: upstreams(at) == chain, "replayed")
+        until(lambda at=server: upstreams(at), "replayed", chain)
         assert one(server, node="db3/main")["state"] == "streaming"
         assert one(server, node="db1/main")["state"] == "primary"

@@ -17,8 +17,6 @@ from pgops.errors import InvalidInput
 from pgops.instance.layout import Layout
 from pgops.metrics import collectors
 
-pytestmark = pytest.mark.ends
-
 HEADER = "-- collector: own\n-- metric: own_things direction=above warning=1 critical=2\n"
 GOOD = f"{HEADER}-- scope: database\nSELECT current_database() AS database, 7 AS own_things\n"
 

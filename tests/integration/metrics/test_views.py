@@ -4,22 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from deploying import SHIPPED, collect, deploy, inspect, withdraw
-from servers import Server, until
+from deploying import SHIPPED, collect, deploy, inspect
+from servers import Server
+from waiting import PATIENCE, until
 
 from pgops.metrics import collectors
-
-
-@pytest.fixture(name="deployed")
-def _deployed(server: Server) -> Iterator[Server]:
-    deploy(server)
-    yield server
-    withdraw(server)
 
 
 def test_a_blocked_session_is_counted_and_a_reader_sees_no_guess(deployed: Server, database: str) -> None:
@@ -28,14 +21,14 @@ def test_a_blocked_session_is_counted_and_a_reader_sees_no_guess(deployed: Serve
     with ThreadPoolExecutor() as threads, deployed.connect(database) as holder, deployed.connect("pgops") as asking:
         holder.execute("BEGIN; LOCK TABLE public.one")
         waits = threads.submit(deployed.value, "BEGIN; LOCK TABLE public.one; ROLLBACK", database)
-        until(lambda: deployed.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1, "waiting")
+        until(lambda: deployed.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), "waiting", 1)
         try:
             for role, seen in (("pgops", (1, 1)), ("pgops_reader", (None, 1)), ("postgres", (1, 1))):
                 asking.execute(f"SET ROLE {role}".encode())
                 assert asking.execute(select.encode()).fetchone() == seen
         finally:
             holder.execute("ROLLBACK")
-            waits.result(10)
+            waits.result(PATIENCE)
 
 
 def test_totals_are_those_of_the_server(deployed: Server) -> None:
@@ -76,6 +69,7 @@ def test_a_reader_sees_the_nodes(deployed: Server) -> None:
         assert asking.execute("SELECT node, cluster FROM pgops.nodes").fetchall() == [("db1/main", "shop")]
 
 
+@pytest.mark.every_major
 def test_each_metric_is_of_its_collector(deployed: Server, tmp_path: Path) -> None:
     # Some collectors have no samples of an idle server.
     assert collect(deployed, tmp_path)["errors"] == inspect(deployed, tmp_path)["errors"] == []

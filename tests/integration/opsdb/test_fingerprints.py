@@ -51,6 +51,7 @@ def shown(own: psycopg.Connection, query: str) -> dict[str, str]:
     return dict(own.execute(query).fetchall())
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_an_edit_is_seen(own: psycopg.Connection, edit: str) -> None:
     before = shown(own, CATALOGUE)

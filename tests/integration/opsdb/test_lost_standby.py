@@ -19,8 +19,6 @@ from pgops.metrics import partitions
 from pgops.repository import catalogue
 from pgops.statements import job as queries
 
-pytestmark = pytest.mark.ends
-
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 EXTENSION = (
     "SET synchronous_commit = local; CREATE EXTENSION pg_stat_statements WITH SCHEMA public; "

@@ -11,20 +11,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import binaries
 import pytest
 from deploying import DEFAULTS, deploy, target, withdraw
-from servers import Server
+from servers import Server, free_port
+from waiting import until
 
 from pgops.errors import Conflict, InvalidInput, LoginRefused, PermissionMissing, PgOpsError, Unreachable, Unsupported
 from pgops.opsdb import deploy as schema
 from pgops.server.session import connect, listening
-
-pytestmark = pytest.mark.ends
 
 RUN = """
 import sys
@@ -145,9 +143,7 @@ def _pooler(bare: Server, tmp_path: Path) -> Iterator[int]:
         subprocess.run(["apt-get", "install", "-q", "-y", "pgbouncer"], check=False, capture_output=True)
     if not Path(program).exists():
         pytest.skip("pgbouncer is not on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     users = bare.write(bare.directory / "users.txt", '"postgres" ""\n')
     ini = bare.write(
         bare.directory / "bouncer.ini",
@@ -156,9 +152,7 @@ def _pooler(bare: Server, tmp_path: Path) -> Iterator[int]:
     )
     running = subprocess.Popen([program, str(ini)], stderr=subprocess.DEVNULL, **bare._identity())  # type: ignore[call-overload]
     try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and not listening(target(bare, host="127.0.0.1", port=str(port))):
-            time.sleep(0.1)
+        until(lambda: listening(target(bare, host="127.0.0.1", port=str(port))), "listening")
         yield port
     finally:
         running.terminate()
@@ -210,10 +204,15 @@ SEEN = {
 @pytest.mark.parametrize("sign", SEEN)
 def test_a_run_killed_in_the_middle_is_finished_by_the_next(bare: Server, sign: str) -> None:
     arguments = [str(bare.socket_dir), str(bare.port), *sys.path]
-    with subprocess.Popen([sys.executable, "-c", RUN, *arguments]) as run:
-        while not bare.value(SEEN[sign]):
-            assert run.poll() is None
-        run.send_signal(signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL
+
+    def killed() -> bool:
+        """Whether a run was killed when the sign was seen, and had not ended by then."""
+        withdraw(bare)
+        with subprocess.Popen([sys.executable, "-c", RUN, *arguments]) as run:
+            until(lambda: bare.value(SEEN[sign]) or run.poll() is not None, sign, pause=0)
+            run.send_signal(signal.SIGKILL)
+        return run.returncode == -signal.SIGKILL
+
+    until(killed, "killed")
     deploy(bare)
     assert not deploy(bare)["changed"]

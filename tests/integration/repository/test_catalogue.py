@@ -16,14 +16,13 @@ import pytest
 from archives import Host, digest
 from deploying import configured, deploy, target
 from facts_contract import differences
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 from pgops import cli
 from pgops.errors import Conflict, HostFailed
 from pgops.facts import gathering
 from pgops.repository import archiver, catalogue
-
-pytestmark = pytest.mark.ends
 
 STATUS = "SELECT wal_filename, archive_path, file_size, checksum, status FROM pgops.wal_archive_status ORDER BY 1"
 
@@ -74,7 +73,7 @@ class Catalogue:
         self.host.wait_for(names[-1])
         # Those behind it may still be on their way, and each is there before the program has ended.
         ready = "SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.ready'"
-        until(lambda: self.host.server.value(ready) == 0, "archived")
+        until(lambda: self.host.server.value(ready), "archived", 0)
         return names
 
     def age(self) -> None:
@@ -188,18 +187,19 @@ def test_only_what_was_changed_is_looked_at(kept: Catalogue, monkeypatch: pytest
 def test_a_run_that_is_cut_short_is_carried_on(kept: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.archive(6)
     monkeypatch.setattr(catalogue, "BATCH", 2)
-    cuts = 0
-    clock = time.monotonic
-    while True:
+
+    def cut() -> bool:
+        """Whether an update was cut short, after two steps of its clock."""
         ticks = iter([0.0, 1.0, 3.0])
-        monkeypatch.setattr(catalogue.time, "monotonic", lambda ticks=ticks: next(ticks, 9.0))
-        done = kept.update(budget=2)
-        monkeypatch.setattr(catalogue.time, "monotonic", clock)
-        if done["complete"]:
-            break
-        cuts += 1
+        with monkeypatch.context() as patched:
+            patched.setattr(catalogue.time, "monotonic", lambda: next(ticks, 9.0))
+            done = kept.update(budget=2)
+        return not done["complete"]
+
+    for _time in range(2):
+        assert cut()
         assert kept.facts()["continuous_since"] is None
-    assert cuts >= 2
+    until(cut, "complete", False)
     assert kept.facts()["gaps"] == []
     assert {row["status"] for row in kept.rows().values()} == {"archived"}
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_archived_is_named(kept: Catalogue) -> None:
     stored.write_text("in the way")
     name = kept.host.switch()
     failed = f"SELECT last_failed_wal = '{name}' FROM pg_stat_archiver"
-    until(lambda: bool(kept.host.server.value(failed)), "failed")
+    until(lambda: kept.host.server.value(failed), "failed")
     with kept.host.server.stopped("archiver"):  # which tries again every second
         assert kept.host.server.value(failed) is True
         stored.unlink()
@@ -263,7 +263,7 @@ def test_the_catalogue_follows_a_promotion(make: Callable[..., Host], keep: Call
     since = first.facts()["continuous_since"]
     # The catalogue does not wait for the disk.
     last = str(host.server.value("SELECT pg_current_wal_insert_lsn()"))
-    until(lambda: bool(standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{last}'")), "replayed")
+    until(lambda: standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{last}'"), "replayed")
     assert second.facts()["lost_bytes"] is None
     away = host.repository.rename(host.base / "away")
     with pytest.raises(HostFailed, match="after a failover it could not archive"):

@@ -329,6 +329,7 @@ def test_a_role_that_is_no_superuser_is_told_so_elsewhere(server):
 # --- rules that are there already, as every major tells them
 
 
+@pytest.mark.every_major
 def test_rules_over_the_network_by_their_meaning(major, new_server):
     made = new_server(major)
     made.enable_tls()

@@ -19,7 +19,8 @@ import artifact
 import binaries
 import pytest
 from deploying import AGENT, BUNDLE, agent_arguments
-from servers import Server, free_port, until
+from servers import Server, free_port
+from waiting import until
 
 from pgops.agent import deploy as agent
 from pgops.errors import Conflict, InvalidInput, PermissionMissing, PgOpsError, SettingsRefused, Unreachable
@@ -107,6 +108,7 @@ def _host(major: int, new_server: Callable[..., Server], tmp_path: Path) -> Host
     return Host(new_server(major).start(), tmp_path)
 
 
+@pytest.mark.every_major
 def test_what_is_predicted_happens_once_and_is_taken_back(host: Host) -> None:
     wanted = {"work_mem": "8MB", "archive_timeout": 600, "log_duration": True, "search_path": ["$user", "sho p"]}
     predicted = host.set(check=True, **wanted)
@@ -134,6 +136,7 @@ def test_what_is_predicted_happens_once_and_is_taken_back(host: Host) -> None:
     assert not host.apply(state="absent")["changed"]
 
 
+@pytest.mark.every_major
 def test_what_needs_a_restart_waits_for_it(host: Host) -> None:
     done = host.set(max_connections=60)
     (waiting,) = done["pending"]
@@ -307,9 +310,8 @@ def test_a_broken_file_is_named_with_its_line(host: Host) -> None:
     assert f"postgresql.conf, line {line}" in str(host.refused(Conflict, maintenance_work_mem="70MB"))
 
 
+@pytest.mark.every_major(since=17)
 def test_alter_system_may_be_forbidden(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:
-    if major < 17:
-        pytest.skip("allow_alter_system is new in 17")
     host = Host(new_server(major, settings={"allow_alter_system": "off"}).start(), tmp_path)
     assert "allow_alter_system" in str(host.refused(Conflict, work_mem="8MB"))
 
@@ -361,14 +363,13 @@ def test_what_a_standby_cannot_be_leaves_it_a_standby(
     assert (standby.show("work_mem"), standby.show("shared_buffers")) == ("4MB", "16MB")
     assert standby.server.value("SELECT pg_is_in_recovery()") is True
     streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
-    until(lambda: standby.server.value(streams) == 1, "streaming")
+    until(lambda: standby.server.value(streams), "streaming", 1)
 
 
+@pytest.mark.every_major(since=18)  # of which the only pg_controldata is that is here
 def test_a_standby_lowers_what_its_primary_has_lowered(
     host: Host, keep: Callable[[Server], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if host.server.major != 18:
-        pytest.skip("the only pg_controldata that is here is of 18")
     read, tools = controldata.read, str(binaries.client("pg_controldata").parent)
     monkeypatch.setattr(controldata, "read", lambda directory, _tools: read(directory, tools))
     (host.prefix / "standby").mkdir()

@@ -45,6 +45,7 @@ def converge(server: Server, prefix: Path, check: bool = False, **params: Any) -
     return statements.converge(target(server), {**DEFAULTS, "prefix": str(prefix), **params}, check)
 
 
+@pytest.mark.every_major
 def test_statements_are_counted_and_then_no_more(running: Server, tmp_path: Path) -> None:
     predicted = converge(running, tmp_path, check=True, databases=["shop"])
     done = converge(running, tmp_path, databases=["shop"])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE, until
 
 from pgops.agent import schedule
 from pgops.agent.schedule import Current, Job, Schedule, SchedulePlan, TimerStart, UnitReload
@@ -591,22 +591,26 @@ def test_cron_starts_jobs_when_systemd_would(expression, base):
 
 def test_what_cron_started_of_a_job_is_ended_with_all_that_it_waits_for(tmp_path):
     command = [str(tmp_path / "pgops"), "--instance", "a", "--scheduled", "collect"]
-    shell = crontab.line("* * * * *", "nobody", command, 61, 50).split(" nobody ", 1)[1]
+    # By itself it ends after an hour.
+    shell = crontab.line("* * * * *", "nobody", command, 3600, 50).split(" nobody ", 1)[1]
     with subprocess.Popen(["/bin/sh", "-c", shell], start_new_session=True) as started:
-        while not Path(f"/proc/{started.pid}/cmdline").read_bytes():
-            time.sleep(0.01)  # the kernel is still about to start it
-        crontab.stop([command[0], "--instance", "b"])
-        assert started.poll() is None
-        crontab.stop(command[:3])
-        assert started.wait(10) == -signal.SIGTERM
-        while lives_in_group(started.pid):
-            time.sleep(0.05)
+        try:
+            until(lambda: "sleep" in lives_in_group(started.pid), "waiting for its delay")
+            crontab.stop([command[0], "--instance", "b"])
+            assert started.poll() is None
+            crontab.stop(command[:3])
+            assert started.wait(PATIENCE) == -signal.SIGTERM
+            until(lambda: lives_in_group(started.pid), "ended", [])
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
 
 
-def lives_in_group(group: int) -> bool:
-    """Whether a process of a group is not dead yet; a zombie is."""
-    listed = subprocess.run(["ps", "-eo", "pgid=,stat="], check=True, capture_output=True, text=True).stdout
-    return any(int(number) == group and state[0] != "Z" for number, state in map(str.split, listed.splitlines()))
+def lives_in_group(group: int) -> list[str]:
+    """The programs of a group that are not dead yet; a zombie is."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,comm="], check=True, capture_output=True, text=True).stdout
+    processes = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return [name for number, state, name in processes if int(number) == group and state[0] != "Z"]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")

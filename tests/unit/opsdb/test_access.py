@@ -14,6 +14,7 @@ from pgops.opsdb.access import Access
 
 files = st.text().filter(lambda text: access.BEGIN not in text)
 HBA, _IDENT = access.lines(Access(), "pgops", [("db2", "10.0.0.2/32")])
+OTHER, _IDENT = access.lines(Access(), "pgops", [("db3", "10.0.0.3/32")])
 
 
 @given(files)
@@ -26,6 +27,7 @@ def test_a_block_goes_in_and_out_again_without_a_trace(text: str) -> None:
 
 @given(files, files)
 def test_a_block_stays_where_somebody_moved_it(above: str, below: str) -> None:
+    assert access.replaced(above + HBA + below, OTHER) == above + OTHER + below
     assert access.replaced(above + HBA + below, "") == above + below
 
 
