@@ -16,6 +16,7 @@ import pytest
 from hosts import INVENTORY, ROOT, Fleet
 
 pytestmark = pytest.mark.xdist_group("pg15")
+SITE = ["ansible-playbook", "-i", str(INVENTORY), "pgops.fleet.site", "--limit", "pg15"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,15 +26,7 @@ def _deployed(fleet: Fleet) -> None:
 
 def test_two_runs_at_the_same_time_both_end_well(fleet: Fleet) -> None:
     fleet.play("pgops.fleet.remove", "--limit", "pg15")
-    command = [
-        "ansible-playbook",
-        "-i",
-        str(INVENTORY),
-        "pgops.fleet.site",
-        "--limit",
-        "pg15",
-    ]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _run in range(2)]
+    both = [subprocess.Popen(SITE, stdout=subprocess.PIPE, text=True) for _run in range(2)]
     said = [run.communicate(timeout=300)[0] for run in both]
     assert [run.returncode for run in both] == [0, 0], said
     assert fleet.play("pgops.fleet.site", "--limit", "pg15").changes == {}
@@ -50,17 +43,7 @@ def test_two_runs_at_the_same_time_both_end_well(fleet: Fleet) -> None:
 )
 def test_a_run_killed_in_the_middle_is_finished_by_the_next(fleet: Fleet, sign: str) -> None:
     assert fleet.play("pgops.fleet.remove", "--limit", "pg15", "-e", "pgops_purge=true").code == 0
-    command = [
-        "ansible-playbook",
-        "-i",
-        str(INVENTORY),
-        "pgops.fleet.site",
-        "--limit",
-        "pg15",
-    ]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as run:
+    with subprocess.Popen(SITE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as run:
         fleet.on("pg15", "sh", "-c", f"until {sign} >/dev/null 2>&1; do sleep 0.02; done")
         os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
