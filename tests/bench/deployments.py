@@ -118,13 +118,13 @@ def peer_variables() -> list[str]:
         timer = systemd.timer("18-main", job.name, job.calendar, job.jitter)
         (folder / f"pgops-18-main-{job.name}.timer").write_bytes(timer)
     values = {
-        "bench_jobs": json.dumps([job.name for job in jobs]),
-        "bench_archive": BUILD / "agent.tar",
-        "bench_configuration": BUILD / "agent.json",
-        "bench_script": BUILD / "schema.sql",
-        "bench_units": folder,
+        "bench_jobs": [job.name for job in jobs],
+        "bench_archive": str(BUILD / "agent.tar"),
+        "bench_configuration": str(BUILD / "agent.json"),
+        "bench_script": str(BUILD / "schema.sql"),
+        "bench_units": str(folder),
     }
-    return [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
+    return ["-e", json.dumps(values)]
 
 
 def _archive(path: Path, program: Mapping[str, str]) -> None:
