@@ -29,7 +29,8 @@ _RELATIONS = """
 
 
 def _definitions(chosen: str = "true") -> str:
-    """Each object whose name, ``{}``, fulfils a condition, with the SHA-256 of its definition, owner and rights."""
+    """Each object whose row of the catalogue, ``{}``, fulfils a condition, with the SHA-256 of its definition, owner
+    and rights."""
     return f"""
 SELECT object, pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(definition, 'UTF8')), 'hex') AS sha256
 FROM (
@@ -37,7 +38,7 @@ FROM (
            CASE WHEN p.prokind = 'a' THEN 'aggregate' ELSE pg_get_functiondef(p.oid) END
            || ' owner ' || p.proowner::regrole::text || ' rights '
            || coalesce(({_rights("p.proacl")}), 'default') AS definition
-    {_FUNCTIONS} AND {chosen.format(_FUNCTION)}
+    {_FUNCTIONS} AND {chosen.format("p")}
     UNION ALL
     SELECT {_RELATION},
            concat_ws(E'\n',
@@ -55,27 +56,32 @@ FROM (
                (SELECT string_agg(pg_get_triggerdef(t.oid), ', ' ORDER BY t.tgname)
                 FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
                ({_rights("c.relacl", "WHERE a.grantee <> c.relowner")}))
-    {_RELATIONS} AND {chosen.format(_RELATION)}
+    {_RELATIONS} AND {chosen.format("c")}
 ) AS found (object, definition)
 """
 
 
-MARKS = f"""
-SELECT {_FUNCTION} AS object, p.xmin::text AS mark {_FUNCTIONS}
-UNION ALL
-SELECT {_RELATION}, concat_ws(' ', c.xmin, (
-    SELECT string_agg(r.mark, ' ' ORDER BY r.mark) FROM (
-        SELECT a.xmin::text FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0
-        UNION ALL SELECT d.xmin::text FROM pg_attrdef AS d WHERE d.adrelid = c.oid
-        UNION ALL SELECT k.xmin::text FROM pg_constraint AS k WHERE k.conrelid = c.oid
-        UNION ALL SELECT concat_ws(' ', i.xmin, x.xmin)
-        FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid
-        UNION ALL SELECT t.xmin::text FROM pg_trigger AS t WHERE t.tgrelid = c.oid
-        UNION ALL SELECT w.xmin::text FROM pg_rewrite AS w WHERE w.ev_class = c.oid
-    ) AS r (mark)
-)) {_RELATIONS}
+# Of a relation's row not the transaction: the first partition, or a column's statistics, would be an edit.
+_FUNCTION_MARK = "concat_ws(' ', 'function', p.oid, p.xmin)"
+_RELATION_MARK = """
+    concat_ws(' ', 'relation', c.oid, c.relname, c.relowner, c.relacl, (
+        SELECT string_agg(r.mark, ' ' ORDER BY r.mark) FROM (
+            SELECT a.xmin::text FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0
+            UNION ALL SELECT d.xmin::text FROM pg_attrdef AS d WHERE d.adrelid = c.oid
+            UNION ALL SELECT k.xmin::text FROM pg_constraint AS k WHERE k.conrelid = c.oid
+            UNION ALL SELECT concat_ws(' ', i.xmin, x.xmin)
+            FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid
+            UNION ALL SELECT t.xmin::text FROM pg_trigger AS t WHERE t.tgrelid = c.oid
+            UNION ALL SELECT w.xmin::text FROM pg_rewrite AS w WHERE w.ev_class = c.oid
+        ) AS r (mark)
+    ))
 """
-"""Each object with the transactions that wrote its rows of the catalogue."""
+
+MARKS = f"""
+SELECT {_FUNCTION} AS object, {_FUNCTION_MARK} AS mark {_FUNCTIONS}
+UNION ALL SELECT {_RELATION}, {_RELATION_MARK} {_RELATIONS}
+"""
+"""Each object with what changes where it is edited: above all the transactions that wrote its catalogue rows."""
 
 CATALOGUE = _definitions()
 """Every function, view and table of the schema with its fingerprint."""
@@ -83,15 +89,20 @@ CATALOGUE = _definitions()
 
 def present(recorded: str) -> str:
     """The query for the same, by what is ``recorded`` (pgops.fingerprint, or the view of it that readers may use; an
-    older version has no column ``mark``) for objects that have not been touched since."""
+    older version has no column ``mark``) for objects that have not been touched since: their names are not even
+    written."""
     return f"""
-WITH untouched AS MATERIALIZED (
-    SELECT i.object, i.sha256
-    FROM {recorded} AS i JOIN ({MARKS}) AS m ON m.object = i.object AND m.mark = to_jsonb(i) ->> 'mark'
+WITH seen AS MATERIALIZED (
+    SELECT 'p' AS kind, p.oid, {_FUNCTION_MARK} AS mark {_FUNCTIONS}
+    UNION ALL SELECT 'c', c.oid, {_RELATION_MARK} {_RELATIONS}
+),
+
+untouched AS MATERIALIZED (
+    SELECT s.kind, s.oid, i.object, i.sha256 FROM {recorded} AS i JOIN seen AS s ON s.mark = to_jsonb(i) ->> 'mark'
     WHERE i.server_major = current_setting('server_version_num')::integer / 10000
 )
 
 SELECT u.object, u.sha256 FROM untouched AS u
 UNION ALL
-{_definitions("{} NOT IN (SELECT u.object FROM untouched AS u)")}
+{_definitions("{0}.oid NOT IN (SELECT u.oid FROM untouched AS u WHERE u.kind = '{0}')")}
 """
