@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from hosts import Fleet
+
+from playbooks import Run
 
 pytestmark = pytest.mark.xdist_group("pg18")
 
@@ -107,3 +110,48 @@ def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
         "pg18", "sh", "-c", "systemctl cat 'pgops-*' --no-pager; systemctl list-timers 'pgops-*' | wc -l"
     )
     assert after == before
+
+
+def archiving(fleet: Fleet, **variables: object) -> Run:
+    """A run of site.yml that may restart the server, with a repository."""
+    declared = {"pgops_repository": "/srv/shared/host", "pgops_restart": "if_required", **variables}
+    return fleet.play("pgops.fleet.site", "--limit", "pg18", "-e", json.dumps(declared))
+
+
+def test_anothers_archive_command_is_replaced_only_when_asked_and_put_back(fleet: Fleet) -> None:
+    fleet.on("pg18", "mkdir", "-p", "/srv/shared/host")
+    for setting in ("archive_mode = on", "archive_command = '/bin/true'"):
+        fleet.sql("pg18", f"ALTER SYSTEM SET {setting}", "postgres")
+    fleet.on("pg18", "systemctl", "restart", "postgresql@18-main")
+    refused = archiving(fleet)
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert "pgops_archive_replace" in failed["msg"]
+    assert fleet.sql("pg18", "SHOW archive_command", "postgres") == "/bin/true"
+    done = archiving(fleet, pgops_archive_replace=True)
+    assert done.code == 0, done.text
+    assert "/srv/shared/host" in fleet.sql("pg18", "SHOW archive_command", "postgres")
+    assert archiving(fleet, pgops_archive_replace=True).changes == {}
+    removed = fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_restart=if_required")
+    assert removed.code == 0, removed.text
+    assert fleet.sql("pg18", "SHOW archive_command", "postgres") == "/bin/true"
+    for setting in ("archive_mode", "archive_command"):
+        fleet.sql("pg18", f"ALTER SYSTEM RESET {setting}", "postgres")
+    fleet.on("pg18", "systemctl", "restart", "postgresql@18-main")
+
+
+def test_a_server_created_anew_goes_on_in_its_repository_only_when_asked(fleet: Fleet) -> None:
+    fleet.on("pg18", "mkdir", "-p", "/srv/shared/host")
+    assert archiving(fleet).code == 0
+    assert archiving(fleet).changes == {}
+    fleet.on("pg18", "pg_dropcluster", "--stop", "18", "main")
+    fleet.on("pg18", "pg_createcluster", "18", "main", "--start")
+    refused = archiving(fleet)
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert "pgops_archive_another_server" in failed["msg"]
+    done = archiving(fleet, pgops_archive_another_server=True)
+    assert done.code == 0, done.text
+    archived = "SELECT archived_count > 0 FROM pg_stat_archiver"
+    fleet.wait("a segment", lambda: fleet.sql("pg18", archived, "postgres") == "t")
+    kept = fleet.on("pg18", "sh", "-c", "ls -d /srv/shared/host/search/*-18").split()
+    assert len(kept) == 2
+    assert archiving(fleet).changes == {}
