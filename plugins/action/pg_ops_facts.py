@@ -5,6 +5,7 @@ is the same as the controller's, else with the one that is sent along."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -12,7 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import sources
 
 LACKED = "pgops_library_lacked"
-"""The fact of a host that did not have the library when a module last asked for it."""
+"""The fact of a host: whether it lacked the library when a module last asked for it."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -26,14 +27,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         shipped = sources.shipped()
         known = {**self._task.args, "library": sources.digest(shipped)}
         # What runs beside the play cannot be asked first.
-        lacked = self._task.async_val or LACKED in (task_vars or {}).get("ansible_facts", {})
+        lacked = self._task.async_val or (task_vars or {}).get("ansible_facts", {}).get(LACKED)
         answer = {sources.LACKING: True} if lacked else self._execute(known, task_vars)
         if answer.get(sources.LACKING):
             answer = self._execute({**known, "sources": sources.pack(shipped)}, task_vars)
             if not self._task.async_val:
-                answer.setdefault("ansible_facts", {})[LACKED] = True
+                answer.setdefault("ansible_facts", {})[LACKED] = not self._installed(answer)
         result.update(answer)
         return result
+
+    def _installed(self, answer: Mapping[str, Any]) -> bool:
+        """Whether this task has brought the library to the host."""
+        brings = self._task.action.endswith("pg_ops_agent") and self._task.args.get("state", "present") == "present"
+        return brings and not self._task.check_mode and not answer.get("failed")
 
     def _execute(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         done: dict[str, Any] = self._execute_module(
