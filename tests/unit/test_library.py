@@ -122,6 +122,9 @@ def test_a_host_with_the_library_is_not_sent_it(ask: Callable[[], dict[str, Any]
     assert "pgops_library_lacked" not in facts
 
 
-def test_a_library_that_was_edited_is_not_used(installed: Path, ask: Callable[[], dict[str, Any]]) -> None:
-    (installed / "facts" / "gathering.py").write_text("raise SystemExit('edited')\n")
+@pytest.mark.parametrize("edit", [b"raise SystemExit('edited')\n", b"\xff"], ids=["readable", "not readable"])
+def test_a_library_that_was_edited_is_not_used(
+    installed: Path, ask: Callable[[], dict[str, Any]], edit: bytes
+) -> None:
+    (installed / "facts" / "gathering.py").write_bytes(edit)
     assert ask()["pgops_library_lacked"]

@@ -42,20 +42,27 @@ def library(module: AnsibleModule, name: str) -> ModuleType:
     digest, packed = module.params["library"], module.params["sources"]
     here = os.path.join(os.path.realpath(os.path.join(module.params.get("prefix") or "/", PROGRAM)), "pgops")
     try:
-        if not digest:  # not sent by an action plugin: all is where this file is
-            module.params["sources"] = sources.shipped()
-        elif only_ours(here) and sources.digest(sources.shipped(here)) == digest:
-            module.params["sources"] = sources.shipped(here)
+        found = installed(here) if digest else sources.shipped()  # without a digest all is where this file is
+        if digest and sources.digest(found) == digest:
             sys.dont_write_bytecode = True  # what is installed is not for every module to change
             sys.modules[__package__].__path__.append(here)
-        elif packed:
-            module.params["sources"] = sources.unpack(packed)
-            sys.meta_path.append(Sent(module.params["sources"]))
-        else:
+        elif digest and packed:
+            found = sources.unpack(packed)
+            sys.meta_path.append(Sent(found))
+        elif digest:
             module.exit_json(changed=False, **{sources.LACKING: True})
+        module.params["sources"] = found
     except PgOpsError as error:
         module.fail_json(msg=str(error), code=error.code)
     return _imported(name)
+
+
+def installed(folder: str) -> dict[str, str]:
+    """The library as the host's agent has it; empty where others can change it, or where it cannot be read."""
+    try:
+        return sources.shipped(folder) if only_ours(folder) else {}
+    except PgOpsError:
+        return {}
 
 
 def only_ours(folder: str) -> bool:
