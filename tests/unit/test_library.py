@@ -18,6 +18,7 @@ from deploying import AGENT, agent_arguments
 
 from pgops import sources
 from pgops.agent import deploy as agent
+from pgops.instance.layout import Layout
 
 reporting = pytest.importorskip("ansible_collections.pgops.fleet.plugins.module_utils._pgops.reporting")
 MODULES = sorted((artifact.ROOT / "plugins" / "modules").glob("pg_ops_*.py"))
@@ -38,6 +39,10 @@ def test_who_does_not_log_in_loads_no_driver(name: str) -> None:
     program = f"import sys; import pgops.{name}; sys.exit('psycopg' in sys.modules)"
     place = {"PYTHONPATH": str(Path(agent.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", program], env={**os.environ, **place}, check=False).returncode == 0
+
+
+def test_the_program_is_where_the_agents_layout_has_it() -> None:
+    assert Layout("main").current == f"/{reporting.PROGRAM}"
 
 
 def test_a_change_of_any_file_changes_the_digest() -> None:
