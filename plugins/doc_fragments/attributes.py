@@ -27,20 +27,6 @@ attributes:
     support: full
 """
 
-    LIBRARY = r"""
-options:
-  library:
-    description: The SHA-256 of the collection's files. The action plugin sets it; leave it out.
-    type: str
-    default: ""
-  sources:
-    description:
-      - The collection's files, for a host whose agent is not of the same version of the collection. The action plugin
-        sets it; leave it out.
-    type: str
-    default: ""
-"""
-
     FACTS = r"""
 attributes:
   check_mode:

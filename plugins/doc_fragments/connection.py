@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The arguments of reporting.connection_spec()."""
+    """The arguments of arguments.CONNECTION."""
 
     DOCUMENTATION = r"""
 options:

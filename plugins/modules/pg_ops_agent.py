@@ -163,7 +163,6 @@ options:
     default: /
 extends_documentation_fragment:
   - pgops.fleet.attributes
-  - pgops.fleet.attributes.library
 requirements:
   - psycopg 3.1 or newer for the agent's Python (Debian's C(python3-psycopg))
 """
@@ -241,7 +240,7 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
 
 PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
 SSL_MODES = ["disable", "require", "verify-ca", "verify-full"]
@@ -274,15 +273,12 @@ SPEC = {
     "retired": {"type": "list", "elements": "str", "default": []},
     "python": {"type": "str", "default": ""},
     "prefix": {"type": "path", "default": "/"},
-    **reporting.LIBRARY,
 }
 
 
 def main() -> None:
-    """Parse, call the library, report."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    deploy = reporting.library(module, "agent.deploy")
-    reporting.report(module, lambda: deploy.converge(module.params, module.check_mode))
+    """For Ansible's tools, which read the arguments here; the action plugin is what runs."""
+    AnsibleModule(argument_spec=SPEC, supports_check_mode=True).fail_json(msg=arguments.BY_ACTION)
 
 
 if __name__ == "__main__":

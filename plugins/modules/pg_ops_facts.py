@@ -57,7 +57,6 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.connection
   - pgops.fleet.attributes.facts
-  - pgops.fleet.attributes.library
 """
 
 EXAMPLES = r"""
@@ -161,29 +160,23 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
+
+SPEC = {
+    **arguments.CONNECTION,
+    "login_port": {"type": "int", "default": 0},
+    "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
+    "database": {"type": "str", "default": "pgops"},
+    "database_sizes": {"type": "bool", "default": False},
+    "prefix": {"type": "path", "default": "/"},
+    "max_bytes": {"type": "int", "default": 65536},
+    "statement_timeout": {"type": "float", "default": 5},
+}
 
 
 def main() -> None:
-    """Parse, call the library, report."""
-    module = AnsibleModule(
-        argument_spec={
-            **reporting.connection_spec(),
-            **reporting.LIBRARY,
-            "login_port": {"type": "int", "default": 0},
-            "gather_subset": {"type": "list", "elements": "str", "default": ["all"]},
-            "database": {"type": "str", "default": "pgops"},
-            "database_sizes": {"type": "bool", "default": False},
-            "prefix": {"type": "path", "default": "/"},
-            "max_bytes": {"type": "int", "default": 65536},
-            "statement_timeout": {"type": "float", "default": 5},
-        },
-        supports_check_mode=True,
-    )
-    gathering = reporting.library(module, "facts.gathering")
-    seconds = module.params["statement_timeout"]
-    target = reporting.target(module.params, statement_timeout=seconds, lock_timeout=min(seconds, 1.0))
-    reporting.report(module, lambda: gathering.gather(target, module.params))
+    """For Ansible's tools, which read the arguments here; the action plugin is what runs."""
+    AnsibleModule(argument_spec=SPEC, supports_check_mode=True).fail_json(msg=arguments.BY_ACTION)
 
 
 if __name__ == "__main__":

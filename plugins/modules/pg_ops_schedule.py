@@ -103,7 +103,6 @@ options:
     default: /
 extends_documentation_fragment:
   - pgops.fleet.attributes
-  - pgops.fleet.attributes.library
 notes:
   - In check mode a missing user or cron daemon is a warning, since a task before this one may bring it; in a run
     it is an error.
@@ -226,7 +225,7 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
 
 JOB = {
     "name": {"type": "str", "required": True},
@@ -245,21 +244,17 @@ INSTANCE = {
     "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
 }
 
+SPEC = {
+    "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "backend": {"type": "str", "choices": ["systemd", "cron", "none"], "default": "systemd"},
+    "prefix": {"type": "path", "default": "/"},
+}
+
 
 def main() -> None:
-    """Parse, call the library, report."""
-    module = AnsibleModule(
-        argument_spec={
-            "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "backend": {"type": "str", "choices": ["systemd", "cron", "none"], "default": "systemd"},
-            "prefix": {"type": "path", "default": "/"},
-            **reporting.LIBRARY,
-        },
-        supports_check_mode=True,
-    )
-    schedule = reporting.library(module, "agent.schedule")
-    reporting.report(module, lambda: schedule.converge(module.params, module.check_mode))
+    """For Ansible's tools, which read the arguments here; the action plugin is what runs."""
+    AnsibleModule(argument_spec=SPEC, supports_check_mode=True).fail_json(msg=arguments.BY_ACTION)
 
 
 if __name__ == "__main__":

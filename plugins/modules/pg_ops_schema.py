@@ -125,7 +125,6 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.connection
   - pgops.fleet.attributes
-  - pgops.fleet.attributes.library
 """
 
 EXAMPLES = r"""
@@ -213,10 +212,10 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
 
 SPEC = {
-    **reporting.connection_spec(),
+    **arguments.CONNECTION,
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "purge": {"type": "bool", "default": False},
     "database": {"type": "str", "default": "pgops"},
@@ -236,17 +235,13 @@ SPEC = {
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": []},
     "rehearse": {"type": "bool", "default": False},
-    **reporting.LIBRARY,
 }
 NEEDED = [("state", "present", ["cluster", "node"])]
 
 
 def main() -> None:
-    """Parse, call the library, report."""
-    module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
-    deploy = reporting.library(module, "opsdb.deploy")
-    target = reporting.target(module.params)
-    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
+    """For Ansible's tools, which read the arguments here; the action plugin is what runs."""
+    AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True).fail_json(msg=arguments.BY_ACTION)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,6 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.attributes
   - pgops.fleet.connection
-  - pgops.fleet.attributes.library
 notes:
   - If Patroni or a managed service controls the settings, nothing is changed, and the error names the command or
     place to set them.
@@ -218,27 +217,24 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
+
+SPEC = {
+    "instance": {"type": "str"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "settings": {"type": "dict", "default": {}},
+    "lists": {"type": "str", "choices": ["merge", "replace"], "default": "merge"},
+    "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
+    "after_primary": {"type": "bool", "default": False},
+    "prefix": {"type": "path", "default": "/"},
+    **arguments.CONNECTION,
+}
+NEEDED = [("state", "absent", ["instance"])]
 
 
 def main() -> None:
-    """Parse, call the library, report."""
-    spec = {
-        "instance": {"type": "str"},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "settings": {"type": "dict", "default": {}},
-        "lists": {"type": "str", "choices": ["merge", "replace"], "default": "merge"},
-        "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
-        "after_primary": {"type": "bool", "default": False},
-        "prefix": {"type": "path", "default": "/"},
-        **reporting.connection_spec(),
-        **reporting.LIBRARY,
-    }
-    needed = [("state", "absent", ["instance"])]
-    module = AnsibleModule(argument_spec=spec, required_if=needed, supports_check_mode=True)
-    deploy = reporting.library(module, "settings.deploy")
-    target = reporting.target(module.params)
-    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
+    """For Ansible's tools, which read the arguments here; the action plugin is what runs."""
+    AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True).fail_json(msg=arguments.BY_ACTION)
 
 
 if __name__ == "__main__":

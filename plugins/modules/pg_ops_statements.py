@@ -85,7 +85,6 @@ options:
 extends_documentation_fragment:
   - pgops.fleet.attributes
   - pgops.fleet.connection
-  - pgops.fleet.attributes.library
 seealso:
   - module: pgops.fleet.pg_ops_settings
 """
@@ -187,7 +186,7 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
 
 SPEC = {
     "instance": {"type": "str"},
@@ -203,18 +202,14 @@ SPEC = {
     "configure": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "prefix": {"type": "path", "default": "/"},
-    **reporting.connection_spec(),
-    **reporting.LIBRARY,
+    **arguments.CONNECTION,
 }
+NEEDED = [("state", "absent", ["instance"])]
 
 
 def main() -> None:
-    """Parse, call the library, report."""
-    needed = [("state", "absent", ["instance"])]
-    module = AnsibleModule(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
-    deploy = reporting.library(module, "statements.deploy")
-    target = reporting.target(module.params)
-    reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))
+    """For Ansible's tools, which read the arguments here; the action plugin is what runs."""
+    AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True).fail_json(msg=arguments.BY_ACTION)
 
 
 if __name__ == "__main__":

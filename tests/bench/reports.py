@@ -15,18 +15,11 @@ from servers import Server
 
 ROOT = Path(__file__).parents[2]
 REPEATS = 10
-OURS = "ansible_collections.pgops.fleet.plugins"
-MODULES = {
-    "ours": [f"{OURS}.modules.pg_ops_facts", f"{OURS}.module_utils._pgops.facts.gathering"],
-    "peer": ["ansible_collections.community.postgresql.plugins.modules.postgresql_info"],
-}
-INSIDE = """
+PEER = """
 import importlib, io, json, sys, time
 from ansible.module_utils import basic
-module = importlib.import_module(sys.argv[1])
-for name in sys.argv[3:]:  # what ours imports as late as in main()
-    importlib.import_module(name)
-basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.loads(sys.argv[2])}).encode()
+module = importlib.import_module("ansible_collections.community.postgresql.plugins.modules.postgresql_info")
+basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.loads(sys.argv[1])}).encode()
 basic._ANSIBLE_PROFILE = "legacy"
 shown, sys.stdout = sys.stdout, io.StringIO()
 began = time.perf_counter()
@@ -38,10 +31,27 @@ spent, said, sys.stdout = time.perf_counter() - began, sys.stdout.getvalue(), sh
 assert '"failed": true' not in said, said
 print(spent * 1000)
 """
+"""Inside the peer's main(), with what it imports already loaded."""
+OURS = """
+import json, sys, time
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments, modules
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.facts import gathering
+from ansible_collections.pgops.fleet.plugins.modules import pg_ops_facts
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+params = ArgumentSpecValidator(pg_ops_facts.SPEC).validate(json.loads(sys.argv[1])).validated_parameters
+order = {"module": "pg_ops_facts", "params": params, "paths": {}, "_ansible_check_mode": False}
+began = time.perf_counter()
+said = modules.run(order, {})
+spent = time.perf_counter() - began
+assert not said.get("failed"), said
+print(spent * 1000)
+"""
+"""Inside what carries out our order on a host, likewise."""
+PROGRAMS = {"ours": OURS, "peer": PEER}
 
 
 def measure(venv: Path, work: Path) -> Figures:
-    """Milliseconds inside main() of both, in turn."""
+    """Milliseconds inside both, in turn."""
     figures = Figures("facts", "milliseconds inside the module, ten databases, schema installed")
     with Server.create(18) as server:
         for number in range(8):
@@ -50,27 +60,27 @@ def measure(venv: Path, work: Path) -> Figures:
         collect(server, work)
         arguments = {"login_user": "postgres", "login_port": server.port, "login_host": str(server.socket_dir)}
         for repeat in range(REPEATS):
-            for name in sorted(MODULES, reverse=bool(repeat % 2)):
-                spent = _inside(venv, MODULES[name], arguments)
+            for name in sorted(PROGRAMS, reverse=bool(repeat % 2)):
+                spent = _inside(venv, name, arguments)
                 figures.add("all facts", name, spent)
                 if name == "peer":
                     # it always measures databases, which ours does on request
                     figures.add("all facts and the sizes of databases", name, spent)
             sizes = {**arguments, "database_sizes": True}
-            figures.add("all facts and the sizes of databases", "ours", _inside(venv, MODULES["ours"], sizes))
-            figures.add("subset min", "ours", _inside(venv, MODULES["ours"], {**arguments, "gather_subset": ["min"]}))
+            figures.add("all facts and the sizes of databases", "ours", _inside(venv, "ours", sizes))
+            figures.add("subset min", "ours", _inside(venv, "ours", {**arguments, "gather_subset": ["min"]}))
     figures.promise({"all facts": 2})
     return figures
 
 
-def _inside(venv: Path, modules: list[str], arguments: dict[str, object]) -> float:
+def _inside(venv: Path, name: str, arguments: dict[str, object]) -> float:
     done = subprocess.run(
-        [str(venv / "bin" / "python"), "-c", INSIDE, modules[0], json.dumps(arguments), *modules[1:]],
+        [str(venv / "bin" / "python"), "-c", PROGRAMS[name], json.dumps(arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "build" / "collections")},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{modules[0]} failed:\n{done.stdout}\n{done.stderr}")
+        raise RuntimeError(f"{name} failed:\n{done.stdout}\n{done.stderr}")
     return float(done.stdout)

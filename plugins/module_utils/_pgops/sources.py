@@ -2,10 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The collection's own files (the library, SQL), and how they get to a host.
 
-Ansible sends a module with what it imports, and no other files. Each time that takes the controller longer than all
-the rest, and the host has to compile it. So modules import their part of the library only when they run
-(``reporting.library``): from the agent's program, where it is of the same content, and else from what the action
-plugin has packed.
+Modules run with the agent's program, where it is of the same content, and else with what the action plugin has packed
+(``library.py``).
 """
 
 from __future__ import annotations
@@ -25,12 +23,8 @@ LIBRARY = os.path.dirname(os.path.abspath(__file__))
 Sources = Mapping[str, str]
 """Text by path relative to the library's folder, such as ``sql/migrations/0001_store.sql``."""
 
-DOOR = "reporting.py"
-"""What only modules use: it imports Ansible, which sends it with each of them."""
-
-
 LACKING = "library_lacking"
-"""The key of a module's result that asks the action plugin for the collection's files."""
+"""The key of a module's result that asks the action plugin for the whole library."""
 
 
 def shipped(root: str = LIBRARY) -> dict[str, str]:
@@ -38,9 +32,7 @@ def shipped(root: str = LIBRARY) -> dict[str, str]:
 
     Raises HostFailed, and InvalidInput for a file that is not UTF-8.
     """
-    found = gather(root, (".py", ".sql"))
-    found.pop(DOOR, None)
-    return found
+    return gather(root, (".py", ".sql"))
 
 
 def digest(sources: Sources) -> str:
@@ -81,19 +73,6 @@ def _text(path: str) -> str:
 def pack(sources: Sources) -> str:
     """Sources as one ASCII word."""
     return base64.b64encode(zlib.compress(json.dumps(dict(sources)).encode())).decode()
-
-
-def unpack(packed: str) -> dict[str, str]:
-    """The sources of a packed word.
-
-    Raises InvalidInput for anything else.
-    """
-    try:
-        unpacked = json.loads(zlib.decompress(base64.b64decode(packed)))
-    except (ValueError, zlib.error):
-        hint = "Leave out the arguments 'library' and 'sources': the action plugin sets them."
-        raise InvalidInput("The module did not receive the collection's files.", hint) from None
-    return {str(path): str(text) for path, text in unpacked.items()}
 
 
 def below(sources: Sources, folder: str) -> dict[str, str]:

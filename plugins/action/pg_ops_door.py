@@ -1,0 +1,81 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The action of all modules of the collection (meta/runtime.yml): checks the arguments here, and lets the module
+pg_ops_door carry them out on the host, with the host's own library where it is the same as the controller's."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.errors import UnsupportedError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments, sources
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.library import CARRIERS
+
+COLLECTION = "pgops.fleet"
+MODULES = "ansible_collections.pgops.fleet.plugins.modules"
+LACKED = "pgops_library_lacked"
+"""The fact of a host: whether it lacked the library when a module last asked for it."""
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs the module of the task. A host that has the library is sent its digest only."""
+
+    _supports_async = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ansible's entry."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        name = self._task.action.rpartition(".")[2]
+        module = importlib.import_module(f"{MODULES}.{name}")
+        texts = arguments.without_paths(module.SPEC)
+        checked = ArgumentSpecValidator(texts, required_if=getattr(module, "NEEDED", None)).validate(self._task.args)
+        if checked.error_messages:
+            answer = {"failed": True, "msg": _words(name, checked.errors[0])}
+        else:
+            order = {"module": name, "params": checked.validated_parameters, "paths": arguments.paths(module.SPEC)}
+            answer = self._answer(order, task_vars or {})
+        # Ansible's own modules do the same: what is secret does not leave them, whatever an error quotes.
+        result.update(remove_values(answer, checked._no_log_values))  # noqa: SLF001 (as AnsibleModule does)
+        return result
+
+    def _answer(self, order: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """What the host answers; it is sent the library where it lacks it."""
+        shipped = sources.shipped()
+        order = {**order, "library": sources.digest(shipped)}
+        # What runs beside the play cannot be asked first.
+        if not self._task.async_val and not task_vars.get("ansible_facts", {}).get(LACKED):
+            answer = self._carried_out(order, {path: shipped[path] for path in CARRIERS}, task_vars)
+            if not answer.get(sources.LACKING):
+                return answer
+        answer = self._carried_out(order, shipped, task_vars)
+        if not self._task.async_val:
+            answer.setdefault("ansible_facts", {})[LACKED] = not self._installed(order, answer)
+        return answer
+
+    def _installed(self, order: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+        """Whether this task has brought the library to the host."""
+        brings = order["module"] == "pg_ops_agent" and order["params"]["state"] == "present"
+        return brings and not self._task.check_mode and not answer.get("failed")
+
+    def _carried_out(
+        self, order: Mapping[str, Any], files: sources.Sources, task_vars: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        done: dict[str, Any] = self._execute_module(
+            module_name=f"{COLLECTION}.pg_ops_door",
+            module_args={**order, "files": sources.pack(files)},
+            task_vars=task_vars,
+            wrap_async=self._task.async_val,
+        )
+        return done
+
+
+def _words(name: str, error: Exception) -> str:
+    """An error in the arguments of a module, in the words of Ansible's own modules."""
+    told = f"Unsupported parameters for ({COLLECTION}.{name}) module: " if isinstance(error, UnsupportedError) else ""
+    return f"{told}{error}"
