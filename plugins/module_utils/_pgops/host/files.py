@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import Busy, Conflict, HostFailed
 from ..plan import HostChange, difference
 from .directories import reached
+from .identity import working_as
 
 
 @dataclass(frozen=True)
@@ -389,6 +390,8 @@ def failure(error: OSError, what: str) -> HostFailed:
         hint = "Free space on that file system, then retry."
     if isinstance(error, PermissionError) and os.geteuid():
         hint = "Run as root (become: true), or check the owner of the path."
+        if working_as():
+            hint = f"User {working_as()} must have access, to it and to the directories above it."
     return HostFailed(f"{what}: {error.strerror or error}.", hint)
 
 

@@ -43,6 +43,14 @@ class User:
     groups: tuple[int, ...]
 
 
+def is_root(name: str) -> bool:
+    """Whether a user's name is one of root's."""
+    try:
+        return name == "root" or pwd.getpwnam(name).pw_uid == 0
+    except KeyError:
+        return False
+
+
 def user(uid: int) -> User:
     """The user with a uid, for work on a server's behalf.
 
@@ -84,6 +92,14 @@ def as_user(uid: int, work: Callable[[], Any], seconds: float = PATIENCE) -> Any
     return _result(answer, whom, seconds)
 
 
+def working_as() -> str:
+    """In such a child, the name of its user; '' elsewhere."""
+    return _WORKING_AS[-1] if _WORKING_AS else ""
+
+
+_WORKING_AS: list[str] = []
+
+
 def close_all(but: int) -> None:
     """Keep nothing open that another process may wait for, such as a lock, besides one descriptor."""
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -100,6 +116,7 @@ def _become(whom: User) -> None:
     os.setgroups(whom.groups)
     os.setresgid(whom.gid, whom.gid, whom.gid)
     os.setresuid(whom.uid, whom.uid, whom.uid)
+    _WORKING_AS.append(whom.name)
     os.chdir("/")
 
 

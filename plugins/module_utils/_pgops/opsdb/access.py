@@ -82,15 +82,15 @@ def read(session: Session) -> AccessFiles:
     Raises HostFailed, or Conflict if pg_hba.conf already has an error, so that a reload would not load it.
     """
     paths = session.rows(FILES)[0]
+    owner = postmaster.of(session).owner
+    # The server only says where they are. Whatever that is, it is the server's user who reads and writes there.
+    found, ident = as_user(owner, lambda: [_look(paths["hba"]), _look(paths["ident"])])
     broken = errors(session)
     if broken:
         raise Conflict(
             f"{paths['hba']} already has an error: {broken}.",
             "Correct that line first: PostgreSQL does not load the file until then.",
         )
-    owner = postmaster.of(session).owner
-    # The server only says where they are. Whatever that is, it is the server's user who reads and writes there.
-    found, ident = as_user(owner, lambda: [_look(paths["hba"]), _look(paths["ident"])])
     newest = max(found["changed_at"], ident["changed_at"])
     # a file from the future, as after a clock was set back, would stay newer whatever is done
     outdated = paths["loaded_at"] < newest <= time.time()
