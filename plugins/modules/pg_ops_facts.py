@@ -122,6 +122,10 @@ ansible_facts:
             psycopg: 3.2.6
             psycopg_error: null
             systemd: true
+            poolers:
+              - port: 6432
+                socket_directory: /run/postgresql
+                owner: postgres
         instances:
           description:
             - Instances, each with its identity and a key for each gathered section.

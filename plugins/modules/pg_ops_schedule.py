@@ -81,7 +81,7 @@ options:
             type: int
             default: 300
           user:
-            description: The operating system's user that the job runs as.
+            description: The operating system's user that the job runs as, which is never root.
             type: str
             default: pgops
           writable:

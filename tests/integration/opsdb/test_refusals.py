@@ -186,8 +186,10 @@ def test_a_socket_that_anybody_could_have_made_is_not_talked_to(bare: Server) ->
         path = f"{folder}/.s.PGSQL.5432"
         fake.bind(path)
         fake.listen()
-        os.chown(path, 65534, 65534)
-        with pytest.raises(Unreachable, match="user nobody, in a directory where anybody can create a socket"):
+        Path(f"{path}.lock").touch()
+        for made in (path, f"{path}.lock"):
+            os.chown(made, 65534, 65534)
+        with pytest.raises(Unreachable, match="user nobody, in a directory where others can create a socket"):
             connect(target(bare, host=folder, port="5432", password="secret"))
         fake.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -24,6 +24,8 @@ from pgops import sources
 from pgops.agent import deploy as agent
 from pgops.agent import removal
 from pgops.agent.declared import Desired
+from pgops.agent.deploy import NewOwner
+from pgops.agent.present import _misowned
 from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.instance.layout import Layout
 from pgops.server import session
@@ -102,6 +104,27 @@ def test_prediction_run_and_second_run(tmp_path: Path) -> None:
     assert done == predicted
     assert installed(tmp_path) in done["version"]
     assert not agent.converge(params(tmp_path), False)["changed"]
+
+
+@pytest.mark.parametrize("wish", [{"user": "root"}, {"owner": "root"}])
+def test_neither_the_agent_nor_a_server_runs_as_root(tmp_path: Path, wish: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="runs as root"):
+        agent.converge(params(tmp_path, **wish), True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_with_other_names_is_not_given_to_the_agent(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    secret = tmp_path / "secret"
+    secret.touch()
+    os.link(secret, folder / "linked")
+    (folder / "way").symlink_to(secret)
+    (folder / "left").touch()
+    assert _misowned(str(folder), "nobody") == [str(folder / "left")]
+    for name in ("linked", "left"):
+        NewOwner("owner", None, None, str(folder / name), "nobody", "nogroup").apply()
+    assert [path.stat().st_uid for path in (secret, folder / "left")] == [0, 65534]
 
 
 def test_several_instances_are_one_prediction_and_one_run(tmp_path: Path) -> None:

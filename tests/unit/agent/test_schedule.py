@@ -70,6 +70,7 @@ def carry_out(planned, wanted):
         ({"jitter": -1}, "jitter"),
         ({"time_limit": 0}, "time_limit"),
         ({"user": "a b"}, "not a valid user name"),
+        ({"user": "root"}, "no job runs as root"),
         ({"writable": ["srv"]}, "absolute"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any
 from .. import spelling
 from ..errors import InvalidInput, PgOpsError
 from ..host import files
+from ..host.identity import is_root
 from ..instance.configuration import Configuration, Peer, checked_parts
 from ..instance.layout import Layout
 from ..metrics import collectors as headers
@@ -90,6 +91,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
     Raises InvalidInput.
     """
     spelling.refuse_repeated("Instance", [str(one["name"]) for one in params["instances"]])
+    _refuse_root("user", params["user"])
     wanted = Desired(
         instances=tuple(_instance(one, params) for one in params["instances"]),
         sources=params["sources"],
@@ -119,6 +121,7 @@ def _instance(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Instanc
         if not declared["cluster"] or not declared["node"]:
             raise InvalidInput("cluster and node are required with state present.")
         _check_place(declared)
+        _refuse_root("owner", declared["owner"])
         remote, layout = bool(declared["host"]), Layout(declared["name"], params["prefix"])
         settings = Configuration(
             instance=layout.instance,
@@ -140,6 +143,12 @@ def _instance(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Instanc
         if remote:
             return Instance(settings, declared["password"] or None)
         return Instance(settings, declared["password"] or None, declared["owner"], primary_group(declared["owner"]))
+
+
+def _refuse_root(option: str, name: str) -> None:
+    """Raises InvalidInput for a user of jobs who is root."""
+    if is_root(name):
+        raise InvalidInput(f"{option} is {name}, but neither the agent nor a server runs as root.", "Name its user.")
 
 
 def _parts(declared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

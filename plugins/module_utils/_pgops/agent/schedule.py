@@ -22,6 +22,7 @@ from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import calendars, cron, files, systemd
 from ..host.files import Directory, Entry, EntryChange, File, Found, Link, PathRemoval
+from ..host.identity import is_root
 from ..instance.layout import Layout
 from ..plan import Change, HostChange, Plan, changes, difference
 
@@ -162,6 +163,7 @@ def _job(declared: Mapping[str, Any]) -> Job:
         (any(UNPRINTABLE.search(word) for word in words), "it contains a line break or another control character"),
         (job.jitter < 0 or job.time_limit < 1, "jitter must be 0 or more, and time_limit 1 or more"),
         (not USER.match(job.user), f"'{job.user}' is not a valid user name"),
+        (is_root(job.user), "no job runs as root"),
         (not all(os.path.isabs(path) for path in job.writable), "writable paths must be absolute"),
     )
     for wrong, why in problems:

@@ -9,7 +9,7 @@ import platform
 import sys
 from typing import Any
 
-from ..server import session
+from ..server import discovery, session
 
 FAMILIES = {
     "debian": "Debian",
@@ -37,6 +37,7 @@ def read(root: str = "/") -> dict[str, Any]:
         "psycopg": None if session.IMPORT_ERROR else sys.modules["psycopg"].__version__,
         "psycopg_error": session.IMPORT_ERROR,
         "systemd": os.path.isdir(os.path.join(root, "run/systemd/system")),
+        "poolers": discovery.poolers(root),
     }
 
 

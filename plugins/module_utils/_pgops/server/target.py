@@ -45,7 +45,9 @@ class Target:
 
     @property
     def socket_path(self) -> str:
-        """The path of the Unix socket; where no directory is named, the first that exists."""
+        """The path of the Unix socket; where no directory is named, that of a server, which has a lock file beside
+        it, or else the first that exists."""
         directories = [self.host] if self.host else list(SOCKET_DIRECTORIES)
         paths = [os.path.join(directory, f".s.PGSQL.{self.port}") for directory in directories]
-        return next((path for path in paths if os.path.exists(path)), paths[0])
+        found = [path for path in paths if os.path.exists(path)]
+        return next((path for path in found if os.path.exists(f"{path}.lock")), [*found, paths[0]][0])
