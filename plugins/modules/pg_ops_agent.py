@@ -239,8 +239,6 @@ code:
   sample: host_failed
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
 
 PEER = {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 5432}}
@@ -268,7 +266,7 @@ SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
     "user": {"type": "str", "default": "pgops"},
-    "collectors": {"type": "list", "elements": "str", "default": []},
+    "collectors": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "validate": {"type": "bool", "default": True},
     "textfile_directory": {"type": "path"},
     "retired": {"type": "list", "elements": "str", "default": []},
@@ -280,7 +278,7 @@ SPEC = {
 
 def main() -> None:
     """Parse, call the library, report."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = reporting.Module(argument_spec=SPEC, supports_check_mode=True)
     deploy = reporting.library(module, "agent.deploy")
     reporting.report(module, lambda: deploy.converge(module.params, module.check_mode))
 

@@ -204,8 +204,6 @@ code:
   sample: conflict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
 
 SPEC = {
@@ -229,7 +227,7 @@ SPEC = {
 def main() -> None:
     """Parse, call the library, report."""
     needed = [("state", "present", ["cluster", "repository"])]
-    module = AnsibleModule(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
+    module = reporting.Module(argument_spec=SPEC, required_if=needed, supports_check_mode=True)
     deploy = reporting.library(module, "repository.deploy")
     target = reporting.target(module.params)
     reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))

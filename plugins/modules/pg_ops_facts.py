@@ -159,14 +159,12 @@ code:
   sample: invalid_input
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
 
 
 def main() -> None:
     """Parse, call the library, report."""
-    module = AnsibleModule(
+    module = reporting.Module(
         argument_spec={
             **reporting.connection_spec(),
             **reporting.LIBRARY,

@@ -224,8 +224,6 @@ code:
   sample: invalid_input
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
 
 JOB = {
@@ -248,7 +246,7 @@ INSTANCE = {
 
 def main() -> None:
     """Parse, call the library, report."""
-    module = AnsibleModule(
+    module = reporting.Module(
         argument_spec={
             "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -211,8 +211,6 @@ code:
   sample: conflict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import reporting
 
 SPEC = {
@@ -234,7 +232,7 @@ SPEC = {
     "query_texts": {"type": "bool", "default": True},
     "explain": {"type": "bool", "default": False},
     "thresholds": {"type": "dict", "default": {}},
-    "collectors": {"type": "list", "elements": "str", "default": []},
+    "collectors": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "rehearse": {"type": "bool", "default": False},
     **reporting.LIBRARY,
 }
@@ -243,7 +241,7 @@ NEEDED = [("state", "present", ["cluster", "node"])]
 
 def main() -> None:
     """Parse, call the library, report."""
-    module = AnsibleModule(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
+    module = reporting.Module(argument_spec=SPEC, required_if=NEEDED, supports_check_mode=True)
     deploy = reporting.library(module, "opsdb.deploy")
     target = reporting.target(module.params)
     reporting.report(module, lambda: deploy.converge(target, module.params, module.check_mode))

@@ -21,8 +21,28 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import sources
+from . import secrecy, sources
 from .errors import DriverMissing, PgOpsError
+
+
+class Module(AnsibleModule):  # type: ignore[misc]
+    """A module that shows no secrets, whatever Ansible is asked to show of it."""
+
+    def exit_json(self, **result: Any) -> None:
+        """End with a result."""
+        super().exit_json(**result, invocation=self._invocation())
+
+    def fail_json(self, msg: str, **result: Any) -> None:
+        """End with an error."""
+        message = secrecy.hidden(str(msg), secrecy.mistyped(self.params, self.argument_spec))
+        super().fail_json(message, **result, invocation=self._invocation())
+
+    def _invocation(self) -> dict[str, Any]:
+        """The arguments as they may be shown. What no result may contain is found anew: of a dictionary that can hold
+        secrets Ansible would take all values, and there would be no C(on) in any result."""
+        self.no_log_values = secrecy.forbidden(self.params, self.argument_spec)
+        return {"module_args": secrecy.arguments(self.params, self.argument_spec)}
+
 
 LIBRARY: dict[str, Any] = {
     "library": {"type": "str", "default": ""},
@@ -33,7 +53,7 @@ PROGRAM = "usr/local/lib/pgops/current"
 """Where the agent's program is."""
 
 
-def library(module: AnsibleModule, name: str) -> ModuleType:
+def library(module: Module, name: str) -> ModuleType:
     """The library's file ``name``, such as ``opsdb.deploy``, with all that it imports; the module's argument
     ``sources`` becomes what its name says, for who installs it.
 
@@ -154,7 +174,7 @@ def target(params: Mapping[str, Any], **other: Any) -> Any:
     )
 
 
-def report(module: AnsibleModule, work: Callable[[], Mapping[str, Any]]) -> None:
+def report(module: Module, work: Callable[[], Mapping[str, Any]]) -> None:
     """Run the work of a module, and end with its result or with one error.
 
     A missing driver in check mode is no error: the package may come with the run that is being predicted.
