@@ -14,7 +14,7 @@ from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments, sources
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments, secrecy, sources
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.library import CARRIERS
 
 COLLECTION = "pgops.fleet"
@@ -32,16 +32,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Ansible's entry."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         name = self._task.action.rpartition(".")[2]
-        module = importlib.import_module(f"{MODULES}.{name}")
-        texts = arguments.without_paths(module.SPEC)
-        checked = ArgumentSpecValidator(texts, required_if=getattr(module, "NEEDED", None)).validate(self._task.args)
-        if checked.error_messages:
-            answer = {"failed": True, "msg": _words(name, checked.errors[0])}
-        else:
-            order = {"module": name, "params": checked.validated_parameters, "paths": arguments.paths(module.SPEC)}
-            answer = self._answer(order, task_vars or {})
-        # Ansible's own modules do the same: what is secret does not leave them, whatever an error quotes.
-        result.update(remove_values(answer, checked._no_log_values))  # noqa: SLF001 (as AnsibleModule does)
+        spec = importlib.import_module(f"{MODULES}.{name}").SPEC
+        params, wrong = checked(name, self._task.args)
+        order = {"module": name, "params": params, "paths": arguments.paths(spec)}
+        answer = {"failed": True, "msg": wrong} if wrong else self._answer(order, task_vars or {})
+        result.update(remove_values(answer, secrecy.forbidden(self._task.args, spec)))
         return result
 
     def _answer(self, order: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +70,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return done
 
 
-def _words(name: str, error: Exception) -> str:
-    """An error in the arguments of a module, in the words of Ansible's own modules."""
-    told = f"Unsupported parameters for ({COLLECTION}.{name}) module: " if isinstance(error, UnsupportedError) else ""
-    return f"{told}{error}"
+def checked(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The arguments of a module with its defaults, and what is wrong with them, in the words of Ansible's own modules
+    and without what may be a secret in the wrong place; '' if nothing is."""
+    module = importlib.import_module(f"{MODULES}.{name}")
+    texts = arguments.without_paths(module.SPEC)
+    found = ArgumentSpecValidator(texts, required_if=getattr(module, "NEEDED", None)).validate(given)
+    if not found.error_messages:
+        return found.validated_parameters, ""
+    unsupported = isinstance(found.errors[0], UnsupportedError)
+    words = f"Unsupported parameters for ({COLLECTION}.{name}) module: " if unsupported else ""
+    message = words + found.error_messages[0]
+    return {}, secrecy.hidden(message, secrecy.mistyped(given, module.SPEC) | secrecy.forbidden(given, module.SPEC))

@@ -87,7 +87,7 @@ def _typed(variable: str, value: Any, default: Any) -> Any:
     try:
         return kind(value)
     except (TypeError, ValueError):
-        raise AnsibleFilterError(f"{variable} is {value!r}, and has to be of the type {kind.__name__}.") from None
+        raise AnsibleFilterError(f"{variable} has to be of the type {kind.__name__}.") from None
 
 
 def schedules(

@@ -267,7 +267,7 @@ SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
     "user": {"type": "str", "default": "pgops"},
-    "collectors": {"type": "list", "elements": "str", "default": []},
+    "collectors": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "validate": {"type": "bool", "default": True},
     "textfile_directory": {"type": "path"},
     "retired": {"type": "list", "elements": "str", "default": []},

@@ -233,7 +233,7 @@ SPEC = {
     "query_texts": {"type": "bool", "default": True},
     "explain": {"type": "bool", "default": False},
     "thresholds": {"type": "dict", "default": {}},
-    "collectors": {"type": "list", "elements": "str", "default": []},
+    "collectors": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "rehearse": {"type": "bool", "default": False},
 }
 NEEDED = [("state", "present", ["cluster", "node"])]

@@ -43,6 +43,8 @@ options:
         configured, in the declared order. All other lists are set as declared.
       - On a standby, settings that must not be lower than on its primary (such as V(max_connections)) are lowered
         only after those of the primary; see RV(deferred).
+      - Secrets in them (passwords in connection strings and URLs, tokens in commands, values of settings that sound
+        like secrets) are not shown or logged.
     type: dict
     default: {}
   lists:
@@ -222,7 +224,7 @@ from ansible_collections.pgops.fleet.plugins.module_utils._pgops import argument
 SPEC = {
     "instance": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "settings": {"type": "dict", "default": {}},
+    "settings": {"type": "dict", "default": {}, "no_log": True},
     "lists": {"type": "str", "choices": ["merge", "replace"], "default": "merge"},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "after_primary": {"type": "bool", "default": False},

@@ -350,16 +350,18 @@ def test_what_waited_before_is_part_of_the_restart():
 
 def test_secrets_are_not_shown():
     secret = Parameter("primary_conninfo", "string", context="sighup")
-    there = replace(SERVER, running={**SERVER.running, secret.name: Running(secret, "password=old")})
-    made = planning.plan(there, Desired({secret.name: "password=new"}))
-    assert "password" not in str(made.plan.result())
-    assert made.settings[0].text == "password=new"
+    there = replace(SERVER, running={**SERVER.running, secret.name: Running(secret, "password=former")})
+    made = planning.plan(there, Desired({secret.name: "password=hunter2"}))
+    assert "former" not in str(made.plan.result())
+    assert "hunter2" not in str(made.plan.result())
+    assert made.plan.result()["prediction"][0]["after"] == "password=(hidden)"
+    assert made.settings[0].text == "password=hunter2"
     with pytest.raises(Managed) as managed:
-        planning.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=new"}))
-    assert "password" not in str(managed.value)
-    said = 'LOG:  parameter "primary_conninfo" changed to "password=new"\nFATAL:  no'
+        planning.plan(replace(there, manager="Patroni"), Desired({secret.name: "password=hunter2"}))
+    assert "hunter2" not in str(managed.value)
+    said = 'LOG:  parameter "primary_conninfo" changed to "password=hunter2"\nFATAL:  no'
     error = transaction._refused(made, Unsupported("It ended."), said, "were restored")
-    assert "password" not in str(error)
+    assert "hunter2" not in str(error)
     assert "FATAL:  no" in str(error)
 
 

@@ -88,7 +88,7 @@ def _check_type(what: str, value: Any, default: Any) -> None:
     kind = type(default)
     whole = kind is float and isinstance(value, int) and not isinstance(value, bool)
     if not (whole or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))):
-        raise InvalidInput(f"{what} has to be of the type {kind.__name__}, and is {value!r}.")
+        raise InvalidInput(f"{what} has to be of the type {kind.__name__}, and is of {type(value).__name__}.")
 
 
 def parse(text: str, path: str) -> Configuration:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import secrecy
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..host.files import EntryChange, group_name
@@ -82,8 +83,9 @@ def refuse_foreign(current: Current, program: str, replace: bool) -> None:
         if value in ("", "(disabled)") or value.startswith(shlex.quote(program) + " ") or replace:
             continue
         entry = current.entry(name)
+        place = f"{entry.file}, line {entry.line}" if entry else "default"
         raise Conflict(
-            f"{name} = {value} ({f'{entry.file}, line {entry.line}' if entry else 'default'}) already archives WAL.",
+            f"{name} = {secrecy.setting(name, value)} ({place}) already archives WAL.",
             "To replace it, set replace (pgops_archive_replace). The old setting is recorded, and state=absent "
             "restores it. Already archived WAL stays where it is.",
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import secrecy
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import files
@@ -50,13 +51,20 @@ def request(params: Mapping[str, Any]) -> Request:
 
     Raises InvalidInput.
     """
-    values = {str(name): value_of(value) for name, value in params["settings"].items()}
+    values = {str(name): _value(str(name), value) for name, value in params["settings"].items()}
     lowered = [name.lower() for name in values]
     twice = sorted(name for name in values if lowered.count(name.lower()) > 1)
     if twice:
         raise InvalidInput(f"settings contains {', '.join(twice)} twice.", "Names are not case-sensitive.")
     desired = Desired(values, params["restart"] == "if_required", params["lists"] == "replace")
     return Request("settings", desired, params["state"] == "absent", params["after_primary"])
+
+
+def _value(name: str, declared: Any) -> Value:
+    try:
+        return value_of(declared)
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error.message}", error.hint) from None
 
 
 def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -93,6 +101,11 @@ def settled(target: Target, layout: Layout | None, wanted: Request, check_mode: 
 
     A server that a killed run has left stopped is started first; a lock keeps other runs of this host out meanwhile.
     """
+    with secrecy.keeping(secrecy.secrets(wanted.desired.values)):
+        return _started_and_settled(target, layout, wanted, check_mode)
+
+
+def _started_and_settled(target: Target, layout: Layout | None, wanted: Request, check_mode: bool) -> Settled:
     if check_mode or layout is None:
         return _settled(target, layout, wanted, check_mode)
     with files.exclusive(layout.lock, seconds=60):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
+from .. import secrecy
 from ..errors import InvalidInput
 
 Meaning = Union[bool, int, float, str, tuple[str, ...]]
@@ -171,7 +172,8 @@ class Parameter:
             raise self._wrong(text, f"must be between {self.minimum} and {self.maximum}{unit}")
 
     def _wrong(self, text: str, rule: str) -> InvalidInput:
-        return InvalidInput(f"{self.name} = {text!r} is not valid.", f"It {rule}.")
+        shown = secrecy.setting(self.name, text)
+        return InvalidInput(f"{self.name} = {shown!r} is not valid.", f"It {rule}.")
 
 
 def truth(text: str) -> bool | None:
@@ -208,10 +210,12 @@ def value_of(declared: Any) -> Value:
 
 def _scalar(declared: Any) -> str:
     if isinstance(declared, (dict, list, tuple)) or declared is None:
-        raise InvalidInput(f"{declared!r} cannot be the value of a setting.", "Use text, a number or a list.")
+        # Its name is not known here, and it may be a secret.
+        kind = "null" if declared is None else "a mapping" if isinstance(declared, dict) else "a list"
+        raise InvalidInput(f"The value of a setting cannot contain {kind}.", "Use text, a number or a list.")
     text = ("on" if declared else "off") if isinstance(declared, bool) else str(declared)
     if any(character in text for character in "\n\r\0"):
-        raise InvalidInput(f"{text!r} has more than one line.", "The value of a setting must be a single line.")
+        raise InvalidInput("A value has more than one line.", "The value of a setting must be a single line.")
     return text
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .. import secrecy
 from ..errors import Conflict, InvalidInput
 from ..plan import Change, Plan, changes
 from ..server import managers
@@ -20,8 +21,6 @@ from .present import Current, Entry, same
 from .writing import Restart, Setting, SettingChange
 
 NOT_BY_ALTER_SYSTEM = ("allow_alter_system", "config_file", "data_directory", "external_pid_file")
-SECRET = ("conninfo", "passphrase")
-HIDDEN = "(hidden)"
 SERVER = "server"
 ARCHIVING = ("archive_mode", "archive_command", "archive_library")
 """What decides whether WAL leaves the server, and when the server may delete it."""
@@ -208,7 +207,7 @@ def _list(current: Current, parameter: Parameter, words: Sequence[str]) -> Setti
         if other is not None and _words(other.value):
             raise Conflict(
                 f"{parameter.name} cannot be set to an empty value by ALTER SYSTEM, and {_place(other)} sets it to "
-                f"{other.value}.",
+                f"{_shown(parameter, other.value)}.",
                 "Remove it there.",
             )
         return Setting(parameter, None)
@@ -244,7 +243,8 @@ def _change(current: Current, name: str, setting: Setting) -> list[SettingChange
         if same(parameter, running.value, wanted):
             return []
         raise Conflict(
-            f"{name} = {running.value} is set on the server's command line, which overrides all files.",
+            f"{name} = {_shown(parameter, running.value)} is set on the server's command line, which overrides all "
+            "files.",
             "Remove it where the server is started (see postmaster.opts in the data directory), or here.",
         )
     present = current.configured(name) if wanted is not None else current.automatic(name)
@@ -255,9 +255,7 @@ def _change(current: Current, name: str, setting: Setting) -> list[SettingChange
 
 
 def _shown(parameter: Parameter, text: str | None) -> str | None:
-    if text and any(word in parameter.name.lower() for word in SECRET):
-        return HIDDEN
-    return text
+    return secrecy.setting(parameter.name, text, parameter.vartype)
 
 
 def _without(current: Current, parameter: Parameter, original: Original, present: str) -> Setting:

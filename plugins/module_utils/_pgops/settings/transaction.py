@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from .. import secrecy
 from ..errors import HostFailed, PgOpsError, SettingsRefused
 from ..host import files
 from ..host.files import Directory
@@ -24,7 +25,7 @@ from ..server.target import Target
 from . import autoconf, journal, originals, present
 from .journal import Journal
 from .parameters import LISTS, elements
-from .planning import HIDDEN, SettingsPlan
+from .planning import SettingsPlan
 from .present import Current, same
 from .writing import Setting, alter
 
@@ -114,7 +115,8 @@ def last_good(current: Current, name: str) -> str | None:
 def _refused(settings: SettingsPlan, error: BaseException, log: str, outcome: str) -> PgOpsError:
     values = {change.setting.parameter.name: change.after for change in settings.written}
     named = ", ".join(f"{name} = {value}" for name, value in values.items()) or "its settings"
-    hidden = [name for name, value in values.items() if value == HIDDEN]
+    # The server writes the value of a changed setting into its log, in quotes of its own.
+    hidden = [change.setting.parameter.name for change in settings.written if change.after != change.setting.text]
     lines = [line for line in log.splitlines() if not any(name in line for name in hidden)]
     quoted = " From the server's log:\n" + "\n".join(lines) if lines else ""
     return SettingsRefused(
@@ -168,7 +170,8 @@ def _other_value(now: Current, setting: Setting, restarted: bool) -> list[str]:
         return [f"{entry.file}, line {entry.line}: {name}: {entry.error}"]
     if waits or found.source not in FROM_FILES or same(found.parameter, found.value, setting.text):
         return []
-    return [f"{name} is still {found.parameter.human(found.value)}"]
+    shown = secrecy.setting(name, found.value, found.parameter.vartype)
+    return [f"{name} is still {found.parameter.human(shown or '')}"]
 
 
 def answering(scene: Scene) -> Session:

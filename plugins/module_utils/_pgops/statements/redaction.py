@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from .. import secrecy
+
 REDACTED = "'***'"
 
 SECRETIVE = re.compile(
-    r"passw|passphrase|pwd|secret|token|credential|private|bearer|authorization|api.?key|access.?key|auth.?key"
-    r"|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\bserver\b|\bprogram\b|://[^/\s]*@"
+    rf"{secrecy.WORDS}|{secrecy.LOGIN}"
+    r"|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\bserver\b|\bprogram\b"
     r"|\b(role|user|group)\b[^;]*\bencrypted\b|u&[\"']",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
