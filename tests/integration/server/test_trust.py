@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pgops.host import files
 from pgops.opsdb import access, hba
 from pgops.repository import generations
 from pgops.repository.generations import Generation, Wanted
-from pgops.server import managers, postmaster, service
+from pgops.server import discovery, managers, postmaster, service
 from pgops.server.service import Service
 from pgops.server.session import connect
 from pgops.settings import deploy as settings
@@ -286,6 +287,21 @@ def test_what_is_in_a_repository_is_read_as_the_server_s_user(running: Server, o
         generations.apply(wanted, generations.plan(wanted, generations.read(wanted)))
 
 
+def test_a_directory_of_root_s_is_not_given_away(running: Server) -> None:
+    wanted = _wanted(_theirs(running, "backups") / "shop")
+    planned = generations.plan(wanted, generations.read(wanted))
+    secrets = Path(wanted.path)
+    secrets.mkdir()
+    with pytest.raises(Conflict, match="belongs to root, in a directory that nobody can change"):
+        generations.plan(wanted, generations.read(wanted))
+    with pytest.raises(Conflict, match="belongs to root"):
+        generations.apply(wanted, planned)
+    assert secrets.stat().st_uid == 0
+    secrets.chmod(0o700)
+    with pytest.raises(PgOpsError, match="Permission denied"):
+        generations.read(wanted)
+
+
 def test_root_makes_a_repository_where_only_root_may(running: Server) -> None:
     with tempfile.TemporaryDirectory() as base:
         os.chmod(base, 0o755)  # noqa: S103
@@ -297,6 +313,18 @@ def test_root_makes_a_repository_where_only_root_may(running: Server) -> None:
 
 
 # --- sockets
+
+
+def test_another_user_s_server_is_let_in_where_its_cluster_is_known(
+    running: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.socket_dir.chmod(0o775)
+    os.chown(running.socket_dir, 1, NOBODY)
+    known = discovery.Instance("18-main", running.port, str(running.socket_dir), socket=True, version="18")
+    with pytest.raises(Unreachable, match="where others can create a socket"):
+        connect(target(running, user="postgres"))
+    monkeypatch.setattr(discovery, "instances", lambda: [replace(known, owner="nobody")])
+    connect(target(running, user="postgres")).close()
 
 
 def _fact(at: Server, **changed: Any) -> dict[str, Any]:

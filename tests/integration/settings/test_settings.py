@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def stop_and_die(found):
-    process = service.discovery.postmaster(found.data_directory)
+    process = service.discovery.postmaster(found.data_directory, found.owner)
     os.kill(process, signal.SIGINT)
-    while service.discovery.postmaster(found.data_directory) is not None:
+    while service.discovery.postmaster(found.data_directory, found.owner) is not None:
         pass
     die()
 
@@ -371,7 +371,7 @@ def test_a_standby_lowers_what_its_primary_has_lowered(
     host: Host, keep: Callable[[Server], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, tools = controldata.read, str(binaries.client("pg_controldata").parent)
-    monkeypatch.setattr(controldata, "read", lambda directory, _tools: read(directory, tools))
+    monkeypatch.setattr(controldata, "read", lambda server: read(replace(server, bin_directory=tools)))
     (host.prefix / "standby").mkdir()
     standby = Host(keep(host.server.standby()).start(), host.prefix / "standby")
     wanted = {"settings": {"max_connections": 40}, "restart": "if_required", "after_primary": True}

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pwd
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,10 +60,12 @@ class Wanted:
 @dataclass(frozen=True)
 class Present:
     """The present state. ``cluster`` is None if there is no repository; ``generations`` map names to the contents of
-    their identity files; ``strange`` are other entries of the directory."""
+    their identity files; ``strange`` are other entries of the directory. ``theirs``: the server's user can change the
+    directory that it is in."""
 
     parent: bool = True
     mounted: bool = True
+    theirs: bool = False
     cluster: str | None = None
     generations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     strange: tuple[str, ...] = ()
@@ -99,7 +102,10 @@ def read(wanted: Wanted) -> Present:
     try:
         seen = as_user(uid(wanted), lambda: _seen(wanted))
     except OSError as error:
-        raise files.failure(error, f"{wanted.path} cannot be read") from error
+        raise HostFailed(
+            f"{wanted.path} cannot be looked at by user {wanted.owner}: {error.strerror or error}.",
+            "The server's user needs access to it, and to the directories above it.",
+        ) from error
     found = {path: files.unpacked(one) for path, one in seen.pop("found").items()}
     # Where the server's user may not look there is nothing of a repository, but there may be a directory for one.
     found[wanted.path] = files.read(wanted.path)
@@ -121,10 +127,11 @@ def _seen(wanted: Wanted) -> dict[str, Any]:
 
 
 def _present(wanted: Wanted) -> Present:
-    parent = os.path.isdir(os.path.dirname(wanted.path))
+    above = os.path.dirname(wanted.path)
+    parent, theirs = _is_directory(above), os.access(above, os.W_OK)
     mounted = not wanted.mount or os.path.ismount(wanted.mount)
-    if not os.path.isdir(wanted.path):
-        return Present(parent, mounted)
+    if not _is_directory(wanted.path):
+        return Present(parent, mounted, theirs)
     try:
         names = sorted(set(os.listdir(wanted.path)) - IGNORED)
     except OSError as error:
@@ -134,12 +141,21 @@ def _present(wanted: Wanted) -> Present:
     return Present(
         parent,
         mounted,
+        theirs,
         cluster=str(identity.get("cluster")) if identity else None,
         generations=known,
         # A run that was killed leaves the generation's directory without its identity file.
         strange=tuple(name for name in names if name not in {*known, IDENTITY, wanted.generation.name}),
         found={entry.path: files.read(entry.path) for entry in entries(wanted)},
     )
+
+
+def _is_directory(path: str) -> bool:
+    """Raises OSError where that may not be seen."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -195,6 +211,9 @@ def _check_place(wanted: Wanted, present: Present) -> None:
 
 
 def _check_whose(wanted: Wanted, present: Present) -> None:
+    own = present.found.get(wanted.path)
+    if present.theirs and own and own.owner != wanted.owner:
+        raise _not_theirs(wanted, own.owner)
     if present.cluster is None and (present.strange or present.generations):
         raise Conflict(
             f"{wanted.path} is not a repository of pgops.fleet, and not empty: {', '.join(present.strange[:5])}.",
@@ -219,6 +238,14 @@ def _check_whose(wanted: Wanted, present: Present) -> None:
     )
 
 
+def _not_theirs(wanted: Wanted, owner: str) -> Conflict:
+    return Conflict(
+        f"{wanted.path} belongs to {owner}, in a directory that {wanted.owner} can change.",
+        f"Give it to {wanted.owner}, if it is for this server. Root does not, since {wanted.owner} could have put it "
+        "there.",
+    )
+
+
 def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
     """Carry a plan out, after a test that the file system can do what archiving needs.
 
@@ -240,11 +267,12 @@ def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
 
 
 def _make_own(wanted: Wanted, changes: Sequence[EntryChange]) -> bool:
-    """Make the repository's directory as the server's user; False where that user may not."""
-    parent = os.path.dirname(wanted.path)
-    there = files.read(wanted.path)
-    if not os.access(parent, os.W_OK | os.X_OK) or (there and there.owner != wanted.owner):
+    """Make the repository's directory as the server's user; False where that user may not, so that root may."""
+    if not os.access(os.path.dirname(wanted.path), os.W_OK):
         return False
+    there = files.read(wanted.path)
+    if there and there.owner != wanted.owner:
+        raise _not_theirs(wanted, there.owner)
     for change in changes:
         change.apply()
     return True

@@ -178,7 +178,8 @@ class Session:
 
         def hang_up() -> None:
             late.set()
-            wire.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
 
         timer = threading.Timer(seconds, hang_up)
         timer.daemon = True
@@ -384,12 +385,23 @@ def socket_owner(target: Target) -> int | None:
         raise Unreachable(
             f"{path} belongs to root, as whom no PostgreSQL server runs.", "Find out what listens there."
         )
-    if not discovery.trusted(directory, port) and target.user != user_name(found.st_uid):
+    owner = user_name(found.st_uid)
+    if not discovery.trusted(directory, port) and target.user != owner and not _of_a_cluster(directory, port, owner):
         raise Unreachable(
-            f"{path} belongs to user {user_name(found.st_uid)}, in a directory where others can create a socket.",
+            f"{path} belongs to user {owner}, in a directory where others can create a socket.",
             "If this is the server's user, set login_user to it. Otherwise find out why the server has no socket.",
         )
     return found.st_uid
+
+
+def _of_a_cluster(directory: str, port: int, owner: str) -> bool:
+    """Whether a socket is that of one of Debian's clusters, which its user owns."""
+    real = os.path.realpath(directory)
+    return any(
+        (one.port, one.owner, os.path.realpath(one.socket_directory)) == (port, owner, real)
+        for one in discovery.instances()
+        if one.version
+    )
 
 
 def refusal(target: Target, user: str, error: Any) -> PgOpsError:
