@@ -67,15 +67,15 @@ DOORS: Mapping[str, str] = {
     "agent.schedule": "read _listed obstacles apply _discard_records _stop_crons converge",
     "host.cron": "stop _running installed",
     "host.files": (
-        "make read _user_name group_name EntryChange PathRemoval apply opened_directory discard write own remove "
-        "sync sync_tree failure umask exclusive _lock"
+        "make read contents user_name group_name EntryChange PathRemoval apply opened_directory discard write "
+        "rewrite own remove sync sync_tree failure umask exclusive _lock"
     ),
     "metrics.latest": "remember present load received _opened",
     "host.systemd": "booted states main_process stop reload start forget _systemctl check_calendars _next_elapses",
     "instance.configuration": "load",
     "settings.originals": "read names _all write",
     "settings.present": "read _entry _exists _running",
-    "opsdb.access": "read _text errors resolve apply _rewrite AccessChange",
+    "opsdb.access": "read _look errors resolve apply _rewrite _replace AccessChange",
     "opsdb.hba": "read",
     "opsdb.migrations": "MigrationChange",
     "opsdb.objects": "ObjectChange ObjectRemoval _own _revoke_all _recreate",

@@ -14,11 +14,16 @@ import pytest
 
 from pgops.server import discovery
 
+USER = 65534 if os.geteuid() == 0 else os.geteuid()
+"""Who runs servers, which root cannot."""
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what is somebody else's")
+
 
 @pytest.fixture
 def root() -> Iterator[Path]:
     """A host's root; its path is short, since a socket's has at most 107 bytes."""
     made = Path(tempfile.mkdtemp(prefix="host-", dir="/tmp"))
+    made.chmod(0o755)
     (made / "var/run/postgresql").mkdir(parents=True)
     (made / "tmp").mkdir()
     yield made
@@ -32,11 +37,29 @@ def _cluster(root: Path, version: str, name: str, configuration: str) -> Path:
     return folder
 
 
-def _listen(directory: Path, port: int) -> socket.socket:
+def _listen(directory: Path, port: int, locked: bool = True, uid: int = USER) -> socket.socket:
+    """As a server's user does; a pooler has no lock file."""
     server = socket.socket(socket.AF_UNIX)
-    server.bind(str(directory / f".s.PGSQL.{port}"))
+    path = directory / f".s.PGSQL.{port}"
+    server.bind(str(path))
     server.listen()
+    lock = directory / f".s.PGSQL.{port}.lock"
+    lock.unlink(missing_ok=True)
+    if locked:
+        lock.write_text(f"{os.getpid()}\n")
+    if os.geteuid() == 0:
+        for made in (path, lock):
+            if made.exists():
+                os.chown(made, uid, uid)
     return server
+
+
+def _give(*paths: Path) -> None:
+    """To the server's user, with all in it."""
+    if os.geteuid() == 0:
+        for path in paths:
+            for one in [path, *path.rglob("*")]:
+                os.chown(one, USER, USER, follow_symlinks=False)
 
 
 def test_host_without_postgresql(tmp_path):
@@ -81,14 +104,114 @@ def test_socket_that_a_server_left_behind(root):
     assert (found.name, found.socket) == ("port-6000", True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a socket that is somebody else's")
+@as_root
 def test_socket_of_anybody_is_no_server(root):
     (root / "tmp").chmod(0o1777)
     with _listen(root / "tmp", 6000):
-        os.chown(root / "tmp/.s.PGSQL.6000", 65534, 65534)
         assert discovery.instances(str(root)) == []
         assert not discovery.trusted(str(root / "tmp"), 6000)
-        assert discovery.trusted(str(root / "tmp"), 6000, 65534)
+        assert discovery.trusted(str(root / "tmp"), 6000, USER)
+        assert not discovery.trusted(str(root / "tmp"), 6000, 1)
+
+
+@as_root
+def test_nor_is_that_of_a_group_s_member(root):
+    sockets = root / "var/run/postgresql"
+    os.chown(sockets, 1, 1)
+    sockets.chmod(0o2775)
+    with _listen(sockets, 6000):
+        assert discovery.instances(str(root)) == []
+    with _listen(sockets, 6001, uid=1):
+        assert [found.port for found in discovery.instances(str(root))] == [6001]
+
+
+@as_root
+def test_nor_is_that_of_root(root):
+    with _listen(root / "tmp", 6000, uid=0):
+        assert discovery.instances(str(root)) == []
+
+
+def test_a_pooler_is_no_server(root):
+    sockets = root / "var/run/postgresql"
+    _cluster(root, "17", "main", f"port = 5432\nunix_socket_directories = '{sockets}'\n")
+    _give(root / "etc/postgresql/17")
+    with _listen(sockets, 5432), _listen(sockets, 6432, locked=False):
+        assert [found.name for found in discovery.instances(str(root))] == ["17-main"]
+        (pooler,) = discovery.poolers(str(root))
+    assert (pooler["port"], pooler["socket_directory"]) == (6432, str(sockets))
+
+
+@as_root
+def test_a_pooler_at_a_cluster_s_port_is_not_the_cluster(root):
+    sockets = root / "var/run/postgresql"
+    _cluster(root, "17", "main", f"port = 5432\nunix_socket_directories = '{sockets}'\n")
+    _give(root / "etc/postgresql/17")
+    with _listen(sockets, 5432, locked=False):
+        (found,) = discovery.instances(str(root))
+    assert not found.socket
+    with _listen(root / "tmp", 5432):
+        os.chown(root / "tmp/.s.PGSQL.5432.lock", 1, 1)
+        assert not discovery.trusted(str(root / "tmp"), 5432)
+
+
+# --- files of another user's
+
+
+@as_root
+def test_root_reads_nothing_that_a_cluster_s_owner_may_not(root):
+    secret = root / "secret.conf"
+    secret.write_text("port = 7777\n")
+    secret.chmod(0o600)
+    folder = _cluster(root, "16", "main", f"port = 1\ninclude '{secret}'\n")
+    (folder / "start.conf").symlink_to(secret)
+    assert discovery.instances(str(root))[0].port == 7777  # of root's own
+    _give(root / "etc/postgresql/16")
+    (found,) = discovery.instances(str(root))
+    assert (found.port, found.start, found.owner) == (1, "auto", "nobody")
+
+
+@as_root
+def test_root_s_directory_makes_no_server_root_s(root):
+    folder = _cluster(root, "16", "main", "data_directory = '/root'\n")
+    assert discovery.instances(str(root))[0].owner is None
+    _give(root / "etc/postgresql/16")
+    assert discovery.instances(str(root))[0].owner == "nobody"
+    os.chown(folder, 0, 0)
+    assert discovery.instances(str(root))[0].owner == "nobody"
+
+
+@as_root
+def test_another_s_socket_is_not_a_cluster_s(root):
+    sockets, data = root / "tmp", root / "data"
+    data.mkdir()
+    (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n0\n7777\n{sockets}\nlocalhost\n")
+    _cluster(root, "16", "main", f"port = 1\ndata_directory = '{data}'\n")
+    _give(root / "etc/postgresql/16", data)
+    with _listen(sockets, 7777, uid=1):
+        found = next(one for one in discovery.instances(str(root)) if one.name == "16-main")
+        assert (found.port, found.socket) == (7777, False)
+    with _listen(sockets, 7778):
+        (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n0\n7778\n{sockets}\nlocalhost\n")
+        found = next(one for one in discovery.instances(str(root)) if one.name == "16-main")
+        assert (found.port, found.socket) == (7778, True)
+
+
+def test_pipes_and_endless_files_are_not_read(root):
+    folder = _cluster(root, "16", "main", "include 'pipe.conf'\ninclude 'endless.conf'\nport = 5439\n")
+    os.mkfifo(folder / "pipe.conf")
+    os.mkfifo(folder / "start.conf")
+    with (folder / "endless.conf").open("wb") as file:
+        file.write(b"port = 1\n")
+        file.truncate(1 << 40)
+    _give(root / "etc/postgresql/16")
+    (found,) = discovery.instances(str(root))
+    assert (found.port, found.start) == (5439, "auto")
+
+
+def test_a_configuration_that_includes_itself_over_and_over_ends(root):
+    _cluster(root, "16", "main", "port = 5439\n" + "include 'postgresql.conf'\n" * 1000)
+    _give(root / "etc/postgresql/16")
+    assert discovery.instances(str(root))[0].port == 5439
 
 
 def test_later_and_included_settings_win(root):

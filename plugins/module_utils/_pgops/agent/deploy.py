@@ -12,6 +12,7 @@ from typing import Any, Callable
 from ..converge import read_plan_apply
 from ..errors import Conflict, LoginRefused
 from ..host import commands, files
+from ..host.directories import opened
 from ..host.files import Directory, Entry, Found, Link
 from ..instance import endpoints
 from ..instance.configuration import Configuration
@@ -118,9 +119,11 @@ class NewOwner(HostChange):
     group: str = field(compare=False)
 
     def apply(self) -> None:
-        """Change owner and group."""
+        """Change owner and group, unless it is known by another name as well, which may be somebody else's."""
         try:
-            files.own(self.path, self.user, self.group)
+            with opened(self.path) as descriptor:
+                if os.fstat(descriptor).st_nlink == 1:
+                    files.own(descriptor, self.user, self.group)
         except OSError as error:
             raise files.failure(error, f"The owner of {self.path} cannot be changed to {self.user}") from error
 

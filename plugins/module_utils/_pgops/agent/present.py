@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,7 +122,18 @@ def _misowned(folder: str, user: str | None) -> list[str]:
     if user is None:
         return []
     paths = [os.path.join(folder, name) for name in sorted(listed(folder))]
-    return [path for path in paths for found in [files.read(path)] if found is not None and found.owner != user]
+    return [path for path in paths if _is_anothers(path, user)]
+
+
+def _is_anothers(path: str, user: str) -> bool:
+    """Whether a file belongs to another user. One that has other names, too, is not the agent's."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be read") from error
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and files.user_name(found.st_uid) != user
 
 
 def user_comment(user: str) -> str | None:

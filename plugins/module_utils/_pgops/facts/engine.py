@@ -242,7 +242,7 @@ def server(session: Session, ops_database: str) -> Server:
     sees_settings, sees_statistics, ops = (
         found.pop(key) for key in ("see_settings", "see_statistics", "ops_database")
     )
-    found["manager"] = managers.recognised(found["manager"], session.target.local) or None
+    found["manager"] = managers.recognised(found["manager"], session) or None
     if not sees_settings:
         hide(found, ["data_directory", "config_file"], NO_SETTINGS)
     return Server(found, found["version"], sees_settings, sees_statistics, ops)

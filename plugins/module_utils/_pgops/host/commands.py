@@ -8,14 +8,19 @@ The only place that runs any. Ansible's own way (run_command of a module) is not
 from __future__ import annotations
 
 import os
-import pwd
+import selectors
 import subprocess
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import HostFailed
+from .identity import User, user
 
 SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+LOCALE = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
+MOST_OUTPUT = 64 * 1024 * 1024
+"""Bytes of output that are read from a program."""
 
 
 def run(
@@ -23,44 +28,87 @@ def run(
 ) -> str:
     """Run a program in the C locale; returns its standard output.
 
-    ``timeout`` is in seconds; ``accepted`` are the exit codes of success. Started by root, the program runs as the
-    user with the uid ``owner``.
+    ``timeout`` is in seconds; ``accepted`` are the exit codes of success. With ``owner``, a uid, the program belongs
+    to that user: root runs it as that user, with nothing of root's environment, and takes only so much of its output.
 
-    Raises HostFailed with the program's output.
+    Raises HostFailed with the program's output, and for root as the owner.
     """
     try:
-        finished: subprocess.CompletedProcess[str] = subprocess.run(  # pylint: disable=ansible-bad-function
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(command),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", "PATH": _path()},
-            encoding="utf-8",
-            errors="backslashreplace",
-            check=False,
-            **_identity(owner),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **(_own() if owner is None or os.geteuid() != 0 else _as(user(owner))),
         )
     except FileNotFoundError as error:
         raise HostFailed(f"The command {command[0]} was not found on this host.") from error
-    except subprocess.TimeoutExpired as error:
-        raise HostFailed(f"{_shown(command)} did not finish within {timeout:g} seconds.") from error
     except OSError as error:
         raise HostFailed(f"{_shown(command)} cannot be run: {error.strerror or error}.") from error
-    if finished.returncode not in accepted:
-        output = " ".join((finished.stderr.strip() or finished.stdout.strip()).split())
-        raise HostFailed(f"{_shown(command)} failed with exit code {finished.returncode}: {output or 'no output'}")
-    return finished.stdout
+    with process:
+        try:
+            output, errors = _outputs(process, time.monotonic() + timeout)
+        except _TooMuch as error:
+            process.kill()
+            raise HostFailed(f"{_shown(command)} {error}.") from error
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode not in accepted:
+        words = " ".join((errors.strip() or output.strip()).split())
+        raise HostFailed(f"{_shown(command)} failed with exit code {process.returncode}: {words or 'no output'}")
+    return output
 
 
-def _identity(owner: int | None) -> dict[str, Any]:
-    if owner is None or os.geteuid() != 0 or owner == 0:
-        return {}
+class _TooMuch(Exception):
+    """A program takes too long, or writes too much."""
+
+
+def _outputs(process: subprocess.Popen[bytes], until: float) -> tuple[str, str]:
+    """What a program writes until it ends: standard output and errors."""
+    began = time.monotonic()
+    texts = (bytearray(), bytearray())
+    with selectors.DefaultSelector() as waiting:
+        for stream, text in zip((process.stdout, process.stderr), texts):
+            waiting.register(stream, selectors.EVENT_READ, text)  # type: ignore[arg-type]
+        while waiting.get_map():
+            ready = waiting.select(max(0.0, until - time.monotonic()))
+            if not ready:
+                raise _TooMuch(f"did not finish within {until - began:.0f} seconds")
+            for key, _events in ready:
+                read = os.read(key.fd, 65536)
+                key.data.extend(read)
+                if not read:
+                    waiting.unregister(key.fileobj)
+            if sum(map(len, texts)) > MOST_OUTPUT:
+                raise _TooMuch("writes too much")
     try:
-        user = pwd.getpwuid(owner)
-    except KeyError as error:
-        raise HostFailed(f"This host has no user with the uid {owner}.") from error
-    groups = os.getgrouplist(user.pw_name, user.pw_gid)
-    return {"user": owner, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
+        process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise _TooMuch(f"did not finish within {until - began:.0f} seconds") from error
+    output, errors = (text.decode("utf-8", "backslashreplace") for text in texts)
+    return output, errors
+
+
+def _own() -> dict[str, Any]:
+    """As the user of this process."""
+    return {"env": {**os.environ, **LOCALE, "PATH": _path()}}
+
+
+def _as(whom: User) -> dict[str, Any]:
+    """As another user, in a session of its own: it must not be able to type into root's terminal."""
+    return {
+        "user": whom.uid,
+        "group": whom.gid,
+        "extra_groups": whom.groups,
+        "cwd": "/",
+        "start_new_session": True,
+        "env": {
+            **LOCALE,
+            "PATH": os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", *SYSTEM)),
+            "USER": whom.name,
+        },
+    }
 
 
 def _path() -> str:

@@ -16,11 +16,12 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import Busy, Conflict, HostFailed
 from ..plan import HostChange, difference
+from .directories import reached
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Directory(Entry):
 
     def make(self) -> None:
         """Create it with its parents, if necessary."""
-        os.makedirs(self.path, exist_ok=True)
-        os.chmod(self.path, self.mode)
-        own(self.path, self.owner, self.group)
+        with reached(self.path, create=True) as descriptor:
+            os.fchmod(descriptor, self.mode)
+            own(descriptor, self.owner, self.group)
 
     def as_found(self, present: Found | None) -> Found:
         """Whatever is in it."""
@@ -97,12 +98,14 @@ class Link(Entry):
 
     def make(self) -> None:
         """Create a new link, rename it."""
-        temporary = f"{self.path}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        os.symlink(self.to, temporary)
-        os.replace(temporary, self.path)
-        sync(os.path.dirname(self.path))
+        folder, name = os.path.split(self.path)
+        temporary = f"{name}.new"
+        with reached(folder) as place:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=place)
+            os.symlink(self.to, temporary, dir_fd=place)
+            os.replace(temporary, name, src_dir_fd=place, dst_dir_fd=place)
+            os.fsync(place)
 
     def as_found(self, present: Found | None) -> Found:
         """With the declared target."""
@@ -121,7 +124,7 @@ def read(path: str) -> Found | None:
     """
     try:
         status = os.lstat(path)
-        owner, group = _user_name(status.st_uid), group_name(status.st_gid)
+        owner, group = user_name(status.st_uid), group_name(status.st_gid)
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
             return Found("link", mode, owner, group, to=os.readlink(path))
@@ -130,15 +133,45 @@ def read(path: str) -> Found | None:
         if not stat.S_ISREG(status.st_mode):
             return Found("other", mode, owner, group)
         # Safe if another user replaces it by a link or a pipe just now.
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            return Found("file", mode, owner, group, content=file.read())
+        return Found("file", mode, owner, group, content=contents(path, follow=False))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise failure(error, f"{path} cannot be read") from error
 
 
-def _user_name(uid: int) -> str:
+def packed(found: Found | None) -> dict[str, Any] | None:
+    """What is at a path, as JSON."""
+    return {**asdict(found), "content": found.content.decode("latin-1")} if found else None
+
+
+def unpacked(document: Mapping[str, Any] | None) -> Found | None:
+    """The same from JSON."""
+    return Found(**{**document, "content": document["content"].encode("latin-1")}) if document else None
+
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of the largest file that is read."""
+
+
+def contents(path: str, limit: int = LARGEST, follow: bool = True) -> bytes:
+    """The bytes of a regular file, at most ``limit``; with ``follow`` also of one that a link leads to.
+
+    Raises OSError, also for a larger file, and at once for a pipe or a device, on which others wait for ever.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", path)
+    return content
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or its number if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -270,27 +303,29 @@ def write(file: File) -> None:
     The new file always has the same temporary name, so that one left by a killed run is replaced by the next.
     """
     folder, name = os.path.split(file.path)
-    temporary = os.path.join(folder, f".{name}.pgops-new")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(file.content)
-            handle.flush()
-            os.fchmod(handle.fileno(), file.mode)
-            own(handle.fileno(), file.owner, file.group)
-            os.fsync(handle.fileno())
-        os.replace(temporary, file.path)
-    except BaseException:
+    temporary = f".{name}.pgops-new"
+    with reached(folder) as place:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    sync(folder)
+            os.unlink(temporary, dir_fd=place)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=place)
+        try:
+            with os.fdopen(descriptor, "wb") as handle:
+                handle.write(file.content)
+                handle.flush()
+                own(handle.fileno(), file.owner, file.group)
+                os.fchmod(handle.fileno(), file.mode)
+                os.fsync(handle.fileno())
+            os.replace(temporary, name, src_dir_fd=place, dst_dir_fd=place)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=place)
+            raise
+        os.fsync(place)
 
 
-def own(where: int | str, owner: str | None, group: str | None) -> None:
-    """Change the owner and group (names, or numbers as text) of a path, or of an open file by its descriptor.
+def own(descriptor: int, owner: str | None, group: str | None) -> None:
+    """Change the owner and group (names, or numbers as text) of an open file or directory.
 
     Raises HostFailed if the host has no such user or group, and OSError.
     """
@@ -301,10 +336,20 @@ def own(where: int | str, owner: str | None, group: str | None) -> None:
         gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise HostFailed(f"This host has no such user or group: {error.args[0]}.") from error
-    if isinstance(where, int):
-        os.fchown(where, uid, gid)
-    else:
-        os.lchown(where, uid, gid)
+    os.fchown(descriptor, uid, gid)
+
+
+def rewrite(path: str, old: bytes, new: bytes) -> None:
+    """Replace the content of a file of the user of this process, in whose place it is; its mode stays, and its group
+    where that is one of the user's.
+
+    Raises Conflict if it is not what it was when it was read, HostFailed and OSError.
+    """
+    found = read(path)
+    if found is None or found.kind != "file" or found.content != old:
+        raise Conflict(f"{path} has just been changed by somebody else.", "Retry.")
+    group = os.lstat(path).st_gid
+    apply([File(path, new, found.mode, None, str(group) if group in os.getgroups() else None)])
 
 
 def remove(path: str) -> None:
@@ -312,8 +357,9 @@ def remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
         return
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    folder, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError), reached(folder) as place:
+        os.unlink(name, dir_fd=place)
 
 
 def sync_tree(root: str) -> None:

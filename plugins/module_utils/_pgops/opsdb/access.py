@@ -14,12 +14,15 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import Conflict, InvalidInput
 from ..host import files
+from ..host.identity import as_user
 from ..plan import HostChange, difference
+from ..server import postmaster
 from ..server.names import AGENT, EXPLAINER
-from ..server.session import Session
+from ..server.session import READS_FILES, Session
 from . import hba
 from .hba import ALL, Rule
 
@@ -60,7 +63,8 @@ class Access:
 @dataclass(frozen=True)
 class AccessFiles:
     """The server's two files as they are now. ``outdated``: they have changed since the server loaded them, as after
-    a run that was killed before the reload."""
+    a run that was killed before the reload. ``owner`` is the uid of the server's user, as whom they are written;
+    ``fixed`` are those that this user may not replace."""
 
     hba_path: str
     hba: str
@@ -68,6 +72,8 @@ class AccessFiles:
     ident: str
     ssl: bool = True
     outdated: bool = False
+    owner: int = 0
+    fixed: tuple[str, ...] = ()
 
 
 def read(session: Session) -> AccessFiles:
@@ -82,21 +88,36 @@ def read(session: Session) -> AccessFiles:
             f"{paths['hba']} already has an error: {broken}.",
             "Correct that line first: PostgreSQL does not load the file until then.",
         )
-    hba_path, ident_path = os.path.realpath(paths["hba"]), os.path.realpath(paths["ident"])
-    newest = max(os.stat(path).st_mtime for path in (hba_path, ident_path) if os.path.exists(path))
+    owner = postmaster.of(session).owner
+    # The server only says where they are. Whatever that is, it is the server's user who reads and writes there.
+    found, ident = as_user(owner, lambda: [_look(paths["hba"]), _look(paths["ident"])])
+    newest = max(found["changed_at"], ident["changed_at"])
     # a file from the future, as after a clock was set back, would stay newer whatever is done
     outdated = paths["loaded_at"] < newest <= time.time()
-    return AccessFiles(hba_path, _text(hba_path), ident_path, _text(ident_path), paths["ssl"], outdated)
+    fixed = tuple(one["path"] for one in (found, ident) if not one["writable"])
+    return AccessFiles(
+        found["path"], found["text"], ident["path"], ident["text"], paths["ssl"], outdated, owner, fixed
+    )
 
 
-def _text(path: str) -> str:
+def _look(named: str) -> dict[str, Any]:
+    """A file: its ``path`` without links, ``text``, whether it can be replaced, and when it was changed, in s."""
+    path = os.path.realpath(named)
     found = files.read(path)
-    return found.content.decode("utf-8", "surrogateescape") if found else ""
+    if found and found.kind != "file":
+        raise Conflict(f"{path} is a {found.kind}, but must be a file.", "Replace it, then retry.")
+    return {
+        "path": path,
+        "text": found.content.decode("utf-8", "surrogateescape") if found else "",
+        "writable": os.access(os.path.dirname(path), os.W_OK | os.X_OK),
+        "changed_at": os.stat(path).st_mtime if found else 0.0,
+    }
 
 
 def errors(session: Session) -> str:
     """The errors that pg_hba_file_rules shows for the file on disk; empty for none."""
-    rows = session.rows(ERRORS)
+    with session.answering(READS_FILES):
+        rows = session.rows(ERRORS)
     return "; ".join(f"line {row['line_number']}: {row['error']}" for row in rows)
 
 
@@ -190,11 +211,12 @@ def replaced(text: str, block: str) -> str:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file's text, as it was read and as it will be."""
+    """A file's text, as it was read and as it will be; ``owner`` is the uid of the user who writes it."""
 
     path: str
     old: str
     new: str
+    owner: int = 0
 
 
 @dataclass(frozen=True)
@@ -206,18 +228,20 @@ class AccessChange(HostChange):
     def apply(self) -> None:
         """Write the file."""
         if self.file:
-            _rewrite(self.file.path, self.file.new)
+            _rewrite(self.file, self.file.old, self.file.new)
 
     def restore(self) -> None:
         """Write it as it was."""
         if self.file:
-            _rewrite(self.file.path, self.file.old)
+            _rewrite(self.file, self.file.new, self.file.old)
 
 
 def plan(current: AccessFiles, hba_block: str, ident_block: str, patroni: bool = False) -> tuple[AccessChange, ...]:
     """What gives both blocks these texts; an empty text removes a block.
 
     ``patroni``: whether Patroni manages the server; a file that it writes is not changed.
+
+    Raises Conflict for a file that the server's user may not replace.
     """
     changes: tuple[AccessChange, ...] = ()
     for path, text, block in (
@@ -227,11 +251,19 @@ def plan(current: AccessFiles, hba_block: str, ident_block: str, patroni: bool =
         if patroni and by_patroni(text):
             continue
         present = split(text)[1]
-        rewritten = Rewritten(path, text, replaced(text, block))
-        changes += difference(AccessChange(f"block in {path}", present or None, block or None, rewritten))
+        rewritten = Rewritten(path, text, replaced(text, block), current.owner)
+        change = difference(AccessChange(f"block in {path}", present or None, block or None, rewritten))
+        if change and path in current.fixed:
+            raise _not_replaceable(path, block)
+        changes += change
     if current.outdated and not changes:
         return (AccessChange("access rules of the server", "not reloaded since the files changed", "loaded"),)
     return changes
+
+
+def _not_replaceable(path: str, block: str) -> Conflict:
+    asked = f"Put this block at its top, then retry:\n{block}" if block else f"Remove the block '{BEGIN}' from it."
+    return Conflict(f"{path} is where the server's user may not write, and only as that user is it written.", asked)
 
 
 def by_patroni(text: str) -> bool:
@@ -288,9 +320,12 @@ def apply(session: Session, changes: Sequence[AccessChange]) -> None:
     session.value("SELECT pg_reload_conf()")
 
 
-def _rewrite(path: str, text: str) -> None:
-    found = files.read(path)
-    if found is None:
+def _rewrite(file: Rewritten, old: str, new: str) -> None:
+    before, after = (text.encode("utf-8", "surrogateescape") for text in (old, new))
+    as_user(file.owner, lambda: _replace(file.path, before, after))
+
+
+def _replace(path: str, old: bytes, new: bytes) -> None:
+    if not os.path.lexists(path):
         raise Conflict(f"{path} does not exist.", "Create it, owned by the server's user, then retry.")
-    content = text.encode("utf-8", "surrogateescape")
-    files.apply([files.File(path, content, found.mode, found.owner, found.group)])
+    files.rewrite(path, old, new)

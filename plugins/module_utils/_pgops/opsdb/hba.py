@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..server.session import Session
+from ..server.session import READS_FILES, Session
 
 ALL = "all"
 TYPES = {"local": ("local",), "hostssl": ("host", "hostssl", "hostnogssenc")}
@@ -43,6 +43,8 @@ class Rule:
 
 def read(session: Session) -> tuple[Rule, ...]:
     """The rules in the files as they are on disk, in their order; needs a superuser."""
+    with session.answering(READS_FILES):
+        rows = session.rows(READ)
     return tuple(
         Rule(
             type=row["type"],
@@ -52,7 +54,7 @@ def read(session: Session) -> tuple[Rule, ...]:
             method=row["method"],
             options=tuple(row["options"]),
         )
-        for row in session.rows(READ)
+        for row in rows
     )
 
 

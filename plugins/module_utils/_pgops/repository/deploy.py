@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import shlex
 import shutil
 import time
@@ -15,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..converge import read_plan_apply
-from ..errors import Conflict, HostFailed, InvalidInput, Unsupported
-from ..host.files import EntryChange
+from ..errors import Conflict, HostFailed, InvalidInput
+from ..host.files import EntryChange, group_name
+from ..host.identity import as_user, user
 from ..instance.layout import Layout
 from ..plan import Plan, changes
+from ..server import postmaster
 from ..server.locking import locked
 from ..server.session import Session, connect
 from ..server.target import Target
@@ -40,8 +40,7 @@ WAIT_FOR_SEGMENT = 60
 IDENTITY = """
 SELECT s.system_identifier::text AS system_identifier,
        current_setting('server_version_num')::integer / 10000 AS major,
-       pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes,
-       current_setting('data_directory') AS data_directory
+       pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes
 FROM pg_control_system() AS s
 """
 ARCHIVER = """
@@ -98,14 +97,9 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
 
     Raises Unsupported if the server's files are not on this host.
     """
-    found = session.rows(IDENTITY)[0]
-    data = str(found.pop("data_directory"))
-    if not session.target.local or not os.path.isdir(data):
-        raise Unsupported(
-            "pg_ops_archiving must run on the server's host, over its socket.",
-            "Run it there, without login_host.",
-        )
-    owner = os.stat(data)
+    server = postmaster.of(session)
+    data, found = server.data_directory, session.rows(IDENTITY)[0]
+    owner = user(server.owner)
     path = os.path.normpath(params["repository"])
     if os.path.commonpath([os.path.realpath(path), os.path.realpath(data)]) == os.path.realpath(data):
         raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Choose another directory.")
@@ -113,8 +107,8 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
         path=path,
         cluster=params["cluster"],
         generation=Generation(**found),
-        owner=pwd.getpwuid(owner.st_uid).pw_name,
-        group=grp.getgrgid(owner.st_gid).gr_name,
+        owner=owner.name,
+        group=group_name(owner.gid),
         mount=params["mount"] or "",
         another_server=params["another_server"],
         standby=session.in_recovery,
@@ -125,7 +119,7 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
 # --- proof
 
 
-def prove(session: Session, archive: Archive, data_directory: str) -> str:
+def prove(session: Session, archive: Archive) -> str:
     """Have a segment archived, and compare what arrives with what was sent; its name.
 
     Raises HostFailed.
@@ -134,19 +128,25 @@ def prove(session: Session, archive: Archive, data_directory: str) -> str:
     session.value("SELECT pg_create_restore_point('pgops.fleet: proof of archiving')")
     name = str(session.value("SELECT pg_walfile_name(pg_switch_wal())"))
     target = archiver.place(archive.wanted.path, archive.wanted.generation.name, name)
-    stored = _arrived(session, target)
-    source = os.path.join(data_directory, "pg_wal", name)
-    if os.path.exists(source) and not archiver.same(source, *stored):
+    stored = _arrived(session, archive, target)
+    server = postmaster.of(session)
+    source = os.path.join(server.data_directory, "pg_wal", name)
+    if not as_user(server.owner, lambda: not os.path.exists(source) or archiver.same(source, *stored)):
         raise HostFailed(f"{stored[0]} differs from what the server has sent.", "Find out what else writes there.")
     return name
 
 
-def _arrived(session: Session, target: str) -> tuple[str, str]:
+def _stored(archive: Archive, target: str) -> tuple[str, str] | None:
+    found = as_user(generations.uid(archive.wanted), lambda: archiver.stored(target))
+    return (str(found[0]), str(found[1])) if found else None
+
+
+def _arrived(session: Session, archive: Archive, target: str) -> tuple[str, str]:
     """The path of a segment in the repository and its compression; waits as long as others arrive before it."""
     progress: Any = None
     deadline = time.monotonic() + WAIT_FOR_SEGMENT
     while True:
-        stored = archiver.stored(target)
+        stored = _stored(archive, target)
         if stored is not None:
             return stored
         now = session.rows(ARCHIVER)[0]
@@ -234,7 +234,6 @@ def _proof(target: Target, archive: Archive) -> dict[str, Any]:
             return {"proven": None, "segment": None}
         seen = session.rows(ARCHIVER)[0]
         last = archiver.place(archive.wanted.path, archive.wanted.generation.name, str(seen["last_archived_wal"]))
-        if seen["works"] and archiver.stored(last) is not None:
+        if seen["works"] and _stored(archive, last) is not None:
             return {"proven": True, "segment": seen["last_archived_wal"]}
-        data = str(session.value("SELECT current_setting('data_directory')"))
-        return {"proven": True, "segment": prove(session, archive, data)}
+        return {"proven": True, "segment": prove(session, archive)}

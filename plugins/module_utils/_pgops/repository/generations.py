@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..host import files
 from ..host.files import Directory, Entry, EntryChange, File, Found
-from ..host.identity import acting_as
+from ..host.identity import as_user
 from .archiver import IDENTITY as GENERATION_FILE
 
 FORMAT = 1
@@ -91,10 +92,35 @@ def _document(data: Mapping[str, Any]) -> bytes:
 
 
 def read(wanted: Wanted) -> Present:
-    """The present state.
+    """The present state, as the server's user sees it, who can change all of it.
 
     Raises HostFailed.
     """
+    try:
+        seen = as_user(uid(wanted), lambda: _seen(wanted))
+    except OSError as error:
+        raise files.failure(error, f"{wanted.path} cannot be read") from error
+    found = {path: files.unpacked(one) for path, one in seen.pop("found").items()}
+    # Where the server's user may not look there is nothing of a repository, but there may be a directory for one.
+    found[wanted.path] = files.read(wanted.path)
+    return Present(**{**seen, "strange": tuple(seen["strange"]), "found": found})
+
+
+def uid(wanted: Wanted) -> int:
+    """The uid of the server's user. Raises HostFailed."""
+    try:
+        return pwd.getpwnam(wanted.owner).pw_uid
+    except KeyError as error:
+        raise HostFailed(f"This host has no user {wanted.owner}.") from error
+
+
+def _seen(wanted: Wanted) -> dict[str, Any]:
+    """The fields of `Present`, as JSON."""
+    present = _present(wanted)
+    return {**vars(present), "found": {path: files.packed(one) for path, one in present.found.items()}}
+
+
+def _present(wanted: Wanted) -> Present:
     parent = os.path.isdir(os.path.dirname(wanted.path))
     mounted = not wanted.mount or os.path.ismount(wanted.mount)
     if not os.path.isdir(wanted.path):
@@ -200,37 +226,52 @@ def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
     """
     if not changes:
         return
-    # The directory alone first, and no identity before the test is passed.
-    for change in changes:
-        if change.path == wanted.path:
+    owner = uid(wanted)
+    own = tuple(change for change in changes if change.path == wanted.path)
+    rest = tuple(change for change in changes if change.path != wanted.path)
+    # The directory alone first, and no identity before the test is passed. All of it as the server's user, who could
+    # lead root elsewhere; only in a directory that is not that user's, root makes the repository's.
+    if own and not as_user(owner, lambda: _make_own(wanted, own)):
+        for change in own:
             change.apply()
-    found = os.stat(wanted.path)
-    try_file_system(wanted.path, found.st_uid)
-    # As the server's user, who owns the directory: root would follow links that this user puts there.
-    with acting_as(found.st_uid if os.geteuid() == 0 else None, found.st_gid):
-        for change in changes:
-            if change.path != wanted.path:
-                change.apply()
-    files.sync(os.path.dirname(wanted.path))
+    as_user(owner, lambda: _fill(wanted, rest))
+    if own:
+        files.sync(os.path.dirname(wanted.path))
 
 
-def try_file_system(path: str, owner: int) -> None:
+def _make_own(wanted: Wanted, changes: Sequence[EntryChange]) -> bool:
+    """Make the repository's directory as the server's user; False where that user may not."""
+    parent = os.path.dirname(wanted.path)
+    there = files.read(wanted.path)
+    if not os.access(parent, os.W_OK | os.X_OK) or (there and there.owner != wanted.owner):
+        return False
+    for change in changes:
+        change.apply()
+    return True
+
+
+def _fill(wanted: Wanted, changes: Sequence[EntryChange]) -> None:
+    try_file_system(wanted.path)
+    for change in changes:
+        change.apply()
+
+
+def try_file_system(path: str) -> None:
     """Try, as the server's user, what archiving needs: writing, flushing, link without overwriting, and rename.
 
     Raises HostFailed with what does not work.
     """
     one, other = (os.path.join(path, f".pgops-try-{name}") for name in ("one", "other"))
-    with acting_as(owner if os.geteuid() == 0 else None):
-        try:
-            _remove(one, other)
-            _try(path, one, other)
-        except OSError as error:
-            raise HostFailed(
-                f"The file system of {path} cannot be used for a repository: {error.strerror or error}.",
-                "The server's user must be able to write, fsync, link and rename. Use another file system.",
-            ) from error
-        finally:
-            _remove(one, other)
+    try:
+        _remove(one, other)
+        _try(path, one, other)
+    except OSError as error:
+        raise HostFailed(
+            f"The file system of {path} cannot be used for a repository: {error.strerror or error}.",
+            "The server's user must be able to write, fsync, link and rename. Use another file system.",
+        ) from error
+    finally:
+        _remove(one, other)
 
 
 def _try(path: str, one: str, other: str) -> None:

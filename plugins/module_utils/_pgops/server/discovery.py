@@ -1,6 +1,9 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The PostgreSQL instances of a host, found by reading files only, so that servers that are down count too."""
+"""The PostgreSQL instances of a host, found by reading files only, so that servers that are down count too.
+
+Who runs a server owns these files, and root reads them as that user.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,12 @@ import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from ..errors import HostFailed
+from ..host.files import contents, user_name
+from ..host.identity import as_user
 from .target import SOCKET_DIRECTORIES
 
 DEBIAN = "/etc/postgresql"
@@ -24,6 +31,14 @@ DATA_DIRECTORY = 1
 """The line of a lock file that names it, counted from 0; PostgreSQL, src/include/utils/pidfile.h."""
 DEEPEST_INCLUDE = 10
 """As in PostgreSQL (guc-file.l): deeper nesting is an error there, too."""
+MOST_FILES = 200
+"""Configuration files of a cluster that are read, with all that they include."""
+LARGEST_FILE = 1024 * 1024
+"""Bytes of a configuration file; a larger one counts as unreadable."""
+LARGEST_LOCK = 65536
+"""Bytes of a lock file."""
+READING = 10.0
+"""Seconds for the files of a cluster: a file system may hang."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,23 @@ def instances(root: str = "/") -> list[Instance]:
     found = [cluster for cluster in clusters if cluster is not None]
     taken = {(os.path.realpath(instance.socket_directory), instance.port) for instance in found}
     ports = {instance.port for instance in found if instance.socket}
-    for directory, port in _sockets(os.path.join(root, directory[1:]) for directory in SOCKET_DIRECTORIES):
+    for directory, port in _sockets(root):
         # A server may have sockets in several directories; but its port is its own.
-        if (directory, port) not in taken and port not in ports:
-            owner = owner_of(os.path.join(directory, f".s.PGSQL.{port}"))
-            found.append(Instance(f"port-{port}", port, directory, socket=True, owner=owner))
-            ports.add(port)
+        if (directory, port) not in taken and port not in ports and trusted(directory, port):
+            owner = _name(server_at(directory, port))
+            if owner is not None:
+                found.append(Instance(f"port-{port}", port, directory, socket=True, owner=owner))
+                ports.add(port)
     return found
 
 
-def owner_of(path: str) -> str | None:
-    """The name of the user who owns a file; None if it does not exist, or its user has no name."""
+def _name(uid: int | None) -> str | None:
+    """The name of a user who can run a server, which root cannot; None if there is none."""
+    if not uid:
+        return None
     try:
-        return pwd.getpwuid(os.stat(path).st_uid).pw_name
-    except (OSError, KeyError):
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
         return None
 
 
@@ -81,28 +99,61 @@ def owner_of(path: str) -> str | None:
 
 def _cluster(path: str) -> Instance | None:
     configuration = os.path.join(path, "postgresql.conf")
-    if not os.path.exists(configuration):
+    if not os.path.lexists(configuration):
         return None
     version, name = path.split(os.sep)[-2:]
-    settings = dict(_settings(configuration))
-    data = settings.get("data_directory", "")
-    settings.update(_settings(os.path.join(data, "postgresql.auto.conf")))
-    directories = settings.get("unix_socket_directories", SOCKET_DIRECTORIES[0]).split(",")
+    unread = Instance(f"{version}-{name}", DEFAULT_PORT, SOCKET_DIRECTORIES[0], socket=False, version=version)
+    try:
+        uid = _keeper(path)
+        # All of it root's: then nobody else says what root reads.
+        found = Instance(**as_user(uid, lambda: asdict(_read(path, unread)), READING)) if uid else _read(path, unread)
+    except (HostFailed, OSError):
+        return unread
+    owner = uid or _owner(found.data_directory or "")
+    return replace(found, owner=_name(owner), socket=trusted(found.socket_directory, found.port, owner))
+
+
+def _keeper(path: str) -> int:
+    """The uid of the user who can change a cluster's configuration, and so says what is in it; 0 if only root can.
+
+    Raises OSError.
+    """
+    main = os.path.join(path, "postgresql.conf")
+    owners = (os.stat(path).st_uid, os.lstat(main).st_uid)
+    named = ""
+    if not any(owners):
+        named = dict(_assignments(_lines(main))).get("data_directory", "")
+    return next((uid for uid in (*owners, _owner(named) or 0) if uid), 0)
+
+
+def _owner(path: str) -> int | None:
+    """The uid of a path's owner; None if it does not exist."""
+    try:
+        return os.stat(path).st_uid
+    except (OSError, ValueError):
+        return None
+
+
+def _read(path: str, unread: Instance) -> Instance:
+    """What a cluster's files say about it."""
+    settings = Settings()
+    settings.read(os.path.join(path, "postgresql.conf"))
+    data = settings.values.get("data_directory", "")
+    settings.read(os.path.join(data, "postgresql.auto.conf"))
+    values = settings.values
+    directories = values.get("unix_socket_directories", SOCKET_DIRECTORIES[0]).split(",")
     directory = directories[0].strip() or SOCKET_DIRECTORIES[0]
-    port = int(settings["port"]) if settings.get("port", "").isdigit() else DEFAULT_PORT
+    port = int(values["port"]) if values.get("port", "").isdigit() else DEFAULT_PORT
     # The running server's own values come first: its files may have changed since it started.
-    port, directory = listening_at(data) or (port, directory)
+    port, directory = _listening_at(data) or (port, directory)
     role, identifier = _data(data)
-    return Instance(
-        name=f"{version}-{name}",
+    return replace(
+        unread,
         port=port,
         socket_directory=directory,
-        socket=trusted(directory, port, os.stat(path).st_uid),
-        version=version,
         data_directory=data or None,
         role=role,
         system_identifier=identifier,
-        owner=owner_of(data) or owner_of(path),
         start=_start(os.path.join(path, "start.conf")),
     )
 
@@ -113,20 +164,32 @@ def _start(path: str) -> str:
     return next(filter(None, words), "auto")
 
 
-def _settings(path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """A configuration file's settings in their order, included files in their place; a later one wins."""
-    for line in _lines(path):
+class Settings:
+    """The settings of configuration files in their order, included files in their place; a later one wins."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.files = 0
+
+    def read(self, path: str, depth: int = 0) -> None:
+        """Read a file with what it includes, so much of it as a configuration can have."""
+        self.files += 1
+        if depth > DEEPEST_INCLUDE or self.files > MOST_FILES:
+            return
+        for key, value in _assignments(_lines(path)):
+            if key in ("include", "include_if_exists", "include_dir"):
+                for included in _included(key, os.path.join(os.path.dirname(path), value)):
+                    self.read(included, depth + 1)
+            else:
+                self.values[key] = value
+
+
+def _assignments(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
         match = ASSIGNMENT.match(line)
-        if match is None:
-            continue
-        key, value = match.group(1).lower(), match.group(2)
-        value = value[1:-1].replace("''", "'") if value.startswith("'") else value
-        if key in ("include", "include_if_exists", "include_dir"):
-            for included in _included(key, os.path.join(os.path.dirname(path), value)):
-                if depth < DEEPEST_INCLUDE:
-                    yield from _settings(included, depth + 1)
-        else:
-            yield key, value
+        if match is not None:
+            value = match.group(2)
+            yield match.group(1).lower(), value[1:-1].replace("''", "'") if value.startswith("'") else value
 
 
 def _included(key: str, path: str) -> list[str]:
@@ -136,41 +199,58 @@ def _included(key: str, path: str) -> list[str]:
 def _lines(path: str) -> list[str]:
     """A text file's lines; none if it does not exist or cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
-    except OSError:
+        return contents(path, LARGEST_FILE).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError):
         return []
 
 
-def postmaster(data: str) -> int | None:
-    """The process of the server that runs in a data directory, from its lock file; None if none does."""
-    process = (_lines(os.path.join(data, "postmaster.pid")) or [""])[0]
-    return int(process) if process.isdigit() and os.path.exists(f"/proc/{process}") else None
+# --- the server of a data directory, by its lock file
 
 
-def starting(data: str) -> bool:
-    """Whether the server of a data directory is still starting, or recovering without accepting connections."""
-    lines = _lines(os.path.join(data, "postmaster.pid"))
-    return postmaster(data) is not None and len(lines) >= 8 and lines[7].strip() == "starting"
+def postmaster(data: str, owner: int) -> int | None:
+    """The process of the server that runs in a data directory, from its lock file; None if none does.
 
-
-def listening_at(data: str) -> tuple[int, str] | None:
-    """Port and socket directory of the server that runs in a data directory, from its lock file.
-
-    Source: PostgreSQL, src/include/utils/pidfile.h.
+    ``owner`` is the uid of the server's user. Raises HostFailed.
     """
+    process = (_status(data, owner) or [""])[0]
+    return int(process) if _lives(process, owner) else None
+
+
+def starting(data: str, owner: int) -> bool:
+    """Whether the server of a data directory is still starting, or recovering without accepting connections."""
+    lines = _status(data, owner)
+    return len(lines) >= 8 and _lives(lines[0], owner) and lines[7].strip() == "starting"
+
+
+def listening_at(data: str, owner: int) -> tuple[int, str] | None:
+    """Port and socket directory of the server that runs in a data directory, from its lock file."""
+    found = as_user(owner, lambda: _listening_at(data), READING)
+    return (int(found[0]), str(found[1])) if found else None
+
+
+def _listening_at(data: str) -> tuple[int, str] | None:
+    """Source: PostgreSQL, src/include/utils/pidfile.h."""
     lines = _lines(os.path.join(data, "postmaster.pid"))
-    if len(lines) < 5 or not lines[3].isdigit() or not lines[4]:
+    if len(lines) < 5 or not lines[3].isdigit() or not lines[4] or not _lives(lines[0]):
         return None
-    return (int(lines[3]), lines[4]) if postmaster(data) is not None else None
+    return int(lines[3]), lines[4]
+
+
+def _status(data: str, owner: int) -> list[str]:
+    return list(as_user(owner, lambda: _lines(os.path.join(data, "postmaster.pid")), READING))
+
+
+def _lives(process: str, owner: int | None = None) -> bool:
+    """Whether a process lives, of a user if one is named."""
+    found = _owner(f"/proc/{process}") if process.isdigit() else None
+    return found is not None and owner in (None, found)
 
 
 def _data(data: str) -> tuple[str | None, str | None]:
     """Role and system identifier from a data directory's files (PostgreSQL, src/include/catalog/pg_control.h)."""
     try:
-        with open(os.path.join(data, "global", "pg_control"), "rb") as file:
-            (identifier,) = struct.unpack("=Q", file.read(8))
-    except (OSError, struct.error):
+        (identifier,) = struct.unpack("=Q", contents(os.path.join(data, "global", "pg_control"))[:8])
+    except (OSError, ValueError, struct.error):
         return None, None
     standby = os.path.exists(os.path.join(data, "standby.signal"))
     return "standby" if standby else "primary", str(identifier)
@@ -179,28 +259,66 @@ def _data(data: str) -> tuple[str | None, str | None]:
 # --- sockets
 
 
-def _sockets(directories: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Directory and port of each socket, each directory once."""
+def _sockets(root: str) -> Iterator[tuple[str, int]]:
+    """Directory and port of each socket of the usual names, each directory once."""
+    directories = (os.path.join(root, directory[1:]) for directory in SOCKET_DIRECTORIES)
     for directory in dict.fromkeys(os.path.realpath(directory) for directory in directories):
         names = sorted(os.listdir(directory)) if os.access(directory, os.R_OK) else []
         for match in filter(None, map(SOCKET.match, names)):
-            if trusted(directory, int(match.group(1))):
+            if _socket(directory, int(match.group(1))):
                 yield directory, int(match.group(1))
 
 
-def trusted(directory: str, port: int, owner: int | None = None) -> bool:
-    """Whether a socket belongs to a server, and not to any local user.
-
-    In a directory where all may write, a local user could create a socket to receive connections and passwords.
-    There the socket must belong to ``owner``, to the user of this process, to root or to postgres.
-    """
+def _socket(directory: str, port: int) -> os.stat_result | None:
+    """A socket; None if there is none."""
     try:
-        found, folder = os.stat(os.path.join(directory, f".s.PGSQL.{port}")), os.stat(directory)
+        found = os.lstat(os.path.join(directory, f".s.PGSQL.{port}"))
     except (OSError, ValueError):
+        return None
+    return found if stat.S_ISSOCK(found.st_mode) else None
+
+
+def poolers(root: str = "/") -> list[dict[str, Any]]:
+    """The sockets that are named like a server's and are none's, as those of a pooler: ``port``,
+    ``socket_directory`` and ``owner``."""
+    return [
+        {"port": port, "socket_directory": directory, "owner": user_name(found.st_uid)}
+        for directory, port in _sockets(root)
+        for found in [_socket(directory, port)]
+        if found is not None and server_at(directory, port) is None
+    ]
+
+
+def server_at(directory: str, port: int) -> int | None:
+    """The uid of the server's user that a socket belongs to; None if it is no server's.
+
+    A server has a lock file beside its socket, of the same user, from before it listens until it is gone (PostgreSQL,
+    CreateSocketLockFile). A pooler has none.
+    """
+    found = _socket(directory, port)
+    try:
+        lock = os.lstat(os.path.join(directory, f".s.PGSQL.{port}.lock"))
+    except OSError:
+        return None
+    if found is None or not stat.S_ISREG(lock.st_mode) or lock.st_uid != found.st_uid:
+        return None
+    return found.st_uid
+
+
+def trusted(directory: str, port: int, owner: int | None = None) -> bool:
+    """Whether a socket belongs to a server of whom it should be, and not to any local user.
+
+    It must belong to ``owner`` where that is known. Otherwise, in a directory where others than its owner may create
+    sockets, and so receive connections and passwords, it must belong to that owner, to the user of this process or to
+    postgres. No server is root's.
+    """
+    uid = server_at(directory, port)
+    if not uid:
         return False
-    if not stat.S_ISSOCK(found.st_mode):
-        return False
-    owners = {0, os.geteuid()} | ({owner} if owner is not None else set())
+    if owner is not None:
+        return uid == owner
+    folder = os.stat(directory)
+    owners = {folder.st_uid, os.geteuid()}
     with contextlib.suppress(KeyError):
         owners.add(pwd.getpwnam("postgres").pw_uid)
-    return not folder.st_mode & stat.S_IWOTH or found.st_uid in owners
+    return not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or uid in owners

@@ -17,17 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from ..errors import HostFailed
 from ..host import mounts
-from ..host.files import failure
-from ..host.identity import acting_as
+from ..host.files import contents, failure
+from ..host.identity import ENDING, as_user, close_all, end
 from . import discovery
 from .target import Target
 
 MB = 1024 * 1024
 STARTING = 2.0
 """Seconds that the process may take in addition to the time limit of its work."""
-ENDING = 0.5
-"""Seconds in which a process must end after SIGKILL; then it is left to the kernel."""
 FINDING = 5.0
 """Seconds in which the server's directories must be found when the agent is deployed."""
 
@@ -143,24 +142,30 @@ def real_paths(target: Target) -> dict[str, str | None]:
 
     Root looks as the server's own user, so that it shows nothing which that user may not see.
     """
-    path = f"{target.socket_path}.lock"
-    if not discovery.trusted(os.path.dirname(path), int(target.port)):
+    owner = discovery.server_at(os.path.dirname(target.socket_path), int(target.port))
+    if owner is None:
         return {}
+    lock = f"{target.socket_path}.lock"
     try:
-        owner = os.lstat(target.socket_path)
-        with acting_as(owner.st_uid if os.geteuid() == 0 else None, owner.st_gid):
-            paths = _directories(path)
-            found = _resolved(paths, FINDING)
+        found: dict[str, str | None] = as_user(owner, lambda: _found(lock), FINDING + STARTING)
+    except (HostFailed, OSError):
+        return {}
+    return found
+
+
+def _found(lock_file: str) -> dict[str, str | None]:
+    try:
+        paths = _directories(lock_file)
     except (OSError, ValueError, IndexError):
         return {}
+    found = _resolved(paths, FINDING)
     return {path: found.get(path) for path in paths}
 
 
 def _directories(lock_file: str) -> list[str]:
     """The server's directories, found by the lock file of its socket."""
-    descriptor = os.open(lock_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
-        data = file.read().splitlines()[discovery.DATA_DIRECTORY]
+    text = contents(lock_file, discovery.LARGEST_LOCK, follow=False).decode("utf-8", "surrogateescape")
+    data = text.splitlines()[discovery.DATA_DIRECTORY]
     folder = os.path.join(data, "pg_tblspc")
     spaces = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
     outside = [os.readlink(path) for path in spaces if os.path.islink(path)]
@@ -185,22 +190,14 @@ def _resolved(paths: Sequence[str], seconds: float) -> dict[str, str]:
             break
         output += read
     os.close(reading)
-    os.kill(child, signal.SIGKILL)
-    until = time.monotonic() + ENDING
-    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
-        time.sleep(0.01)
+    end(child)
     return dict(json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n"))
 
 
 def _resolve(paths: Sequence[str], answers: int) -> NoReturn:
-    """In the child: a line of JSON for each path. It keeps nothing open that another process may wait for."""
+    """In the child: a line of JSON for each path."""
     try:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nothing, stream)
-        for other in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, answers}:
-            with contextlib.suppress(OSError):
-                os.close(other)
+        close_all(but=answers)
         for path in paths:
             os.write(answers, json.dumps([path, os.path.realpath(path)]).encode() + b"\n")
     finally:

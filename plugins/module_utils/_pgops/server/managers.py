@@ -11,7 +11,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import Managed
+from ..errors import HostFailed, Managed, Unsupported
+from ..host.files import contents
+from ..host.identity import as_user
+from . import postmaster
 from .session import Session
 
 PATRONI = "Patroni"
@@ -23,6 +26,9 @@ SERVICES = {
     "Azure Database": "its server parameters",
 }
 """Managed services, and where each one's settings are set."""
+
+LARGEST_OPTIONS = 1024 * 1024
+"""Bytes of the file in which the server writes down how it was started."""
 
 PLAIN = re.compile(r"[1-9][0-9]*[a-zA-Z]*|(?!null\Z)[a-z_]{2,}")
 
@@ -36,7 +42,6 @@ PLAIN = re.compile(r"[1-9][0-9]*[a-zA-Z]*|(?!null\Z)[a-z_]{2,}")
 # repmgr and the monitor of pg_auto_failover keep their extensions in databases of their own, not in this one.
 READ = """
 SELECT
-    seen.data_directory,
     EXISTS (
         SELECT FROM pg_stat_get_activity(NULL) AS a
         WHERE a.application_name LIKE 'Patroni%'
@@ -60,7 +65,6 @@ SELECT
     END AS service
 FROM (
     SELECT
-        CASE WHEN may.see THEN current_setting('data_directory') END AS data_directory,
         CASE WHEN may.see THEN current_setting('shared_preload_libraries') END AS libraries
     FROM (SELECT pg_has_role('pg_read_all_settings', 'USAGE') AS see) AS may
 ) AS seen
@@ -69,32 +73,38 @@ FROM (
 
 def manager(session: Session) -> str:
     """The manager of the server: Patroni, repmgr, pg_auto_failover, a managed service, or none ('')."""
-    return recognised(session.rows(READ)[0], session.target.local)
+    return recognised(session.rows(READ)[0], session)
 
 
-def recognised(row: Mapping[str, Any], local: bool) -> str:
-    """The same from a row of READ; the data directory is read if the server is ``local``."""
-    if row["patroni"] or (local and started_by_patroni(row["data_directory"])):
+def recognised(row: Mapping[str, Any], session: Session) -> str:
+    """The same from a row of READ; the data directory is read if the server is local."""
+    if row["patroni"] or started_by_patroni(session):
         return PATRONI
     if row["repmgr"]:
         return REPMGR
     return PG_AUTO_FAILOVER if row["pg_auto_failover"] else row["service"] or ""
 
 
-def started_by_patroni(data_directory: str | None) -> bool:
-    """Whether Patroni started the server of a data directory, also while Patroni itself is down.
+def started_by_patroni(session: Session) -> bool:
+    """Whether Patroni started the server, also while Patroni itself is down; False where its files are not seen.
 
     Its copy of the cluster's configuration is not enough: a copy of the data directory has it too, wherever it is
     restored. PostgreSQL writes down how it was started, and Patroni names the cluster on the command line (Patroni,
     postgresql/config.py, CMDLINE_OPTIONS).
     """
-    if not data_directory or not os.path.exists(os.path.join(data_directory, "patroni.dynamic.json")):
+    if not session.target.local:
         return False
     try:
-        with open(os.path.join(data_directory, "postmaster.opts"), encoding="utf-8", errors="replace") as file:
-            return '"--cluster_name=' in file.read()
-    except OSError:
+        server = postmaster.of(session)
+        return bool(as_user(server.owner, lambda: _named_by_patroni(server.data_directory)))
+    except (HostFailed, Unsupported, OSError):
         return False
+
+
+def _named_by_patroni(data_directory: str) -> bool:
+    if not os.path.exists(os.path.join(data_directory, "patroni.dynamic.json")):
+        return False
+    return b'"--cluster_name=' in contents(os.path.join(data_directory, "postmaster.opts"), LARGEST_OPTIONS)
 
 
 def refuse_settings(owner: str, settings: Mapping[str, str | None]) -> None:

@@ -14,13 +14,18 @@ from dataclasses import dataclass
 
 from ..errors import HostFailed, Unsupported
 from ..host import commands, systemd
-from ..host.identity import acting_as
-from . import discovery
+from ..host.files import user_name
+from ..host.identity import as_user
+from . import discovery, postmaster
+from .postmaster import Postmaster
+from .session import Session
 
 UNIT = re.compile(r"^(?:0::|\d+:name=systemd:)/.*?([^/]+\.service)$", re.MULTILINE)
 LONGEST_START = 600
 """Seconds that a server may take to stop and start: recovery after a crash takes its time."""
 LAST_LINES = 12
+MOST_LOGS = 1000
+"""Files of logs that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -39,33 +44,24 @@ class Service:
     log: str = ""
 
 
-def of(data_directory: str, bin_directory: str) -> Service:
-    """How the server that runs in a data directory of this host was started.
+def of(session: Session) -> Service:
+    """How the server of a session was started.
 
     Raises Unsupported if it cannot be restarted from here, and HostFailed.
     """
-    process = discovery.postmaster(data_directory)
-    if process is None:
-        raise HostFailed(f"No server runs in {data_directory} on this host.", "Start it, then retry.")
-    if process == 1:
+    found = postmaster.of(session)
+    if found.process == 1:
         raise Unsupported(
             "The server is the first process of a container; restarting it would end the container.",
             "Set restart=never, and restart the container to apply the settings.",
         )
-    owner = os.stat(data_directory).st_uid
-    if os.stat(f"/proc/{process}").st_uid != owner:
-        raise Unsupported(
-            f"postmaster.pid in {data_directory} names process {process}, which does not belong to the directory's "
-            "owner.",
-            "Find out what wrote that file. The server is not restarted, since it might be the wrong one.",
-        )
     return Service(
-        data_directory=data_directory,
-        bin_directory=bin_directory,
-        owner=owner,
-        unit=_unit(process),
-        cluster=_cluster(data_directory),
-        log=_standard_error(process),
+        data_directory=found.data_directory,
+        bin_directory=found.bin_directory,
+        owner=found.owner,
+        unit=_unit(found.process),
+        cluster=_cluster(found),
+        log=found.log,
     )
 
 
@@ -78,18 +74,12 @@ def _unit(process: int) -> str:
     return ""
 
 
-def _cluster(data_directory: str) -> str:
-    real = os.path.realpath(data_directory)
+def _cluster(found: Postmaster) -> str:
+    user = user_name(found.owner)
     for instance in discovery.instances():
-        if instance.version and instance.data_directory and os.path.realpath(instance.data_directory) == real:
+        data = instance.data_directory
+        if instance.version and instance.owner == user and data and os.path.realpath(data) == found.data_directory:
             return instance.name
-    return ""
-
-
-def _standard_error(process: int) -> str:
-    with contextlib.suppress(OSError):
-        path = os.readlink(f"/proc/{process}/fd/2")
-        return path if os.path.isfile(path) else ""
     return ""
 
 
@@ -111,7 +101,7 @@ def restart(service: Service) -> None:
         systemd.forget([service.unit])
         command, owner = ["systemctl", "--no-ask-password", "restart", "--", service.unit], None
     elif service.cluster and not systemd.booted():
-        command, owner = ["pg_ctlcluster", *service.cluster.split("-", 1), "restart"], None
+        command, owner = ["pg_ctlcluster", *service.cluster.split("-", 1), "restart"], service.owner
     else:
         # `restart` uses the options of the last start, and also starts a server that is down.
         tool = os.path.join(service.bin_directory, "pg_ctl")
@@ -119,7 +109,7 @@ def restart(service: Service) -> None:
         options = ["-D", service.data_directory, "-l", log, "-w", "-m", "fast", "-t", str(LONGEST_START)]
         command, owner = [tool, "restart", *options], service.owner
     commands.run(command, timeout=LONGEST_START + 60, owner=owner)
-    if discovery.postmaster(service.data_directory) is None:
+    if discovery.postmaster(service.data_directory, service.owner) is None:
         raise HostFailed(f"The server of {service.data_directory} stopped right after its start.")
 
 
@@ -140,27 +130,32 @@ def mark(service: Service, log_directory: str) -> Mark:
     collected = os.path.join(glob.escape(os.path.join(service.data_directory, log_directory)), "*")
     started = os.path.join(glob.escape(service.data_directory), "pg_ctl.log")
     patterns = (*([glob.escape(service.log)] if service.log else []), started, collected)
-    with _as_owner(service):
-        return Mark(patterns, {path: os.path.getsize(path) for path in _logs(patterns)}, time.time())
-
-
-def _as_owner(service: Service) -> contextlib.AbstractContextManager[None]:
-    """As root, logs are read as the server's user: it could put any file in their place."""
-    return acting_as(service.owner if os.geteuid() == 0 else None)
+    # As the server's user, who could put any file in their place.
+    sizes = as_user(service.owner, lambda: {path: os.path.getsize(path) for path in _logs(patterns)})
+    return Mark(patterns, sizes, time.time())
 
 
 def _logs(patterns: Iterable[str]) -> list[str]:
-    return [path for pattern in patterns for path in sorted(glob.glob(pattern)) if os.path.isfile(path)]
+    return [path for pattern in patterns for path in sorted(glob.glob(pattern)) if os.path.isfile(path)][:MOST_LOGS]
+
+
+def _tail(since: Mark) -> list[str]:
+    """What was appended to the logs, so much of it as a person may want to see."""
+    lines: list[str] = []
+    for path in dict.fromkeys(_logs(since.patterns)):
+        with contextlib.suppress(OSError), open(path, "rb", opener=_opened) as file:
+            file.seek(since.sizes.get(path, 0))
+            lines += file.read(1 << 20).decode("utf-8", "replace").splitlines()
+    return lines[-10 * MOST_LOGS :]
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def log_since(service: Service, since: Mark) -> str:
     """The last lines that the server has logged since a moment: those with an error, if there are any."""
-    lines: list[str] = []
-    with _as_owner(service):
-        for path in dict.fromkeys(_logs(since.patterns)):
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                file.seek(since.sizes.get(path, 0))
-                lines += file.read(1 << 20).decode("utf-8", "replace").splitlines()
+    lines = list(as_user(service.owner, lambda: _tail(since)))
     if not lines and service.unit:
         with contextlib.suppress(HostFailed):
             journal = ["journalctl", "--no-pager", "-q", "-o", "cat", "-u", service.unit, f"--since=@{int(since.at)}"]

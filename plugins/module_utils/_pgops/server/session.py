@@ -14,13 +14,15 @@ import os
 import pwd
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
-from ..host.identity import acting_as
+from ..host.files import user_name
+from ..host.identity import acting_as, peer
 from . import discovery
 from .target import DRIVER_HINT, Target
 
@@ -35,6 +37,9 @@ else:
 
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
+
+READS_FILES = 30.0
+"""Seconds that the server may take to read its configuration files."""
 
 WAIT_FOR_END = 0.5
 """Seconds to wait for the end of a closed session's server process."""
@@ -161,6 +166,37 @@ class Session:
         with contextlib.suppress(OSError, psycopg.Error), self._wire() as wire:
             wire.shutdown(socket.SHUT_RDWR)
 
+    @contextlib.contextmanager
+    def answering(self, seconds: float) -> Iterator[None]:
+        """The server has to answer what is asked inside, in so many seconds: statement_timeout does not end a process
+        of its that hangs, as in opening a pipe.
+
+        Raises QueryFailed.
+        """
+        wire = self._wire()
+        late = threading.Event()
+
+        def hang_up() -> None:
+            late.set()
+            wire.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except QueryFailed as error:
+            if late.is_set():
+                raise QueryFailed(
+                    f"The server on {place(self.target)} did not answer within {seconds:g} seconds.",
+                    "One of the files that it reads may be a pipe, or on a file system that hangs.",
+                ) from error
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            wire.close()
+
     def execute(self, query: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
         """Run a statement for its effect."""
         with translated():
@@ -233,6 +269,8 @@ def connect(target: Target) -> Session:
     except psycopg.Error as error:
         raise refusal(target, user, error) from error
     try:
+        if owner is not None:
+            _check_peer(target, owner, connection)
         return _opened(target, user, connection)
     except BaseException:
         connection.close()
@@ -244,6 +282,16 @@ def _identity(target: Target, owner: int | None) -> int | None:
         return pwd.getpwnam(target.os_user).pw_uid if owner is not None and target.os_user else owner
     except KeyError:
         return owner
+
+
+def _check_peer(target: Target, owner: int, connection: Any) -> None:
+    """Raises Unreachable if somebody else's process answers than the owner of the socket's file."""
+    _process, uid = peer(connection.fileno())
+    if uid != owner:
+        raise Unreachable(
+            f"{target.socket_path} belongs to user {user_name(owner)}, but user {user_name(uid)} listens there.",
+            "Find out what listens there.",
+        )
 
 
 def _opened(target: Target, user: str, connection: Any) -> Session:
@@ -313,32 +361,35 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
 def socket_owner(target: Target) -> int | None:
     """The uid that owns the server's Unix socket.
 
-    Raises Unreachable if there is no socket, or one that any local user could have created.
+    Raises Unreachable if there is no socket, or one that another local user could have created, and Unsupported for a
+    pooler's.
     """
     path = target.socket_path
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
     except OSError as error:
         raise Unreachable(
             f"No PostgreSQL server listens on {place(target)}: {path}: {error.strerror}.",
             "Start the server, or set login_port, or login_host to its socket directory.",
         ) from error
-    if not stat.S_ISSOCK(found.st_mode):
-        return None
     directory, port = os.path.dirname(path), int(target.port)
-    if not discovery.trusted(directory, port) and target.user != _name(found.st_uid):
+    if not stat.S_ISSOCK(found.st_mode):
+        raise Unreachable(f"{path} is not a socket.", "Set login_host to the directory of the server's own socket.")
+    if discovery.server_at(directory, port) is None:
+        raise Unsupported(
+            f"{path} has no lock file beside it: it is a connection pooler's or proxy's, not a PostgreSQL server's.",
+            "Set login_port, or login_host, to the server's own socket.",
+        )
+    if found.st_uid == 0:
         raise Unreachable(
-            f"{path} belongs to user {_name(found.st_uid)}, in a directory where anybody can create a socket.",
+            f"{path} belongs to root, as whom no PostgreSQL server runs.", "Find out what listens there."
+        )
+    if not discovery.trusted(directory, port) and target.user != user_name(found.st_uid):
+        raise Unreachable(
+            f"{path} belongs to user {user_name(found.st_uid)}, in a directory where others can create a socket.",
             "If this is the server's user, set login_user to it. Otherwise find out why the server has no socket.",
         )
     return found.st_uid
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def refusal(target: Target, user: str, error: Any) -> PgOpsError:

@@ -8,6 +8,7 @@ import os
 import re
 
 from ..host import commands
+from ..server.postmaster import Postmaster
 
 AT_LEAST_THE_PRIMARYS = (
     "max_connections",
@@ -22,10 +23,13 @@ Overview): they are raised on standbys first, and lowered on the primary first."
 LINE = re.compile(r"^(\w+) setting:\s+(\d+)$", re.MULTILINE)
 
 
-def read(data_directory: str, bin_directory: str) -> dict[str, int]:
+def read(server: Postmaster) -> dict[str, int]:
     """The primary's values as far as they have been replayed; on a primary its own.
+
+    The program is the server's, and runs as the server's user.
 
     Raises HostFailed.
     """
-    output = commands.run([os.path.join(bin_directory, "pg_controldata"), "-D", data_directory])
+    program = os.path.join(server.bin_directory, "pg_controldata")
+    output = commands.run([program, "-D", server.data_directory], owner=server.owner)
     return {name: int(value) for name, value in LINE.findall(output) if name in AT_LEAST_THE_PRIMARYS}

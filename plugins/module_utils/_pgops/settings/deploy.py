@@ -15,7 +15,7 @@ from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import files
 from ..instance.layout import Layout
 from ..plan import Change, Plan
-from ..server import service
+from ..server import postmaster, service
 from ..server.locking import locked
 from ..server.service import Service
 from ..server.session import Session
@@ -110,7 +110,7 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
 
         def prepared(current: Current) -> Prepared:
             settings = _planned(session, current, wanted, recorded, check_mode)
-            scene = Scene(target, wanted.capability, layout, _service(session, current, target, settings))
+            scene = Scene(target, wanted.capability, layout, _service(session, target, settings))
             return Prepared(settings, scene, transaction.sessions(session) if settings.restarts else 0)
 
         def apply(current: Current, ready: Prepared) -> None:
@@ -182,16 +182,12 @@ def read(session: Session, values: Mapping[str, Value]) -> Current:
 def _with_primary(session: Session, current: Current) -> Current:
     if not (session.in_recovery and session.target.local):
         return current
-    with contextlib.suppress(HostFailed):
-        return replace(current, primary=controldata.read(current.data_directory, _bin_directory(session)))
+    with contextlib.suppress(HostFailed, Unsupported):
+        return replace(current, primary=controldata.read(postmaster.of(session)))
     return current
 
 
-def _bin_directory(session: Session) -> str:
-    return str(session.value("SELECT setting FROM pg_config() WHERE name = 'BINDIR'"))
-
-
-def _service(session: Session, current: Current, target: Target, settings: SettingsPlan) -> Service | None:
+def _service(session: Session, target: Target, settings: SettingsPlan) -> Service | None:
     """How to restart the server; None if that is neither needed nor possible."""
     if not settings.plan:
         return None
@@ -201,7 +197,7 @@ def _service(session: Session, current: Current, target: Target, settings: Setti
                 "The connection is over the network, so the server cannot be restarted.",
                 "Run this on its host, over its socket, or set restart=never.",
             )
-        found = service.of(current.data_directory, _bin_directory(session))
+        found = service.of(session)
         service.check_rights(found)
         return found
     except PgOpsError:

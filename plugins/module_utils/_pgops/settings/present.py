@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..server import managers
-from ..server.session import Session
+from ..server.session import READS_FILES, Session
 from .autoconf import NAME
 from .parameters import Meaning, Parameter
 
@@ -137,7 +137,8 @@ def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple
     """The configured and running values of the parameters named; ``libraries``, by the parameter that loads them, are
     looked up on the server's disk."""
     # First: it makes this session compare the files as they are now with the running values, reloaded or not.
-    entries = tuple(_entry(row) for row in session.rows(ENTRIES))
+    with session.answering(READS_FILES):
+        entries = tuple(_entry(row) for row in session.rows(ENTRIES))
     rows = session.rows(PARAMETERS, [[name.lower() for name in names]])
     running = {row["name"].lower(): _running(row) for row in rows}
     path = running["dynamic_library_path"].value

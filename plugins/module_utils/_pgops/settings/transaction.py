@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from ..errors import HostFailed, PgOpsError, SettingsRefused
 from ..host import files
-from ..host.files import Directory, File
+from ..host.files import Directory
+from ..host.identity import as_user
 from ..instance.layout import Layout
 from ..plan import HostChange
 from ..server import discovery, service
@@ -183,7 +184,7 @@ def answering(scene: Scene) -> Session:
             return connect(_now(scene))
         except PgOpsError:
             now = time.monotonic()
-            if scene.service and discovery.starting(scene.service.data_directory):
+            if scene.service and discovery.starting(scene.service.data_directory, scene.service.owner):
                 deadline = min(now + WAIT_FOR_SERVER, began + service.LONGEST_START)
             if now > deadline:
                 raise
@@ -191,7 +192,8 @@ def answering(scene: Scene) -> Session:
 
 
 def _now(scene: Scene) -> Target:
-    at = discovery.listening_at(scene.service.data_directory) if scene.service else None
+    found = scene.service
+    at = discovery.listening_at(found.data_directory, found.owner) if found else None
     if at is None or not scene.target.local:
         return scene.target
     return replace(scene.target, port=str(at[0]), host=at[1])
@@ -258,14 +260,17 @@ def restore(found: Service, values: Mapping[str, str | None]) -> None:
 
     Raises HostFailed.
     """
-    path = os.path.join(found.data_directory, autoconf.NAME)
+    as_user(found.owner, lambda: _put_back(os.path.join(found.data_directory, autoconf.NAME), values))
+    service.restart(found)
+
+
+def _put_back(path: str, values: Mapping[str, str | None]) -> None:
+    """As the server's user: it is that user's file, in a place where nobody else should write."""
     old = files.read(path)
     if old is None or old.kind != "file":
         raise HostFailed(f"{path} does not exist, or is not a file.", "Is the data directory mounted?")
     text = autoconf.replaced(old.content.decode("utf-8", "surrogateescape"), values)
-    content = text.encode("utf-8", "surrogateescape")
-    files.apply([File(path, content, old.mode, old.owner, old.group)])
-    service.restart(found)
+    files.rewrite(path, old.content, text.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(frozen=True)
@@ -293,7 +298,7 @@ def interrupted(layout: Layout) -> tuple[Repair, ...]:
     found = journal.read(layout.journal)
     if found is None or found.service is None or not found.restarting:
         return ()
-    if discovery.postmaster(found.service.data_directory) is not None:
+    if discovery.postmaster(found.service.data_directory, found.service.owner) is not None:
         return ()
     before_it = {"state": "stopped by a run that was killed"}
     after_it = {"state": "running with its old settings"}
