@@ -15,7 +15,7 @@ from ..instance import passfile
 from ..metrics import collectors, thresholds, trial
 from ..metrics.collectors import LONGEST_RETENTION, Collector
 from ..plan import Change, Plan, changes, difference
-from ..server import managers, ownership
+from ..server import foreign, managers, ownership
 from ..server.changes import ServerChange, Statements
 from ..server.changes import apply as carry_out
 from ..server.locking import locked
@@ -107,12 +107,29 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
         hba_rules=hba.read(session) if with_access else (),
         administrator=Administrator(session.user, session.superuser),
     )
-    # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
-    readable = ownership.is_ours(found) and current.roles[OWNER]["held"]
-    if not readable or session.in_recovery or not with_contents:
+    if session.in_recovery or not with_contents:
         return current
-    with connect(replace(session.target, database=name)) as inside:
-        return replace(current, contents=contents.read(inside, node))
+    _refuse_others(session, current)
+    # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
+    if not (ownership.is_ours(found) and current.roles[OWNER]["held"]):
+        return current
+    with connect(replace(session.target, database=name)) as inside, inside.transaction():
+        foreign.refuse_code(inside)
+        with ownership.as_owner(inside):
+            return replace(current, contents=contents.read(inside, node))
+
+
+def _refuse_others(session: Session, current: Current) -> None:
+    """Refuse roles that others have prepared, or can act as.
+
+    Who is no superuser has none to lose, and creates the roles without what would show it.
+
+    Raises Conflict.
+    """
+    names = (*roles.NAMES, EXPLAINER)
+    if session.superuser:
+        roles.refuse_prepared(current.roles, names, current.database)
+    foreign.refuse_members(session, names, service=current.manager in managers.SERVICES)
 
 
 # --- planning

@@ -58,13 +58,17 @@ class Role:
     connection_limit: int = -1
 
 
+PROOF = "lc_messages=C"
+"""A setting that only a superuser can give a role: one that has it was not prepared by somebody who may create roles,
+and could still be acting as it."""
+
 ROLES = (
-    Role(OWNER),
-    Role(READER),
-    Role(AGENT, True, ("pg_monitor",), ("lc_messages=C",), 8),
+    Role(OWNER, settings=(PROOF,)),
+    Role(READER, settings=(PROOF,)),
+    Role(AGENT, True, ("pg_monitor",), (PROOF,), 8),
 )
 NAMES = tuple(role.name for role in ROLES)
-PLANNING = Role(EXPLAINER, True, (), ("lc_messages=C",), 3)
+PLANNING = Role(EXPLAINER, True, (), (PROOF,), 3)
 """A separate role, since planning may run functions, which can become any role that the session can become. Its
 memberships are those that users have granted it."""
 POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
@@ -96,6 +100,36 @@ class Holding:
     role: str
     database: str
     owner: bool
+
+
+def refuse_prepared(
+    current: Mapping[str, Mapping[str, Any]], names: Sequence[str], database: Mapping[str, Any] | None
+) -> None:
+    """Refuse a role that somebody who may create roles could have made, comment and all: it may be used in a session
+    that began as it, and own functions that run as it.
+
+    ``database`` is the ops database. Rights on it are those of a role that we let in: by its owner, and of a dropped
+    role they are gone. Before roles had PROOF, the agent's had it alone.
+
+    Raises Conflict.
+    """
+    proven = {name for name in names if name in current and PROOF in current[name]["settings"]}
+    if OWNER in proven and database and database["owner"] == OWNER:
+        proven |= {name for name in (READER, AGENT) if f"{name} CONNECT" in database["rights"]}
+    if AGENT in proven:
+        proven |= {OWNER, READER}
+    for name in names:
+        if name in current and (current[name]["comment"] != MARK or name not in proven):
+            raise _not_ours(name)
+
+
+def _not_ours(name: str) -> Conflict:
+    return Conflict(
+        f"A role {name} exists of which nothing shows that pgops.fleet created it as a superuser.",
+        f"Get it out of the way: ALTER ROLE {name} RENAME TO {name}_former. Or if you know that nobody else can act "
+        f"as it, let pgops.fleet take it over: COMMENT ON ROLE {name} IS '{MARK}'; "
+        f"ALTER ROLE {name} SET lc_messages TO 'C';",
+    )
 
 
 def holdings(session: Session) -> tuple[Holding, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Conflict, InvalidInput
+from . import foreign
 from .names import OWNER
 from .session import Session, identifier, statement
 
@@ -50,7 +51,8 @@ def is_ours(found: Mapping[str, Any] | None) -> bool:
 
 
 def refuse_foreign(session: Session) -> None:
-    """Refuse a session in a database that is not ours: no code of other users is run as a superuser.
+    """Refuse a session in a database that is not ours, or in which code of others would run: none of other users is
+    run as a superuser.
 
     Raises Conflict.
     """
@@ -59,6 +61,7 @@ def refuse_foreign(session: Session) -> None:
             f"Database {session.database} was not created by pgops.fleet.",
             "Run site.yml on this host; it reports the problem.",
         )
+    foreign.refuse(session)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from ..converge import read_plan_apply
 from ..errors import Conflict, InvalidInput, Unsupported
 from ..instance.layout import Layout
 from ..plan import Plan
+from ..server import foreign
 from ..server.changes import ServerChange
 from ..server.locking import locked
 from ..server.names import AGENT, OWNER, READER
@@ -143,6 +144,7 @@ def _read(session: Session, name: str) -> Found:
     if not database["usable"]:
         raise Conflict(f"Database {name} does not allow connections, or is a template.", "Remove it from databases.")
     with connect(replace(session.target, database=name)) as inside:
+        foreign.refuse_event_triggers(inside)
         extension = inside.row(INSTALLED) or {}
     return Found(name, True, extension.get("version"), extension.get("comment") == OURS)
 
