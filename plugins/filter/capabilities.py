@@ -110,8 +110,23 @@ def schedules(
         )
     for name, settings in declared.items():
         _check_declared(str(name), settings)
-    made = [{"name": target["name"], "jobs": _jobs(target, variables, declared, user, backend)} for target in targets]
+    made = [
+        {
+            **_delivers(target, declared),
+            "name": target["name"],
+            "jobs": _jobs(target, variables, declared, user, backend),
+        }
+        for target in targets
+    ]
     return made + [{"name": name, "jobs": []} for name in superseded]
+
+
+def _delivers(target: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the samples of a standby have to arrive, if any are collected."""
+    collects = switched_on(declared.get("collect", {}).get("enabled", True))
+    if target["host"] or target.get("role") != "standby" or not collects:
+        return {}
+    return {"delivers_to": [f"{peer['host']}:{peer.get('port', 5432)}" for peer in target["peers"]]}
 
 
 def _check_declared(name: str, settings: Any) -> None:

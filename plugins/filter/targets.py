@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -40,6 +40,7 @@ def targets(
     here = [entry for entry in declared if not entry.get("host")]
     found_here = [found for found in facts["instances"] if not found.get("host")]
     _refuse_twice("port ", [f"{entry.get('port', 5432)}" for entry in here])
+    found_here = [{**found, "name": _kept_name(found, facts)} for found in found_here]
     by_port = {int(instance["port"]): instance for instance in found_here}
     old = superseded(facts)
     chosen = [_declared(entry, by_port) for entry in here] or [
@@ -66,6 +67,17 @@ def targets(
         {**instance, "credential": instance["name"] in kept, "login": _login(instance, wanted["login_user"])}
         for instance in own + remote
     ]
+
+
+def _kept_name(found: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """The name of an instance. One that only its port gives a name keeps that of its agent, which follows it to
+    other ports."""
+    name = str(found["name"])
+    if not name.startswith("port-"):
+        return name
+    there = {one["name"] for one in facts["instances"]}
+    agents = [one["name"] for one in facts["host"]["agents"] or () if one["port"] == int(found["port"])]
+    return str(next((agent for agent in agents if agent not in there), name))
 
 
 def _login(instance: Mapping[str, Any], user: str) -> dict[str, Any]:
@@ -220,6 +232,9 @@ def _declared(entry: Mapping[str, Any], by_port: Mapping[int, Mapping[str, Any]]
     _refuse_unknown(entry, KNOWN)
     port = int(entry.get("port", 5432))
     found = by_port.get(port, {})
+    moved_to = [at for at, one in by_port.items() if one["name"] == entry["name"] and not found]
+    if moved_to:  # by pgops_settings, maybe; its name is the same
+        return {**by_port[moved_to[0]], **entry, "port": moved_to[0]}
     # One name everywhere: facts know an instance by the one that it has on its host.
     if found and entry["name"] != found["name"] and not found["name"].startswith("port-"):
         raise AnsibleFilterError(
@@ -227,6 +242,67 @@ def _declared(entry: Mapping[str, Any], by_port: Mapping[int, Mapping[str, Any]]
             "Use that name, or correct the port."
         )
     return {**found, "port": port, **entry}
+
+
+def cluster_hosts(
+    groups: Mapping[str, Sequence[str]], cluster: str, host: str, otherwise: Sequence[str] | None = None
+) -> list[str]:
+    """The hosts of a cluster: those of the inventory group with its name, or with that name as Ansible would have a
+    group's, with underscores, if the host is in it; else ``otherwise``, or the host alone."""
+    if cluster in groups:
+        return list(groups[cluster])
+    alike = [name for name in groups if _group(name) == _group(cluster) and host in groups[name]]
+    return list(groups[alike[0]] if alike else [host] if otherwise is None else otherwise)
+
+
+def _group(name: str) -> str:
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+def peers(variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], host: str) -> list[dict[str, Any]]:
+    """The other ``hosts`` of a cluster as its nodes reach them."""
+    return [_peer(variables[other], other, _remembered(variables[host])) for other in hosts]
+
+
+def followed(
+    targets_here: Sequence[Mapping[str, Any]],
+    declared: Sequence[Mapping[str, Any]],
+    found: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The instances with the peers as they are now ``found``, where these are not ``declared``."""
+    fixed = {entry.get("name") for entry in declared if entry.get("peers")}
+    return [
+        {**one, "peers": list(found)} if one["peers"] and not one["host"] and one["name"] not in fixed else dict(one)
+        for one in targets_here
+    ]
+
+
+def _peer(known: Mapping[str, Any], name: str, remembered: Mapping[str, int]) -> dict[str, Any]:
+    host = str(known.get("pgops_address") or known.get("ansible_host") or name)
+    port = known.get("pgops_port") or _found_port(known) or remembered.get(host) or 5432
+    return {"host": host, "port": int(port)}
+
+
+def _found_port(known: Mapping[str, Any]) -> int | None:
+    """The port of a host's only instance, as far as this run has seen it."""
+    own = [one for one in known.get("pgops_targets") or () if not one["host"]]
+    if not own:
+        facts = _facts(known)
+        old = superseded(facts) if facts else {}
+        own = [one for one in facts.get("instances", ()) if not one.get("host") and one["name"] not in old]
+    return int(own[0]["port"]) if len(own) == 1 else None
+
+
+def _remembered(known: Mapping[str, Any]) -> dict[str, int]:
+    """The ports of peers, by their hosts, as the agents of a host have them."""
+    agents = _facts(known).get("host", {}).get("agents") or ()
+    places = [peer.rpartition(":") for agent in agents for peer in agent.get("peers") or ()]
+    return {host: int(port) for host, _colon, port in places}
+
+
+def _facts(known: Mapping[str, Any]) -> Mapping[str, Any]:
+    gathered: Mapping[str, Any] = (known.get("pgops_targets_facts") or {}).get("ansible_facts", {})
+    return gathered.get("pg_ops") or {}
 
 
 def credential_source(
@@ -256,6 +332,81 @@ def credential_source(
     return nodes[0]
 
 
+def in_turn(targets_here: Sequence[Mapping[str, Any]], role: str = "") -> list[Mapping[str, Any]]:
+    """The instances of the host itself whose turn it is: those of a ``role``, primary or standby, or all for ''."""
+    return [one for one in targets_here if not one["host"] and role in ("", one["role"] or "primary")]
+
+
+def limits(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the ``results`` of pg_ops_settings' loop say for the cluster's other nodes, by instance."""
+    return {result["pgops_target"]["name"]: result["limits"] for result in results if "limits" in result}
+
+
+def moves(targets_here: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a server listens elsewhere than it did, or will."""
+    return any(
+        new["port"] != old["port"] or new["socket_directory"] != old["socket_directory"]
+        for new, old in zip(moved(targets_here, results), targets_here)
+    )
+
+
+def moved(
+    targets_here: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]], check_mode: bool = False
+) -> list[dict[str, Any]]:
+    """The instances with the ports and socket directories that pg_ops_settings has given them, of the ``results`` of
+    its loop. In check mode the servers are still to be reached where they were."""
+    places = {
+        result["pgops_target"]["name"]: {name: result[name] for name in ("port", "socket_directory")}
+        for result in results
+        if "port" in result
+    }
+    return [_moved(one, places.get(one["name"], {}), check_mode) for one in targets_here]
+
+
+def _moved(one: Mapping[str, Any], place: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    now = {**one, **place}
+    if check_mode or one["host"]:
+        return now
+    return {**now, "login": {**one["login"], "login_host": now["socket_directory"], "login_port": now["port"]}}
+
+
+def cluster_nodes(
+    variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], target: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The other nodes of an instance's cluster, as pg_ops_settings takes them: those of ``hosts``, with what this run
+    has made of them, and peers that are declared."""
+    found = [node for host in hosts for node in _nodes(variables, host, target)]
+    places = {(node["host"], node["port"]) for node in found}
+    peers = [{"host": str(peer["host"]), "port": int(peer.get("port", 5432))} for peer in target["peers"]]
+    return found + [{"name": peer["host"], **peer} for peer in peers if (peer["host"], peer["port"]) not in places]
+
+
+def _nodes(
+    variables: Mapping[str, Mapping[str, Any]], host: str, target: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The nodes of a cluster on a host; one that was not looked at in this run has its host's name."""
+    known = variables[host]
+    there = {peer["host"]: int(peer.get("port", 5432)) for peer in target["peers"]}
+    place = _peer(known, host, there)
+    if "pgops_targets" not in known:
+        if host != target["node"].partition("/")[0]:
+            yield {"name": host, **place}
+        return
+    done = known.get("pgops_settings_limits") or {}
+    for found in known["pgops_targets"]:
+        if found["cluster"] == target["cluster"] and found["node"] != target["node"]:
+            made = {"limits": done[found["name"]]} if found["name"] in done else {}
+            port = int(known.get("pgops_port") or found["port"])
+            yield {"name": found["node"], "host": found["host"] or place["host"], "port": port, **made}
+
+
+def reasons(result: Mapping[str, Any]) -> str:
+    """Why a task failed, of a loop why its items did."""
+    failed = [one for one in result.get("results") or () if one.get("failed") or one.get("unreachable")]
+    found = [str(one["msg"]) for one in failed or [result] if one.get("msg")]
+    return " ".join(dict.fromkeys(found)) or "The host cannot be reached."
+
+
 class FilterModule:
     """Ansible's entry."""
 
@@ -266,6 +417,15 @@ class FilterModule:
             "superseded": superseded,
             "deployed": deployed,
             "credential_source": credential_source,
+            "cluster_hosts": cluster_hosts,
+            "cluster_nodes": cluster_nodes,
+            "in_turn": in_turn,
+            "limits": limits,
+            "moves": moves,
+            "moved": moved,
+            "peers": peers,
+            "followed": followed,
+            "reasons": reasons,
             "administrator_password": administrator_password,
             "passfile_password": passfile.password,
         }

@@ -16,7 +16,7 @@ description:
     the hosts of a fleet do not start at once.
   - Calendars are checked on the host before anything is written.
   - Units and files of other instances and of others are left alone.
-  - Needs no connection to the server.
+  - Needs no connection to the server, except by the agent, with O(instances[].delivers_to).
 author:
   - The pgops.fleet contributors (@pgops)
 options:
@@ -47,6 +47,14 @@ options:
         description: Name of the instance; it stands in the names of units and files.
         type: str
         required: true
+      delivers_to:
+        description:
+          - For a standby, the other nodes of its cluster as C(host:port), one of which takes its samples. If there
+            are none, or addresses of this host itself, a warning says so.
+          - The agent then collects once, and the module fails if nothing arrives, unless that has been proven for
+            the agent's configuration as it is. Nothing is collected in check mode.
+        type: list
+        elements: str
       jobs:
         description: All recurring jobs of the instance; none removes all.
         type: list
@@ -241,6 +249,7 @@ JOB = {
 
 INSTANCE = {
     "name": {"type": "str", "required": True},
+    "delivers_to": {"type": "list", "elements": "str"},
     "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
 }
 

@@ -67,6 +67,45 @@ options:
         30 seconds until the primary's values arrive; check mode assumes that they do.
     type: bool
     default: false
+  peers:
+    description:
+      - The cluster's other nodes. Before a primary gets more of V(max_connections), V(max_locks_per_transaction),
+        V(max_prepared_transactions), V(max_wal_senders) or V(max_worker_processes), all of its standbys must have it,
+        or replay stops there. The module refuses it otherwise, and names who has not, or may not have.
+      - A node without O(peers[].limits) is asked over the network, with the credential of the agent of O(instance).
+        The agent's own peers are asked as well.
+      - Who streams from the primary, its physical slots, and the nodes of the ops database must all be among them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The node's name in the ops database, or its host's name in the inventory.
+        type: str
+        required: true
+      host:
+        description: Host name or address, as this host reaches it.
+        type: str
+        required: true
+      port:
+        description: Port of its server.
+        type: int
+        default: 5432
+      limits:
+        description: RV(limits) of this module for that node, if it has been run there just now.
+        type: dict
+  nodes_gone:
+    description:
+      - What O(peers) does not count for, by any of its names (node, host, slot, address, application of
+        C(pg_stat_replication)). These are nodes that are gone for good, and receivers of WAL that are no servers.
+        C(pg_receivewal), C(pg_basebackup) and Barman's are known by their names.
+    type: list
+    elements: str
+    default: []
+  database:
+    description: Name of the ops database, for the nodes that it knows.
+    type: str
+    default: pgops
   prefix:
     description: The directory below which the agent is installed.
     type: path
@@ -77,7 +116,8 @@ extends_documentation_fragment:
 notes:
   - If Patroni or a managed service controls the settings, nothing is changed, and the error names the command or
     place to set them.
-  - After a change of V(port), use the new one as O(login_port) from the next run on.
+  - After a change of V(port) or V(unix_socket_directories), later tasks have to log in at RV(port) and
+    RV(socket_directory). The role pgops_settings sees to that.
 requirements:
   - psycopg 3.1 or newer (Debian's C(python3-psycopg))
 """
@@ -187,6 +227,39 @@ deferred:
       description: The standby's value.
       type: str
       sample: "100"
+port:
+  description: Port of the server after the run, or where check mode expects it.
+  returned: success
+  type: int
+  sample: 5432
+socket_directory:
+  description: Directory of its first Unix socket; empty for the usual one, and over the network.
+  returned: success
+  type: str
+  sample: /var/run/postgresql
+limits:
+  description: What other nodes of the cluster must know of this one, to be passed to them in O(peers).
+  returned: success
+  type: dict
+  contains:
+    standby:
+      description: Whether it is a standby.
+      type: bool
+    running:
+      description: The settings that O(peers) lists, as the server runs with them now, or would.
+      type: dict
+      sample: {max_connections: 100}
+    configured:
+      description: The same after its next restart.
+      type: dict
+      sample: {max_connections: 200}
+    slot:
+      description: Name of the slot from which it streams; empty for none.
+      type: str
+    application:
+      description: Name under which it streams.
+      type: str
+      sample: 17/main
 kept:
   description:
     - Names of settings that O(state=absent) could not restore yet. C(archive_command) stays while C(archive_mode) is
@@ -221,6 +294,18 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import arguments
 
+PEER = {
+    "name": {"type": "str", "required": True},
+    "host": {"type": "str", "required": True},
+    "port": {"type": "int", "default": 5432},
+    "limits": {"type": "dict"},
+}
+CLUSTER = {
+    "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER},
+    "nodes_gone": {"type": "list", "elements": "str", "default": []},
+    "database": {"type": "str", "default": "pgops"},
+}
+
 SPEC = {
     "instance": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -228,6 +313,7 @@ SPEC = {
     "lists": {"type": "str", "choices": ["merge", "replace"], "default": "merge"},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "after_primary": {"type": "bool", "default": False},
+    **CLUSTER,
     "prefix": {"type": "path", "default": "/"},
     **arguments.CONNECTION,
 }

@@ -139,3 +139,18 @@ def test_the_variables_are_those_of_all_capabilities():
     assert {"pgops_statements", "pgops_repository", "pgops_textfile_directory", "pgops_explain"} <= {
         *capability_variables()
     }
+
+
+@pytest.mark.parametrize(
+    ("target", "declared", "places"),
+    [
+        ({"role": "primary"}, {}, None),
+        ({"role": "standby"}, {}, ["db2:5433"]),
+        ({"role": "standby", "peers": []}, {}, []),
+        ({"role": "standby"}, {"collect": {"enabled": False}}, None),
+        ({"role": "standby"}, {"collect": {"enabled": "no"}}, None),
+    ],
+)
+def test_the_samples_of_a_standby_have_to_arrive(target, declared, places):
+    (made,) = schedules([{**LOCAL, "peers": [{"host": "db2", "port": 5433}], **target}], {}, declared, "pgops")
+    assert made.get("delivers_to") == places

@@ -14,7 +14,16 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.pgops.fleet.plugins.filter.targets import (
     administrator_password,
+    cluster_hosts,
+    cluster_nodes,
     credential_source,
+    followed,
+    in_turn,
+    limits,
+    moved,
+    moves,
+    peers,
+    reasons,
     superseded,
     targets,
 )
@@ -271,3 +280,174 @@ def test_a_remote_instance_that_cannot_be_meant_is_refused(declared, words):
     with pytest.raises(AnsibleFilterError, match=words) as refused:
         targets(known, declared, "db1", "db1", [])
     assert "secret" not in str(refused.value)
+
+
+# --- clusters: their hosts, nodes and places
+
+
+@pytest.mark.parametrize(
+    ("cluster", "hosts"),
+    [
+        ("orders", ["db1", "db2"]),
+        ("shop-eu", ["db1", "db3"]),
+        ("shop_eu", ["db1", "db3"]),
+        ("web.de", ["db1", "db4"]),
+        ("else-where", ["db1"]),
+        ("none", ["db1"]),
+    ],
+)
+def test_a_clusters_hosts_are_those_of_its_group_however_ansible_spells_it(cluster, hosts):
+    groups = {
+        "orders": ["db1", "db2"],
+        "shop_eu": ["db1", "db3"],
+        "web-de": ["db1", "db4"],
+        "else_where": ["db8", "db9"],
+    }
+    assert cluster_hosts(groups, cluster, "db1") == hosts
+    assert cluster_hosts(groups, "none", "db1", ["db1", "db7"]) == ["db1", "db7"]
+    assert cluster_hosts(groups, "orders", "db1", ["db7"]) == ["db1", "db2"]
+
+
+def seen(*instances: tuple[str, int], **variables: Any) -> dict[str, Any]:
+    """A host that the run has looked at."""
+    return {"pgops_targets_facts": {"ansible_facts": {"pg_ops": facts(*instances)}}, **variables}
+
+
+def test_peers_are_reached_where_they_were_found_unless_the_inventory_says_otherwise():
+    here = seen(("17-main", 5432))
+    here["pgops_targets_facts"]["ansible_facts"]["pg_ops"]["host"]["agents"] = [
+        {
+            "name": "17-main",
+            "port": 5432,
+            "cluster": "orders",
+            "credential": True,
+            "peers": ["db7:5440", "10.0.0.8:5441"],
+        }
+    ]
+    variables = {
+        "db1": here,
+        "db2": seen(("17-main", 5433)),
+        "db3": seen(("17-main", 5433), pgops_address="10.0.0.3", pgops_port=6432, ansible_host="172.16.0.3"),
+        "db4": seen(("17-main", 5433), ("17-other", 5434), ansible_host="10.0.0.4"),
+        "db7": {},
+        "db8": {"ansible_host": "10.0.0.8"},
+        "db9": {},
+        "db10": {
+            **seen(("17-main", 5432)),
+            "pgops_targets": [{"host": "", "port": 5435}, {"host": "far", "port": 1}],
+        },
+    }
+    found = peers(variables, [host for host in variables if host != "db1"], "db1")
+    assert [(peer["host"], peer["port"]) for peer in found] == [
+        ("db2", 5433),
+        ("10.0.0.3", 6432),
+        ("10.0.0.4", 5432),
+        ("db7", 5440),
+        ("10.0.0.8", 5441),
+        ("db9", 5432),
+        ("db10", 5435),
+    ]
+
+
+def test_what_pg_upgradecluster_left_is_no_place_of_a_peer():
+    known = upgraded(clusters={"15-main": "orders"})
+    variables = {"db1": {}, "db2": {"pgops_targets_facts": {"ansible_facts": {"pg_ops": known}}}}
+    assert peers(variables, ["db2"], "db1") == [{"host": "db2", "port": 5432}]
+
+
+def place(port: int, directory: str = "/run/postgresql", name: str = "17-main") -> dict[str, Any]:
+    return {"pgops_target": {"name": name}, "port": port, "socket_directory": directory, "limits": {"standby": False}}
+
+
+def test_a_server_that_listens_elsewhere_is_worked_on_there():
+    here = targets(facts(("17-main", 5432)), [ORDERS], "db1", "db1", [])
+    assert not moves(here, [place(5432)])
+    assert not moves(here, [])
+    for there in (place(5433), place(5432, "/srv")):
+        assert moves(here, [there])
+        main, orders = moved(here, [there])
+        assert (main["port"], main["socket_directory"]) == (there["port"], there["socket_directory"])
+        assert main["login"] == {
+            "login_host": there["socket_directory"],
+            "login_port": there["port"],
+            "login_user": "",
+        }
+        assert orders == here[1]
+        # In check mode it is still to be reached where it was.
+        assert moved(here, [there], True)[0]["port"] == there["port"]
+        assert moved(here, [there], True)[0]["login"] == here[0]["login"]
+    assert limits([place(5433), {"skipped": True}]) == {"17-main": {"standby": False}}
+
+
+def test_an_instance_is_known_by_its_name_when_its_port_has_changed():
+    (one,) = targets(facts(("17-main", 5433)), [{"name": "17-main", "port": 5432}], "db1", "db1", [])
+    assert (one["name"], one["port"]) == ("17-main", 5433)
+    two = facts(("17-main", 5433), ("17-other", 5432))
+    with pytest.raises(AnsibleFilterError, match="on the host it is 17-other"):
+        targets(two, [{"name": "17-main"}], "db1", "db1", [])
+    # One that has no name of its own on the host keeps that of its agent.
+    known = facts(("port-5433", 5433), agents={"port-5432": False}, ports={"port-5432": 5433})
+    for declared in ([], [{"name": "port-5432", "port": 5432}]):
+        (one,) = targets(known, declared, "db1", "db1", [])
+        assert (one["name"], one["port"]) == ("port-5432", 5433)
+    known = facts(("port-5433", 5433), ("port-5432", 5432), agents={"port-5432": False}, ports={"port-5432": 5433})
+    assert [one["name"] for one in targets(known, [], "db1", "db1", [])] == ["port-5433", "port-5432"]
+
+
+def test_peers_follow_except_those_that_are_declared():
+    declared = [{"name": "17-main"}, {"name": "17-other", "peers": [PEER]}]
+    here = [
+        {"name": "17-main", "host": "", "peers": [PEER]},
+        {"name": "17-other", "host": "", "peers": [PEER]},
+        {"name": "17-alone", "host": "", "peers": []},
+        {"name": "orders", "host": "far", "peers": [PEER]},
+    ]
+    new = [{"host": "db2", "port": 5433}]
+    assert [one["peers"] for one in followed(here, declared, new)] == [new, [PEER], [], [PEER]]
+
+
+def test_servers_of_both_kinds_on_a_host_have_their_own_turns():
+    here = [
+        {"name": "a", "host": "", "role": "primary"},
+        {"name": "b", "host": "", "role": "standby"},
+        {"name": "c", "host": "", "role": ""},
+        {"name": "d", "host": "far", "role": "primary"},
+    ]
+    assert [one["name"] for one in in_turn(here, "standby")] == ["b"]
+    assert [one["name"] for one in in_turn(here, "primary")] == ["a", "c"]
+    assert [one["name"] for one in in_turn(here)] == ["a", "b", "c"]
+
+
+def test_the_nodes_of_a_cluster_are_those_of_its_hosts_and_its_declared_peers():
+    main = {"name": "17-main", "host": "", "cluster": "orders", "port": 5433}
+    variables = {
+        "db1": {"pgops_targets": [{**main, "node": "db1/17-main"}]},
+        "db2": {
+            "pgops_targets": [{**main, "node": "db2/17-main"}, {**main, "node": "db2/x", "cluster": "other"}],
+            "pgops_settings_limits": {"17-main": {"standby": True}},
+            "ansible_host": "10.0.0.2",
+        },
+        "db3": {"pgops_targets": [{**main, "node": "db3/17-main"}], "pgops_settings_limits": {}},
+        "db4": {},
+    }
+    target = {
+        "cluster": "orders",
+        "node": "db1/17-main",
+        "peers": [{"host": "10.0.0.2", "port": 5433}, {"host": "db9"}],
+    }
+    assert cluster_nodes(variables, list(variables), target) == [
+        {"name": "db2/17-main", "host": "10.0.0.2", "port": 5433, "limits": {"standby": True}},
+        {"name": "db3/17-main", "host": "db3", "port": 5433},
+        {"name": "db4", "host": "db4", "port": 5432},
+        {"name": "db9", "host": "db9", "port": 5432},
+    ]
+    del variables["db1"]["pgops_targets"]
+    assert "db1" not in [node["name"] for node in cluster_nodes(variables, list(variables), target)]
+
+
+def test_why_a_task_failed_is_told_of_its_items():
+    wrong = {"failed": True, "msg": "no"}
+    assert reasons({"msg": "One or more items failed", "results": [wrong, {"msg": "yes"}, wrong]}) == "no"
+    assert reasons(wrong) == "no"
+    assert reasons({"results": [{"unreachable": True, "msg": "lost"}]}) == "lost"
+    assert reasons({}) == "The host cannot be reached."

@@ -97,6 +97,12 @@ class Managed(PgOpsError):
     code = "managed"
 
 
+class NotDelivered(PgOpsError):
+    """What a standby measures does not arrive in the ops database of its cluster."""
+
+    code = "not_delivered"
+
+
 class SettingsRefused(PgOpsError):
     """The server did not come up with its new settings, or rejected them; the old ones were restored."""
 

@@ -343,9 +343,12 @@ def test_a_standby_never_has_less_than_its_primary(
     (waiting,) = done["deferred"]
     assert (waiting["name"], waiting["wanted"], waiting["running"]) == ("max_connections", "40", "50")
     assert done["changes"] == ["update setting work_mem"]
-    assert standby.set(restart="if_required", max_connections=60)["restarted"]
+    raised: dict[str, Any] = {"settings": {"max_connections": 60}, "restart": "if_required"}
+    done = standby.apply(**raised)
+    assert done["restarted"]
     assert standby.show("max_connections") == "60"
-    assert host.set(restart="if_required", max_connections=60)["restarted"]
+    known = {"name": "db2/main", "host": "127.0.0.1", "port": standby.server.port, "limits": done["limits"]}
+    assert host.apply(**raised, peers=[known])["restarted"]
 
 
 def test_what_a_standby_cannot_be_leaves_it_a_standby(

@@ -113,3 +113,26 @@ def test_what_is_switched_off_by_a_text_is_off(fleet: Fleet) -> None:
     for name in ("pgops_statements", "pgops_repository"):
         run = fleet.play("pgops.fleet.site", "--limit", HOST, "--check", "-e", f"{name}=", "-e", f"{name}=false")
         assert run.code == 0, run.text
+
+
+def test_the_run_goes_on_where_a_server_listens_now(fleet: Fleet) -> None:
+    together = {name: value for _role, variables, *_rest in ROLES for name, value in variables.items()}
+    settings = {"work_mem": "9MB", "maintenance_work_mem": "70MB", "port": 5433}
+    declared = json.dumps({**together, "pgops_settings": settings, "pgops_statements": True})
+    arguments = ("--limit", HOST, "-e", declared)
+    predicted = fleet.play("pgops.fleet.site", *arguments, "--check")
+    done = fleet.play("pgops.fleet.site", *arguments)
+    assert done.code == 0, done.text
+    assert done.changes == predicted.changes
+    assert {"Apply the server settings", "Install the agent"} <= tasks(done)
+    assert [said["state"] for said in done.outcomes if said["task"] == "Check that WAL is archived"][-1] == "ok"
+    fleet.collect(HOST, "18-main")
+    second = fleet.play("pgops.fleet.site", *arguments)
+    assert (second.code, second.changes) == (0, {})
+    # Who has declared where it was is not wrong.
+    named = ("-e", json.dumps({"pgops_instances": [{"name": "18-main", "port": 5432}]}))
+    third = fleet.play("pgops.fleet.site", *arguments, *named, "--check")
+    assert (third.code, third.changes) == (0, {})
+    removed = fleet.play("pgops.fleet.remove", "--limit", HOST, "-e", "pgops_restart=if_required")
+    assert removed.code == 0, removed.text
+    assert fleet.sql(HOST, "SHOW port", "postgres") == "5432"

@@ -68,6 +68,27 @@ def test_raised_on_standbys_first_and_lowered_on_primaries_first(fleet: Fleet) -
     assert site(fleet, **lowered).changes == {}
 
 
+def test_a_primary_waits_for_a_standby_that_the_run_does_not_reach(fleet: Fleet) -> None:
+    declared = json.dumps({"pgops_settings": {"max_connections": 92}, "pgops_restart": "if_required"})
+    alone = ("--limit", "pg17", "-e", declared)
+    refused = fleet.play("pgops.fleet.site", *alone)
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert (failed["host"], failed["code"]) == ("pg17", "conflict")
+    assert "pg17b runs with max_connections = 90" in failed["msg"]
+    assert "pgops_nodes_gone" in failed["msg"]
+    without = fleet.play("pgops.fleet.site", *alone, "--check", "-e", '{"pgops_nodes_gone": ["pg17b"]}')
+    assert ("pg17", "Apply the server settings", "17-main") in without.changes
+    # Both are in the run, and the standby is lost where it is its turn.
+    lost = "ansible_port={{ 1 if pgops_settings_role | default('') == 'standby' else 22 }}"
+    assert fleet.play("pgops.fleet.site", *PAIR, "-e", declared, "-e", lost).code != 0
+    # So it is from the beginning, and what can be asked of its server still is.
+    away = "ansible_port={{ 1 if inventory_hostname == 'pg17b' else 22 }}"
+    done = fleet.play("pgops.fleet.site", *PAIR, "-e", declared, "-e", away)
+    assert ("pg17b", "unreachable") in [(said["host"], said["state"]) for said in done.outcomes]
+    assert [said["host"] for said in done.outcomes if said["code"] == "conflict"] == ["pg17"]
+    assert show(fleet, "max_connections") == ["90", "90"]
+
+
 def test_statements_are_counted_after_one_restart(fleet: Fleet) -> None:
     declared = {"max_connections": 95, "work_mem": "8MB"}
     wanted = ("-e", '{"pgops_statements": true}')
@@ -134,14 +155,27 @@ def test_a_run_killed_while_the_server_is_down_is_repaired_by_the_next(fleet: Fl
 
 
 def test_removal_puts_back_what_was_there(fleet: Fleet) -> None:
-    refused = fleet.play("pgops.fleet.remove", "--limit", "pg17b")
-    (failed,) = [said for said in refused.outcomes if said["code"]]
-    assert "max_connections cannot be restored on this standby until" in failed["msg"]
     restarting = (*PAIR, "-e", "pgops_restart=if_required")
     predicted = fleet.play("pgops.fleet.remove", *restarting, "--check", "--diff")
+    assert predicted.code == 0, predicted.text
+    fleet.sql("pg17b", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'", "postgres")
+    fleet.sql("pg17b", "SELECT pg_reload_conf()", "postgres")
+    # Only commits are replayed late, and what comes after them.
+    fleet.sql("pg17", "CREATE TABLE something (); DROP TABLE something", "postgres")
+    late = fleet.play("pgops.fleet.remove", *restarting, "--diff")
+    (failed,) = [said for said in late.outcomes if said["state"] == "failed" and not said["code"]]
+    assert (failed["host"], failed["task"]) == ("pg17b", "Report what the host waits for")
+    assert "keeps max_connections = 130 (primary: 130)" in failed["msg"]
+    assert "recovery_min_apply_delay = 1h" in failed["msg"]
+    assert show(fleet, "max_connections") == ["100", "130"]
+    there = ("sh", "-c", "test -e /usr/local/bin/pgops && echo there || true")
+    assert [fleet.on(host, *there).strip() for host in ("pg17", "pg17b")] == ["", "there"]
+    fleet.sql("pg17b", "ALTER SYSTEM RESET recovery_min_apply_delay", "postgres")
+    fleet.sql("pg17b", "SELECT pg_reload_conf()", "postgres")
     removed = fleet.play("pgops.fleet.remove", *restarting, "--diff")
     assert removed.code == 0, removed.text
-    assert removed.changes == predicted.changes
+    assert fleet.on("pg17b", *there).strip() == ""
+    assert {key for run in (late, removed) for key in run.changes} == predicted.changes.keys()
     assert show(fleet, "max_connections") == ["100", "100"]
     assert show(fleet, "work_mem") == ["4MB", "4MB"]
     assert show(fleet, "shared_preload_libraries") == ["", ""]

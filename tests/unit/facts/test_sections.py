@@ -258,6 +258,6 @@ def test_agents_are_told_without_their_servers(tmp_path):
     Path(Layout("17-main", str(tmp_path)).before).touch()
     (tmp_path / "etc/pgops/17-main/agent.json").write_text(Configuration("17-main", "orders", "db1/17-main").text())
     assert agent.installed(str(tmp_path)) == [
-        {"name": "15-gone", "cluster": None, "port": None, "credential": False, "record": False},
-        {"name": "17-main", "cluster": "orders", "port": 5432, "credential": True, "record": True},
+        {"name": "15-gone", "cluster": None, "port": None, "peers": None, "credential": False, "record": False},
+        {"name": "17-main", "cluster": "orders", "port": 5432, "peers": [], "credential": True, "record": True},
     ]

@@ -25,6 +25,7 @@ from ..host.files import Directory, Entry, EntryChange, File, Found, Link, PathR
 from ..host.identity import is_root
 from ..instance.layout import Layout
 from ..plan import Change, HostChange, Plan, changes, difference
+from . import arrival
 
 JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\Z")
@@ -419,6 +420,22 @@ def described(wanted: Schedule) -> list[dict[str, Any]]:
     ]
 
 
+def _arrivals(params: Mapping[str, Any], check_mode: bool) -> list[str]:
+    """What is to be known of the standbys among the instances, whose samples have to arrive elsewhere.
+
+    Raises NotDelivered, once all else is in place.
+    """
+    if params["state"] == "absent":
+        return []
+    found = []
+    for one in params["instances"]:
+        places = one.get("delivers_to")
+        found += arrival.warnings(one["name"], places)
+        if places and not check_mode:
+            found += arrival.prove(Layout(one["name"], params["prefix"]), places)
+    return found
+
+
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Make the jobs of instances those that a module's arguments declare; the module's result.
 
@@ -443,5 +460,5 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         lock=lambda: files.exclusive(Layout("any", params["prefix"]).lock, seconds=60),
         review=review,
     )
-    warnings = dict.fromkeys(map(str, problems))
-    return made.plan.warned(warnings).result(jobs=[job for one in wanted for job in described(one)])
+    warnings = [*map(str, problems), *_arrivals(params, check_mode)]
+    return made.plan.warned(dict.fromkeys(warnings)).result(jobs=[job for one in wanted for job in described(one)])

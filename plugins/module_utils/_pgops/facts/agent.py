@@ -29,9 +29,9 @@ CRON_LINE = re.compile(
 
 
 def installed(prefix: str) -> list[dict[str, Any]] | None:
-    """The instances that an agent is configured for, even if their servers no longer exist, each with its cluster and
-    port, whether it has a password for the cluster's other nodes, and whether its original settings are recorded;
-    None if that is not visible."""
+    """The instances that an agent is configured for, even if their servers no longer exist, each with its cluster,
+    port and peers, whether it has a password for the cluster's other nodes, and whether its original settings are
+    recorded; None if that is not visible."""
     folder = Layout("any", prefix).configurations
     try:
         names = sorted(name for name in os.listdir(folder) if INSTANCE.match(name))
@@ -50,6 +50,7 @@ def _installed(layout: Layout) -> dict[str, Any]:
         "name": layout.instance,
         "cluster": known.cluster if known else None,
         "port": known.port if known else None,
+        "peers": [f"{peer.host}:{peer.port}" for peer in known.peers] if known else None,
         "credential": exists(layout.passfile),
         "record": exists(layout.before),
     }

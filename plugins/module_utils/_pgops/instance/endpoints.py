@@ -9,7 +9,7 @@ from typing import Any
 
 from ..server.names import EXPLAINER
 from ..server.target import Target
-from .configuration import Configuration
+from .configuration import Configuration, Peer
 
 UNREACHABLE = 5
 """Seconds after which a node that does not answer is given up."""
@@ -84,6 +84,13 @@ def primary(configuration: Configuration, passfile: str, job: str) -> Target:
         target_session_attrs="read-write",
         application_name=f"pgops {job}",
         connect_timeout=UNREACHABLE,
+    )
+
+
+def node(configuration: Configuration, passfile: str, peer: Peer, job: str) -> Target:
+    """One of the cluster's other nodes, whatever it is now."""
+    return replace(
+        primary(configuration, passfile, job), host=peer.host, port=str(peer.port), target_session_attrs="any"
     )
 
 

@@ -158,6 +158,11 @@ class Layout:
         return os.path.join(self.data, "settings.journal.json")
 
     @property
+    def delivered(self) -> str:
+        """With which configuration it was proven that a standby's samples arrive."""
+        return os.path.join(self.data, "delivered.json")
+
+    @property
     def lock(self) -> str:
         """Held by whoever changes what is installed on the host; nobody but root can put anything there."""
         return self._below("run/pgops.lock") if self.prefix == "/" else self._below("pgops.lock")

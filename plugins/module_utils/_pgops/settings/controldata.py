@@ -20,6 +20,9 @@ AT_LEAST_THE_PRIMARYS = (
 """A standby with less of one of these does not start, or stops replaying (PostgreSQL, "Hot Standby", Administrator's
 Overview): they are raised on standbys first, and lowered on the primary first."""
 
+SHORTER = {"max_locks_per_xact": "max_locks_per_transaction", "max_prepared_xacts": "max_prepared_transactions"}
+"""What the control file calls differently (PostgreSQL, pg_controldata.c)."""
+
 LINE = re.compile(r"^(\w+) setting:\s+(\d+)$", re.MULTILINE)
 
 
@@ -32,4 +35,5 @@ def read(server: Postmaster) -> dict[str, int]:
     """
     program = os.path.join(server.bin_directory, "pg_controldata")
     output = commands.run([program, "-D", server.data_directory], owner=server.owner)
-    return {name: int(value) for name, value in LINE.findall(output) if name in AT_LEAST_THE_PRIMARYS}
+    values = {SHORTER.get(name, name): int(value) for name, value in LINE.findall(output)}
+    return {name: value for name, value in values.items() if name in AT_LEAST_THE_PRIMARYS}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import secrecy
@@ -21,8 +21,9 @@ from ..server.locking import locked
 from ..server.service import Service
 from ..server.session import Session
 from ..server.target import Target
-from . import controldata, originals, planning, present, transaction
+from . import controldata, nodes, originals, planning, present, standbys, transaction
 from .controldata import AT_LEAST_THE_PRIMARYS
+from .nodes import Known
 from .originals import Originals
 from .parameters import LIBRARIES, Value, elements, value_of
 from .planning import Desired, SettingsPlan
@@ -34,16 +35,30 @@ WAIT_FOR_PRIMARY = 30
 
 NEEDED = "settings cannot be changed"
 
+LATE = """
+SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused() AS paused,
+       current_setting('recovery_min_apply_delay') AS delay, s.setting::bigint > %s * 1000 AS delayed
+FROM pg_settings AS s
+WHERE s.name = 'recovery_min_apply_delay'
+"""
+
+ALWAYS = (*planning.ARCHIVING, *AT_LEAST_THE_PRIMARYS, *standbys.NAMES)
+"""What is looked at, whatever is declared."""
+
 
 @dataclass(frozen=True)
 class Request:
     """The settings that a capability needs; ``absent`` restores those that it changed, ``after_primary`` is for a
-    standby after the same settings were applied to its primary."""
+    standby after the same settings were applied to its primary. ``peers`` are the cluster's other nodes as the run
+    knows them, ``nodes_gone`` those that are not waited for, and ``database`` is the ops database."""
 
     capability: str
     desired: Desired
     absent: bool = False
     after_primary: bool = False
+    peers: tuple[Known, ...] = ()
+    nodes_gone: tuple[str, ...] = ()
+    database: str = "pgops"
 
 
 def request(params: Mapping[str, Any]) -> Request:
@@ -57,7 +72,15 @@ def request(params: Mapping[str, Any]) -> Request:
     if twice:
         raise InvalidInput(f"settings contains {', '.join(twice)} twice.", "Names are not case-sensitive.")
     desired = Desired(values, params["restart"] == "if_required", params["lists"] == "replace")
-    return Request("settings", desired, params["state"] == "absent", params["after_primary"])
+    return Request(
+        "settings",
+        desired,
+        params["state"] == "absent",
+        params["after_primary"],
+        peers=nodes.known(params),
+        nodes_gone=tuple(params.get("nodes_gone") or ()),
+        database=params.get("database") or "pgops",
+    )
 
 
 def _value(name: str, declared: Any) -> Value:
@@ -71,15 +94,18 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     """Read, plan, and unless in check mode apply; what pg_ops_settings returns."""
     layout = Layout(params["instance"], params["prefix"]) if params["instance"] else None
     done = settled(target, layout, request(params), check_mode)
-    return done.plan.result(**done.details)
+    return done.plan.result(**done.details, **done.place, limits=done.limits.result())
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The changes, result or predicted, and the ``details`` that every module returns that applies settings."""
+    """The changes, result or predicted, and the ``details`` that every module returns that applies settings;
+    ``place`` is where the server listens then, and ``limits`` are for the cluster's other nodes."""
 
     plan: Plan[Change]
     details: Mapping[str, Any]
+    place: Mapping[str, Any] = field(default_factory=dict)
+    limits: standbys.Limits = field(default_factory=standbys.Limits)
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,7 @@ class Prepared:
     settings: SettingsPlan
     scene: Scene
     sessions: int
+    limits: standbys.Limits = field(default_factory=standbys.Limits)
 
     @property
     def plan(self) -> Plan[Change]:
@@ -123,22 +150,24 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
 
         def prepared(current: Current) -> Prepared:
             settings = _planned(session, current, wanted, recorded, check_mode)
+            _refuse_before_standbys(session, layout, current, wanted, settings)
             scene = Scene(target, wanted.capability, layout, _service(session, target, settings))
-            return Prepared(settings, scene, transaction.sessions(session) if settings.restarts else 0)
+            ended = transaction.sessions(session) if settings.restarts else 0
+            return Prepared(settings, scene, ended, standbys.limits(current, settings))
 
         def apply(current: Current, ready: Prepared) -> None:
             updated = _to_record(current, recorded, ready.settings, wanted.absent)
             transaction.apply(ready.scene, session, current, ready.settings, updated)
 
         ready = read_plan_apply(
-            read=lambda: read(session, {**dict.fromkeys(planning.ARCHIVING), **named}),
+            read=lambda: read(session, {**dict.fromkeys(ALWAYS), **named}),
             plan=prepared,
             apply=apply,
             check_mode=check_mode,
         )
         if layout and not ready.plan and not check_mode:
             _clean_up(layout, wanted, recorded, ready.settings)
-    return Settled(ready.plan, _details(ready))
+    return Settled(ready.plan, _details(ready), _place(target, ready.settings), ready.limits)
 
 
 def _details(ready: Prepared) -> dict[str, Any]:
@@ -152,12 +181,34 @@ def _details(ready: Prepared) -> dict[str, Any]:
     }
 
 
+def _place(target: Target, settings: SettingsPlan) -> dict[str, Any]:
+    """Where the server listens once a plan is carried out: its port, and the directory of its first socket."""
+    moved = {str(one["name"]): str(one["configured"]) for one in settings.pending if settings.restarts}
+    directories = elements(moved.get("unix_socket_directories", target.host if target.local else ""))
+    return {"port": int(moved.get("port", target.port)), "socket_directory": (*directories, "")[0]}
+
+
+def _refuse_before_standbys(
+    session: Session, layout: Layout | None, current: Current, wanted: Request, settings: SettingsPlan
+) -> None:
+    """Ask what else is of the cluster, where the plan raises what its standbys must have first.
+
+    Raises Conflict.
+    """
+    raised = standbys.raised(current, settings)
+    if not raised:
+        return
+    found = nodes.others(session, layout, wanted.peers)
+    shown = nodes.signs(session, layout, session.target, wanted.database)
+    standbys.refuse(raised, bool(settings.restarts), found, shown, wanted.nodes_gone)
+
+
 def _planned(
     session: Session, current: Current, wanted: Request, recorded: Originals, check_mode: bool
 ) -> SettingsPlan:
     """The plan; for a standby that follows its primary, after the primary's new values have been replayed.
 
-    Raises Conflict if a setting must be restored on the primary first.
+    Raises Conflict if a removal would have to be ended now, and something still waits for the primary.
     """
 
     def planned(found: Current) -> SettingsPlan:
@@ -166,20 +217,46 @@ def _planned(
         return planning.plan(found, wanted.desired)
 
     result = planned(current)
-    follows = wanted.desired.restart if wanted.absent else wanted.after_primary
-    if result.deferred and follows and check_mode:
-        return planned(replace(current, primary=dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)))
-    deadline = time.monotonic() + (WAIT_FOR_PRIMARY if follows else 0)
+    if not (result.deferred and wanted.after_primary):
+        return result
+    primaries = [one.limits.running for one in wanted.peers if one.limits and not one.limits.standby]
+    why = "this run has not restarted its primary with less" if wanted.peers and not primaries else _late(session)
+    if check_mode and not why:
+        # As if all of the primary's new values had been replayed.
+        result = planned(replace(current, primary=[*primaries, dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)][0]))
+    deadline = time.monotonic() + (0 if check_mode or why else WAIT_FOR_PRIMARY)
     while result.deferred and time.monotonic() < deadline:
         time.sleep(0.5)
         result = planned(_with_primary(session, current))
-    if result.deferred and wanted.absent:
-        names = ", ".join(str(one["name"]) for one in result.deferred)
+    return _waiting(result, wanted, why) if result.deferred else result
+
+
+def _late(session: Session) -> str:
+    """Why a standby replays nothing for now; '' where it does."""
+    row = session.row(LATE, [WAIT_FOR_PRIMARY]) or {}
+    if row.get("paused"):
+        return "replay is paused here, until pg_wal_replay_resume()"
+    return f"replay is late here by recovery_min_apply_delay = {row['delay']}" if row.get("delayed") else ""
+
+
+def _waiting(result: SettingsPlan, wanted: Request, why: str) -> SettingsPlan:
+    """The plan with a word on what a standby still waits for, and why.
+
+    Raises Conflict in a removal.
+    """
+    why = why or f"the primary's value has not been replayed here within {WAIT_FOR_PRIMARY} s"
+    values = ", ".join(
+        f"{one['name']} = {one['running']} (primary: {'unknown' if one['primary'] is None else one['primary']})"
+        for one in result.deferred
+    )
+    words = f"This standby must not have less than its primary, and keeps {values}: {why}."
+    if wanted.absent:
         raise Conflict(
-            f"{names} cannot be restored on this standby until the primary runs with a value that is as low.",
-            "Restore it on the primary first, with restart=if_required (pgops_restart in remove.yml).",
+            words,
+            "If its primary already runs with as low a value, run this once more when that has been replayed; else "
+            "restore the primary first, with restart=if_required (pgops_restart in remove.yml).",
         )
-    return result
+    return replace(result, warnings=(*result.warnings, f"{words} Run this once more then."))
 
 
 def read(session: Session, values: Mapping[str, Value]) -> Current:

@@ -102,6 +102,7 @@ def removal(current: Current, recorded: Originals, restart: bool) -> SettingsPla
     for name in kept:
         del settings[name]
     waiting = [name for name, setting in settings.items() if _below_primary(current, setting)]
+    later = {name: recorded[name] for name in waiting}
     written = [
         change
         for name, setting in settings.items()
@@ -114,7 +115,7 @@ def removal(current: Current, recorded: Originals, restart: bool) -> SettingsPla
         deferred=tuple(_deferred(current, settings[name]) for name in waiting),
         warnings=(*changed_since, *piling_up),
         kept=kept,
-        originals=_to_record(recorded, settings, kept),
+        originals={**_to_record(recorded, settings, kept), **later},
     )
     return _restarted(current, Desired(dict.fromkeys(recorded), restart), planned)
 
@@ -280,7 +281,7 @@ def _below_primary(current: Current, setting: Setting) -> bool:
     name = setting.parameter.name.lower()
     if not current.in_recovery or name not in AT_LEAST_THE_PRIMARYS:
         return False
-    wanted = setting.text if setting.text is not None else current.running[name].default
+    wanted = _after(current, setting)
     least = current.primary.get(name, int(current.setting(name)))
     return wanted is not None and float(setting.parameter.meaning(wanted)) < least  # type: ignore[arg-type]
 
