@@ -43,8 +43,8 @@ options:
         configured, in the declared order. All other lists are set as declared.
       - On a standby, settings that must not be lower than on its primary (such as V(max_connections)) are lowered
         only after those of the primary; see RV(deferred).
-      - Secrets in them (passwords in connection strings and URLs, tokens in commands, values of settings that sound like
-        secrets) are not shown or logged.
+      - Secrets in them (passwords in connection strings and URLs, tokens in commands, values of settings that sound
+        like secrets) are not shown or logged.
     type: dict
     default: {}
   lists:

@@ -148,11 +148,10 @@ def connection_spec() -> dict[str, Any]:
         "login_db": {"type": "str", "default": "postgres"},
         "ssl_mode": {
             "type": "str",
-            "default": "prefer",
             "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
         },
         "ca_cert": {"type": "path"},
-        "channel_binding": {"type": "str", "default": "prefer", "choices": ["disable", "prefer", "require"]},
+        "channel_binding": {"type": "str", "choices": ["disable", "prefer", "require"]},
         "connect_timeout": {"type": "int", "default": 10},
     }
 
@@ -165,9 +164,9 @@ def target(params: Mapping[str, Any], **other: Any) -> Any:
         user=params["login_user"],
         password=params["login_password"],
         database=params["login_db"],
-        sslmode=params["ssl_mode"],
+        sslmode=params["ssl_mode"] or "",
         sslrootcert=params["ca_cert"] or "",
-        channel_binding=params["channel_binding"],
+        channel_binding=params["channel_binding"] or "",
         connect_timeout=params["connect_timeout"],
         application_name="pgops deploy",
         **other,
