@@ -33,9 +33,12 @@ options:
     type: str
     default: postgres
   ssl_mode:
-    description: TLS mode for TCP connections, as libpq's C(sslmode).
+    description:
+      - TLS mode for TCP connections, as libpq's C(sslmode).
+      - By default V(verify-full) with O(ca_cert) and else V(require) if there is a password to send, in
+        O(login_password) or where libpq looks for one (C(PGPASSWORD), C(~/.pgpass)); V(prefer) if there is none. The
+        password of a server without TLS can be read by everybody on the way, so O(ssl_mode=disable) has to be set.
     type: str
-    default: prefer
     choices: [allow, disable, prefer, require, verify-ca, verify-full]
   ca_cert:
     description: File with the certificate of the authority, for V(verify-ca) and V(verify-full).
@@ -43,9 +46,11 @@ options:
   channel_binding:
     description:
       - Whether O(login_password) is bound to the TLS connection, as libpq's C(channel_binding). With V(require), only
-        a server that knows the password is accepted, whatever its certificate.
+        a server that knows the password is accepted, whatever its certificate. It has to be stored as
+        C(scram-sha-256).
+      - By default V(require) if there is a password to send, but V(prefer) with O(ssl_mode=verify-full), which proves
+        the server in another way, and V(disable) with O(ssl_mode=disable).
     type: str
-    default: prefer
     choices: [disable, prefer, require]
   connect_timeout:
     description: Seconds to wait for a connection.

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.instance import passfile
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.server.target import binding
 
 KNOWN = {"name", "port", "socket_directory", "cluster", "peers"}
 ADMINISTRATOR = {"login_user", "login_password", "login_db"}
@@ -186,7 +187,7 @@ def _declared_remote(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> dict
         "login_db": entry.get("login_db") or "postgres",
         "ssl_mode": mode,
         "ca_cert": authority,
-        "channel_binding": {"disable": "disable", "verify-full": "prefer"}.get(mode, "require"),
+        "channel_binding": binding(mode),
     }
 
 

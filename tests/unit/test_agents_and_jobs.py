@@ -113,7 +113,7 @@ def test_options_have_their_types_whatever_the_command_line_gives():
     (made,) = agents([LOCAL], variables, PLACE, {})
     assert made["capabilities"] == {"statements": {"slow_query_ms": 250.0, "explain": True, "query_texts": False}}
     assert (made["repository"], made["password"], made["ssl_mode"]) == ("", None, "require")
-    with pytest.raises(AnsibleFilterError, match="pgops_slow_query_ms is 'much'"):
+    with pytest.raises(AnsibleFilterError, match="pgops_slow_query_ms has to be of the type float"):
         agents([LOCAL], {"pgops_slow_query_ms": "much"}, PLACE, {})
 
 

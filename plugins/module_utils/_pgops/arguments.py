@@ -16,11 +16,10 @@ CONNECTION: dict[str, Any] = {
     "login_db": {"type": "str", "default": "postgres"},
     "ssl_mode": {
         "type": "str",
-        "default": "prefer",
         "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
     },
     "ca_cert": {"type": "path"},
-    "channel_binding": {"type": "str", "default": "prefer", "choices": ["disable", "prefer", "require"]},
+    "channel_binding": {"type": "str", "choices": ["disable", "prefer", "require"]},
     "connect_timeout": {"type": "int", "default": 10},
 }
 """The arguments documented in the fragment ``pgops.fleet.connection``."""

@@ -51,7 +51,7 @@ def local(running: Server, **other: Any) -> Target:
 
 
 def remote(running: Server, user: str, password: str = PASSWORD) -> Target:
-    return Target(host="127.0.0.1", port=str(running.port), user=user, password=password)
+    return Target(host="127.0.0.1", port=str(running.port), user=user, password=password, sslmode="disable")
 
 
 def install(running: Server) -> None:

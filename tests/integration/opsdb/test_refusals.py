@@ -107,7 +107,7 @@ def test_a_wrong_password(major: int, new_server: Callable[..., Server]) -> None
     server.write_hba("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
     server.reload()
     with pytest.raises(LoginRefused, match="password was used"):
-        connect(target(server, host="127.0.0.1", password="wrong"))
+        connect(target(server, host="127.0.0.1", password="wrong", sslmode="disable"))
     with pytest.raises(LoginRefused, match="requires a password"):
         connect(target(server, host="127.0.0.1"))
 

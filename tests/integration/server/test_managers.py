@@ -153,7 +153,7 @@ def test_what_patroni_writes_is_left_to_it(patroni):
 
 @own_process
 def test_everybody_recognises_patroni(patroni):
-    watcher = Target(host="127.0.0.1", port=str(patroni.port), user="watcher", password=PASSWORD)
+    watcher = Target(host="127.0.0.1", port=str(patroni.port), user="watcher", password=PASSWORD, sslmode="disable")
     assert manager(local(patroni)) == facts(local(patroni))["manager"] == "Patroni"
     assert manager(watcher) == facts(watcher)["manager"] == "Patroni"
 
@@ -200,7 +200,9 @@ def test_its_server_stays_its_server_while_patroni_is_down_and_a_copy_is_not(pat
         sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'Patroni%'"
         patroni.wait_until(lambda: patroni.value(sessions) == 0, "without sessions of Patroni")
         assert manager(local(patroni)) == "Patroni"
-        watcher = Target(host="127.0.0.1", port=str(patroni.port), user="watcher", password=PASSWORD)
+        watcher = Target(
+            host="127.0.0.1", port=str(patroni.port), user="watcher", password=PASSWORD, sslmode="disable"
+        )
         assert manager(watcher) == ""
     finally:
         patroni.start()

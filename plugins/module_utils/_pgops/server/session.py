@@ -14,6 +14,7 @@ import os
 import pwd
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -333,6 +334,15 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     )
 
 
+ENCRYPTED = ("require", "verify-ca", "verify-full")
+BOUND = (
+    " Channel binding is required, so pg_hba.conf has to ask for a password that is stored as scram-sha-256. Where "
+    "it cannot, set ssl_mode=verify-full and ca_cert (in pgops_instances for a remote instance), or "
+    "channel_binding=disable, with which whoever answers there can have the password."
+)
+SSL_REQUEST = 80877103
+"""The code with which a client asks for TLS."""
+
 GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """Seconds, a number, and milliseconds, after which a connection without answers is given up."""
 
@@ -340,16 +350,17 @@ GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count
 def _arguments(target: Target, user: str) -> dict[str, Any]:
     """libpq's connection parameters; those left empty stay libpq's defaults."""
     host = os.path.dirname(target.socket_path) if target.local else target.host
+    sslmode, channel_binding = target.protection
     wanted = {
         "host": host,
         "port": target.port,
         "user": user,
         "password": target.password,
         "dbname": target.database,
-        "sslmode": "" if target.local else target.sslmode,
+        "sslmode": sslmode,
         "sslrootcert": target.sslrootcert,
         "passfile": target.passfile,
-        "channel_binding": target.channel_binding,
+        "channel_binding": channel_binding,
         "target_session_attrs": target.target_session_attrs,
         "application_name": target.application_name,
         "connect_timeout": target.connect_timeout,
@@ -427,6 +438,13 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
         )
     connection = getattr(error, "pgconn", None)
     used = bool(connection is not None and connection.used_password)
+    sslmode, channel_binding = target.protection
+    if sslmode in ENCRYPTED and not any(offers_tls(at) for at in up):
+        return LoginRefused(
+            f"The server on {place(target)} has no TLS, without which others could read the password of role {user}.",
+            "Switch ssl on there. To send everything in plain text instead, set ssl_mode=disable (in pgops_instances "
+            "for a remote instance).",
+        )
     if connection is not None and connection.needs_password:
         hint = "The server requires a password: set login_password."
     elif used:
@@ -436,6 +454,7 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
             f"Check that database {target.database} and role {user} exist, that the role has CONNECT, "
             "and that pg_hba.conf lets it in."
         )
+        hint += BOUND if channel_binding == "require" and not target.local else ""
     return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
 
 
@@ -461,6 +480,17 @@ def listening(target: Target) -> bool:
             return True
     except OSError:
         return False
+
+
+def offers_tls(target: Target) -> bool:
+    """Whether a server on TCP would encrypt (PostgreSQL, "Message Formats", SSLRequest); so does one that does not
+    say."""
+    try:
+        with socket.create_connection((target.host, int(target.port)), timeout=target.connect_timeout) as probe:
+            probe.sendall(struct.pack("!ii", 8, SSL_REQUEST))
+            return probe.recv(1) != b"N"
+    except OSError:
+        return True
 
 
 def place(target: Target) -> str:

@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where a server is, and how to log in to it. Pure except for the check which socket exists."""
+"""Where a server is, and how to log in to it. Pure except for the checks which socket exists, and which password the
+client library would find by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class Target:
     ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
     socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
     user that runs the server; ``role`` is set after login; ``os_user`` is the user as which root opens a
-    local socket, empty for its owner. Times are in seconds.
+    local socket, empty for its owner. ``sslmode`` and ``channel_binding`` are libpq's; empty means what
+    ``protection`` says. Times are in seconds.
     """
 
     host: str = ""
@@ -28,7 +30,7 @@ class Target:
     os_user: str = ""
     password: str | None = field(default=None, repr=False)
     database: str = "postgres"
-    sslmode: str = "prefer"
+    sslmode: str = ""
     sslrootcert: str = ""
     passfile: str = ""
     channel_binding: str = ""
@@ -51,3 +53,26 @@ class Target:
         paths = [os.path.join(directory, f".s.PGSQL.{self.port}") for directory in directories]
         found = [path for path in paths if os.path.exists(path)]
         return next((path for path in found if os.path.exists(f"{path}.lock")), [*found, paths[0]][0])
+
+    @property
+    def protection(self) -> tuple[str, str]:
+        """libpq's ``sslmode`` and ``channel_binding``, where they are not given those that let nobody but the server
+        have a password: whoever answers in its place may ask for it in plain text. Empty for a local socket."""
+        if self.local:
+            return "", self.channel_binding
+        safe = ("verify-full" if self.sslrootcert else "require") if self._with_password else "prefer"
+        encrypted = self.sslmode or safe
+        return encrypted, self.channel_binding or (binding(encrypted) if self._with_password else "prefer")
+
+    @property
+    def _with_password(self) -> bool:
+        """Whether libpq has a password that it would send."""
+        if self.password is not None or self.passfile or os.environ.get("PGPASSWORD"):
+            return True
+        return os.path.exists(os.environ.get("PGPASSFILE") or os.path.expanduser("~/.pgpass"))
+
+
+def binding(sslmode: str) -> str:
+    """The channel binding that goes with a TLS mode: where no authority vouches for the server's name, the server has
+    to prove that it knows the password."""
+    return {"disable": "disable", "verify-full": "prefer"}.get(sslmode, "require")
