@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import artifact
@@ -18,6 +21,7 @@ from pgops import sources
 from pgops.errors import InvalidInput
 from pgops.facts import gathering, instance
 from pgops.facts.instance import OPS
+from pgops.instance.layout import Layout
 from pgops.opsdb import deploy as schema
 from pgops.server import locking
 from pgops.server import session as server
@@ -350,3 +354,21 @@ def test_hostile_objects_in_public_change_nothing(installed):
             "DROP VIEW public.pg_stat_activity; DROP OPERATOR public.= (name, text);"
             "DROP FUNCTION public.trap; DROP TABLE public.called"
         )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the agent's user")
+def test_it_is_the_agents_role_that_reads_the_ops_database(installed: Server, tmp_path: Path) -> None:
+    name = only(gather(local(installed)))["name"]
+    state = Path(Layout(name, str(tmp_path)).state)
+    state.mkdir(parents=True)
+    shutil.chown(state, "nobody")
+    installed.psql("CREATE ROLE intruder")
+    installed.psql("CREATE FUNCTION pgops.theirs() RETURNS integer LANGUAGE sql AS 'SELECT 1'", "pgops")
+    installed.psql("ALTER FUNCTION pgops.theirs() OWNER TO intruder", "pgops")
+    try:
+        refused = errors(only(gather(local(installed))))
+        assert {section: refused.get(section) for section in OPS} == dict.fromkeys(OPS, "conflict")
+        assert not set(errors(only(gather(local(installed), prefix=str(tmp_path))))) & set(OPS)
+    finally:
+        installed.psql("DROP FUNCTION pgops.theirs()", "pgops")
+        installed.psql("DROP ROLE intruder")

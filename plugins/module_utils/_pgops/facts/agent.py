@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import pwd
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -65,12 +66,13 @@ def remote(prefix: str) -> list[configuration.Configuration]:
     return [one for one in found if one.host]
 
 
-def configured(instance: str, prefix: str) -> bool | None:
-    """Whether the agent is configured for the instance; None if that is not visible."""
+def user(instance: str, prefix: str) -> str | None:
+    """The operating system's user of the instance's agent; None if there is none, or root cannot become it."""
     try:
-        return exists(Layout(instance, prefix).agent_file)
-    except InvalidInput:
-        return False
+        uid = os.stat(Layout(instance, prefix).state).st_uid if os.geteuid() == 0 else 0
+        return pwd.getpwuid(uid).pw_name if uid else None
+    except (InvalidInput, OSError, KeyError):
+        return None
 
 
 def exists(path: str) -> bool | None:

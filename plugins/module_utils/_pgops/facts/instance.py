@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import DriverMissing, LoginRefused, PgOpsError, Unreachable
 from ..server import discovery
+from ..server.names import AGENT
 from ..server.session import Session, connect, listening
 from ..server.target import Target
 from . import agent, engine, ops
@@ -57,8 +58,8 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
     try:
         if not found.socket and not found.asked:
             raise Unreachable(f"The server {found.name} is down.")
-        with _session(found, target, wanted) as session:
-            facts.update(_asked(session, wanted))
+        with connect(target) as session:
+            facts.update(_asked(session, found.name, wanted))
     except PgOpsError as error:
         facts["running"] = _running(target, error)
         facts.update({"error": failed(error)["error"], **{name: failed(error) for name in wanted.some(SERVER + OPS)}})
@@ -73,15 +74,7 @@ def _running(target: Target, error: PgOpsError) -> bool:
     return isinstance(error, LoginRefused) or not isinstance(error, Unreachable)
 
 
-def _session(found: discovery.Instance, target: Target, wanted: Wanted) -> Session:
-    """A session that can answer as much as possible: if the agent is configured, in the ops database."""
-    if wanted.some(OPS) and agent.configured(found.name, wanted.prefix):
-        with contextlib.suppress(LoginRefused):
-            return connect(replace(target, database=wanted.database))
-    return connect(target)
-
-
-def _asked(session: Session, wanted: Wanted) -> dict[str, Any]:
+def _asked(session: Session, name: str, wanted: Wanted) -> dict[str, Any]:
     """The answers of a server: its identity, and its wanted sections."""
     server = engine.server(session, wanted.database)
     readers = {
@@ -102,19 +95,30 @@ def _asked(session: Session, wanted: Wanted) -> dict[str, Any]:
     facts.update({key: value for key, value in known.items() if value is not None})
     facts.update({name: readers[name]() for name in wanted.some(SERVER)})
     if wanted.some(OPS):
-        facts.update(_of_ops_database(session, wanted, server))
+        facts.update(_of_ops_database(session, name, wanted, server))
     return facts
 
 
-def _of_ops_database(session: Session, wanted: Wanted, server: engine.Server) -> Mapping[str, Any]:
+def _of_ops_database(session: Session, name: str, wanted: Wanted, server: engine.Server) -> Mapping[str, Any]:
     sections = wanted.some(OPS)
     if server.ops_database is None and not server.section.get("error"):
         absent = ops.absent(wanted.database)
         return {name: absent[name] for name in sections}
-    if session.database == wanted.database:
+    if session.database == wanted.database and not session.superuser:
         return ops.read(session, sections)
     try:
-        with connect(replace(session.target, database=wanted.database)) as inside:
+        with _inside(session, name, wanted) as inside:
             return ops.read(inside, sections)
     except PgOpsError as error:
         return {name: failed(error) for name in sections}
+
+
+def _inside(session: Session, name: str, wanted: Wanted) -> Session:
+    """A session in the ops database: instead of a superuser's one of the agent's role, which may do no more than read
+    its views, where the host has the agent's user."""
+    at = replace(session.target, database=wanted.database)
+    user = agent.user(name, wanted.prefix) if session.superuser and session.target.local else None
+    if user:
+        with contextlib.suppress(LoginRefused):
+            return connect(replace(at, user=AGENT, os_user=user, password=None))
+    return connect(at)
