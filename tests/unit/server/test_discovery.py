@@ -181,6 +181,48 @@ def test_root_s_directory_makes_no_server_root_s(root):
 
 
 @as_root
+def test_who_keeps_the_configuration_need_not_run_the_server(root):
+    sockets, data = root / "tmp", root / "data"
+    data.mkdir(mode=0o700)
+    (data / "postgresql.auto.conf").write_text("port = 7777\n")
+    _cluster(root, "16", "main", f"unix_socket_directories = '{sockets}'\ndata_directory = '{data}'\n")
+    _give(data)
+    for path in (root / "etc/postgresql/16").rglob("*"):
+        os.chown(path, 1, 1)
+    with _listen(sockets, 7777):
+        (found,) = discovery.instances(str(root))
+    assert (found.name, found.port, found.owner, found.socket) == ("16-main", 7777, "nobody", True)
+
+
+@as_root
+def test_nor_need_who_runs_the_server_keep_the_configuration(root):
+    data, secret = root / "data", root / "secret"
+    data.mkdir()
+    secret.write_text("port = 7777\n")
+    secret.chmod(0o600)
+    (data / "postgresql.auto.conf").symlink_to(secret)
+    _cluster(root, "16", "main", f"data_directory = '{data}'\n")
+    assert discovery.instances(str(root))[0].port == 7777
+    _give(data)
+    (found,) = discovery.instances(str(root))
+    assert (found.port, found.owner) == (5432, "nobody")
+
+
+@as_root
+def test_a_configuration_that_another_user_links_to_is_read_as_that_user(root):
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "postgresql.conf").write_text("port = 7777\n")
+    (elsewhere / "postgresql.conf").chmod(0o600)
+    version = root / "etc/postgresql/16"
+    version.mkdir(parents=True)
+    (version / "main").symlink_to(elsewhere)
+    assert discovery.instances(str(root))[0].port == 7777
+    os.chown(version, USER, USER)
+    assert discovery.instances(str(root))[0].port == 5432
+
+
+@as_root
 def test_another_s_socket_is_not_a_cluster_s(root):
     sockets, data = root / "tmp", root / "data"
     data.mkdir()
@@ -191,7 +233,9 @@ def test_another_s_socket_is_not_a_cluster_s(root):
         found = next(one for one in discovery.instances(str(root)) if one.name == "16-main")
         assert (found.port, found.socket) == (7777, False)
     with _listen(sockets, 7778):
+        assert discovery.listening_at(str(data), USER) is None
         (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n0\n7778\n{sockets}\nlocalhost\n")
+        assert discovery.listening_at(str(data), USER) == (7778, str(sockets))
         found = next(one for one in discovery.instances(str(root)) if one.name == "16-main")
         assert (found.port, found.socket) == (7778, True)
 

@@ -14,7 +14,7 @@ import pwd
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -104,13 +104,20 @@ def _cluster(path: str) -> Instance | None:
     version, name = path.split(os.sep)[-2:]
     unread = Instance(f"{version}-{name}", DEFAULT_PORT, SOCKET_DIRECTORIES[0], socket=False, version=version)
     try:
-        uid = _keeper(path)
-        # All of it root's: then nobody else says what root reads.
-        found = Instance(**as_user(uid, lambda: asdict(_read(path, unread)), READING)) if uid else _read(path, unread)
+        keeper = _keeper(path)
+        # One process in most cases: who keeps the configuration runs the server, too.
+        found = _as(keeper, lambda: _with_data(_read(path, unread)) if keeper else _read(path, unread))
+        owner = _owner(found.data_directory or "") or keeper
+        if owner != keeper or not keeper:
+            found = _as(owner, lambda: _with_data(found))
     except (HostFailed, OSError):
         return unread
-    owner = uid or _owner(found.data_directory or "")
-    return replace(found, owner=_name(owner), socket=trusted(found.socket_directory, found.port, owner))
+    return replace(found, owner=_name(owner), socket=trusted(found.socket_directory, found.port, owner or None))
+
+
+def _as(uid: int, read: Callable[[], Instance]) -> Instance:
+    """What a user reads. Where all of it is root's, nobody else says what root reads."""
+    return Instance(**as_user(uid, lambda: asdict(read()), READING)) if uid else read()
 
 
 def _keeper(path: str) -> int:
@@ -118,12 +125,10 @@ def _keeper(path: str) -> int:
 
     Raises OSError.
     """
-    main = os.path.join(path, "postgresql.conf")
-    owners = (os.stat(path).st_uid, os.lstat(main).st_uid)
-    named = ""
-    if not any(owners):
-        named = dict(_assignments(_lines(main))).get("data_directory", "")
-    return next((uid for uid in (*owners, _owner(named) or 0) if uid), 0)
+    main, version = os.path.join(path, "postgresql.conf"), os.path.dirname(path)
+    folders = (path, version, os.path.dirname(version))
+    owners = (os.stat(path).st_uid, os.lstat(main).st_uid, *(os.stat(folder).st_uid for folder in folders))
+    return next((uid for uid in owners if uid), 0)
 
 
 def _owner(path: str) -> int | None:
@@ -135,27 +140,31 @@ def _owner(path: str) -> int | None:
 
 
 def _read(path: str, unread: Instance) -> Instance:
-    """What a cluster's files say about it."""
+    """What a cluster's configuration says about it."""
     settings = Settings()
     settings.read(os.path.join(path, "postgresql.conf"))
-    data = settings.values.get("data_directory", "")
+    found = _placed(unread, settings.values)
+    data = settings.values.get("data_directory") or None
+    return replace(found, data_directory=data, start=_start(os.path.join(path, "start.conf")))
+
+
+def _with_data(found: Instance) -> Instance:
+    """With what the files of the data directory say."""
+    data = found.data_directory or ""
+    settings = Settings()
     settings.read(os.path.join(data, "postgresql.auto.conf"))
-    values = settings.values
-    directories = values.get("unix_socket_directories", SOCKET_DIRECTORIES[0]).split(",")
-    directory = directories[0].strip() or SOCKET_DIRECTORIES[0]
-    port = int(values["port"]) if values.get("port", "").isdigit() else DEFAULT_PORT
+    found = _placed(found, settings.values)
     # The running server's own values come first: its files may have changed since it started.
-    port, directory = _listening_at(data) or (port, directory)
+    port, directory = _listening_at(data) or (found.port, found.socket_directory)
     role, identifier = _data(data)
-    return replace(
-        unread,
-        port=port,
-        socket_directory=directory,
-        data_directory=data or None,
-        role=role,
-        system_identifier=identifier,
-        start=_start(os.path.join(path, "start.conf")),
-    )
+    return replace(found, port=port, socket_directory=directory, role=role, system_identifier=identifier)
+
+
+def _placed(found: Instance, values: Mapping[str, str]) -> Instance:
+    """With the port and the socket directory of settings, as far as they name them."""
+    directories = values.get("unix_socket_directories", found.socket_directory).split(",")
+    port = int(values["port"]) if values.get("port", "").isdigit() else found.port
+    return replace(found, port=port, socket_directory=directories[0].strip() or SOCKET_DIRECTORIES[0])
 
 
 def _start(path: str) -> str:
@@ -223,9 +232,12 @@ def starting(data: str, owner: int) -> bool:
 
 
 def listening_at(data: str, owner: int) -> tuple[int, str] | None:
-    """Port and socket directory of the server that runs in a data directory, from its lock file."""
+    """Port and socket directory of the server that runs in a data directory, from its lock file; None unless there is
+    a socket of its user's."""
     found = as_user(owner, lambda: _listening_at(data), READING)
-    return (int(found[0]), str(found[1])) if found else None
+    if not found or server_at(str(found[1]), int(found[0])) != owner:
+        return None
+    return int(found[0]), str(found[1])
 
 
 def _listening_at(data: str) -> tuple[int, str] | None:
