@@ -15,6 +15,8 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.pgops.fleet.plugins.filter.targets import (
     administrator_password,
     credential_source,
+    databases_of,
+    settings_for,
     superseded,
     targets,
 )
@@ -271,3 +273,24 @@ def test_a_remote_instance_that_cannot_be_meant_is_refused(declared, words):
     with pytest.raises(AnsibleFilterError, match=words) as refused:
         targets(known, declared, "db1", "db1", [])
     assert "secret" not in str(refused.value)
+
+
+MAIN, REPORTS = {"name": "17-main", "port": 5432}, {"name": "reports", "port": 5433}
+
+
+@pytest.mark.parametrize("target", [MAIN, REPORTS])
+def test_a_list_of_databases_is_for_all_instances(target):
+    assert databases_of(["shop", "crm"], target) == ["shop", "crm"]
+
+
+@pytest.mark.parametrize("key", [5433, "5433", "reports"])
+def test_databases_of_one_instance_are_declared_by_its_name_or_port(key):
+    assert databases_of({key: ["warehouse"]}, REPORTS) == ["warehouse"]
+    assert databases_of({key: ["warehouse"], "17-main": None}, MAIN) == []
+
+
+@pytest.mark.parametrize("key", [5433, "5433", "reports"])
+def test_settings_of_one_instance_win_over_those_for_all(key):
+    declared = {"work_mem": "8MB", "search_path": ["a", "b"], "geqo": None, key: {"work_mem": "64MB", "jit": None}}
+    assert settings_for(declared, MAIN) == {"work_mem": "8MB", "search_path": ["a", "b"], "geqo": None}
+    assert settings_for(declared, REPORTS) == {**settings_for(declared, MAIN), "work_mem": "64MB", "jit": None}

@@ -426,7 +426,7 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
             "remote needs login_host, a host name or address.", "Set login_host to the instance's host."
         )
     wanted = replace(wanted, password=remote.agent_password(wanted.password, check_mode))
-    with locked(target, NEEDED, superuser=False) as session:
+    with locked(target, NEEDED, superuser=False, ops_database=wanted.database) as session:
         planned = read_plan_apply(
             read=lambda: _read_remote(session, wanted),
             plan=lambda current: plan(current, wanted),

@@ -18,7 +18,8 @@ class Target:
     ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
     socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
     user that runs the server; ``role`` is set after login; ``os_user`` is the user as which root opens a
-    local socket, empty for its owner. Times are in seconds.
+    local socket, empty for its owner. ``as_users``: names are looked up and statements planned as in a session of
+    anybody. Times are in seconds.
     """
 
     host: str = ""
@@ -37,6 +38,7 @@ class Target:
     connect_timeout: int = 10
     statement_timeout: float = 60.0
     lock_timeout: float = 10.0
+    as_users: bool = False
 
     @property
     def local(self) -> bool:
