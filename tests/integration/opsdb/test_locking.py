@@ -154,3 +154,13 @@ def test_two_runs_over_the_network_both_end_well(undeployed: Server) -> None:
     with ThreadPoolExecutor() as threads:
         results = [one.result(PATIENCE) for one in [threads.submit(run, number) for number in range(2)]]
     assert sorted(results, key=str) == [False, True]
+
+
+def test_a_reader_who_holds_up_a_run_is_named(mallory: Server) -> None:
+    mallory.value("COMMENT ON VIEW pgops.metrics IS 'x'; DROP FUNCTION pgops.collector_locks()", "pgops")
+    mallory.value("GRANT SELECT ON pgops.metrics TO PUBLIC", "pgops")
+    with holding(mallory, "pgops", "SELECT count(*) FROM pgops.metrics") as session:
+        process = session.info.backend_pid
+        with pytest.raises(Busy, match=f"process {process} of role mallory.*pg_terminate_backend.{process}"):
+            deploy(mallory)
+    assert deploy(mallory)["changed"]

@@ -36,6 +36,9 @@ else:
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
+USUAL, ALWAYS = "postgres", "template1"
+"""The database to log in to where it does not matter, and the one of those that has none."""
+
 WAIT_FOR_END = 0.5
 """Seconds to wait for the end of a closed session's server process."""
 
@@ -208,8 +211,15 @@ def connect(target: Target) -> Session:
     owner = socket_owner(target) if target.local else None
     switch = _identity(target, owner) if os.geteuid() == 0 and target.password is None else None
     user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
-    with acting_as(switch):
-        connection = _connection(target, user)
+    try:
+        with acting_as(switch):
+            connection = _connection(target, user)
+    except LoginRefused as error:
+        if target.database != USUAL or error.password_used:
+            raise
+        with contextlib.suppress(PgOpsError):  # somebody may have dropped it
+            return connect(replace(target, database=ALWAYS))
+        raise
     try:
         return _opened(target, user, connection)
     except BaseException:
