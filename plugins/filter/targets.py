@@ -207,6 +207,28 @@ def administrator_password(declared: Sequence[Mapping[str, Any]], name: str) -> 
     return next((str(entry.get("login_password") or "") for entry in declared if entry.get("name") == name), "")
 
 
+def databases_of(declared: Any, target: Mapping[str, Any]) -> list[str]:
+    """The databases declared for an instance: a list is for all, a mapping has lists by instances' names or ports."""
+    if not isinstance(declared, Mapping):
+        return list(declared)
+    by = {str(key): value for key, value in declared.items()}
+    return [name for key in _keys(target) for name in by.get(key) or []]
+
+
+def settings_for(declared: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings declared for an instance: those for all, and over them those in mappings that have an instance's
+    name or port as their key."""
+    by = {str(key): value for key, value in declared.items() if isinstance(value, Mapping)}
+    found = {name: value for name, value in declared.items() if not isinstance(value, Mapping)}
+    for key in _keys(target):
+        found.update(by.get(key, {}))
+    return found
+
+
+def _keys(target: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((str(target["port"]), str(target["name"]))))
+
+
 def _refuse_twice(what: str, values: Sequence[str]) -> None:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
@@ -427,6 +449,8 @@ class FilterModule:
             "peers": peers,
             "followed": followed,
             "reasons": reasons,
+            "databases_of": databases_of,
+            "settings_for": settings_for,
             "administrator_password": administrator_password,
             "passfile_password": passfile.password,
         }

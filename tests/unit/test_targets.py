@@ -17,6 +17,7 @@ from ansible_collections.pgops.fleet.plugins.filter.targets import (
     cluster_hosts,
     cluster_nodes,
     credential_source,
+    databases_of,
     followed,
     in_turn,
     limits,
@@ -24,6 +25,7 @@ from ansible_collections.pgops.fleet.plugins.filter.targets import (
     moves,
     peers,
     reasons,
+    settings_for,
     superseded,
     targets,
 )
@@ -451,3 +453,24 @@ def test_why_a_task_failed_is_told_of_its_items():
     assert reasons(wrong) == "no"
     assert reasons({"results": [{"unreachable": True, "msg": "lost"}]}) == "lost"
     assert reasons({}) == "The host cannot be reached."
+
+
+MAIN, REPORTS = {"name": "17-main", "port": 5432}, {"name": "reports", "port": 5433}
+
+
+@pytest.mark.parametrize("target", [MAIN, REPORTS])
+def test_a_list_of_databases_is_for_all_instances(target):
+    assert databases_of(["shop", "crm"], target) == ["shop", "crm"]
+
+
+@pytest.mark.parametrize("key", [5433, "5433", "reports"])
+def test_databases_of_one_instance_are_declared_by_its_name_or_port(key):
+    assert databases_of({key: ["warehouse"]}, REPORTS) == ["warehouse"]
+    assert databases_of({key: ["warehouse"], "17-main": None}, MAIN) == []
+
+
+@pytest.mark.parametrize("key", [5433, "5433", "reports"])
+def test_settings_of_one_instance_win_over_those_for_all(key):
+    declared = {"work_mem": "8MB", "search_path": ["a", "b"], "geqo": None, key: {"work_mem": "64MB", "jit": None}}
+    assert settings_for(declared, MAIN) == {"work_mem": "8MB", "search_path": ["a", "b"], "geqo": None}
+    assert settings_for(declared, REPORTS) == {**settings_for(declared, MAIN), "work_mem": "64MB", "jit": None}

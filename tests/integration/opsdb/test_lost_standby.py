@@ -8,15 +8,20 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from archives import Host
-from deploying import collect, configured, deploy, inspect
+from deploying import collect, configured, deploy, inspect, target
 from servers import Server
 
+from pgops.facts import gathering
 from pgops.metrics import partitions
 from pgops.repository import catalogue
+from pgops.settings import deploy as settings
+from pgops.statements import deploy as statements
+from pgops.statements import explain
 from pgops.statements import job as queries
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -24,6 +29,30 @@ EXTENSION = (
     "SET synchronous_commit = local; CREATE EXTENSION pg_stat_statements WITH SCHEMA public; "
     "GRANT USAGE ON SCHEMA public TO pgops"
 )
+STATEMENTS: dict[str, Any] = {
+    "instance": "main",
+    "state": "present",
+    "database": "pgops",
+    "databases": ["postgres"],
+    "max": 5000,
+    "track": "top",
+    "track_planning": False,
+    "track_utility": True,
+    "track_io_timing": True,
+    "compute_query_id": "auto",
+    "configure": True,
+    "restart": "never",
+}
+WORK_MEM: dict[str, Any] = {
+    "state": "present",
+    "settings": {"work_mem": "5MB"},
+    "lists": "merge",
+    "restart": "never",
+    "instance": "main",
+    "after_primary": False,
+}
+FACTS = {"gather_subset": ["all"], "database": "pgops", "database_sizes": False, "prefix": "/", "max_bytes": 0}
+SLOW = {"database_name": "postgres", "user_name": "buyer", "queryid": 1}
 SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on"}
 
 
@@ -81,4 +110,24 @@ def test_nothing_waits_for_a_lost_standby(host: Host, tmp_path: Path) -> None:
             assert queries.collect(*configured(server, tmp_path))["errors"] == []
         host.wait_for(host.switch())
         assert catalogue.update(configured(server, tmp_path, **repository)[0])["errors"] == []
+        assert waited == []
+
+
+def test_neither_does_what_is_read_planned_and_removed(host: Host, tmp_path: Path) -> None:
+    server = host.server
+    server.psql("CREATE ROLE buyer")
+    with lost_standby(server) as waited:
+        deploy(server, explain=True)
+        more = {**STATEMENTS, "prefix": str(host.prefix)}
+        assert statements.converge(target(server), more, False)["changed"]
+        configuration, layout = configured(server, tmp_path, explain=True, slow_query_ms=0.0)
+        for _run in range(2):
+            assert queries.collect(configuration, layout)["errors"] == []
+        planned = explain.planned(configuration, {**SLOW, "query": "SELECT pg_catalog.pg_sleep(0)"})
+        assert planned[1] is None
+        (facts,) = gathering.gather(target(server), FACTS)["ansible_facts"]["pg_ops"]["instances"]
+        assert facts["schema"]["error"] is None
+        assert settings.converge(target(server), {**WORK_MEM, "prefix": str(host.prefix)}, False)["changed"]
+        assert statements.converge(target(server), {**more, "state": "absent"}, False)["changed"]
+        assert deploy(server, state="absent", purge=True)["changed"]
         assert waited == []

@@ -96,3 +96,66 @@ def test_a_database_that_is_not_there(running: Server, tmp_path: Path) -> None:
         converge(running, tmp_path, databases=["template0"])
     with pytest.raises(InvalidInput, match="100 or more"):
         converge(running, tmp_path, max=1)
+    assert running.value("SHOW shared_preload_libraries") == ""
+
+
+LACKING = {
+    "has no schema public": "DROP SCHEMA public",
+    "has a relation public.pg_stat_statements": "CREATE VIEW public.pg_stat_statements AS SELECT 1 AS calls",
+    "has functions public.pg_stat_statements": (
+        "CREATE FUNCTION public.pg_stat_statements_reset() RETURNS void LANGUAGE sql AS ''"
+    ),
+    "code of others would run: event trigger watch": (
+        "CREATE FUNCTION public.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+        "ALTER FUNCTION public.on_ddl() OWNER TO pgops_reader; "
+        "CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION public.on_ddl()"
+    ),
+}
+
+
+@pytest.mark.parametrize("words", LACKING)
+def test_a_database_that_lacks_something_is_named_before_anything_is_changed(
+    running: Server, tmp_path: Path, words: str
+) -> None:
+    running.psql(LACKING[words], "shop")
+    for check in (True, False):
+        with pytest.raises(Conflict, match=f"(?i)database shop,? {words}"):
+            converge(running, tmp_path, check=check, databases=["shop"])
+    assert running.value("SHOW shared_preload_libraries") == ""
+    assert running.value("SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'", "pgops") == 0
+
+
+USERS = {
+    "view report": "CREATE VIEW public.report AS SELECT calls FROM public.pg_stat_statements",
+    "materialized view": (
+        "CREATE VIEW public.report AS SELECT 1; "
+        "CREATE MATERIALIZED VIEW public.report2 AS SELECT * FROM public.pg_stat_statements(false) WITH NO DATA"
+    ),
+    "function report": (
+        "CREATE FUNCTION public.report() RETURNS bigint LANGUAGE sql "
+        "BEGIN ATOMIC SELECT count(*) FROM public.pg_stat_statements; END"
+    ),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_what_others_use_is_left_with_a_warning(running: Server, tmp_path: Path, user: str) -> None:
+    converge(running, tmp_path, databases=["shop"])
+    running.psql(USERS[user], "shop")
+    assert converge(running, tmp_path, databases=["shop"]).get("warnings") is None
+    predicted = converge(running, tmp_path, check=True, databases=["shop"], state="absent")
+    gone = converge(running, tmp_path, databases=["shop"], state="absent")
+    assert gone["changes"] == predicted["changes"]
+    (warning,) = gone["warnings"]
+    assert "in database shop stays" in warning
+    assert "report" in warning
+    assert "remove extension pg_stat_statements in database pgops" in gone["changes"]
+    assert not converge(running, tmp_path, databases=["shop"], state="absent")["changed"]
+
+
+def test_an_old_extension_that_others_use_is_not_updated(running: Server, tmp_path: Path) -> None:
+    running.psql("CREATE EXTENSION pg_stat_statements VERSION '1.8'", "shop")
+    running.psql("CREATE VIEW public.report AS SELECT calls FROM public.pg_stat_statements", "shop")
+    done = converge(running, tmp_path, databases=["shop"])
+    assert "stays at 1.8: view public.report uses it" in done["warnings"][0]
+    assert not converge(running, tmp_path, databases=["shop"])["changed"]

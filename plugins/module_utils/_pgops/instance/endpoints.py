@@ -69,6 +69,7 @@ def planner(configuration: Configuration, database: str, seconds: float) -> Targ
         connect_timeout=UNREACHABLE,
         statement_timeout=seconds,
         lock_timeout=0.1,
+        as_users=True,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import spelling
-from ..errors import InvalidInput
+from ..errors import Conflict, InvalidInput
 from ..metrics.collectors import INSPECTION, LABELS, SELF, Collector, metrics
 from ..metrics.thresholds import check as check_thresholds
 from ..plan import difference
@@ -29,6 +29,31 @@ FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 WANTED_SCHEMA_RIGHTS = [f"{AGENT} USAGE", f"{READER} USAGE"]
 
 
+USERS = """
+SELECT o.object,
+       array_agg(DISTINCT coalesce('view ' || c.oid::regclass, pg_describe_object(d.classid, d.objid, 0))) AS users
+FROM (
+    SELECT 'pg_proc'::regclass, p.oid, 'function ' || p.oid::regprocedure, p.pronamespace FROM pg_proc AS p
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid, 'view ' || c.oid::regclass, c.relnamespace
+    FROM pg_class AS c WHERE c.relkind = 'v'
+) AS o (classid, oid, object, namespace)
+JOIN pg_depend AS d ON d.refclassid = o.classid AND d.refobjid = o.oid AND d.deptype = 'n'
+LEFT JOIN pg_rewrite AS w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+LEFT JOIN pg_trigger AS t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+LEFT JOIN pg_class AS c ON c.oid = coalesce(w.ev_class, t.tgrelid)
+LEFT JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+WHERE o.namespace = to_regnamespace('pgops')
+  AND coalesce(c.relnamespace, p.pronamespace, 0) <> to_regnamespace('pgops')
+GROUP BY o.object
+"""
+"""What uses our functions and views, and is not in our schema."""
+
+BASICS = """
+SELECT to_regnamespace('public') IS NOT NULL AS public,
+       EXISTS (SELECT FROM pg_language AS l WHERE l.lanname = 'plpgsql') AS plpgsql
+"""
+
 WITHOUT_TEXTS = (
     "DELETE FROM pgops.query_text",
     "UPDATE pgops.slow_query SET query = NULL WHERE query IS NOT NULL",
@@ -41,7 +66,8 @@ class Contents:
     """What exists now; all empty if there is no schema yet.
 
     ``installed`` are the fingerprints recorded at the last run, ``catalogue`` those now; ``recorded_by`` is the
-    server's major version then, None where nothing is recorded.
+    server's major version then, None where nothing is recorded. ``users`` are objects of others that use one of ours;
+    ``public`` is whether the database has that schema.
     """
 
     exists: bool = False
@@ -57,6 +83,8 @@ class Contents:
     retention: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     collectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node: Mapping[str, Any] | None = None
+    users: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    public: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,12 +100,21 @@ class Wanted:
 
 
 def read(session: Session, node: str) -> Contents:
-    """The contents, from a session in the ops database."""
+    """The contents, from a session in the ops database.
+
+    Raises Conflict if the database lacks what each has that is made from template0.
+    """
+    basics = session.rows(BASICS)[0]
+    if not basics["plpgsql"]:
+        raise Conflict(
+            f"Database {session.database} has no language plpgsql, which functions of the ops database need.",
+            f"Run in {session.database}: CREATE EXTENSION plpgsql;",
+        )
     found = session.row(SCHEMA_RIGHTS)
     if found is None:
-        return Contents()
+        return Contents(public=basics["public"])
     if session.value("SELECT to_regclass('pgops.migration')") is None:
-        return Contents(exists=True, rights=tuple(found["rights"]))
+        return Contents(exists=True, rights=tuple(found["rights"]), public=basics["public"])
     catalogue = _pairs(session, present("pgops.fingerprint"))
     recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
     recorded_by = next((row["server_major"] for row in recorded), None)
@@ -105,6 +142,8 @@ def read(session: Session, node: str) -> Contents:
             session, "SELECT collector, scope, role, rights, called, labels, metrics FROM pgops.collector"
         ),
         node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
+        users={one["object"]: one["users"] for one in session.rows(USERS)},
+        public=basics["public"],
     )
 
 
@@ -134,7 +173,7 @@ def schema(contents: Contents) -> tuple[Statements, ...]:
         (
             statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
             statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(AGENT), identifier(READER)),
-            statement("REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+            *([statement("REVOKE ALL ON SCHEMA public FROM PUBLIC")] if contents.public else []),
         ),
     )
     return created + difference(rights)

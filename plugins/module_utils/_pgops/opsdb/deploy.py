@@ -112,11 +112,22 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
     _refuse_others(session, current)
     # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
     if not (ownership.is_ours(found) and current.roles[OWNER]["held"]):
+        _refuse_without_template(session, found)
         return current
     with connect(replace(session.target, database=name)) as inside, inside.transaction():
         foreign.refuse_code(inside)
         with ownership.as_owner(inside):
             return replace(current, contents=contents.read(inside, node))
+
+
+def _refuse_without_template(session: Session, found: Mapping[str, Any] | None) -> None:
+    """Raise Conflict if the ops database has to be created, and the server lacks what it is made from."""
+    if found is None and not session.value("SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'template0')"):
+        raise Conflict(
+            "The server has no database template0, from which the ops database is made.",
+            "Make it anew, if template1 is as it was at first: "
+            "CREATE DATABASE template0 TEMPLATE template1 IS_TEMPLATE true ALLOW_CONNECTIONS false;",
+        )
 
 
 def _refuse_others(session: Session, current: Current) -> None:
@@ -178,8 +189,8 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
         if collector.called_in(desired.database, current.major)
     ]
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
-    warnings += kept
     found = current.contents
+    warnings += kept + objects.still_used(shipped, found.sources, found.users)
     ours = {one.identity for one in shipped} | set(found.sources)
     stray = [name for name in objects.drifted(found.installed, found.catalogue) if name not in ours]
     if stray:
@@ -196,7 +207,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
         database=database.plan(current.database, desired.database, current.major),
         migrations=contents.schema(found)
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
-        objects=objects.plan(shipped, found.sources, found.installed, found.catalogue),
+        objects=objects.plan(shipped, found.sources, found.installed, found.catalogue, found.users),
         contents=contents.plan(
             found,
             contents.Wanted(desired.database, desired.settings, wanted, desired.thresholds, desired.retention),
@@ -315,6 +326,7 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
     going = current.database["name"] if dropped and current.database else None
     left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
     roles.refuse_owners(left)
+    roles.refuse_closed(left)
     return SchemaPlan(
         roles=roles.removal(current.roles, names),
         disowned=tuple((name, roles.disown(names)) for name in sorted({holding.database for holding in left})),
@@ -322,6 +334,13 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         access=blocks,
         warnings=warnings,
     )
+
+
+def _review_removal(session: Session, planned: SchemaPlan) -> None:
+    """Raises Conflict if taking our rights back in a database would run code of others there."""
+    for name, _disowned in planned.disowned:
+        with connect(replace(session.target, database=name)) as inside:
+            foreign.refuse_event_triggers(inside)
 
 
 def remove(session: Session, planned: SchemaPlan) -> None:
@@ -426,7 +445,7 @@ def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode
             "remote needs login_host, a host name or address.", "Set login_host to the instance's host."
         )
     wanted = replace(wanted, password=remote.agent_password(wanted.password, check_mode))
-    with locked(target, NEEDED, superuser=False) as session:
+    with locked(target, NEEDED, superuser=False, ops_database=wanted.database) as session:
         planned = read_plan_apply(
             read=lambda: _read_remote(session, wanted),
             plan=lambda current: plan(current, wanted),
@@ -460,5 +479,6 @@ def _removed(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
             plan=lambda current: removal(current, params["purge"]),
             apply=lambda _current, planned: remove(session, planned),
             check_mode=check_mode,
+            review=lambda _current, planned: _review_removal(session, planned),
         )
     return planned.plan.result()

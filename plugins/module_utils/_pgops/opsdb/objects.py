@@ -143,11 +143,12 @@ def plan(
     sources: Mapping[str, str],
     installed: Mapping[str, str],
     catalogue: Mapping[str, str],
+    users: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[ServerChange, ...]:
     """One change an object whose file is new or newer, or that was edited by hand, or that is no longer shipped.
 
     ``sources`` are the SHA-256 of the files applied, ``installed`` the fingerprints recorded then, and
-    ``catalogue`` the fingerprints now.
+    ``catalogue`` the fingerprints now. What is no longer shipped stays while others use it; ``users`` are those.
     """
     edited = set(drifted(installed, catalogue))
     changes: list[ServerChange] = []
@@ -164,9 +165,22 @@ def plan(
     changes += [
         ObjectRemoval(identity, {"source sha256": sources[identity]}, None)
         for identity in sorted(sources)
-        if identity not in kept
+        if identity not in kept and not (users or {}).get(identity)
     ]
     return tuple(changes)
+
+
+def still_used(
+    wanted: Sequence[SchemaObject], sources: Mapping[str, str], users: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Warnings of what stays, though it is no longer shipped."""
+    kept = {found.identity for found in wanted}
+    return tuple(
+        f"{identity} is no longer part of the schema, but stays: {', '.join(users[identity])} "
+        f"{'use' if len(users[identity]) > 1 else 'uses'} it. Drop what uses it; the next run drops the rest."
+        for identity in sorted(sources)
+        if identity not in kept and users.get(identity)
+    )
 
 
 # --- applying

@@ -39,7 +39,8 @@ SINCE_16 = (
 )
 
 HOLDINGS = """
-SELECT DISTINCT r.rolname AS role, d.datname AS database, s.deptype = 'o' AS owner
+SELECT DISTINCT r.rolname AS role, d.datname AS database, s.deptype = 'o' AS owner,
+       d.datallowconn AND d.datconnlimit <> -2 AS open
 FROM pg_shdepend AS s JOIN pg_roles AS r ON r.oid = s.refobjid AND s.refclassid = 'pg_authid'::regclass
 JOIN pg_database AS d ON d.oid = CASE WHEN s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END
 WHERE r.rolname = ANY (%s) ORDER BY 2, 1
@@ -95,11 +96,13 @@ class Administrator:
 
 @dataclass(frozen=True)
 class Holding:
-    """A role has rights in a database or on it; ``owner``: it owns the database or objects in it."""
+    """A role has rights in a database or on it; ``owner``: it owns the database or objects in it; ``open``: the
+    database takes connections."""
 
     role: str
     database: str
     owner: bool
+    open: bool = True
 
 
 def refuse_prepared(
@@ -323,6 +326,16 @@ def refuse_owners(left: Sequence[Holding]) -> None:
             f"The roles to be removed own objects: {', '.join(owned)}.",
             "If that is the ops database, set its name (pgops_database). Otherwise change the owner of the objects, "
             "or drop them.",
+        )
+
+
+def refuse_closed(left: Sequence[Holding]) -> None:
+    """Raise Conflict if a role to be removed has rights in a database where they cannot be taken back."""
+    closed = sorted({holding.database for holding in left if not holding.open})
+    if closed:
+        raise Conflict(
+            f"The roles to be removed have rights in databases that take no connections: {', '.join(closed)}.",
+            "Allow connections for the removal (ALTER DATABASE ... ALLOW_CONNECTIONS true), or drop the database.",
         )
 
 

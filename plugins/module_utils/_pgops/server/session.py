@@ -24,7 +24,7 @@ from typing import Any
 from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
 from ..host.files import user_name
 from ..host.identity import acting_as, peer
-from . import discovery
+from . import discovery, pins
 from .target import DRIVER_HINT, Target
 
 try:
@@ -41,37 +41,20 @@ OLDEST = 14
 
 READS_FILES = 30.0
 """Seconds that the server may take to read its configuration files."""
+USUAL, ALWAYS = "postgres", "template1"
+"""The database to log in to where it does not matter, and the one of those that has none."""
 
 WAIT_FOR_END = 0.5
 """Seconds to wait for the end of a closed session's server process."""
 
 _OPENING = """
-SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
-       pg_catalog.set_config('DateStyle', 'ISO, YMD', false),
-       pg_catalog.set_config('TimeZone', 'UTC', false),
-       pg_catalog.set_config('jit', 'off', false),
-       pg_catalog.set_config('synchronous_commit', 'local', false),
-       pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
-       pg_catalog.set_config('tcp_keepalives_idle', '30', false),
-       pg_catalog.set_config('tcp_keepalives_interval', '10', false),
-       pg_catalog.set_config('tcp_keepalives_count', '3', false),
-       pg_catalog.set_config('tcp_user_timeout', '60000', false),
-       CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
-            THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END,
-       CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
-            THEN pg_catalog.set_config('lc_messages', 'C', false) END,
-       pg_catalog.set_config('statement_timeout', %s, false),
-       pg_catalog.set_config('lock_timeout', %s, false),
+SELECT {pins},
        pg_catalog.pg_backend_pid() AS pid,
        pg_catalog.current_setting('server_version_num')::integer AS version_num,
        pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' AS superuser,
        pg_catalog.pg_is_in_recovery() AS in_recovery,
        pg_catalog.current_database() AS database
 """
-"""Operators have their schema, too: they are looked up before any of this runs, in schemas that the owner of the
-database may have chosen. No commit of ours waits for a standby: if a synchronous one is lost it would wait forever,
-and no timeout ends that. The tcp settings, without effect on a local socket, end sessions within a minute after their
-client was cut off: each would use one of the role's few connections for two hours."""
 
 
 @dataclass(frozen=True)
@@ -267,9 +250,13 @@ def connect(target: Target) -> Session:
     user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
     try:
         with acting_as(switch):
-            connection = psycopg.connect(**_arguments(target, user), autocommit=True, prepare_threshold=None)
-    except psycopg.Error as error:
-        raise refusal(target, user, error) from error
+            connection = _connection(target, user)
+    except LoginRefused as error:
+        if target.database != USUAL or error.password_used:
+            raise
+        with contextlib.suppress(PgOpsError):  # somebody may have dropped it
+            return connect(replace(target, database=ALWAYS))
+        raise
     try:
         if owner is not None:
             _check_peer(target, owner, connection)
@@ -277,6 +264,32 @@ def connect(target: Target) -> Session:
     except BaseException:
         connection.close()
         raise
+
+
+def _connection(target: Target, user: str) -> Any:
+    arguments = _arguments(target, user)
+    try:
+        return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        if pins.unknown(str(error)):
+            with contextlib.suppress(psycopg.Error), psycopg.connect(**{**arguments, "options": ""}) as other:
+                if pins.POOLER in str(error) or other.info.server_version // 10000 < OLDEST:
+                    raise _unfit(target, other) from error
+        raise refusal(target, user, error) from error
+
+
+def _unfit(target: Target, connection: Any) -> Unsupported:
+    """Why something does not take our parameters, though it lets us in without."""
+    major = connection.info.server_version // 10000
+    if major < OLDEST:
+        return Unsupported(
+            f"The server on {place(target)} is PostgreSQL {major}.",
+            f"PostgreSQL {OLDEST} is the oldest supported version: upgrade the server, or exclude this host.",
+        )
+    return Unsupported(
+        f"A connection pooler answers on {place(target)}, not a PostgreSQL server.",
+        "Use the server's own host and port: a pooler does not keep session settings.",
+    )
 
 
 def _identity(target: Target, owner: int | None) -> int | None:
@@ -302,27 +315,15 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
             connection.adapters.register_loader(name, loader)
     major = connection.info.server_version // 10000
     if major < OLDEST:
-        raise Unsupported(
-            f"The server on {place(target)} is PostgreSQL {major}.",
-            f"PostgreSQL {OLDEST} is the oldest supported version: upgrade the server, or exclude this host.",
-        )
-    timeouts = [str(round(seconds * 1000)) for seconds in (target.statement_timeout, target.lock_timeout)]
+        raise _unfit(target, connection)
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        try:
-            row = cursor.execute(_OPENING, timeouts).fetchone()
-        except psycopg.errors.FeatureNotSupported:
-            # A standby refuses every query if the default is serializable.
-            cursor.execute("SET default_transaction_isolation = 'read committed'")
-            row = cursor.execute(_OPENING, timeouts).fetchone()
+        row = cursor.execute(_OPENING.replace("{pins}", pins.opening(major)).encode()).fetchone()
     if target.role:
         with translated():
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
     # A pooler gives its clients process ids of its own, and shares a server's session between them.
     if row["pid"] != connection.info.backend_pid:
-        raise Unsupported(
-            f"A connection pooler answers on {place(target)}, not a PostgreSQL server.",
-            "Use the server's own host and port: a pooler does not keep session settings.",
-        )
+        raise _unfit(target, connection)
     return Session(
         target=target,
         connection=connection,
@@ -365,9 +366,15 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
         "application_name": target.application_name,
         "connect_timeout": target.connect_timeout,
         "client_encoding": "UTF8",
+        "options": pins.options(_timeouts(target), target.as_users),
         **({} if target.local else GIVING_UP),
     }
     return {key: value for key, value in wanted.items() if value not in ("", None)}
+
+
+def _timeouts(target: Target) -> dict[str, str]:
+    limits = {"statement_timeout": target.statement_timeout, "lock_timeout": target.lock_timeout}
+    return {name: str(round(seconds * 1000)) for name, seconds in limits.items()}
 
 
 def socket_owner(target: Target) -> int | None:

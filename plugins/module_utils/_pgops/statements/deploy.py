@@ -12,7 +12,7 @@ from typing import Any
 from ..converge import read_plan_apply
 from ..errors import Conflict, InvalidInput, Unsupported
 from ..instance.layout import Layout
-from ..plan import Plan
+from ..plan import Plan, changes
 from ..server import foreign
 from ..server.changes import ServerChange
 from ..server.locking import locked
@@ -30,8 +30,35 @@ NEEDED = "an extension cannot be created"
 
 AVAILABLE = "SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'"
 INSTALLED = """
-SELECT e.extversion AS version, obj_description(e.oid, 'pg_extension') AS comment
+WITH member AS (
+    SELECT d.classid, d.objid FROM pg_depend AS d
+    WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+      AND d.refobjid = (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'pg_stat_statements')
+)
+
+SELECT e.extversion AS version, obj_description(e.oid, 'pg_extension') AS comment, ARRAY(
+    SELECT DISTINCT coalesce('view ' || w.ev_class::regclass, pg_describe_object(d.classid, d.objid, 0))
+    FROM pg_depend AS d LEFT JOIN pg_rewrite AS w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+    WHERE d.deptype = 'n'
+      AND ((d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid)
+           OR (d.refclassid, d.refobjid) IN (SELECT m.classid, m.objid FROM member AS m))
+      AND (d.classid, d.objid) NOT IN (SELECT m.classid, m.objid FROM member AS m)
+      AND coalesce(w.ev_class, 0) NOT IN (SELECT m.objid FROM member AS m WHERE m.classid = 'pg_class'::regclass)
+    ORDER BY 1
+) AS users
 FROM pg_extension AS e WHERE e.extname = 'pg_stat_statements'
+"""
+LACKING = """
+SELECT CASE
+    WHEN to_regnamespace('public') IS NULL THEN 'has no schema public, in which the extension is created'
+    WHEN to_regclass('public.pg_stat_statements') IS NOT NULL
+        THEN 'has a relation public.pg_stat_statements that is not the extension''s'
+    WHEN EXISTS (
+        SELECT FROM pg_proc AS p
+        WHERE p.pronamespace = to_regnamespace('public')
+          AND p.proname IN ('pg_stat_statements', 'pg_stat_statements_info', 'pg_stat_statements_reset')
+    ) THEN 'has functions public.pg_stat_statements... that are not the extension''s'
+END
 """
 OWNED_BY = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
 DATABASE = """
@@ -44,12 +71,15 @@ OURS = "Managed by pgops.fleet"
 @dataclass(frozen=True)
 class Found:
     """A database's extension. ``exists``: the database exists; ``version`` None: the extension does not; ``ours``:
-    this collection has created it."""
+    this collection has created it; ``users`` are objects of others that use it. ``lacking`` is why it cannot be
+    created."""
 
     database: str
     exists: bool
     version: str | None = None
     ours: bool = False
+    users: tuple[str, ...] = ()
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +141,7 @@ def _extension(found: Found, available: str) -> list[ExtensionChange]:
     after = {"version": available}
     if found.version is None:
         return [NewExtension(subject, None, after, found.database)]
-    if _number(found.version) < _number(available):
+    if _number(found.version) < _number(available) and not found.users:
         return [NewerExtension(subject, {"version": found.version}, after, found.database)]
     return []
 
@@ -121,8 +151,39 @@ def removal(found: Sequence[Found]) -> tuple[ExtensionChange, ...]:
     return tuple(
         ExtensionRemoval(f"extension {NAME} in database {one.database}", {"version": one.version}, None, one.database)
         for one in found
-        if one.ours
+        if one.ours and not one.users
     )
+
+
+def left(found: Sequence[Found], available: str, absent: bool) -> tuple[str, ...]:
+    """Warnings of what is left as it is, since objects of others use it, which an update or a removal would drop."""
+    return tuple(
+        f"The extension {NAME} in database {one.database} {'stays' if absent else f'stays at {one.version}'}: "
+        f"{', '.join(one.users)} {'use' if len(one.users) > 1 else 'uses'} it. Drop what uses it, run this again, "
+        "and create it anew."
+        for one in found
+        if one.users and one.version and (one.ours if absent else _number(one.version) < _number(available))
+    )
+
+
+def refuse_lacking(found: Sequence[Found], check_mode: bool) -> None:
+    """Refuse databases in which the extension cannot be created, before anything is changed. In check mode one that
+    does not exist may be created by what the check did not do.
+
+    Raises Conflict.
+    """
+    missing = [one.database for one in found if not one.exists]
+    if missing and not check_mode:
+        raise Conflict(
+            f"Database {', '.join(missing)} does not exist.",
+            "Create it, or correct the name; pgops_statements_databases may have a list for each instance of a host.",
+        )
+    wrong = [f"database {one.database} {one.lacking}" for one in found if one.lacking]
+    if wrong:
+        raise Conflict(
+            f"The extension {NAME} cannot be created: {'; '.join(wrong)}.",
+            f"Mend that, or create the extension where you want it (CREATE EXTENSION {NAME} SCHEMA ...).",
+        )
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -145,8 +206,10 @@ def _read(session: Session, name: str) -> Found:
         raise Conflict(f"Database {name} does not allow connections, or is a template.", "Remove it from databases.")
     with connect(replace(session.target, database=name)) as inside:
         foreign.refuse_event_triggers(inside)
-        extension = inside.row(INSTALLED) or {}
-    return Found(name, True, extension.get("version"), extension.get("comment") == OURS)
+        extension = inside.row(INSTALLED) or {"users": ()}
+        lacking = "" if "version" in extension else inside.value(LACKING) or ""
+    ours = extension.get("comment") == OURS
+    return Found(name, True, extension.get("version"), ours, tuple(extension["users"]), lacking)
 
 
 # --- all of it
@@ -187,15 +250,16 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
                 f"The server has no extension {NAME}.",
                 "Install the package with PostgreSQL's contrib modules (Debian's server package has them).",
             )
+        if not session.in_recovery:  # before a setting is changed, and the server restarted for it
+            refuse_lacking(read(session, list(dict.fromkeys(names))), check_mode)
     done = settings.settled(target, layout, wish, check_mode)
     return _result(_extensions(target, names, absent, check_mode), done, {"settings": wanted(params)})
 
 
 def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: bool) -> Plan[ExtensionChange]:
     def review(found: Sequence[Found], _made: Plan[ExtensionChange]) -> None:
-        missing = [one.database for one in found if not one.exists]
-        if missing and not absent and not check_mode:
-            raise Conflict(f"Database {', '.join(missing)} does not exist.", "Create it, or correct the name.")
+        if not absent:
+            refuse_lacking(found, check_mode)
 
     def apply(session: Session, made: Plan[ExtensionChange]) -> None:
         for change in made:
@@ -207,7 +271,9 @@ def _extensions(target: Target, names: Sequence[str], absent: bool, check_mode: 
         available = str(session.value(AVAILABLE))
         return read_plan_apply(
             read=lambda: read(session, list(dict.fromkeys(names))),
-            plan=lambda found: Plan(removal(found) if absent else plan(found, available)),
+            plan=lambda found: changes(
+                removal(found) if absent else plan(found, available), warnings=left(found, available, absent)
+            ),
             apply=lambda _found, made: apply(session, made),
             check_mode=check_mode,
             review=review,

@@ -18,7 +18,8 @@ BEGIN
         RETURN false;
     END IF;
     -- One lock for all days: a session that attaches locks the parent to its end, and may then need another day.
-    PERFORM pg_advisory_xact_lock(hashtext('pgops.' || p_parent), 0);
+    -- Not an advisory lock, which anybody who may connect could take.
+    EXECUTE format('LOCK TABLE ONLY pgops.%I IN SHARE UPDATE EXCLUSIVE MODE', p_parent);
     -- Not to_regclass, which caches that it did not find it.
     IF EXISTS (
         SELECT FROM pg_class AS c

@@ -12,7 +12,8 @@ BEGIN
     IF EXISTS (SELECT FROM pgops.round_class AS c WHERE c.keep_days = p_keep_days) THEN
         RETURN;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('pgops.round_class'), p_keep_days);
+    -- Not an advisory lock, which anybody who may connect could take.
+    LOCK TABLE ONLY pgops.round_class IN SHARE UPDATE EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM pgops.round_class AS c WHERE c.keep_days = p_keep_days) THEN
         RETURN;
     END IF;

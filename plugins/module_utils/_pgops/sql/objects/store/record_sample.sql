@@ -38,8 +38,9 @@ BEGIN
         series
     );
     -- A series has one value at a time; a second one of the same instant is stored a microsecond later, even if
-    -- it comes from another session whose transaction is still open.
-    PERFORM pg_advisory_xact_lock(hashtext('pgops.record_sample'), used_shape_id);
+    -- it comes from another session whose transaction is still open. Not an advisory lock, which anybody who may
+    -- connect could take.
+    PERFORM FROM pgops.shape AS s WHERE s.shape_id = used_shape_id FOR NO KEY UPDATE;
     WHILE EXISTS (
         SELECT FROM pgops.round AS r WHERE r.shape_id = used_shape_id AND r.collected_at = taken_at
     ) LOOP

@@ -1,0 +1,136 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The settings that our sessions have whatever a server, a database or a role has by default.
+
+Most are parameters of the connection: they hold from its first moment, are what RESET goes back to, and no default is
+stronger. What not all versions have, or only a superuser can set, follows when the session is open. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PINNED: Mapping[str, str] = {
+    # who, and what for
+    "role": "none",
+    "row_security": "on",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    # No commit of ours waits for a standby: if a synchronous one is lost it would wait forever; no timeout ends that.
+    "synchronous_commit": "local",
+    "password_encryption": "scram-sha-256",
+    # how texts and values are written
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "quote_all_identifiers": "off",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "bytea_output": "hex",
+    "DateStyle": "ISO,YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "xmlbinary": "base64",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    "client_min_messages": "warning",
+    # what is created, and where
+    "default_tablespace": "",
+    "temp_tablespaces": "",
+    "default_table_access_method": "heap",
+    "default_toast_compression": "pglz",
+    "check_function_bodies": "on",
+    "plpgsql.extra_errors": "none",
+    "plpgsql.extra_warnings": "none",
+    # how long: the statement's and the lock's are the target's
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    # Sessions end within a minute after their client was cut off: each would use one of the role's few connections
+    # for two hours. Without effect on a local socket.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""Of all versions, and free to all."""
+
+NAMES: Mapping[str, str] = {"search_path": "pg_catalog,pg_temp"}
+"""Which objects are meant."""
+
+SWITCHES = (
+    *("async_append", "bitmapscan", "gathermerge", "hashagg", "hashjoin", "incremental_sort", "indexonlyscan"),
+    *("indexscan", "material", "memoize", "mergejoin", "nestloop", "parallel_append", "parallel_hash"),
+    *("partition_pruning", "seqscan", "sort", "tidscan"),
+)
+
+PLANS: Mapping[str, str] = {
+    **{f"enable_{name}": "on" for name in SWITCHES},
+    "constraint_exclusion": "partition",
+    "from_collapse_limit": "8",
+    "geqo": "on",
+    "hash_mem_multiplier": "2",
+    "jit": "off",
+    "join_collapse_limit": "8",
+    "plan_cache_mode": "auto",
+    "work_mem": "4MB",
+}
+"""How statements are planned."""
+
+SINCE: Mapping[str, tuple[int, str]] = {
+    "createrole_self_grant": (16, ""),
+    "transaction_timeout": (17, "0"),
+}
+"""What later versions have, by name: the first version, and the value."""
+
+BY_SUPERUSERS: Mapping[str, str] = {"lc_messages": "C", "session_replication_role": "origin"}
+"""What only a superuser can set."""
+
+POOLER = "unsupported startup parameter"
+"""What PgBouncer says to settings in the parameters of a connection, which every server takes."""
+
+RESTRICTION = "restrict_nonsystem_relation_kind"
+"""Some minor versions of all have it."""
+
+
+def options(timeouts: Mapping[str, str], as_users: bool = False) -> str:
+    """The connection parameter ``options``, as libpq spells it. ``as_users``: names and plans are as users have them.
+
+    >>> options({"lock_timeout": "100"}, as_users=True).split(" -c ")[-1]
+    'lock_timeout=100'
+    """
+    pinned = {**PINNED, **({} if as_users else {**NAMES, **PLANS}), **timeouts}
+    return " ".join(f"-c {name}={_escaped(value)}" for name, value in pinned.items())
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def unknown(words: str) -> bool:
+    """Whether an error is about the parameters themselves: of a server that is too old to have one of them, or of a
+    pooler, which takes none. A server names it in quotes in every language."""
+    return POOLER in words or any(f'"{name}"' in words for name in {**PINNED, **NAMES, **PLANS})
+
+
+def opening(major: int) -> str:
+    """The expressions, for a SELECT, that set the rest in an open session.
+
+    Operators have their schema: they are looked up before any of this runs, in schemas that the owner of the database
+    may have chosen.
+    """
+    free = {**NAMES, "jit": "off", **{name: value for name, (since, value) in SINCE.items() if major >= since}}
+    superuser = "pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'"
+    expressions = [_set(name, value) for name, value in free.items()]
+    expressions += [f"CASE WHEN {superuser} THEN {_set(name, value)} END" for name, value in BY_SUPERUSERS.items()]
+    present = f"pg_catalog.current_setting('{RESTRICTION}', true) IS NOT NULL"
+    expressions += [f"CASE WHEN {present} THEN {_set(RESTRICTION, '')} END"]
+    ascii_only = "pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'"
+    expressions += [f"CASE WHEN {ascii_only} THEN {_set('client_encoding', 'SQL_ASCII')} END"]
+    return ", ".join(expressions)
+
+
+def _set(name: str, value: str) -> str:
+    return f"pg_catalog.set_config('{name}', '{value}', false)"

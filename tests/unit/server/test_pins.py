@@ -1,0 +1,44 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The settings of our sessions, as they are asked for."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from pgops.server import pins
+
+
+def asked(as_users: bool = False) -> dict[str, str]:
+    words = shlex.split(pins.options({"lock_timeout": "100"}, as_users))
+    assert set(words[::2]) == {"-c"}
+    return dict(word.split("=", 1) for word in words[1::2])
+
+
+def test_every_value_arrives_as_it_is() -> None:
+    assert asked() == {**pins.PINNED, **pins.NAMES, **pins.PLANS, "lock_timeout": "100"}
+
+
+def test_who_plans_as_users_do_leaves_names_and_plans_alone() -> None:
+    assert asked(as_users=True) == {**pins.PINNED, "lock_timeout": "100"}
+
+
+@pytest.mark.parametrize("major", range(14, 19))
+def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
+    text = pins.opening(major)
+    assert ("transaction_timeout" in text) == (major >= 17)
+    assert ("createrole_self_grant" in text) == (major >= 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ('FATAL: unrecognized configuration parameter "default_toast_compression"', True),
+        ("FATAL: unsupported startup parameter in options: role", True),
+        ('FATAL: role "nobody" does not exist', False),
+    ],
+)
+def test_an_error_about_the_parameters_is_known(words: str, ours: bool) -> None:
+    assert pins.unknown(words) is ours
