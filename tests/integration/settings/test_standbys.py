@@ -145,6 +145,13 @@ def test_a_standby_that_is_down_counts_as_well_until_somebody_says_that_it_is_go
     assert "db2/main (last seen " in said
     assert "nodes_gone" in said
     assert "db2/main" in pair.refused(nodes_gone=["db3", "db2/other"])
+    # Neither is a node that a copy of another cluster's server brought along.
+    with pair.primary.server.connect("pgops") as session:
+        session.execute(
+            "INSERT INTO pgops.node (cluster, node, system_identifier, is_primary)"
+            " SELECT 'other', 'db7/main', n.system_identifier, false FROM pgops.node AS n WHERE n.node = 'db2/main'"
+        )
+    assert "db7" not in pair.refused()
     assert pair.apply(pair.primary, check=True, nodes_gone=["db2/main"])["restarted"]
     assert pair.apply(pair.primary, nodes_gone=["db2"])["restarted"]
 
@@ -187,10 +194,12 @@ LOWER = {"after_primary": True, "value": 40}
 def test_a_standby_that_replays_late_is_told_of_and_not_promised(pair: Pair, tools: None) -> None:
     assert pair.apply(pair.standby, check=True, **LOWER)["restarted"]
     other = {"name": "db1/main", "host": "127.0.0.1", "port": pair.primary.server.port}
-    for check in (True, False):
-        undone = pair.apply(pair.standby, check=check, **LOWER, peers=[other])
-        assert undone["deferred"]
-        assert "this run has not restarted its primary with less" in undone["warnings"][0]
+    as_it_is = {**other, "limits": pair.apply(pair.primary, value=50)["limits"]}
+    for known in (other, as_it_is):
+        for check in (True, False):
+            undone = pair.apply(pair.standby, check=check, **LOWER, peers=[known])
+            assert undone["deferred"]
+            assert "this run has not restarted its primary with less" in undone["warnings"][0]
     for setting in ("SET recovery_min_apply_delay = '1h'", "RESET recovery_min_apply_delay"):
         pair.standby.server.value(f"ALTER SYSTEM {setting}")
         pair.standby.server.reload()

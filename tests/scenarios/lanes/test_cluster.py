@@ -31,6 +31,20 @@ def test_facts_are_told_to_anybody_who_may_log_in(fleet: Fleet) -> None:
     fleet.sql("pg17", "DROP OWNED BY watcher; DROP ROLE watcher", "postgres")
 
 
+def test_a_standby_whose_samples_do_not_arrive_is_told_of(fleet: Fleet) -> None:
+    pair = ("--limit", "pg17,pg17b")
+    alone = ("-e", '{"pgops_cluster_hosts": ["{{ inventory_hostname }}"]}')
+    lonely = fleet.play("pgops.fleet.site", *pair, *alone, "--check")
+    assert "no other node of its cluster is known" in " ".join(lonely.text.split())
+    itself = fleet.play("pgops.fleet.site", *pair, "-e", "pgops_address=127.0.0.1")
+    (failed,) = [said for said in itself.outcomes if said["code"]]
+    assert (failed["host"], failed["code"]) == ("pg17b", "not_delivered")
+    assert "does not arrive at 127.0.0.1:5432" in failed["msg"]
+    mended = fleet.play("pgops.fleet.site", *pair)
+    assert mended.code == 0, mended.text
+    assert fleet.play("pgops.fleet.site", *pair).changes == {}
+
+
 def test_a_removal_and_a_deployment_can_follow_each_other_in_one_run(fleet: Fleet, tmp_path: Path) -> None:
     playbook = tmp_path / "anew.yml"
     books = ("remove", "site", "remove", "site")

@@ -227,10 +227,12 @@ def _planned(
     if not (result.deferred and wanted.after_primary):
         return result
     primaries = [one.limits.running for one in wanted.peers if one.limits and not one.limits.standby]
-    why = "this run has not restarted its primary with less" if wanted.peers and not primaries else _late(session)
+    # As if all of the primary's new values had been replayed.
+    best = planned(replace(current, primary=[*primaries, dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)][0]))
+    hopeless = best.deferred or (wanted.peers and not primaries)
+    why = "this run has not restarted its primary with less" if hopeless else _late(session)
     if check_mode and not why:
-        # As if all of the primary's new values had been replayed.
-        result = planned(replace(current, primary=[*primaries, dict.fromkeys(AT_LEAST_THE_PRIMARYS, 0)][0]))
+        result = best
     deadline = time.monotonic() + (0 if check_mode or why else WAIT_FOR_PRIMARY)
     while result.deferred and time.monotonic() < deadline:
         time.sleep(0.5)

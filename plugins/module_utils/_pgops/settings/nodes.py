@@ -42,10 +42,11 @@ ROWS = """
 SELECT n.node, to_char(n.last_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') AS seen
 FROM pgops.nodes AS n
 WHERE n.system_identifier = (SELECT c.system_identifier::text FROM pg_control_system() AS c)
-  AND CASE WHEN %(own)s = '' THEN NOT n.is_primary ELSE n.node <> %(own)s END
+  AND CASE WHEN %(node)s = '' THEN NOT n.is_primary ELSE n.node <> %(node)s AND n.cluster = %(cluster)s END
 ORDER BY n.node
 """
-"""Those of another system identifier, as from before a pg_upgrade, cannot follow this server."""
+"""Those of another system identifier, as from before a pg_upgrade, cannot follow this server. Those of another
+cluster are in a copy of its server that became a cluster of its own."""
 
 ASKED = """
 SELECT (SELECT c.system_identifier::text FROM pg_control_system() AS c) AS system_identifier,
@@ -139,8 +140,7 @@ def signs(session: Session, layout: Layout | None, target: Target, database: str
     slots = [
         Sign(f"the owner of slot {row['slot_name']}", True, slot=row["slot_name"]) for row in session.rows(SLOTS)
     ]
-    rows = _rows(session, target, settings.database if settings else database, settings.node if settings else "")
-    return [*streams, *slots, *rows]
+    return [*streams, *slots, *_rows(session, target, database, settings)]
 
 
 def _stream(row: Mapping[str, Any]) -> Sign:
@@ -149,10 +149,12 @@ def _stream(row: Mapping[str, Any]) -> Sign:
     return Sign(title, True, row["application"], row["slot"], row["address"])
 
 
-def _rows(session: Session, target: Target, database: str, own: str) -> Iterable[Sign]:
+def _rows(session: Session, target: Target, usual: str, settings: Configuration | None) -> Iterable[Sign]:
     """The nodes of the ops database, read as the agent's role: what is in that schema may be anybody's."""
+    database = settings.database if settings else usual
+    own = {"node": settings.node if settings else "", "cluster": settings.cluster if settings else ""}
     if not session.value(HAS_ROWS, [database, AGENT]):
         return []
     with connect(replace(target, database=database, role=AGENT)) as ops:
-        found = ops.rows(ROWS, {"own": own}) if ops.value(HAS_VIEW) else []
+        found = ops.rows(ROWS, own) if ops.value(HAS_VIEW) else []
     return [Sign(f"{row['node']} (last seen {row['seen']})", name=row["node"]) for row in found]
