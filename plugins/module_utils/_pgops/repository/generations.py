@@ -57,7 +57,7 @@ class Wanted:
     generation: Generation
     owner: str
     group: str
-    data: str
+    data: str = ""
     mount: str = ""
     another_server: bool = False
     standby: bool = False
@@ -156,7 +156,7 @@ def _look(wanted: Wanted) -> Present:
     return Present(
         parent=_status(os.path.dirname(path)) is not None,
         mounted=not wanted.mount or os.path.ismount(wanted.mount),
-        inside=os.path.commonpath([os.path.realpath(path), real]) == real,
+        inside=bool(wanted.data) and os.path.commonpath([os.path.realpath(path), real]) == real,
         foreign=_foreign(wanted),
     )
 
