@@ -9,18 +9,17 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.pgops.fleet.plugins.filter.written import NO, mapped, yes_or_no
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops import spelling
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.capabilities import ALL, JOBS, Capability, Job
 
-OFF = ("", "0", "false", "n", "no", "none", "null", "off")
-"""Texts that mean no: the command line and INI inventories know nothing but texts."""
 SCHEDULE = ("calendar", "jitter", "time_limit", "enabled")
 """What the inventory may say of a job of ours."""
 
 
 def switched_on(value: Any) -> bool:
     """Whether a variable switches a capability on."""
-    return value.strip().lower() not in OFF if isinstance(value, str) else bool(value)
+    return value.strip().lower() not in NO if isinstance(value, str) else bool(value)
 
 
 def capability_variables(_input: Any = None) -> list[str]:
@@ -82,11 +81,11 @@ def _options(capability: Capability, variables: Mapping[str, Any], remote: bool)
 
 def _typed(variable: str, value: Any, default: Any) -> Any:
     kind = type(default)
-    if kind is bool:
-        return switched_on(value)
     try:
-        return kind(value)
-    except (TypeError, ValueError):
+        if kind is bool:
+            return yes_or_no(value)
+        return mapped(value) if kind is dict else kind(value)
+    except (TypeError, ValueError, AnsibleFilterError):
         raise AnsibleFilterError(f"{variable} has to be of the type {kind.__name__}.") from None
 
 
@@ -104,10 +103,12 @@ def schedules(
 
     Raises AnsibleFilterError.
     """
-    if not isinstance(declared, Mapping):
+    try:
+        declared = mapped(declared)
+    except AnsibleFilterError:
         raise AnsibleFilterError(
             "pgops_jobs maps the names of jobs to what differs: {'queries': {'calendar': '*:0/10'}} (docs/start.md)."
-        )
+        ) from None
     for name, settings in declared.items():
         _check_declared(str(name), settings)
     made = [

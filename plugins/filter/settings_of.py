@@ -7,15 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.pgops.fleet.plugins.filter.written import mapped
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.settings import parameters
 
 
-def settings_of(declared: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def settings_of(declared: Any, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What is ``declared``, and what capabilities have ``asked`` for.
 
     What is declared wins; of lists of libraries both are taken.
     """
-    needed = dict(asked or {})
+    declared, needed = mapped(declared), dict(asked or {})
     made: dict[str, Any] = {**needed, **declared}
     for name in parameters.LIBRARIES:
         if name in needed and name in declared:

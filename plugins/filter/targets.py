@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.pgops.fleet.plugins.filter.written import listed, mapped
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.instance import passfile
 from ansible_collections.pgops.fleet.plugins.module_utils._pgops.server.target import binding
 
@@ -209,15 +210,16 @@ def administrator_password(declared: Sequence[Mapping[str, Any]], name: str) -> 
 
 def databases_of(declared: Any, target: Mapping[str, Any]) -> list[str]:
     """The databases declared for an instance: a list is for all, a mapping has lists by instances' names or ports."""
-    if not isinstance(declared, Mapping):
-        return list(declared)
-    by = {str(key): value for key, value in declared.items()}
-    return [name for key in _keys(target) for name in by.get(key) or []]
+    if not isinstance(declared, Mapping) and not str(declared).strip().startswith("{"):
+        return listed(declared)
+    by = {str(key): value for key, value in mapped(declared).items()}
+    return [name for key in _keys(target) for name in listed(by.get(key) or [])]
 
 
-def settings_for(declared: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+def settings_for(declared: Any, target: Mapping[str, Any]) -> dict[str, Any]:
     """The settings declared for an instance: those for all, and over them those in mappings that have an instance's
     name or port as their key."""
+    declared = mapped(declared)
     by = {str(key): value for key, value in declared.items() if isinstance(value, Mapping)}
     found = {name: value for name, value in declared.items() if not isinstance(value, Mapping)}
     for key in _keys(target):

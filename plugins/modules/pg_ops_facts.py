@@ -110,7 +110,7 @@ ansible_facts:
           elements: str
           sample: [server, settings]
         host:
-          description: The host's system, its Python, whether psycopg can be imported, and whether systemd runs.
+          description: The host's system, its Python, psycopg, compressors, and whether systemd runs.
           returned: success
           type: dict
           sample:
@@ -121,6 +121,7 @@ ansible_facts:
             python: 3.13.5
             psycopg: 3.2.6
             psycopg_error: null
+            compressors: [zstd]
             systemd: true
             poolers:
               - port: 6432

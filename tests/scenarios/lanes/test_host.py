@@ -139,6 +139,21 @@ def test_anothers_archive_command_is_replaced_only_when_asked_and_put_back(fleet
     fleet.on("pg18", "systemctl", "restart", "postgresql@18-main")
 
 
+def test_a_compressor_is_installed_where_it_is_declared(fleet: Fleet) -> None:
+    fleet.on("pg18", "mkdir", "-p", "/srv/shared/host")
+    fleet.on("pg18", "apt-get", "update", "-q")
+    fleet.on("pg18", "apt-get", "remove", "-q", "-y", "zstd")
+    refused = archiving(fleet, pgops_archive_compression="zstd", pgops_packages=[])
+    (failed,) = [said for said in refused.outcomes if said["state"] == "failed"]
+    assert "Install the package zstd" in failed["msg"]
+    assert not any(said["changed"] for said in refused.outcomes)
+    done = archiving(fleet, pgops_archive_compression="zstd")
+    assert done.code == 0, done.text
+    assert ("pg18", "Install packages", "") in done.changes
+    assert archiving(fleet, pgops_archive_compression="zstd").changes == {}
+    assert fleet.play("pgops.fleet.remove", "--limit", "pg18", "-e", "pgops_restart=if_required").code == 0
+
+
 def test_a_server_created_anew_goes_on_in_its_repository_only_when_asked(fleet: Fleet) -> None:
     fleet.on("pg18", "mkdir", "-p", "/srv/shared/host")
     assert archiving(fleet).code == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from typing import Any
 
@@ -21,6 +22,8 @@ FAMILIES = {
     "alpine": "Alpine",
 }
 """The names of families are Ansible's own (ansible_facts.os_family)."""
+COMPRESSORS = ("lz4", "zstd")
+"""Programs that the archiver may run."""
 
 
 def read(root: str = "/") -> dict[str, Any]:
@@ -36,6 +39,7 @@ def read(root: str = "/") -> dict[str, Any]:
         "python": platform.python_version(),
         "psycopg": None if session.IMPORT_ERROR else sys.modules["psycopg"].__version__,
         "psycopg_error": session.IMPORT_ERROR,
+        "compressors": [name for name in COMPRESSORS if shutil.which(name)],
         "systemd": os.path.isdir(os.path.join(root, "run/systemd/system")),
         "poolers": discovery.poolers(root),
     }

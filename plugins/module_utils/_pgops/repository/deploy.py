@@ -172,7 +172,9 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     if params["state"] == "absent":
         gone = settings.settled(target, layout, Request(CAPABILITY, Desired({}, restart), absent=True), check_mode)
         return gone.plan.result(**gone.details)
-    _checked(params)
+    lacking = _lacking(params)
+    if lacking and not check_mode:
+        raise lacking
     with locked(target, NEEDED) as session:
         archive = read(session, params, layout)
         current = present.read(session, NAMES, {})
@@ -194,17 +196,25 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     request = Request(CAPABILITY, Desired(values if params["configure"] else {}, restart))
     done = settings.settled(target, layout, request, check_mode)
     proof = {"proven": None, "segment": None} if check_mode else _proof(target, archive)
-    return (prepared.plan + done.plan).result(**done.details, settings=values, **proof)
+    planned = (prepared.plan + done.plan).warned([f"{lacking} A run would fail."] if lacking else [])
+    return planned.result(**done.details, settings=values, **proof)
 
 
-def _checked(params: Mapping[str, Any]) -> None:
+def _lacking(params: Mapping[str, Any]) -> InvalidInput | None:
+    """The error of a host that has no program for the compression: in check mode, the package may come with the run
+    that is being predicted.
+
+    Raises InvalidInput.
+    """
     if params["timeout"] < 0:
         raise InvalidInput("timeout must be 0 (never) or a number of seconds.")
     tool = params["compression"]
     if tool in archiver.COMPRESS and shutil.which(tool) is None:
-        raise InvalidInput(
-            f"compression is {tool}, but this host has no {tool}.", f"Install the package {tool}, or use gzip."
+        return InvalidInput(
+            f"compression is {tool}, but this host has no {tool}.",
+            f"Install the package {tool}, or use gzip (pgops_archive_compression).",
         )
+    return None
 
 
 def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[EntryChange]:
