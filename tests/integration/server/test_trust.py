@@ -302,6 +302,18 @@ def test_a_directory_of_root_s_is_not_given_away(running: Server) -> None:
         generations.read(wanted)
 
 
+def test_root_makes_none_below_a_directory_of_the_server_s_user(running: Server) -> None:
+    folder = _theirs(running, "backups") / "ours"
+    folder.mkdir(mode=0o755)
+    wanted = _wanted(folder / "shop")
+    with pytest.raises(Conflict, match="nobody cannot make"):
+        generations.plan(wanted, generations.read(wanted))
+    Path(wanted.path).mkdir()
+    os.chown(wanted.path, NOBODY, NOBODY)
+    generations.apply(wanted, generations.plan(wanted, generations.read(wanted)))
+    assert generations.read(wanted).cluster == "shop"
+
+
 def test_root_makes_a_repository_where_only_root_may(running: Server) -> None:
     with tempfile.TemporaryDirectory() as base:
         os.chmod(base, 0o755)  # noqa: S103

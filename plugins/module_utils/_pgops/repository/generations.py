@@ -60,12 +60,13 @@ class Wanted:
 @dataclass(frozen=True)
 class Present:
     """The present state. ``cluster`` is None if there is no repository; ``generations`` map names to the contents of
-    their identity files; ``strange`` are other entries of the directory. ``theirs``: the server's user can change the
-    directory that it is in."""
+    their identity files; ``strange`` are other entries of the directory. ``theirs``: the server's user can change a
+    directory that it is in; ``makeable``: and make it there."""
 
     parent: bool = True
     mounted: bool = True
     theirs: bool = False
+    makeable: bool = True
     cluster: str | None = None
     generations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     strange: tuple[str, ...] = ()
@@ -128,10 +129,11 @@ def _seen(wanted: Wanted) -> dict[str, Any]:
 
 def _present(wanted: Wanted) -> Present:
     above = os.path.dirname(wanted.path)
-    parent, theirs = _is_directory(above), os.access(above, os.W_OK)
+    parent, theirs = _is_directory(above), _theirs(wanted.path)
+    makeable = not theirs or os.access(above, os.W_OK)
     mounted = not wanted.mount or os.path.ismount(wanted.mount)
     if not _is_directory(wanted.path):
-        return Present(parent, mounted, theirs)
+        return Present(parent, mounted, theirs, makeable)
     try:
         names = sorted(set(os.listdir(wanted.path)) - IGNORED)
     except OSError as error:
@@ -142,12 +144,23 @@ def _present(wanted: Wanted) -> Present:
         parent,
         mounted,
         theirs,
+        makeable,
         cluster=str(identity.get("cluster")) if identity else None,
         generations=known,
         # A run that was killed leaves the generation's directory without its identity file.
         strange=tuple(name for name in names if name not in {*known, IDENTITY, wanted.generation.name}),
         found={entry.path: files.read(entry.path) for entry in entries(wanted)},
     )
+
+
+def _theirs(path: str) -> bool:
+    """Whether the user of this process can change what is on the way to a path, so that root must not act there."""
+    above = os.path.dirname(path)
+    if os.access(above, os.W_OK):
+        return True
+    higher = [above[: at or 1] for at, character in enumerate(above) if character == "/"]
+    # Where each may only move what is their own, as in /tmp, nobody moves what is root's.
+    return any(os.access(folder, os.W_OK) and not os.stat(folder).st_mode & stat.S_ISVTX for folder in higher)
 
 
 def _is_directory(path: str) -> bool:
@@ -214,6 +227,11 @@ def _check_whose(wanted: Wanted, present: Present) -> None:
     own = present.found.get(wanted.path)
     if present.theirs and own and own.owner != wanted.owner:
         raise _not_theirs(wanted, own.owner)
+    if not present.makeable and not own and not wanted.standby:
+        raise Conflict(
+            f"{wanted.owner} cannot make {wanted.path}, and can change a directory above it, so that root does not.",
+            f"Create it, and give it to {wanted.owner}.",
+        )
     if present.cluster is None and (present.strange or present.generations):
         raise Conflict(
             f"{wanted.path} is not a repository of pgops.fleet, and not empty: {', '.join(present.strange[:5])}.",
@@ -268,7 +286,7 @@ def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
 
 def _make_own(wanted: Wanted, changes: Sequence[EntryChange]) -> bool:
     """Make the repository's directory as the server's user; False where that user may not, so that root may."""
-    if not os.access(os.path.dirname(wanted.path), os.W_OK):
+    if not _theirs(wanted.path):
         return False
     there = files.read(wanted.path)
     if there and there.owner != wanted.owner:
