@@ -31,7 +31,7 @@ from pgops.server import discovery, managers, postmaster, service
 from pgops.server.service import Service
 from pgops.server.session import connect
 from pgops.settings import deploy as settings
-from pgops.settings import transaction
+from pgops.settings import present, transaction
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
@@ -217,6 +217,17 @@ def test_a_server_that_hangs_in_a_pipe_is_not_waited_for(elsewhere: Server, monk
         ):
             read(session)
         assert "pipe" in caught.value.hint
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_nor_is_one_that_hangs_in_its_settings(running: Server, check: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(running.data_dir / "pipe.conf")
+    os.chown(running.data_dir / "pipe.conf", NOBODY, NOBODY)
+    with (running.data_dir / "postgresql.conf").open("a") as file:
+        file.write("include 'pipe.conf'\n")
+    monkeypatch.setattr(present, "READS_FILES", 0.2)
+    with pytest.raises(QueryFailed, match="did not answer within"):
+        _apply(running, check, work_mem="8MB")
 
 
 # --- settings that are put back
