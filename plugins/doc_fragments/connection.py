@@ -15,6 +15,7 @@ options:
       - Host name or address of the server, or the directory of its Unix socket.
       - Empty means the local socket of O(login_port). As root, the module opens it as the operating system user that
         runs the server, so peer authentication works without C(become_user).
+      - The socket must be the server's own, with its lock file beside it; that of a connection pooler is refused.
     type: str
     default: ""
   login_port:

@@ -47,6 +47,8 @@ options:
     description:
       - Directory of the cluster's repository, the same file system on all nodes. Its parent directory must exist.
         Required with O(state=present).
+      - It is read and written as the server's user. Where only root may write, root creates it and gives it to that
+        user.
     type: path
   mount:
     description: Mount point of the repository's file system. If nothing is mounted there, nothing is created.

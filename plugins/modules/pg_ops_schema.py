@@ -11,7 +11,8 @@ short_description: Create or update the ops database of a cluster
 version_added: 0.1.0
 description:
   - Creates and updates the ops database with the schema C(pgops), the roles of the agents with least privilege, and
-    a marked block in C(pg_hba.conf) and C(pg_ident.conf) that lets the agents in.
+    a marked block in C(pg_hba.conf) and C(pg_ident.conf) that lets the agents in. These files are read and written as
+    the server's user.
   - Numbered migrations upgrade the schema to the version of this collection, in one transaction. A table in the
     database records the applied migrations. Functions and views that were edited are restored.
   - On a standby, only the access block is maintained; the rest is replicated from its primary. RV(skipped_reason)

@@ -81,12 +81,12 @@ def test_statements(server: Server, tmp_path: Path) -> None:
     assert returned(result) == documented("pg_ops_statements") - ONLY_SOMETIMES
 
 
-def test_archiving(server: Server, tmp_path: Path) -> None:
+def test_archiving(root: Path, server: Server) -> None:
     words = {"state": "present", "restart": "never", "compression": "none", "cluster": "shop", "instance": "main"}
     switches = dict.fromkeys(("replace", "another_server"), False)
     place = {
-        "repository": str(tmp_path / "shop"),
-        "prefix": str(tmp_path),
+        "repository": str(root / "shop"),
+        "prefix": str(root),
         "after": [],
         "mount": None,
         "python": "",

@@ -31,7 +31,7 @@ from pgops.server import discovery, managers, postmaster, service
 from pgops.server.service import Service
 from pgops.server.session import connect
 from pgops.settings import deploy as settings
-from pgops.settings import transaction
+from pgops.settings import present, transaction
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
@@ -219,6 +219,17 @@ def test_a_server_that_hangs_in_a_pipe_is_not_waited_for(elsewhere: Server, monk
         assert "pipe" in caught.value.hint
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_nor_is_one_that_hangs_in_its_settings(running: Server, check: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(running.data_dir / "pipe.conf")
+    os.chown(running.data_dir / "pipe.conf", NOBODY, NOBODY)
+    with (running.data_dir / "postgresql.conf").open("a") as file:
+        file.write("include 'pipe.conf'\n")
+    monkeypatch.setattr(present, "READS_FILES", 0.2)
+    with pytest.raises(QueryFailed, match="did not answer within"):
+        _apply(running, check, work_mem="8MB")
+
+
 # --- settings that are put back
 
 
@@ -299,6 +310,18 @@ def test_a_directory_of_root_s_is_not_given_away(running: Server) -> None:
         with pytest.raises(PgOpsError):
             generations.apply(wanted, planned)
         assert secrets.stat().st_uid == 0
+
+
+def test_root_makes_none_below_a_directory_of_the_server_s_user(running: Server) -> None:
+    folder = _theirs(running, "backups") / "ours"
+    folder.mkdir(mode=0o755)
+    wanted = _wanted(folder / "shop")
+    with pytest.raises(Conflict, match="nobody cannot make"):
+        generations.plan(wanted, generations.read(wanted))
+    Path(wanted.path).mkdir()
+    os.chown(wanted.path, NOBODY, NOBODY)
+    generations.apply(wanted, generations.plan(wanted, generations.read(wanted)))
+    assert generations.read(wanted).cluster == "shop"
 
 
 def test_root_makes_a_repository_where_only_root_may(running: Server) -> None:

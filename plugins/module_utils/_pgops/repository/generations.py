@@ -68,11 +68,12 @@ class Present:
     """The present state. ``cluster`` is None if there is no repository; ``generations`` map names to the contents of
     their identity files; ``strange`` are other entries of the directory. ``foreign`` are paths of another user, and
     that user's name, or number where it has none; then the rest is not looked at. ``inside``: it would be in the data
-    directory."""
+    directory. ``makeable``: where it does not exist, the server's user can make it, or root may."""
 
     parent: bool = True
     mounted: bool = True
     inside: bool = False
+    makeable: bool = True
     foreign: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
     generations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -157,8 +158,16 @@ def _look(wanted: Wanted) -> Present:
         parent=_status(os.path.dirname(path)) is not None,
         mounted=not wanted.mount or os.path.ismount(wanted.mount),
         inside=bool(wanted.data) and os.path.commonpath([os.path.realpath(path), real]) == real,
+        makeable=_status(path) is not None or os.access(os.path.dirname(path), os.W_OK) or not _theirs(path),
         foreign=_foreign(wanted),
     )
+
+
+def _theirs(path: str) -> bool:
+    """Whether this user can change a directory on the way to a path, so that root must not act there."""
+    folders = [path[: at or 1] for at, character in enumerate(path) if character == "/"]
+    # Where each may only move what is their own, as in /tmp, nobody moves what is root's.
+    return any(os.access(folder, os.W_OK) and not os.stat(folder).st_mode & stat.S_ISVTX for folder in folders)
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -226,6 +235,7 @@ def plan(wanted: Wanted, present: Present) -> tuple[EntryChange, ...]:
     Raises InvalidInput, and Conflict if its place does not exist, or belongs to another cluster or user.
     """
     _check_place(wanted, present)
+    _check_makeable(wanted, present)
     _check_owner(wanted, present)
     _check_whose(wanted, present)
     return () if wanted.standby else files.plan(entries(wanted), present.found)
@@ -253,6 +263,18 @@ def _check_place(wanted: Wanted, present: Present) -> None:
             "Mount its file system, or create the directory. It is not created automatically, so that the wrong disk "
             "is not filled.",
         )
+
+
+def _check_makeable(wanted: Wanted, present: Present) -> None:
+    if not present.makeable and not wanted.standby:
+        raise _not_makeable(wanted)
+
+
+def _not_makeable(wanted: Wanted) -> Conflict:
+    return Conflict(
+        f"{wanted.owner} cannot make {wanted.path}, and can change a directory above it, so that root does not.",
+        f"Create it, and give it to {wanted.owner}.",
+    )
 
 
 def _check_owner(wanted: Wanted, present: Present) -> None:
@@ -311,10 +333,13 @@ def _make_own(wanted: Wanted, changes: Sequence[EntryChange]) -> bool:
     """Make the repository's directory as the server's user; False where that user may not."""
     parent = os.path.dirname(wanted.path)
     if not os.path.isdir(wanted.path) and not os.access(parent, os.W_OK | os.X_OK):
+        if _theirs(wanted.path):
+            raise _not_makeable(wanted)
         return False
     for change in changes:
         change.apply()
-    files.sync(parent)
+    with contextlib.suppress(OSError):  # it may be another's, who lets this user pass only
+        files.sync(parent)
     return True
 
 
