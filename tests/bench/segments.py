@@ -18,6 +18,7 @@ from pathlib import Path
 from figures import Figures
 from servers import Server
 
+from pgops.instance.layout import Layout
 from pgops.repository import archiver
 
 SEGMENTS = 40
@@ -49,7 +50,11 @@ class Contest:
 
     def ours(self, path: Path, compression: str) -> float:
         """Milliseconds of our push; what it has stored is removed again."""
-        program = [shutil.which("python3", path="/usr/bin") or "python3", "-IS", archiver.__file__]
+        program = [
+            shutil.which("python3", path="/usr/bin") or "python3",
+            "-IS",
+            Layout("main", str(self.place)).archiver,
+        ]
         spent = _timed([*program, "push", self.place / "repository", self.generation, compression, path])
         (self.wal / path.name[:16] / (path.name + archiver.ENDINGS[compression])).unlink()
         return spent
@@ -100,10 +105,20 @@ def _contest(place: Path) -> Iterator[Contest]:
         (place / "floor").mkdir()
         contest.wal.mkdir(parents=True)
         (contest.wal.parent / archiver.IDENTITY).write_text("{}")
+        _install(place)
         if contest.pgbackrest:
             server.value("ALTER SYSTEM SET archive_command = 'pgbackrest archive-push'")
             subprocess.run([*contest.pgbackrest, "--no-online", "stanza-create"], check=True)
         yield contest
+
+
+def _install(place: Path) -> None:
+    """Our program, and what tells it who may archive: who runs this."""
+    layout = Layout("main", str(place))
+    for path in (layout.archiver, layout.registration):
+        Path(path).parent.mkdir(parents=True)
+    shutil.copy(archiver.__file__, layout.archiver)
+    Path(layout.registration).write_text(f"{os.getcwd()}\n{place / 'repository'}\n")
 
 
 def _pgbackrest(place: Path, server: Server) -> list[str]:

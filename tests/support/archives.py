@@ -62,11 +62,18 @@ class Host:
 
     def install_program(self) -> None:
         """What pg_ops_agent does on a host."""
+        self.register(self.server.data_dir)
         if not self.program.exists():
             self.program.parent.mkdir(parents=True, exist_ok=True)
             source = (artifact.LIBRARY / "repository" / "archiver.py").read_text()
             self.program.write_text(f"#!/usr/bin/python3 -IS\n{source}")
             self.program.chmod(0o755)
+
+    def register(self, data: Path) -> None:
+        """Whose WAL the program takes."""
+        path = Path(Layout(self.params.get("instance", "main"), str(self.prefix)).registration)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{data}\n{self.repository}\n")
 
     def refused(self, kind: type[PgOpsError], **params: Any) -> str:
         """The error of an archiving that cannot be; the server's settings stay as they are."""

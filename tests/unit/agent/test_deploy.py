@@ -292,6 +292,8 @@ def test_another_user_gets_all_that_was_the_agents(tmp_path: Path, monkeypatch: 
     (Path(layout.state) / "collect.lock").touch()
     # Owners are kept only below /, where the tests leave nothing.
     monkeypatch.setattr(Desired, "owners", property(lambda desired: ("root", desired.user, desired.group)))
+    # Nor can others reach this directory, or the Python of these tests.
+    monkeypatch.setattr(Desired, "runners", ())
     predicted = agent.converge(params(tmp_path, user="nobody"), True)
     assert agent.converge(params(tmp_path, user="nobody"), False) == predicted
     assert not agent.converge(params(tmp_path, user="nobody"), False)["changed"]

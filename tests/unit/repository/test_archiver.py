@@ -9,15 +9,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import disks
 import pytest
 
+from pgops.instance.layout import Layout
 from pgops.repository import archiver
 
-PROGRAM = str(Path(archiver.__file__).resolve())
 IDENTIFIER = 7412345678901234567
 GENERATION = f"{IDENTIFIER}-17"
 SIZE = 1 << 20
@@ -43,9 +45,24 @@ def segment(name: str = FIRST, identifier: int = IDENTIFIER, size: int = SIZE, s
 
 @dataclass
 class Place:
-    """A repository with one generation, and a directory pg_wal beside it."""
+    """A repository with one generation, and beside it a data directory with pg_wal, and the program, for which the
+    data directory is registered."""
 
     root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def program(self) -> Path:
+        return Path(Layout("main", str(self.root)).archiver)
+
+    def register(self, instance: str, data: Path, *repositories: Path) -> None:
+        """As pg_ops_agent does."""
+        path = Path(Layout(instance, str(self.root)).registration)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in (data, *repositories)))
 
     @property
     def repository(self) -> Path:
@@ -56,17 +73,26 @@ class Place:
         return self.repository / GENERATION / "wal"
 
     def write(self, name: str, content: bytes) -> Path:
-        path = self.root / "pg_wal" / name
+        path = self.data / "pg_wal" / name
         path.write_bytes(content)
         return path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-I", "-S", PROGRAM, *arguments]
-        return subprocess.run(command, check=False, capture_output=True, text=True)
+        return self.run_in(self.data, *arguments)
+
+    def run_in(self, data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As the server of a data directory does."""
+        command = [sys.executable, "-I", "-S", str(self.program), *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True, cwd=data)
 
     def push(self, path: Path, compression: str = "none") -> tuple[int, str]:
         """Exit code and what was said."""
         done = self.run("push", str(self.repository), GENERATION, compression, str(path))
+        return done.returncode, done.stderr
+
+    def check(self, compression: str = "none", data: Path | None = None) -> tuple[int, str]:
+        """Exit code and what was said."""
+        done = self.run("check", str(self.repository), GENERATION, compression, str(data or self.data))
         return done.returncode, done.stderr
 
     def fetch(self, name: str) -> tuple[int, bytes]:
@@ -83,8 +109,11 @@ class Place:
 def made(root: Path) -> Place:
     place = Place(root)
     place.wal.mkdir(parents=True)
-    (root / "pg_wal").mkdir()
+    (place.data / "pg_wal").mkdir(parents=True)
     (place.wal.parent / archiver.IDENTITY).write_text("{}")
+    place.program.parent.mkdir(parents=True)
+    shutil.copy(archiver.__file__, place.program)
+    place.register("main", place.data, place.repository)
     return place
 
 
@@ -207,12 +236,86 @@ def test_a_full_repository_fails_loudly_and_recovers_by_itself(small_disk: Path,
 
 def test_a_program_that_is_missing_is_named(place: Place) -> None:
     path = place.write(FIRST, segment())
-    command = [sys.executable, "-I", "-S", PROGRAM, "push", str(place.repository), GENERATION, "zstd", str(path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": "/nowhere"})
+    command = [
+        sys.executable,
+        "-IS",
+        str(place.program),
+        "push",
+        str(place.repository),
+        GENERATION,
+        "zstd",
+        str(path),
+    ]
+    asked: dict[str, Any] = {"capture_output": True, "text": True, "env": {"PATH": "/nowhere"}, "cwd": place.data}
+    done = subprocess.run(command, check=False, **asked)
     assert (done.returncode, place.files()) == (1, {})
     assert "zstd is not on this host" in done.stderr
     # Nor is what is there taken for another content where it cannot be looked at.
     (place.wal / FIRST[:16]).mkdir(exist_ok=True)
     (place.wal / FIRST[:16] / f"{FIRST}.zst").write_bytes(b"whatever")
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": "/nowhere"})
+    done = subprocess.run(command, check=False, **asked)
     assert (done.returncode, "zstd is not on this host" in done.stderr) == (1, True)
+
+
+def test_a_copy_of_a_data_directory_does_not_archive(place: Place) -> None:
+    path = place.write(FIRST, segment())
+    copy = place.root / "copy"
+    shutil.copytree(place.data, copy)
+    # It is registered, as that of another cluster: a server for tests that was filled from production.
+    place.register("tests", copy, place.root / "other")
+    pushed = place.run_in(copy, "push", str(place.repository), GENERATION, "none", f"pg_wal/{FIRST}")
+    assert (pushed.returncode, place.files()) == (1, {})
+    assert f"{copy} is not the data directory of a node" in pushed.stderr
+    assert "archive_mode = off" in pushed.stderr
+    assert place.push(path) == (0, "")
+    # What is there may be taken out by a copy, which recovers from it.
+    fetched = place.run_in(copy, "fetch", str(place.repository), GENERATION, FIRST, "RECOVERYXLOG")
+    assert (fetched.returncode, (copy / "RECOVERYXLOG").read_bytes()) == (0, segment())
+
+
+def test_a_node_archives_after_its_directory_was_moved_behind_a_link(place: Place) -> None:
+    path = place.write(FIRST, segment())
+    moved = place.root / "moved"
+    place.data.rename(moved)
+    place.data.symlink_to(moved)
+    assert place.push(path) == (0, "")
+
+
+def test_a_server_archives_into_its_former_repository_until_its_settings_change(place: Place) -> None:
+    place.register("main", place.data, place.root / "newer", place.repository)
+    assert place.push(place.write(FIRST, segment())) == (0, "")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_check_tries_what_a_push_needs_and_leaves_nothing(place: Place, compression: str) -> None:
+    assert place.run("check").returncode == 0
+    assert place.check(compression) == (0, "")
+    place.push(place.write(FIRST, segment()), compression)
+    before = place.files()
+    assert place.check(compression) == (0, "")
+    assert place.files() == before
+    code, said = place.check(compression, data=place.root)
+    assert (code, "is not the data directory of a node" in said) == (1, True)
+    (place.wal.parent / archiver.IDENTITY).unlink()
+    code, said = place.check(compression)
+    assert (code, "is the repository mounted?" in said) == (1, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("denied", ["", FIRST[:16]])
+def test_a_check_fails_where_its_user_cannot_write(denied: str) -> None:
+    # The directories of pytest are closed to others.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        _check_denied(made(Path(folder)), denied)
+
+
+def _check_denied(place: Place, denied: str) -> None:
+    place.push(place.write(FIRST, segment()))
+    if denied:
+        place.wal.chmod(0o777)
+    else:
+        (place.wal / FIRST[:16]).chmod(0o777)
+    command = [*("/usr/bin/python3", "-IS", str(place.program), "check"), str(place.repository), GENERATION, "none"]
+    done = subprocess.run([*command, place.data], check=False, capture_output=True, text=True, user="nobody")
+    assert (done.returncode, f"Permission denied: '{place.wal / denied}" in done.stderr) == (1, True), done.stderr

@@ -68,6 +68,22 @@ class Desired:
         return f"#!{self.python} -IS\n{self.sources['repository/archiver.py']}".encode()
 
     @property
+    def runners(self) -> tuple[str, ...]:
+        """The operating system's users that run the program; none below another prefix, where who installs it is
+        the only one."""
+        return (
+            tuple(dict.fromkeys([self.user, *(one.owner for one in self.instances if one.owner)]))
+            if self.owners[0]
+            else ()
+        )
+
+    @property
+    def archiving(self) -> tuple[str, ...]:
+        """Those of them that run the program that archives."""
+        owners = (one.owner for one in self.instances if one.owner and one.configuration.repository)
+        return tuple(dict.fromkeys(owners)) if self.owners[0] else ()
+
+    @property
     def own_collectors(self) -> list[Collector]:
         """The user's own collectors.
 

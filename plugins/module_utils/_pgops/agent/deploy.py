@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import site
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ..converge import read_plan_apply
-from ..errors import Conflict, DriverMissing, HostFailed, LoginRefused
+from ..errors import Conflict, LoginRefused
 from ..host import commands, files
 from ..host.directories import opened
 from ..host.files import Directory, Entry, Found, Link
@@ -22,8 +19,8 @@ from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..plan import HostChange, Plan, changes
 from ..server import disks, target
+from . import interpreter, removal
 from . import program as versions
-from . import removal
 from .declared import Desired, Instance, desired, naming
 from .entries import (
     any_layout,
@@ -31,6 +28,7 @@ from .entries import (
     directories,
     exported,
     instance_files,
+    registration,
     shared_directories,
     shared_files,
 )
@@ -61,7 +59,7 @@ def plan(current: Current, wanted: Desired) -> Plan[HostChange]:
         files.plan(shared_directories(wanted), current.found),
         _each(wanted, pairs, _directories),
         [_owned(path, wanted) for _one, present in pairs for path in present.misowned],
-        versions.plan(layout, current.installed, program),
+        versions.plan(layout, current.installed, program, wanted.runners),
         files.removal(current.retired, current.retired),
         _each(wanted, pairs, _files),
         files.plan(shared_files(wanted), current.found),
@@ -92,6 +90,7 @@ def _files(wanted: Desired, one: Instance, present: Present) -> Iterable[HostCha
     for path in links:
         _check_textfile(layout, path, present.found.get(path))
     own = instance_files(wanted, one, present.found.get(layout.passfile), present.drawn)
+    own += registration(wanted, one, present.found.get(layout.registration))
     written: list[Entry] = [*own, *(entry for entry in export if not isinstance(entry, Directory))]
     stray = [*present.stray_collectors, *({present.textfile} - {""} - links)]
     return (*files.removal(stray, present.found), *files.plan(written, present.found))
@@ -160,10 +159,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read, plan, and unless in check mode apply; what pg_ops_agent returns."""
     if params["state"] == "absent":
         return removal.converge(params, check_mode)
-    wanted = _placed(desired(params))
-    missing = driver_missing(wanted.python)
-    if missing and not check_mode:
-        raise DriverMissing(missing, target.DRIVER_HINT)
+    wanted = interpreter.chosen(_placed(desired(params)), bool(params["python"]), check_mode)
     warnings = [words for one in wanted.instances for words in _validated(wanted, one)] if params["validate"] else []
     made = read_plan_apply(
         read=lambda: Host(_interrupted(wanted), read(wanted)),
@@ -259,17 +255,3 @@ def _interrupted(wanted: Desired) -> tuple[HostChange, ...]:
     from ..settings.transaction import interrupted
 
     return tuple(change for layout in left for change in interrupted(layout))
-
-
-def driver_missing(python: str) -> str:
-    """Why the agent's Python cannot import psycopg 3; empty where it can."""
-    if python == sys.executable:
-        # Not imported: the agent's jobs will, and it takes as long as the rest of this module.
-        found = importlib.util.find_spec("psycopg")
-        if found and not str(found.origin).startswith(site.getusersitepackages()):
-            return ""
-    try:
-        commands.run([python, "-I", "-c", "import psycopg"])
-    except HostFailed as error:
-        return f"{python} cannot import psycopg 3: {error}"
-    return ""

@@ -10,6 +10,7 @@ from ..host.files import Directory, Entry, File, Found, Link
 from ..instance import passfile as credentials
 from ..instance.layout import Layout
 from .declared import Desired, Instance
+from .program import Executable
 
 
 def any_layout(desired: Desired) -> Layout:
@@ -29,9 +30,11 @@ def shared_directories(desired: Desired) -> list[Entry]:
 def shared_files(desired: Desired) -> list[Entry]:
     """The files and links that all instances share; the link that switches to the version is among the last."""
     root, layout = desired.owners[0], any_layout(desired)
-    archiver: list[Entry] = [File(layout.archiver, desired.archiver, 0o755, root, root)] if desired.archiver else []
+    archiver = Executable(
+        layout.archiver, desired.archiver, 0o755, root, root, users=desired.archiving, trial=("check",)
+    )
     return [
-        *archiver,
+        *([archiver] if desired.archiver else []),
         Link(layout.current, os.path.join("versions", desired.program.version)),
         Link(layout.command, layout.launcher),
     ]
@@ -71,6 +74,21 @@ def instance_files(desired: Desired, one: Instance, passfile: Found | None, draw
         secret = credentials.passfile(database, settings.role, password).encode()
         entries.append(File(layout.passfile, secret, 0o600, user, group, secret=True))
     return entries
+
+
+def registration(desired: Desired, one: Instance, present: Found | None) -> list[Entry]:
+    """What tells the program that archives that this instance may: a copy of a data directory, which has the
+    archive_command of its original, may not.
+
+    The repositories of the ``present`` file stay: the server archives into one of them until its settings change.
+    """
+    root, layout, settings = desired.owners[0], desired.layout(one.name), one.configuration
+    if not settings.repository or not settings.data_directory:
+        return []
+    _data, *known = present.content.decode("utf-8", "surrogateescape").splitlines() if present else [""]
+    repositories = dict.fromkeys([settings.repository, *known])
+    text = "".join(f"{line}\n" for line in (settings.data_directory, *repositories))
+    return [File(layout.registration, text.encode("utf-8", "surrogateescape"), 0o644, root, root)]
 
 
 def configuration_file(desired: Desired, one: Instance) -> File:

@@ -68,7 +68,7 @@ def _present(desired: Desired, one: Instance) -> Present:
     layout = desired.layout(one.name)
     textfile = linked(layout)
     wanted = (*directories(desired, one), *instance_files(desired, one, None, None), *exported(desired, one, None))
-    paths = {*(entry.path for entry in wanted), layout.agent_file}
+    paths = {*(entry.path for entry in wanted), layout.agent_file, layout.registration}
     collectors_now = [os.path.join(layout.collectors, name) for name in sorted(listed(layout.collectors))]
     stray = [path for path in collectors_now if path not in paths and path.endswith(".sql")]
     found = {path: files.read(path) for path in [*paths, *stray, layout.passfile, *filter(None, [textfile])]}

@@ -1,18 +1,23 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The agent's program on a host: versions beside each other, each complete and tried before it is switched to."""
+"""The agent's program on a host: versions beside each other, each complete, and tried by its users before it is
+switched to."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import pwd
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..errors import HostFailed
 from ..host import commands, files
+from ..host.files import File
 from ..instance.layout import Layout
 from ..plan import HostChange
 from ..sources import Sources
@@ -76,6 +81,54 @@ def _digest(entries: Mapping[str, tuple[int, bytes]]) -> str:
     for path, (mode, content) in sorted(entries.items()):
         whole.update(f"{path}\0{mode:o}\0{len(content)}\0".encode() + content)
     return whole.hexdigest()
+
+
+# --- trying
+
+
+def tried(command: list[str], users: Iterable[str]) -> None:
+    """Run a command as each of the users who will run it later, or where there are none as who runs this.
+
+    Raises HostFailed, which names the user who cannot.
+    """
+    for user in users:
+        try:
+            commands.run(command, owner=pwd.getpwnam(user).pw_uid)
+        except KeyError as error:
+            raise HostFailed(f"This host has no user {user}.") from error
+        except HostFailed as error:
+            raise HostFailed(f"User {user} cannot run it: {error.message}", error.hint or HINT) from error
+    if not users:
+        commands.run(command)
+
+
+HINT = "Set pgops_python (python of pg_ops_agent) to a Python that this user can run, such as /usr/bin/python3."
+
+
+@dataclass(frozen=True)
+class Executable(File):
+    """A program of one file, which its ``users`` run with the arguments ``trial`` before it takes the place of the
+    present one."""
+
+    users: tuple[str, ...] = ()
+    trial: tuple[str, ...] = ()
+
+    def make(self) -> None:
+        """Write it beside the present one, try it, rename it.
+
+        Raises HostFailed with the present one in its place.
+        """
+        beside = f"{self.path}.new"
+        try:
+            files.write(File(beside, self.content, self.mode, self.owner, self.group))
+            tried([beside, *self.trial], self.users)
+            os.replace(beside, self.path)
+        except HostFailed as error:
+            raise HostFailed(f"{self.path} is left as it was: {error.message}", error.hint) from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+        files.sync(os.path.dirname(self.path))
 
 
 # --- reading
@@ -143,10 +196,11 @@ class NewVersion(HostChange):
 
     path: str = field(compare=False)
     program: Program = field(repr=False, compare=False)
+    users: tuple[str, ...] = field(default=(), compare=False)
 
     def apply(self) -> None:
         """Leave nothing behind where it fails."""
-        install(self.path, self.program)
+        install(self.path, self.program, self.users)
 
 
 @dataclass(frozen=True)
@@ -160,14 +214,16 @@ class OldVersion(HostChange):
         remove(self.path)
 
 
-def plan(layout: Layout, installed: Installed, wanted: Program) -> tuple[NewVersion, ...]:
-    """What puts the wanted version beside the others; it is not yet switched to."""
+def plan(
+    layout: Layout, installed: Installed, wanted: Program, users: tuple[str, ...] = ()
+) -> tuple[NewVersion, ...]:
+    """What puts the wanted version beside the others, tried by its users; it is not yet switched to."""
     if installed.digest == wanted.digest:
         return ()
     path = os.path.join(layout.versions, wanted.version)
     before = {"sha256": installed.digest, "state": "edited by hand"} if installed.digest else None
     after = {"sha256": wanted.digest, "state": "as shipped"}
-    return (NewVersion(f"agent {wanted.version}", before, after, path, wanted),)
+    return (NewVersion(f"agent {wanted.version}", before, after, path, wanted, users),)
 
 
 def outdated(layout: Layout, installed: Installed, wanted: str) -> tuple[OldVersion, ...]:
@@ -184,8 +240,8 @@ def outdated(layout: Layout, installed: Installed, wanted: str) -> tuple[OldVers
 # --- applying
 
 
-def install(path: str, wanted: Program) -> None:
-    """Write, compile, try, and rename a version into place.
+def install(path: str, wanted: Program, users: tuple[str, ...] = ()) -> None:
+    """Write, compile, try as its users, and rename a version into place.
 
     Raises HostFailed with nothing left behind.
     """
@@ -198,7 +254,7 @@ def install(path: str, wanted: Program) -> None:
         with files.umask(0o022):
             _fill(temporary, wanted.files)
             commands.run([wanted.python, "-I", "-m", "compileall", "-q", temporary])
-        commands.run([os.path.join(temporary, *COMMAND.split("/")), "version"])
+        tried([os.path.join(temporary, *COMMAND.split("/")), "version"], users)
         files.sync_tree(temporary)
         before = _aside(path)
         os.rename(temporary, path)

@@ -92,8 +92,7 @@ def server_gone(layout: Layout, root: str = "/") -> bool:
     A data directory that may not be seen, or was never known, counts as there.
     """
     present = configured(layout)
-    known = present.real_paths if present else {}
-    data = next((known[path] for path in known if os.path.join(path, "pg_wal") in known), None)
+    data = present.real_paths[present.data_directory] if present and present.data_directory else None
     if data is None or any(found.name == layout.instance for found in discovery.instances(root)):
         return False
     try:

@@ -61,6 +61,11 @@ class Configuration:
         """As the file holds it."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
+    @property
+    def data_directory(self) -> str:
+        """The server's data directory, by the server's own name for it; '' where it is not known."""
+        return next((path for path in self.real_paths if f"{path.rstrip('/')}/pg_wal" in self.real_paths), "")
+
     def part(self, capability: str) -> dict[str, Any]:
         """The options of a capability, all of them; those of a newer agent are left out."""
         stored = self.parts.get(capability, {})

@@ -79,6 +79,11 @@ class Layout:
         return os.path.join(self.configuration, "agent.json")
 
     @property
+    def registration(self) -> str:
+        """Which data directory may archive, and where to, for the program that archives (archiver.REGISTRATION)."""
+        return os.path.join(self.configuration, "archiving")
+
+    @property
     def passfile(self) -> str:
         """The password for other nodes of the cluster, in libpq's format, readable by the agent only."""
         return os.path.join(self.configuration, "pgpass")

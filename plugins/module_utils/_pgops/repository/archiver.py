@@ -7,9 +7,15 @@ for every segment.
 
     archiver push REPOSITORY GENERATION COMPRESSION PATH      PATH is %p
     archiver fetch REPOSITORY GENERATION NAME PATH            NAME is %f
+    archiver check REPOSITORY GENERATION COMPRESSION DATA     DATA is the server's data directory
+    archiver check                                            whether this program runs at all
 
 A generation is the system identifier and the major version, 7412345678901234567-17. Nothing is written into a
-directory without its identity file, so a mount point without its file system is never filled by accident.
+directory without its identity file, so a mount point without its file system is never filled by accident. Nothing is
+pushed but by the servers of this host that are registered for the repository: a copy of a data directory has the
+archive_command of its original.
+
+check tries, as the user who runs it, what a push needs, and leaves nothing behind.
 
 push ends with 0 once the file is complete and on disk in the repository, and with 1 for every failure: for anything
 above 125 PostgreSQL restarts its archiver without counting a failure. fetch ends with 1 if the file is not in the
@@ -29,6 +35,10 @@ if TYPE_CHECKING:
 
 HEXADECIMAL = frozenset("0123456789ABCDEF")
 IDENTITY = "generation.json"
+NODES = "etc/pgops"
+"""Below the prefix of this program: a directory for each instance of this host."""
+REGISTRATION = "archiving"
+"""In that directory, line by line: the instance's data directory, and the repositories that it may archive into."""
 ENDINGS = {"none": "", "zstd": ".zst", "lz4": ".lz4", "gzip": ".gz"}
 COMPRESS = {"zstd": ["zstd", "-q", "-c", "--single-thread", "--check"], "lz4": ["lz4", "-q", "-c", "--content-size"]}
 DECOMPRESS = {"zstd": ["zstd", "-q", "-d", "-c"], "lz4": ["lz4", "-q", "-d", "-c"]}
@@ -91,6 +101,42 @@ def check_identity(repository: str, generation: str) -> None:
         raise Failure(f"{path} does not exist: is the repository mounted? Only pg_ops_archiving creates a repository")
 
 
+def check_node(repository: str, data: str) -> None:
+    """Raises Failure unless a data directory is that of an instance of this host that may archive into the
+    repository."""
+    here = os.stat(data)
+    for registered in nodes(repository):
+        try:
+            if os.path.samestat(os.stat(registered), here):
+                return
+        except OSError:
+            pass
+    raise Failure(
+        f"{os.path.realpath(data)} is not the data directory of a node that archives into {repository} on this host. "
+        "If this server is a copy, set archive_mode = off here; if its directory was moved, run site.yml "
+        "(docs/archiving.md, Copies)"
+    )
+
+
+def nodes(repository: str) -> list[str]:
+    """The data directories of this host's instances that may archive into the repository, as pg_ops_agent registered
+    them."""
+    prefix = os.path.abspath(__file__)
+    for _part in ("usr", "local", "lib", "pgops", "archiver"):
+        prefix = os.path.dirname(prefix)
+    folder = os.path.join(prefix, NODES)
+    found = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        try:
+            with open(os.path.join(folder, name, REGISTRATION), encoding="utf-8", errors="surrogateescape") as file:
+                data, *repositories = file.read().split("\n")
+        except OSError:
+            continue
+        if repository in repositories:
+            found.append(data)
+    return found
+
+
 def check_segment(path: str, name: str, generation: str) -> None:
     """Raises Failure for a segment that is incomplete, or belongs to another cluster."""
     if kind(name) not in ("segment", "partial"):
@@ -122,6 +168,7 @@ def push(repository: str, generation: str, compression: str, path: str) -> None:
     if not kind(name):
         raise Failure(f"{name} is not the name of a WAL file")
     check_identity(repository, generation)
+    check_node(repository, ".")
     check_segment(path, name, generation)
     target = place(repository, generation, name)
     folder = os.path.dirname(target)
@@ -262,7 +309,7 @@ def keep(path: str, target: str, compression: str) -> None:
     if not same(path, target, compression):
         raise Failure(
             f"{target} exists with different content and is not overwritten. "
-            "Does another server write into this repository?"
+            "Does another server write into this repository? (docs/archiving.md, Copies)"
         )
     descriptor = os.open(target, os.O_RDONLY)
     try:
@@ -378,15 +425,40 @@ def unpack(path: str, compression: str, descriptor: int) -> None:
         filtered(DECOMPRESS[compression], path, descriptor)
 
 
+# --- check
+
+
+def check(repository: str, generation: str, compression: str, data: str) -> None:
+    """Try what a push of the server with this data directory needs; nothing is left behind.
+
+    Raises Failure and OSError.
+    """
+    check_identity(repository, generation)
+    check_node(repository, data)
+    wal = os.path.join(repository, generation, "wal")
+    newest = max((name for name in os.listdir(wal) if len(name) == 16), default="")
+    for folder in {wal, os.path.join(wal, newest)}:
+        # By its name, a push removes what a killed check leaves.
+        target = os.path.join(folder, f".~check~{os.uname().nodename}~{os.getpid()}")
+        publish(__file__, target, compression)
+        try:
+            if not same(__file__, target, compression):
+                raise Failure(f"what was written into {folder} reads otherwise")
+        finally:
+            os.unlink(target)
+
+
 # --- the command
 
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
     failed = 126 if arguments[:1] == ["fetch"] else 1
+    if arguments == ["check"]:
+        return 0
     try:
         command, repository, generation, third, path = arguments
-        {"push": push, "fetch": fetch}[command](repository, generation, third, path)
+        {"push": push, "fetch": fetch, "check": check}[command](repository, generation, third, path)
     except Absent:
         return 1
     except (ValueError, KeyError):
