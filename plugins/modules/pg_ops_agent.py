@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Installs the command C(pgops), which timers run between playbook runs, the program that archives WAL, and the
     configuration of each instance.
-  - Every version gets a directory of its own, is compiled and tried, and is put to use by switching one link.
+  - Every version gets a directory of its own, is compiled and tried as its users, and is put to use by switching one
+    link.
     A run that is going on meanwhile ends with the version that it began with. The version before is kept.
   - Your own collectors are checked against the shipped ones and installed as files that only root may write.
 author:
@@ -22,6 +23,8 @@ options:
     description:
       - V(absent) removes the configuration and the state of O(instances), and with the last instance of the host the
         command and the user that this module created.
+      - An instance whose server's settings name the program that archives is not removed, and the program stays while
+        any server of the host names it.
     type: str
     choices: [present, absent]
     default: present
@@ -107,7 +110,10 @@ options:
         type: str
         default: ""
       repository:
-        description: The directory of the cluster's repository, for what archives into it. Empty means none.
+        description:
+          - The directory of the cluster's repository, for what archives into it. Empty means none.
+          - The server's present data directory is registered for it. The program that archives takes WAL from no
+            other, as from a copy.
         type: path
         default: ""
       capabilities:
@@ -154,7 +160,10 @@ options:
     elements: str
     default: []
   python:
-    description: The Python of the agent. Empty means the one that Ansible uses on the host.
+    description:
+      - The Python of the agent and of the program that archives. O(user) and O(instances[].owner) have to be able to
+        run it, which is tried before anything is changed.
+      - Empty means the one that Ansible uses on the host, or where they cannot run that, one of the distribution's.
     type: str
     default: ""
   prefix:

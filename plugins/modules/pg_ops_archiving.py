@@ -12,14 +12,17 @@ version_added: 0.1.0
 description:
   - Creates the repository of a cluster, a directory with a generation for each system identifier and major version.
     The file system is tested first. The module refuses the repository of another cluster, a directory that is not
-    empty, and a file system that is not mounted.
+    empty, what belongs to another user, and a file system that is not mounted.
+  - All of the repository is made, tried and read by the server's user. Root needs no rights on its file system.
   - The program that C(archive_command) runs is installed by M(pgops.fleet.pg_ops_agent). It never overwrites a file,
     never leaves an incomplete file under a segment's name, writes only into a repository, and checks that the WAL
     belongs to this system identifier.
   - Applies the settings in the same kind of transaction as M(pgops.fleet.pg_ops_settings). C(archive_mode) needs a
     restart; see O(restart).
-  - Unless archiving is already known to work, switches a WAL segment, and compares the file in the repository with
-    what the server has sent.
+  - Before the settings name the program, it is run as the server's user, on standbys as well, and writes a file into
+    the repository that is removed again.
+  - Unless the server has archived since it has these settings and this program, switches a WAL segment, and compares
+    the file in the repository with what the server has sent.
   - After C(pg_upgrade), creates a new generation; the old one stays as it is.
   - Archive settings of other tools are replaced only with O(replace).
 author:

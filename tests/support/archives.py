@@ -43,6 +43,8 @@ class Host:
     base: Path
     prefix: Path
     params: dict[str, Any] = field(default_factory=dict)
+    registered: Path | None = None
+    """The data directory that may archive, where it is not the server's."""
 
     @property
     def repository(self) -> Path:
@@ -62,7 +64,7 @@ class Host:
 
     def install_program(self) -> None:
         """What pg_ops_agent does on a host."""
-        self.register(self.server.data_dir)
+        self.register(self.registered or self.server.data_dir)
         if not self.program.exists():
             self.program.parent.mkdir(parents=True, exist_ok=True)
             source = (artifact.LIBRARY / "repository" / "archiver.py").read_text()

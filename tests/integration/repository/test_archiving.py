@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -137,6 +138,8 @@ def test_archiving_that_had_no_command_before_is_put_back_with_a_warning(make: C
 def test_repositories_of_others_are_left_alone(make: Callable[..., Host]) -> None:
     host = make()
     host.repository.mkdir()
+    assert "belongs to user root" in host.refused(Conflict)
+    shutil.chown(host.repository, host.server.os_user)
     (host.repository / "something").write_text("of somebody")
     assert "not empty" in host.refused(Conflict)
     shutil.rmtree(host.repository)
@@ -204,10 +207,7 @@ def test_a_standby_makes_no_repository_and_misses_its_primarys(
         (warning,) = other.apply(check=check)["warnings"]
         assert "use different file systems" in warning
     assert not other.repository.exists()
-    shutil.copytree(host.repository, other.repository)
-    if os.geteuid() == 0:
-        for path in (other.repository, *other.repository.rglob("*")):
-            shutil.chown(path, other.server.os_user)
+    subprocess.run(["cp", "-a", host.repository, other.repository], check=True)
     assert "warnings" not in other.apply()
 
 

@@ -29,6 +29,7 @@ from pgops.agent.present import _misowned
 from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.instance.layout import Layout
 from pgops.server import session
+from pgops.server.programs import Use
 from pgops.settings import originals
 
 BUNDLE = sources.shipped(str(artifact.LIBRARY))
@@ -146,6 +147,19 @@ def test_the_agent_goes_with_the_last_instance(tmp_path: Path) -> None:
         predicted = agent.converge(params(tmp_path, *names, state="absent"), True)
         assert agent.converge(params(tmp_path, *names, state="absent"), False) == predicted
         assert os.path.lexists(Layout("main", str(tmp_path)).command) == program
+
+
+def test_the_program_that_archives_stays_for_a_server_that_names_it(tmp_path: Path) -> None:
+    agent.converge(params(tmp_path, repository="/srv/repository/shop"), False)
+    layout, shared = Layout("main", str(tmp_path)), Layout("any", str(tmp_path))
+    remains = removal.read([layout], shared, "pgops", (Use("17-copy", "/srv/copy", ("restore_command",)),))
+    planned = removal.plan([layout], shared, remains, "pgops")
+    for change in planned:
+        change.apply()
+    assert [path.name for path in Path(shared.library).iterdir()] == ["archiver"]
+    assert not os.path.lexists(shared.command)
+    (warning,) = planned.warnings
+    assert "restore_command of 17-copy (in /srv/copy)" in warning
 
 
 def test_no_instance_is_no_reason_to_remove_what_they_share(tmp_path: Path) -> None:

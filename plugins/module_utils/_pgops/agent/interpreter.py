@@ -63,13 +63,15 @@ def in_use(wanted: Desired) -> bool:
         return False
     if os.path.basename(os.readlink(layout.current)) != wanted.program.version:
         return False
-    return all(_keeps(wanted.layout(one.name).keeping, one.owner) for one in wanted.instances if one.owner)
+    folders = [(wanted.layout(one.name).state, wanted.user) for one in wanted.instances]
+    folders += [(wanted.layout(one.name).keeping, one.owner) for one in wanted.instances if one.owner]
+    return not wanted.runners or all(_keeps(folder, owner) for folder, owner in folders)
 
 
 def _keeps(folder: str, owner: str) -> bool:
-    """Whether the jobs of a server's user have their directory."""
+    """Whether the jobs of a user have their directory, as after a run that tried the program as that user."""
     try:
-        return os.geteuid() != 0 or os.lstat(folder).st_uid == pwd.getpwnam(owner).pw_uid
+        return os.lstat(folder).st_uid == pwd.getpwnam(owner).pw_uid
     except (OSError, KeyError):
         return False
 

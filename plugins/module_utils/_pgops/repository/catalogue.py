@@ -198,11 +198,17 @@ def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None
     if not session.value(KNOWN, [here["generation"], path]):
         return
     # Checked by the owner: this job may see a file system as read-only that the server can write to.
-    if not os.path.isdir(folder) or os.stat(folder).st_uid != os.stat(here["data"]).st_uid:
+    if not os.path.isdir(folder) or not _servers(folder, os.stat(here["data"]).st_uid):
         raise HostFailed(
             f"{folder} does not exist, or this standby cannot write to it: after a failover it could not archive.",
             "Mount the primary's repository on this host. The server's user needs the same uid on all nodes.",
         )
+
+
+def _servers(folder: str, owner: int) -> bool:
+    """Whether a directory of the repository is the server's user's."""
+    found = os.stat(folder)
+    return found.st_uid == owner or generations.mapped(folder, found, os.R_OK)
 
 
 def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[Generation]:

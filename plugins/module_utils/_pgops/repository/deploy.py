@@ -14,6 +14,7 @@ from typing import Any
 
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput
+from ..host import commands
 from ..host.files import EntryChange, group_name
 from ..host.identity import as_user, user
 from ..instance.layout import Layout
@@ -43,11 +44,12 @@ SELECT s.system_identifier::text AS system_identifier,
        pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes
 FROM pg_control_system() AS s
 """
-ARCHIVER = """
-SELECT archived_count, last_archived_wal, failed_count, last_failed_wal,
-       coalesce(last_archived_time > coalesce(last_failed_time, '-infinity'), false) AS works
-FROM pg_stat_archiver
+ARCHIVER = "SELECT archived_count, failed_count, last_failed_wal FROM pg_stat_archiver"
+ARCHIVED = """
+SELECT last_archived_wal FROM pg_stat_archiver
+WHERE last_archived_time > greatest(coalesce(last_failed_time, '-infinity'), pg_conf_load_time(), to_timestamp(%s))
 """
+"""What was archived since the server has its present settings, and the program its present content, in Unix time."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,14 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
     Raises Unsupported if the server's files are not on this host.
     """
     server = postmaster.of(session)
-    data, found = server.data_directory, session.rows(IDENTITY)[0]
     owner = user(server.owner)
-    path = os.path.normpath(params["repository"])
-    if os.path.commonpath([os.path.realpath(path), os.path.realpath(data)]) == os.path.realpath(data):
-        raise InvalidInput(f"The repository {path} is inside the data directory {data}.", "Choose another directory.")
     wanted = Wanted(
-        path=path,
+        path=os.path.normpath(params["repository"]),
         cluster=params["cluster"],
-        generation=Generation(**found),
+        generation=Generation(**session.rows(IDENTITY)[0]),
         owner=owner.name,
         group=group_name(owner.gid),
+        data=server.data_directory,
         mount=params["mount"] or "",
         another_server=params["another_server"],
         standby=session.in_recovery,
@@ -178,12 +177,15 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         refuse_foreign(current, archive.program, params["replace"])
         if not check_mode:
             _check_program(archive)
+            _try(archive)
         prepared = read_plan_apply(
             read=lambda: generations.read(archive.wanted),
             plan=lambda found: _prepared(archive, found, current),
             apply=lambda _found, planned: generations.apply(archive.wanted, planned.changes),
             check_mode=check_mode,
         )
+        if not check_mode and _works(session, archive) is None:
+            _try(archive, *_whole(archive))
     values = archive.settings(current)
     if params["replace"] and current.configured("archive_library"):
         values["archive_library"] = ""
@@ -225,15 +227,45 @@ def _check_program(archive: Archive) -> None:
         )
 
 
+def _try(archive: Archive, *arguments: str) -> None:
+    """Run the program as the server will, before the server's settings name it.
+
+    Raises HostFailed.
+    """
+    try:
+        commands.run([archive.program, "check", *arguments], owner=generations.uid(archive.wanted))
+    except HostFailed as error:
+        raise HostFailed(
+            f"The server could not archive, and its settings were not changed: {error.message}",
+            "Run pg_ops_agent first, with the repository of this instance: it registers the data directory. If the "
+            "server's user cannot run Python, set pgops_python to one that it can run, such as /usr/bin/python3.",
+        ) from error
+
+
+def _whole(archive: Archive) -> tuple[str, ...]:
+    """What a push has to know, as arguments of check; nothing for a standby that does not see its repository."""
+    wanted = archive.wanted
+    identity = os.path.join(wanted.path, wanted.generation.name, archiver.IDENTITY)
+    if wanted.standby and not as_user(generations.uid(wanted), lambda: os.path.isfile(identity)):
+        return ()
+    return (wanted.path, wanted.generation.name, archive.compression, wanted.data)
+
+
 def _proof(target: Target, archive: Archive) -> dict[str, Any]:
-    """Whether WAL arrives: tried where the server has not shown it since it started."""
+    """Whether WAL arrives: tried where the server has not shown it since it has these settings and this program."""
     with connect(target) as session:
         running = session.value("SELECT current_setting('archive_mode')") != "off"
         ours = session.value("SELECT current_setting('archive_command')") == archive.command
         if session.in_recovery or not (running and ours):
             return {"proven": None, "segment": None}
-        seen = session.rows(ARCHIVER)[0]
-        last = archiver.place(archive.wanted.path, archive.wanted.generation.name, str(seen["last_archived_wal"]))
-        if seen["works"] and _stored(archive, last) is not None:
-            return {"proven": True, "segment": seen["last_archived_wal"]}
-        return {"proven": True, "segment": prove(session, archive)}
+        return {"proven": True, "segment": _works(session, archive) or prove(session, archive)}
+
+
+def _works(session: Session, archive: Archive) -> str | None:
+    """The last file that was archived, if that shows that archiving works as it is now, else None."""
+    status = os.stat(archive.program)
+    last = session.value(ARCHIVED, [max(status.st_mtime, status.st_ctime)])
+    if last is None:
+        return None
+    target = archiver.place(archive.wanted.path, archive.wanted.generation.name, last)
+    return str(last) if _stored(archive, target) else None

@@ -1,7 +1,11 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A cluster's repository: a directory that only pg_ops_archiving creates, with a generation for every system
-identifier and major version that the cluster has had."""
+identifier and major version that the cluster has had.
+
+All of it belongs to the server's user, who alone works on it: root may have fewer rights there, as on NFS, and could
+be led elsewhere by what that user puts there.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,12 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..host import files
+from ..host.directories import reached
 from ..host.files import Directory, Entry, EntryChange, File, Found
 from ..host.identity import as_user
 from .archiver import IDENTITY as GENERATION_FILE
@@ -44,14 +49,15 @@ class Generation:
 @dataclass(frozen=True)
 class Wanted:
     """The repository for an instance's WAL. ``mount`` is the mount point of its file system, '' if none is required;
-    ``owner`` and ``group`` run the server. A ``standby`` creates nothing: that would hide that it does not see its
-    primary's file system."""
+    ``owner`` and ``group`` run the server, whose data directory is ``data``. A ``standby`` creates nothing: that
+    would hide that it does not see its primary's file system."""
 
     path: str
     cluster: str
     generation: Generation
     owner: str
     group: str
+    data: str = ""
     mount: str = ""
     another_server: bool = False
     standby: bool = False
@@ -60,13 +66,15 @@ class Wanted:
 @dataclass(frozen=True)
 class Present:
     """The present state. ``cluster`` is None if there is no repository; ``generations`` map names to the contents of
-    their identity files; ``strange`` are other entries of the directory. ``theirs``: the server's user can change a
-    directory that it is in; ``makeable``: and make it there."""
+    their identity files; ``strange`` are other entries of the directory. ``foreign`` are paths of another user, and
+    that user's name, or number where it has none; then the rest is not looked at. ``inside``: it would be in the data
+    directory. ``makeable``: where it does not exist, the server's user can make it, or root may."""
 
     parent: bool = True
     mounted: bool = True
-    theirs: bool = False
+    inside: bool = False
     makeable: bool = True
+    foreign: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
     generations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     strange: tuple[str, ...] = ()
@@ -74,8 +82,8 @@ class Present:
 
 
 def entries(wanted: Wanted) -> list[Entry]:
-    """The entries of a repository with one generation; identity files come after what they identify."""
-    owned = (wanted.owner, wanted.group)
+    """The entries of a repository with one generation; identity files come after what they identify. Their owner is
+    who makes them."""
     generation = os.path.join(wanted.path, wanted.generation.name)
     about = {
         "system_identifier": wanted.generation.system_identifier,
@@ -83,11 +91,11 @@ def entries(wanted: Wanted) -> list[Entry]:
         "wal_segment_size": wanted.generation.segment_bytes,
     }
     return [
-        Directory(wanted.path, 0o750, *owned),
-        File(os.path.join(wanted.path, IDENTITY), _document({"cluster": wanted.cluster}), 0o640, *owned),
-        Directory(generation, 0o750, *owned),
-        Directory(os.path.join(generation, "wal"), 0o750, *owned),
-        File(os.path.join(generation, GENERATION_FILE), _document(about), 0o640, *owned),
+        Directory(wanted.path, 0o750),
+        File(os.path.join(wanted.path, IDENTITY), _document({"cluster": wanted.cluster}), 0o640),
+        Directory(generation, 0o750),
+        Directory(os.path.join(generation, "wal"), 0o750),
+        File(os.path.join(generation, GENERATION_FILE), _document(about), 0o640),
     ]
 
 
@@ -96,20 +104,12 @@ def _document(data: Mapping[str, Any]) -> bytes:
 
 
 def read(wanted: Wanted) -> Present:
-    """The present state, as the server's user sees it, who can change all of it.
+    """The present state, as the server's user sees it.
 
     Raises HostFailed.
     """
-    try:
-        seen = as_user(uid(wanted), lambda: _seen(wanted))
-    except OSError as error:
-        raise HostFailed(
-            f"{wanted.path} cannot be looked at by user {wanted.owner}: {error.strerror or error}.",
-            "The server's user needs access to it, and to the directories above it.",
-        ) from error
+    seen = as_user(uid(wanted), lambda: _seen(wanted))
     found = {path: files.unpacked(one) for path, one in seen.pop("found").items()}
-    # Where the server's user may not look there is nothing of a repository, but there may be a directory for one.
-    found[wanted.path] = files.read(wanted.path)
     return Present(**{**seen, "strange": tuple(seen["strange"]), "found": found})
 
 
@@ -128,23 +128,21 @@ def _seen(wanted: Wanted) -> dict[str, Any]:
 
 
 def _present(wanted: Wanted) -> Present:
-    above = os.path.dirname(wanted.path)
-    parent, theirs = _is_directory(above), _theirs(wanted.path)
-    makeable = not theirs or os.access(above, os.W_OK)
-    mounted = not wanted.mount or os.path.ismount(wanted.mount)
-    if not _is_directory(wanted.path):
-        return Present(parent, mounted, theirs, makeable)
     try:
+        about = _look(wanted)
+        if about.foreign or not os.path.isdir(wanted.path):
+            return about
         names = sorted(set(os.listdir(wanted.path)) - IGNORED)
     except OSError as error:
-        raise files.failure(error, f"{wanted.path} cannot be read") from error
+        raise HostFailed(
+            f"{error.filename or wanted.path} cannot be read by {wanted.owner}, who runs the server: "
+            f"{error.strerror or error}.",
+            "That user must be able to pass all directories above the repository, and needs rights on all of it.",
+        ) from error
     identity = _read(os.path.join(wanted.path, IDENTITY))
     known = generations(wanted.path, names)
-    return Present(
-        parent,
-        mounted,
-        theirs,
-        makeable,
+    return replace(
+        about,
         cluster=str(identity.get("cluster")) if identity else None,
         generations=known,
         # A run that was killed leaves the generation's directory without its identity file.
@@ -153,22 +151,60 @@ def _present(wanted: Wanted) -> Present:
     )
 
 
+def _look(wanted: Wanted) -> Present:
+    """Where the repository is, and whose. Raises OSError."""
+    path, real = wanted.path, os.path.realpath(wanted.data)
+    return Present(
+        parent=_status(os.path.dirname(path)) is not None,
+        mounted=not wanted.mount or os.path.ismount(wanted.mount),
+        inside=bool(wanted.data) and os.path.commonpath([os.path.realpath(path), real]) == real,
+        makeable=_status(path) is not None or os.access(os.path.dirname(path), os.W_OK) or not _theirs(path),
+        foreign=_foreign(wanted),
+    )
+
+
 def _theirs(path: str) -> bool:
-    """Whether the user of this process can change what is on the way to a path, so that root must not act there."""
-    above = os.path.dirname(path)
-    if os.access(above, os.W_OK):
-        return True
-    higher = [above[: at or 1] for at, character in enumerate(above) if character == "/"]
+    """Whether the user of this process can change a directory on the way to a path, so that root must not act there."""
+    folders = [path[: at or 1] for at, character in enumerate(path) if character == "/"]
     # Where each may only move what is their own, as in /tmp, nobody moves what is root's.
-    return any(os.access(folder, os.W_OK) and not os.stat(folder).st_mode & stat.S_ISVTX for folder in higher)
+    return any(os.access(folder, os.W_OK) and not os.stat(folder).st_mode & stat.S_ISVTX for folder in folders)
 
 
-def _is_directory(path: str) -> bool:
-    """Raises OSError where that may not be seen."""
+def _status(path: str) -> os.stat_result | None:
+    """None for what does not exist. Raises OSError, as where its directory may not be searched."""
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return os.stat(path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
+
+
+def _foreign(wanted: Wanted) -> dict[str, str]:
+    """Whose paths of the repository are that this user did not make, as far as they are reached."""
+    wal = os.path.join(wanted.path, wanted.generation.name, "wal")
+    foreign: dict[str, str] = {}
+    for path in (*(entry.path for entry in entries(wanted)), os.path.join(wal, _newest(wal))):
+        if any(path.startswith(f"{folder}/") for folder in foreign):
+            continue
+        found = _status(path)
+        own = found is None or found.st_uid == os.geteuid() or stat.S_ISLNK(found.st_mode)
+        if found is not None and not own and not mapped(path, found, os.W_OK):
+            foreign[path] = files.user_name(found.st_uid)
+    return foreign
+
+
+def _newest(wal: str) -> str:
+    """The name of the directory that WAL goes into now; '' if there is none."""
+    try:
+        return max((name for name in os.listdir(wal) if len(name) == 16), default="")
+    except OSError:
+        return ""
+
+
+def mapped(path: str, found: os.stat_result, right: int) -> bool:
+    """Whether this user has a right (R_OK or W_OK) to what is another's although its mode says no: then the file
+    system maps users, as NFS does with all_squash."""
+    allowed = right | (right << 3 if found.st_gid in {os.getegid(), *os.getgroups()} else 0)
+    return not found.st_mode & allowed and os.access(path, right)
 
 
 def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -196,9 +232,11 @@ def _read(path: str) -> dict[str, Any] | None:
 def plan(wanted: Wanted, present: Present) -> tuple[EntryChange, ...]:
     """What creates the repository, or a generation in it.
 
-    Raises InvalidInput, and Conflict if its place does not exist or belongs to another cluster.
+    Raises InvalidInput, and Conflict if its place does not exist, or belongs to another cluster or user.
     """
     _check_place(wanted, present)
+    _check_makeable(wanted, present)
+    _check_owner(wanted, present)
     _check_whose(wanted, present)
     return () if wanted.standby else files.plan(entries(wanted), present.found)
 
@@ -213,6 +251,10 @@ def _check_place(wanted: Wanted, present: Present) -> None:
         raise InvalidInput(
             f"The repository {wanted.path} is not below its mount {wanted.mount}.", "Correct one of the two."
         )
+    if present.inside:
+        raise InvalidInput(
+            f"The repository {wanted.path} is inside the data directory {wanted.data}.", "Choose another directory."
+        )
     if not present.mounted:
         raise Conflict(f"Nothing is mounted at {wanted.mount}.", "Mount the repository's file system first.")
     if not present.parent:
@@ -223,15 +265,27 @@ def _check_place(wanted: Wanted, present: Present) -> None:
         )
 
 
-def _check_whose(wanted: Wanted, present: Present) -> None:
-    own = present.found.get(wanted.path)
-    if present.theirs and own and own.owner != wanted.owner:
-        raise _not_theirs(wanted, own.owner)
-    if not present.makeable and not own and not wanted.standby:
+def _check_makeable(wanted: Wanted, present: Present) -> None:
+    if not present.makeable and not wanted.standby:
         raise Conflict(
             f"{wanted.owner} cannot make {wanted.path}, and can change a directory above it, so that root does not.",
             f"Create it, and give it to {wanted.owner}.",
         )
+
+
+def _check_owner(wanted: Wanted, present: Present) -> None:
+    """Nothing is given to another user: on a file system of several hosts, that would take it from their servers."""
+    for path, owner in present.foreign.items():
+        number = " (this host has no such user)" if owner.isdigit() else ""
+        raise Conflict(
+            f"{path} belongs to user {owner}{number}, but the server of this host runs as {wanted.owner}, whose uid "
+            f"is {uid(wanted)}: it could not archive there.",
+            "The server's user needs the same uid on all nodes of the cluster, or the file system has to map users. "
+            f"If only this host uses {wanted.path}, run: chown -R {wanted.owner} {wanted.path}",
+        )
+
+
+def _check_whose(wanted: Wanted, present: Present) -> None:
     if present.cluster is None and (present.strange or present.generations):
         raise Conflict(
             f"{wanted.path} is not a repository of pgops.fleet, and not empty: {', '.join(present.strange[:5])}.",
@@ -256,14 +310,6 @@ def _check_whose(wanted: Wanted, present: Present) -> None:
     )
 
 
-def _not_theirs(wanted: Wanted, owner: str) -> Conflict:
-    return Conflict(
-        f"{wanted.path} belongs to {owner}, in a directory that {wanted.owner} can change.",
-        f"Give it to {wanted.owner}, if it is for this server. Root does not, since {wanted.owner} could have put it "
-        "there.",
-    )
-
-
 def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
     """Carry a plan out, after a test that the file system can do what archiving needs.
 
@@ -272,28 +318,42 @@ def apply(wanted: Wanted, changes: tuple[EntryChange, ...]) -> None:
     if not changes:
         return
     owner = uid(wanted)
-    own = tuple(change for change in changes if change.path == wanted.path)
-    rest = tuple(change for change in changes if change.path != wanted.path)
-    # The directory alone first, and no identity before the test is passed. All of it as the server's user, who could
-    # lead root elsewhere; only in a directory that is not that user's, root makes the repository's.
+    own = [change for change in changes if change.path == wanted.path]
+    # The directory alone first, and no identity before the test is passed.
     if own and not as_user(owner, lambda: _make_own(wanted, own)):
-        for change in own:
-            change.apply()
-    as_user(owner, lambda: _fill(wanted, rest))
-    if own:
-        files.sync(os.path.dirname(wanted.path))
+        _make_as_root(wanted)
+    as_user(owner, lambda: _fill(wanted, [change for change in changes if change not in own]))
 
 
 def _make_own(wanted: Wanted, changes: Sequence[EntryChange]) -> bool:
-    """Make the repository's directory as the server's user; False where that user may not, so that root may."""
-    if not _theirs(wanted.path):
+    """Make the repository's directory as the server's user; False where that user may not."""
+    parent = os.path.dirname(wanted.path)
+    if not os.path.isdir(wanted.path) and not os.access(parent, os.W_OK | os.X_OK):
         return False
-    there = files.read(wanted.path)
-    if there and there.owner != wanted.owner:
-        raise _not_theirs(wanted, there.owner)
     for change in changes:
         change.apply()
+    files.sync(parent)
     return True
+
+
+def _make_as_root(wanted: Wanted) -> None:
+    """Make the repository's directory where the server's user may not, as in one of root's."""
+    parent, name = os.path.split(wanted.path)
+    try:
+        with reached(parent) as place:
+            os.mkdir(name, 0o700, dir_fd=place)
+            try:
+                files.apply([Directory(wanted.path, 0o750, wanted.owner, wanted.group)])
+            except BaseException:
+                os.rmdir(name, dir_fd=place)
+                raise
+            os.fsync(place)
+    except (OSError, HostFailed) as error:
+        raise HostFailed(
+            f"{wanted.path} can be created neither by {wanted.owner}, who runs the server, nor by root: {error}",
+            "Create it where root may, as on the host whose file system this is: "
+            f"install -d -m 0750 -o {wanted.owner} {wanted.path}",
+        ) from error
 
 
 def _fill(wanted: Wanted, changes: Sequence[EntryChange]) -> None:

@@ -20,7 +20,7 @@ from ..server.locking import locked
 from ..server.service import Service
 from ..server.session import Session
 from ..server.target import Target
-from . import controldata, originals, planning, present, transaction
+from . import carried, controldata, originals, planning, present, transaction
 from .controldata import AT_LEAST_THE_PRIMARYS
 from .originals import Originals
 from .parameters import LIBRARIES, Value, elements, value_of
@@ -104,9 +104,11 @@ def settled(target: Target, layout: Layout | None, wanted: Request, check_mode: 
 
 
 def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode: bool) -> Settled:
-    recorded = originals.read(layout.before, wanted.capability) if layout else {}
-    named = dict.fromkeys(recorded) if wanted.absent else wanted.desired.values
+    on_host = originals.read(layout.before, wanted.capability) if layout else {}
     with locked(target, NEEDED) as session:
+        cloned = carried.read(session, wanted.capability) if layout else {}
+        recorded = on_host or cloned
+        named = dict.fromkeys(recorded) if wanted.absent else wanted.desired.values
 
         def prepared(current: Current) -> Prepared:
             settings = _planned(session, current, wanted, recorded, check_mode)
@@ -115,7 +117,9 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
 
         def apply(current: Current, ready: Prepared) -> None:
             updated = _to_record(current, recorded, ready.settings, wanted.absent)
+            place = carried.place(session) if layout else None
             transaction.apply(ready.scene, session, current, ready.settings, updated)
+            carried.write(place, wanted.capability, updated)
 
         ready = read_plan_apply(
             read=lambda: read(session, {**dict.fromkeys(planning.ARCHIVING), **named}),
@@ -125,6 +129,9 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
         )
         if layout and not ready.plan and not check_mode:
             _clean_up(layout, wanted, recorded, ready.settings)
+            kept = ready.settings.originals if wanted.absent else recorded
+            if cloned != kept:
+                carried.write(carried.place(session), wanted.capability, kept)
     return Settled(ready.plan, _details(ready))
 
 
