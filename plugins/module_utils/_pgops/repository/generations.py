@@ -164,7 +164,7 @@ def _look(wanted: Wanted) -> Present:
 
 
 def _theirs(path: str) -> bool:
-    """Whether the user of this process can change a directory on the way to a path, so that root must not act there."""
+    """Whether this user can change a directory on the way to a path, so that root must not act there."""
     folders = [path[: at or 1] for at, character in enumerate(path) if character == "/"]
     # Where each may only move what is their own, as in /tmp, nobody moves what is root's.
     return any(os.access(folder, os.W_OK) and not os.stat(folder).st_mode & stat.S_ISVTX for folder in folders)
@@ -267,10 +267,14 @@ def _check_place(wanted: Wanted, present: Present) -> None:
 
 def _check_makeable(wanted: Wanted, present: Present) -> None:
     if not present.makeable and not wanted.standby:
-        raise Conflict(
-            f"{wanted.owner} cannot make {wanted.path}, and can change a directory above it, so that root does not.",
-            f"Create it, and give it to {wanted.owner}.",
-        )
+        raise _not_makeable(wanted)
+
+
+def _not_makeable(wanted: Wanted) -> Conflict:
+    return Conflict(
+        f"{wanted.owner} cannot make {wanted.path}, and can change a directory above it, so that root does not.",
+        f"Create it, and give it to {wanted.owner}.",
+    )
 
 
 def _check_owner(wanted: Wanted, present: Present) -> None:
@@ -329,10 +333,13 @@ def _make_own(wanted: Wanted, changes: Sequence[EntryChange]) -> bool:
     """Make the repository's directory as the server's user; False where that user may not."""
     parent = os.path.dirname(wanted.path)
     if not os.path.isdir(wanted.path) and not os.access(parent, os.W_OK | os.X_OK):
+        if _theirs(wanted.path):
+            raise _not_makeable(wanted)
         return False
     for change in changes:
         change.apply()
-    files.sync(parent)
+    with contextlib.suppress(OSError):  # it may be another's, who lets this user pass only
+        files.sync(parent)
     return True
 
 
