@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import artifact
 import pytest
@@ -50,6 +51,28 @@ def test_the_program_that_archives_is_there_where_an_instance_has_a_repository()
     assert shown([archiver]) == {"/usr/local/lib/pgops/archiver": ("root", "root", 0o755)}
     assert isinstance(archiver, File)
     assert archiver.content.startswith(b"#!/usr/bin/python3 -IS\n")
+
+
+def test_who_may_archive_is_registered_before_the_settings_change() -> None:
+    data = {"/srv/pg": "/data/pg", "/srv/pg/pg_wal": "/wal/pg", "/fast": "/data/fast"}
+    there = replace(HERE.configuration, repository="/backup/shop", real_paths=data)
+    (file,) = entries.registration(HOST, replace(HERE, configuration=there), None)
+    assert isinstance(file, File)
+    assert shown([file]) == {"/etc/pgops/main/archiving": ("root", "root", 0o644)}
+    assert file.content == b"/srv/pg\n/backup/shop\n"
+    # Its settings still name the repository of before.
+    other = replace(HERE, configuration=replace(there, repository="/new/shop"))
+    (later,) = entries.registration(HOST, other, file.as_found(None))
+    assert isinstance(later, File)
+    assert later.content == b"/srv/pg\n/new/shop\n/backup/shop\n"
+    assert entries.registration(HOST, other, later.as_found(None)) == [later]
+
+
+@pytest.mark.parametrize("without", [{"repository": ""}, {"real_paths": {}}])
+def test_nothing_is_registered_of_a_server_that_is_not_known(without: dict[str, Any]) -> None:
+    data = {"/srv/pg": "/data/pg", "/srv/pg/pg_wal": "/wal/pg"}
+    there = replace(HERE.configuration, **{"repository": "/backup/shop", "real_paths": data, **without})
+    assert entries.registration(HOST, replace(HERE, configuration=there), None) == []
 
 
 def test_the_directories_of_an_instance_are_each_of_who_writes_there() -> None:

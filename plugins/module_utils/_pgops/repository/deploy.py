@@ -179,8 +179,8 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
         archive = read(session, params, layout)
         current = present.read(session, NAMES, {})
         refuse_foreign(current, archive.program, params["replace"])
-        if not check_mode:
-            _check_program(archive)
+        untried = not check_mode and _untried(session, archive, current)
+        if untried:
             _try(archive)
         prepared = read_plan_apply(
             read=lambda: generations.read(archive.wanted),
@@ -188,7 +188,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
             apply=lambda _found, planned: generations.apply(archive.wanted, planned.changes),
             check_mode=check_mode,
         )
-        if not check_mode and _works(session, archive) is None:
+        if untried:
             _try(archive, *_whole(archive))
     values = archive.settings(current)
     if params["replace"] and current.configured("archive_library"):
@@ -230,13 +230,17 @@ def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[E
     return changes(planned, warnings=unseen)
 
 
-def _check_program(archive: Archive) -> None:
-    """Raises HostFailed if the agent has not installed the program: without it, every segment would fail."""
+def _untried(session: Session, archive: Archive, current: Current) -> bool:
+    """Whether the server has not shown yet that it can archive by this command.
+
+    Raises HostFailed if the agent has not installed the program: without it, every segment would fail.
+    """
     if not os.path.isfile(archive.program):
         raise HostFailed(
             f"{archive.program}, which archive_command runs, does not exist.",
             "Run pg_ops_agent first, with the repository of this instance.",
         )
+    return current.configured("archive_command") != archive.command or _works(session, archive) is None
 
 
 def _try(archive: Archive, *arguments: str) -> None:
