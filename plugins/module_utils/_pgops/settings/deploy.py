@@ -93,6 +93,7 @@ def settled(target: Target, layout: Layout | None, wanted: Request, check_mode: 
 
     A server that a killed run has left stopped is started first; a lock keeps other runs of this host out meanwhile.
     """
+    target = replace(target, as_is=True)
     if check_mode or layout is None:
         return _settled(target, layout, wanted, check_mode)
     with files.exclusive(layout.lock, seconds=60):
