@@ -63,7 +63,7 @@ HOSTILE = {
     "from_collapse_limit": "1",
     "geqo_threshold": "2",
     "idle_in_transaction_session_timeout": "1",
-    "idle_session_timeout": "1",
+    "idle_session_timeout": "2000",
     "jit_above_cost": "0",
     "join_collapse_limit": "1",
     "lc_messages": "POSIX",
@@ -173,6 +173,9 @@ def all_of_it(host: Host, state: Path) -> None:
         None
     ] * 5
     assert facts["schema"]["drifted"] == []
+    shown = facts["settings"]["parameters"]
+    for name in ("work_mem", "password_encryption", "idle_in_transaction_session_timeout", "synchronous_commit"):
+        assert shown[name]["value"] == {"work_mem": "64"}.get(name, HOSTILE[name])
     assert tests.value("SELECT count(*) FROM pgops.system_metrics", "pgops")
 
 

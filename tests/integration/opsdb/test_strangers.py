@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from deploying import configured, deploy, inspect, target
 from servers import Server
@@ -76,6 +77,8 @@ def test_a_role_that_somebody_prepared_is_not_adopted(bare: Server, role: str) -
         with bare.connect(user=mallory) as session:
             session.execute(f"CREATE ROLE {role}".encode())
             session.execute(f"COMMENT ON ROLE {role} IS '{MARK}'".encode())
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(f"ALTER ROLE {role} SET lc_messages TO 'C'".encode())
         said = refused(bare, explain=True)
         assert f"role {role} exists" in said
         mend(bare, said)

@@ -303,6 +303,25 @@ def test_the_command_line_has_the_last_word(major: int, new_server: Callable[...
     assert not host.set(work_mem="5120kB")["changed"]
 
 
+def test_what_our_sessions_have_of_their_own_is_set_as_declared(host: Host) -> None:
+    declared = {
+        "work_mem": "5MB",
+        "enable_sort": False,
+        "default_transaction_read_only": True,
+        "synchronous_commit": "remote_write",
+        "statement_timeout": "7min",
+        "idle_in_transaction_session_timeout": "5min",
+        "search_path": "elsewhere",
+        "quote_all_identifiers": True,
+        "default_tablespace": "pg_default",
+    }
+    assert host.set(check=True, **declared)["changes"] == host.set(**declared)["changes"]
+    assert not host.set(**declared)["changed"]
+    assert (host.show("work_mem"), host.show("default_transaction_read_only")) == ("5MB", "on")
+    assert host.set(**dict.fromkeys(declared))["changed"]
+    assert not host.set(**dict.fromkeys(declared))["changed"]
+
+
 def test_a_broken_file_is_named_with_its_line(host: Host) -> None:
     with (host.server.data_dir / "postgresql.conf").open("a") as file:
         file.write("work_mem = 'unfinished\n")

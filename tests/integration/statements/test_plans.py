@@ -393,7 +393,9 @@ def test_all_that_is_ours_goes_with_the_rest(clean: Server) -> None:
 
 def test_a_role_of_somebody_else_is_left_alone(clean: Server) -> None:
     clean.value("CREATE ROLE pgops_explain")
-    with pytest.raises(Conflict, match=r"A role pgops_explain exists that pgops\.fleet did not create"):
+    with pytest.raises(
+        Conflict, match=r"A role pgops_explain exists of which nothing shows that pgops\.fleet created it"
+    ):
         deploy(clean, explain=True)
     deploy(clean)
     deploy(clean, state="absent")

@@ -25,6 +25,12 @@ def test_who_plans_as_users_do_leaves_names_and_plans_alone() -> None:
     assert asked(as_users=True) == {**pins.PINNED, "lock_timeout": "100"}
 
 
+def test_who_reads_settings_changes_next_to_none() -> None:
+    assert pins.options({"lock_timeout": "100"}, as_is=True) == "-c role=none -c lock_timeout=100"
+    assert "'quote_all_identifiers', 'off'" in pins.opening(18, as_is=True)
+    assert "work_mem" not in pins.opening(18, as_is=True)
+
+
 @pytest.mark.parametrize("major", range(14, 19))
 def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
     text = pins.opening(major)

@@ -40,6 +40,7 @@ class Wanted:
 
 def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str, Any]:
     """An instance as one of ``instances`` in the contract. Failures are recorded in it as errors."""
+    target = replace(target, as_is=True)
     facts: dict[str, Any] = {
         "name": found.name,
         "host": None if target.local else target.host,

@@ -92,8 +92,11 @@ class Current:
 # --- reading
 
 
-def read(session: Session, name: str, node: str, with_access: bool, with_contents: bool = True) -> Current:
-    """Everything that a plan needs, from the server that ``session`` is on."""
+def read(
+    session: Session, name: str, node: str, with_access: bool, with_contents: bool = True, explain: bool = False
+) -> Current:
+    """Everything that a plan needs, from the server that ``session`` is on; ``explain``: the role that plans
+    statements is among the roles that it needs."""
     found = ownership.ops_database(session, name)
     identity = session.value("SELECT system_identifier::text FROM pg_control_system()")
     current = Current(
@@ -109,7 +112,7 @@ def read(session: Session, name: str, node: str, with_access: bool, with_content
     )
     if session.in_recovery or not with_contents:
         return current
-    _refuse_others(session, current)
+    _refuse_others(session, current, explain)
     # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
     if not (ownership.is_ours(found) and current.roles[OWNER]["held"]):
         _refuse_without_template(session, found)
@@ -130,17 +133,17 @@ def _refuse_without_template(session: Session, found: Mapping[str, Any] | None) 
         )
 
 
-def _refuse_others(session: Session, current: Current) -> None:
+def _refuse_others(session: Session, current: Current, explain: bool) -> None:
     """Refuse roles that others have prepared, or can act as.
 
     Who is no superuser has none to lose, and creates the roles without what would show it.
 
     Raises Conflict.
     """
-    names = (*roles.NAMES, EXPLAINER)
+    names = (*roles.NAMES, EXPLAINER) if explain else roles.NAMES
     if session.superuser:
         roles.refuse_prepared(current.roles, names, current.database)
-    foreign.refuse_members(session, names, service=current.manager in managers.SERVICES)
+    foreign.refuse_members(session, (*roles.NAMES, EXPLAINER), service=current.manager in managers.SERVICES)
 
 
 # --- planning
@@ -424,7 +427,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
 
 
 def _read_own(session: Session, wanted: Desired) -> Current:
-    current = read(session, wanted.database, wanted.node, with_access=True)
+    current = read(session, wanted.database, wanted.node, with_access=True, explain=wanted.explain)
     if wanted.explain or EXPLAINER not in current.roles:
         return current
     return replace(current, holdings=roles.holdings(session))

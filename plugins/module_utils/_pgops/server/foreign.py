@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Conflict
-from .names import AGENT, EXPLAINER, OWNER, READER
+from .names import AGENT, EXPLAINER, MARK, OWNER, READER
 from .session import Session
 
 TABLES = (
@@ -36,6 +36,7 @@ SELECT format('%s is a member of %s%s', m.oid::regrole, g.oid::regrole,
 FROM pg_auth_members AS a JOIN pg_roles AS g ON g.oid = a.roleid JOIN pg_roles AS m ON m.oid = a.member
 WHERE g.rolname = ANY (:names) AND NOT m.rolsuper AND m.rolname <> session_user
   AND (g.rolname <> '{READER}' OR a.admin_option)
+  AND (g.rolname <> '{EXPLAINER}' OR shobj_description(g.oid, 'pg_authid') = '{MARK}')
   AND NOT (:service AND pg_has_role(session_user, m.oid, 'MEMBER'))
 GROUP BY g.oid, m.oid ORDER BY 1
 """

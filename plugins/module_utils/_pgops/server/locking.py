@@ -133,7 +133,9 @@ def _hold(held: contextlib.ExitStack, session: Session, ops_database: str) -> No
         return
     name = f"{session.target.application_name} lock"
     try:
-        holder = held.enter_context(connect(replace(session.target, database=database, application_name=name)))
+        holder = held.enter_context(
+            connect(replace(session.target, database=database, application_name=name, as_is=False))
+        )
     except LoginRefused:
         return  # there is no such database yet
     if not session.superuser and not holder.value("SELECT to_regclass(%s)", [table]):

@@ -91,17 +91,28 @@ BY_SUPERUSERS: Mapping[str, str] = {"lc_messages": "C", "session_replication_rol
 POOLER = "unsupported startup parameter"
 """What PgBouncer says to settings in the parameters of a connection, which every server takes."""
 
+SHOWN = (
+    *("synchronous_commit", "default_transaction_isolation", "default_transaction_read_only"),
+    *("default_transaction_deferrable", "row_security", "idle_session_timeout", "standard_conforming_strings"),
+    *("quote_all_identifiers", "bytea_output", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits"),
+    *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"),
+)
+"""What a session needs that looks at settings. It sets them later on, so that their reset_val stays the server's; all
+others are as the server has them."""
+
 RESTRICTION = "restrict_nonsystem_relation_kind"
 """Some minor versions of all have it."""
 
 
-def options(timeouts: Mapping[str, str], as_users: bool = False) -> str:
-    """The connection parameter ``options``, as libpq spells it. ``as_users``: names and plans are as users have them.
+def options(timeouts: Mapping[str, str], as_users: bool = False, as_is: bool = False) -> str:
+    """The connection parameter ``options``, as libpq spells it. ``as_users``: names and plans are as users have them;
+    ``as_is``: settings are shown as the server has them.
 
     >>> options({"lock_timeout": "100"}, as_users=True).split(" -c ")[-1]
     'lock_timeout=100'
     """
-    pinned = {**PINNED, **({} if as_users else {**NAMES, **PLANS}), **timeouts}
+    pinned = {"role": PINNED["role"]} if as_is else {**PINNED, **({} if as_users else {**NAMES, **PLANS})}
+    pinned.update(timeouts)
     return " ".join(f"-c {name}={_escaped(value)}" for name, value in pinned.items())
 
 
@@ -115,13 +126,14 @@ def unknown(words: str) -> bool:
     return POOLER in words or any(f'"{name}"' in words for name in {**PINNED, **NAMES, **PLANS})
 
 
-def opening(major: int) -> str:
+def opening(major: int, as_is: bool = False) -> str:
     """The expressions, for a SELECT, that set the rest in an open session.
 
     Operators have their schema: they are looked up before any of this runs, in schemas that the owner of the database
     may have chosen.
     """
-    free = {**NAMES, "jit": "off", **{name: value for name, (since, value) in SINCE.items() if major >= since}}
+    free = {**NAMES, "jit": "off", **({name: PINNED[name] for name in SHOWN} if as_is else {})}
+    free.update({name: value for name, (since, value) in SINCE.items() if major >= since})
     superuser = "pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'"
     expressions = [_set(name, value) for name, value in free.items()]
     expressions += [f"CASE WHEN {superuser} THEN {_set(name, value)} END" for name, value in BY_SUPERUSERS.items()]

@@ -317,7 +317,7 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     if major < OLDEST:
         raise _unfit(target, connection)
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        row = cursor.execute(_OPENING.replace("{pins}", pins.opening(major)).encode()).fetchone()
+        row = cursor.execute(_OPENING.replace("{pins}", pins.opening(major, target.as_is)).encode()).fetchone()
     if target.role:
         with translated():
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
@@ -366,7 +366,7 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
         "application_name": target.application_name,
         "connect_timeout": target.connect_timeout,
         "client_encoding": "UTF8",
-        "options": pins.options(_timeouts(target), target.as_users),
+        "options": pins.options(_timeouts(target), target.as_users, target.as_is),
         **({} if target.local else GIVING_UP),
     }
     return {key: value for key, value in wanted.items() if value not in ("", None)}

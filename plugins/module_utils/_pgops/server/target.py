@@ -20,8 +20,8 @@ class Target:
     socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
     user that runs the server; ``role`` is set after login; ``os_user`` is the user as which root opens a
     local socket, empty for its owner. ``sslmode`` and ``channel_binding`` are libpq's; empty means what
-    ``protection`` says. ``as_users``: names are looked up and statements planned as in a session of anybody. Times
-    are in seconds.
+    ``protection`` says. ``as_users``: names are looked up and statements planned as in a session of anybody;
+    ``as_is``: the server's settings can be read in it. Times are in seconds.
     """
 
     host: str = ""
@@ -41,6 +41,7 @@ class Target:
     statement_timeout: float = 60.0
     lock_timeout: float = 10.0
     as_users: bool = False
+    as_is: bool = False
 
     @property
     def local(self) -> bool:

@@ -128,6 +128,7 @@ def settled(target: Target, layout: Layout | None, wanted: Request, check_mode: 
 
     A server that a killed run has left stopped is started first; a lock keeps other runs of this host out meanwhile.
     """
+    target = replace(target, as_is=True)
     with secrecy.keeping(secrecy.secrets(wanted.desired.values)):
         return _started_and_settled(target, layout, wanted, check_mode)
 
