@@ -36,7 +36,8 @@ def locked(target: Target, needed_for: str, superuser: bool = True) -> Iterator[
             managers.refuse_ops_database(managers.manager(session))
             raise PermissionMissing(
                 f"Role {session.user} is not a superuser: {needed_for}.",
-                "Log in as a superuser: become root or postgres on the host, or set login_user.",
+                "Log in as a superuser: become root or postgres on the host, or set login_user (pgops_login_user in "
+                "the inventory).",
             )
         try:
             session.value(LOCK)
