@@ -403,8 +403,8 @@ def _password_wanted(target: Target, user: str) -> str:
         return "The server requires a password: set login_password (in pgops_instances for a remote instance)."
     return (
         "The server requires a password even on its local socket. Put this line first in its pg_hba.conf, and "
-        f"reload: local all {user} peer. Or set login_user (pgops_login_user in the inventory) to a superuser that is "
-        "let in without a password. Modules that you call yourself take login_password."
+        f"reload: local all {user} peer. Or set login_user (pgops_login_user in the inventory) to a superuser that "
+        "is let in without a password. Modules that you call yourself take login_password."
     )
 
 
