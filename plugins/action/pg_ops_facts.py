@@ -19,9 +19,9 @@ LACKED = "pgops_library_lacked"
 NO_SUCH_PROGRAM = 127
 """What a shell ends with that does not find the interpreter of a module."""
 NO_PYTHON = (
-    "This host has no Python where Ansible looks for it, and its modules need one. Install it with the module raw, as "
-    "in: ansible HOST --become -m ansible.builtin.raw -a 'apt-get install -y python3' (docs/start.md). If it "
-    "is elsewhere, set ansible_python_interpreter."
+    "This host has no Python where Ansible looks for it, and its modules need one. Install it with the module raw: "
+    "ansible HOST --become -m ansible.builtin.raw -a 'apt-get install -y python3' (docs/start.md). If it is "
+    "elsewhere, set ansible_python_interpreter."
 )
 
 
