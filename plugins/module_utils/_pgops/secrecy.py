@@ -62,6 +62,11 @@ def named_secret(name: str) -> bool:
     return bool(NAME.search(name)) and name.lower() not in OPEN
 
 
+def mentioned(text: str) -> bool:
+    """Whether a text mentions a secret."""
+    return bool(NAME.search(text) or ASSIGNED.search(text))
+
+
 def setting(name: str, value: str | None, kind: str = "string") -> str | None:
     """A setting's value as it is shown; ``kind`` is its type as pg_settings has it."""
     if not value or kind in PLAIN or name.lower() in OPEN:
@@ -103,7 +108,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 def _secret_pair(name: str, value: str) -> bool:
     # These may be connection strings or options themselves.
     inside = _unquoted(value) if name.lower() in ("dbname", "options") else ""
-    return bool(value) and (named_secret(name) or bool(NAME.search(inside) or ASSIGNED.search(inside)))
+    return bool(value) and (named_secret(name) or mentioned(inside))
 
 
 def _unquoted(value: str) -> str:
