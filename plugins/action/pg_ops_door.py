@@ -22,6 +22,14 @@ MODULES = "ansible_collections.pgops.fleet.plugins.modules"
 LACKED = "pgops_library_lacked"
 """The fact of a host: whether it lacked the library when a module last asked for it."""
 
+NO_SUCH_PROGRAM = 127
+"""What a shell ends with that does not find the interpreter of a module."""
+NO_PYTHON = (
+    "This host has no Python where Ansible looks for it, and its modules need one. Install it with the module raw: "
+    "ansible HOST --become -m ansible.builtin.raw -a 'apt-get install -y python3' (docs/start.md). If it is "
+    "elsewhere, set ansible_python_interpreter."
+)
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs the module of the task. A host that has the library is sent its digest only."""
@@ -67,7 +75,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             task_vars=task_vars,
             wrap_async=self._task.async_val,
         )
-        return done
+        return explained(done)
+
+
+def explained(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's answer; where there is no Python to run it, with what to do instead of Ansible's words."""
+    if not answer.get("failed") or answer.get("rc") != NO_SUCH_PROGRAM:
+        return dict(answer)
+    return {**{key: value for key, value in answer.items() if key != "exception"}, "msg": NO_PYTHON}
 
 
 def checked(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ def targets(
     chosen = [_declared(entry, by_port) for entry in here] or [
         dict(found) for found in found_here if wanted["discover"] and found["name"] not in old
     ]
+    chosen = _without_down(chosen, facts, bool(here), bool(wanted["required"]))
     remote = [_declared_remote(entry, facts) for entry in declared if entry.get("host")]
     _refuse_twice("", [str(instance["name"]) for instance in chosen + remote])
     _refuse_twice("", [f"{instance['host']}:{instance['port']}" for instance in remote])
@@ -80,6 +82,36 @@ def _kept_name(found: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     there = {one["name"] for one in facts["instances"]}
     agents = [one["name"] for one in facts["host"]["agents"] or () if one["port"] == int(found["port"])]
     return str(next((agent for agent in agents if agent not in there), name))
+
+
+def _without_down(
+    chosen: Sequence[dict[str, Any]], facts: Mapping[str, Any], declared: bool, required: bool
+) -> list[dict[str, Any]]:
+    """The instances without those that are down and were never deployed: there is nothing to remove of them.
+
+    Raises AnsibleFilterError if instances are ``required``: nothing has been changed yet.
+    """
+    if facts["host"]["agents"] is None:  # who runs this may not see them
+        return list(chosen)
+    deployed = {agent["name"] for agent in facts["host"]["agents"]}
+    down = [one["name"] for one in chosen if one["name"] not in deployed and _is_down(one)]
+    if down and required:
+        up = [{"name": one["name"], "port": int(one["port"])} for one in chosen if one["name"] not in down]
+        others = (
+            "take it out of pgops_instances" if declared else f"set pgops_instances to {json.dumps(up)} for this host"
+        )
+        nothing_else = "set pgops_discover to false for this host"
+        raise AnsibleFilterError(
+            f"Instance {down[0]} is down, and was never deployed. Start it; or, to leave it out, "
+            f"{others if up or declared else nothing_else}."
+        )
+    return [one for one in chosen if one["name"] not in down]
+
+
+def _is_down(instance: Mapping[str, Any]) -> bool:
+    """Whether no server is there, rather than one that lets nobody in."""
+    error = instance.get("error") or {}
+    return instance.get("running") is False and "is down" in str(error.get("message"))
 
 
 def _login(instance: Mapping[str, Any], user: str) -> dict[str, Any]:

@@ -29,6 +29,8 @@ SHOWN = [
     ("primary_conninfo", "postgresql://a:hunter2@b/c?sslmode=require", "postgresql://a:(hidden)@b/c?sslmode=require"),
     ("primary_conninfo", "postgres://a:x@hunter2@b/c", "postgres://a:(hidden)@b/c"),
     ("primary_conninfo", "postgres://b/c?user=a&password=hunter2", "postgres://b/c?user=a&password=(hidden)"),
+    ("primary_conninfo", "postgres://b/c?user=a&password=x@hunter2", "postgres://(hidden)"),
+    ("primary_conninfo", "postgres://b:5/c?password=x@hunter2", "postgres://(hidden)"),
     ("app.url", "https://hunter2@example.org/x", "https://(hidden)@example.org/x"),
     ("app.url", "https://example.org/x?api_key=hunter2&y=1", "https://example.org/x?api_key=(hidden)&y=1"),
     ("archive_command", "curl -H 'Authorization: Bearer hunter2' -T %p https://x/%f", "curl (hidden)"),
@@ -112,5 +114,5 @@ def test_all_that_hides_secrets_has_the_same_words() -> None:
 
 
 def test_long_texts_take_no_longer_than_their_length_allows() -> None:
-    for piece in ("a=", "a='", "password ", "-u ", "x" * 10, "://", "key=\\", "1a"):
+    for piece in ("a=", "a='", "password ", "-u ", "x" * 10, "://", "key=\\", "1a", "dbname=", "postgres://@?"):
         assert isinstance(secrecy.setting("archive_command", piece * 100_000), str)

@@ -54,6 +54,42 @@ def facts(
     }
 
 
+def with_one_down(**agents: bool) -> dict[str, Any]:
+    """An old cluster beside a running one."""
+    found = facts(("15-main", 5433), ("17-main", 5432), agents=agents)
+    found["instances"][0].update(
+        running=False, error={"code": "unreachable", "message": "The server 15-main is down."}
+    )
+    return found
+
+
+def test_what_is_down_and_was_never_deployed_is_named_with_what_leaves_it_out():
+    with pytest.raises(AnsibleFilterError, match="15-main is down, and was never deployed") as caught:
+        targets(with_one_down(), [], "db1", "orders", [])
+    said = str(caught.value)
+    assert 'set pgops_instances to [{"name": "17-main", "port": 5432}]' in said
+    (one,) = targets(with_one_down(), [{"name": "17-main", "port": 5432}], "db1", "orders", [])
+    assert one["name"] == "17-main"
+    with pytest.raises(AnsibleFilterError, match="take it out of pgops_instances"):
+        targets(with_one_down(), [{"name": "15-main", "port": 5433}], "db1", "orders", [])
+
+
+def test_what_was_deployed_may_be_down():
+    found = targets(with_one_down(**{"15-main": False}), [], "db1", "orders", [])
+    assert [one["name"] for one in found] == ["15-main", "17-main"]
+
+
+def test_of_what_was_never_deployed_nothing_is_removed():
+    (one,) = targets(with_one_down(), [], "db1", "orders", [], {"required": False})
+    assert one["name"] == "17-main"
+
+
+def test_a_server_that_lets_nobody_in_is_not_down():
+    found = with_one_down()
+    found["instances"][0]["error"]["message"] = "The socket belongs to somebody else."
+    assert len(targets(found, [], "db1", "orders", [])) == 2
+
+
 def test_all_that_is_found_is_worked_on_and_several_are_clusters_of_their_own():
     (one,) = targets(facts(("17-main", 5432), agents={"17-main": True}), [], "db1", "orders", [PEER])
     assert one == {

@@ -62,6 +62,11 @@ def named_secret(name: str) -> bool:
     return bool(NAME.search(name)) and name.lower() not in OPEN
 
 
+def mentioned(text: str) -> bool:
+    """Whether a text mentions a secret."""
+    return bool(NAME.search(text) or ASSIGNED.search(text))
+
+
 def setting(name: str, value: str | None, kind: str = "string") -> str | None:
     """A setting's value as it is shown; ``kind`` is its type as pg_settings has it."""
     if not value or kind in PLAIN or name.lower() in OPEN:
@@ -101,9 +106,9 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def _secret_pair(name: str, value: str) -> bool:
-    bare = _unquoted(value)
-    inside = bare if name.lower() in ("dbname", "options") else ""
-    return bool(value) and (named_secret(name) or masked(inside) != inside or bool(NAME.search(inside)))
+    # These may be connection strings or options themselves.
+    inside = _unquoted(value) if name.lower() in ("dbname", "options") else ""
+    return bool(value) and (named_secret(name) or mentioned(inside))
 
 
 def _unquoted(value: str) -> str:
@@ -113,17 +118,18 @@ def _unquoted(value: str) -> str:
 
 def _masked_url(url: re.Match[str]) -> str:
     scheme, login, place, query = (url.group(number) or "" for number in range(1, 5))
-    user, colon, password = login.partition(":")
-    # Where there is no password, the name may be a token.
-    shown = user if password and scheme.startswith("postgres") else HIDDEN if login else ""
-    masked_login = f"{shown}{':' + HIDDEN if password and shown == user else ''}@" if login else ""
-    if scheme.startswith("postgres") and login and not colon:
-        masked_login = f"{user}@"
+    user, colon, _password = login.partition(":")
+    if "?" in login or "/" in user:  # then it is no login: a value behind it has an @ of its own
+        return scheme + HIDDEN
+    if login:
+        # Elsewhere, the name may be a token.
+        shown = user + (colon and f":{HIDDEN}") if scheme.startswith("postgres") else HIDDEN
+        place = f"{shown}@{place}"
     options = [option.partition("=") for option in query[1:].split("&")] if query else []
     shown_options = "&".join(
         f"{name}{equals}{HIDDEN if value and _unsafe(name, value) else value}" for name, equals, value in options
     )
-    return f"{scheme}{masked_login}{place}{'?' + shown_options if query else ''}"
+    return f"{scheme}{place}{'?' + shown_options if query else ''}"
 
 
 def _unsafe(name: str, value: str) -> bool:

@@ -112,6 +112,14 @@ def test_a_wrong_password(major: int, new_server: Callable[..., Server]) -> None
         connect(target(server, host="127.0.0.1"))
 
 
+def test_a_local_line_that_asks_for_a_password(new_server: Callable[..., Server]) -> None:
+    server = new_server(18, auth="scram-sha-256").start()
+    with pytest.raises(LoginRefused, match="requires a password even on its local socket") as caught:
+        connect(target(server))
+    assert "local all postgres peer" in caught.value.hint
+    assert "pgops_login_user" in caught.value.hint
+
+
 def test_a_broken_pg_hba(major: int, new_server: Callable[..., Server]) -> None:
     server = new_server(major)
     server.start()

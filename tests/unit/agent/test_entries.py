@@ -110,6 +110,13 @@ def test_a_users_collectors_are_read_by_the_agent_and_by_nobody_else() -> None:
     assert (collector.content, collector.secret) == (MINE.encode(), False)
 
 
+def test_a_collector_with_a_password_is_not_shown() -> None:
+    text = MINE.replace("1", "(SELECT x FROM dblink('host=a password=hunter2', 'SELECT 1') AS t (x int))")
+    (collector,) = entries.instance_files(replace(HOST, collectors=(text,)), HERE, None, None)
+    assert isinstance(collector, File)
+    assert collector.secret
+
+
 def test_the_configuration_is_roots_and_holds_no_secret() -> None:
     found = entries.configuration_file(HOST, replace(HERE, password="secret"))
     assert shown([found]) == {"/etc/pgops/main/agent.json": ("root", "root", 0o644)}

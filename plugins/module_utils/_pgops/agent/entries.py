@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 
+from .. import secrecy
 from ..host.files import Directory, Entry, File, Found, Link
 from ..instance import passfile as credentials
 from ..instance.layout import Layout
@@ -61,7 +62,14 @@ def instance_files(desired: Desired, one: Instance, passfile: Found | None, draw
     keeps its content. ``drawn`` is the password of a remote instance that has none."""
     (root, user, group), layout, settings = desired.owners, desired.layout(one.name), one.configuration
     entries: list[Entry] = [
-        File(os.path.join(layout.collectors, f"{own.name}.sql"), text.encode(), 0o640, root, group)
+        File(
+            os.path.join(layout.collectors, f"{own.name}.sql"),
+            text.encode(),
+            0o640,
+            root,
+            group,
+            secrecy.mentioned(text),
+        )
         for own, text in zip(desired.own_collectors, desired.collectors)
     ]
     kept = credentials.password(passfile.content.decode()) if passfile else None

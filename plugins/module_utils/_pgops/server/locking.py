@@ -60,7 +60,8 @@ def locked(target: Target, needed_for: str, superuser: bool = True, ops_database
             managers.refuse_ops_database(managers.manager(session))
             raise PermissionMissing(
                 f"Role {session.user} is not a superuser: {needed_for}.",
-                "Log in as a superuser: become root or postgres on the host, or set login_user.",
+                "Log in as a superuser: become root or postgres on the host, or set login_user (pgops_login_user in "
+                "the inventory).",
             )
         with contextlib.ExitStack() as held:
             file = _lock_file(session)

@@ -389,7 +389,8 @@ def socket_owner(target: Target) -> int | None:
     except OSError as error:
         raise Unreachable(
             f"No PostgreSQL server listens on {place(target)}: {path}: {error.strerror}.",
-            "Start the server, or set login_port, or login_host to its socket directory.",
+            "Start the server, or set login_port, or login_host to its socket directory (in the inventory: port and "
+            "socket_directory in pgops_instances, which also leaves out those that it does not name).",
         ) from error
     directory, port = os.path.dirname(path), int(target.port)
     if not stat.S_ISSOCK(found.st_mode):
@@ -407,7 +408,8 @@ def socket_owner(target: Target) -> int | None:
     if not discovery.trusted(directory, port) and target.user != owner and not _of_a_cluster(directory, port, owner):
         raise Unreachable(
             f"{path} belongs to user {owner}, in a directory where others can create a socket.",
-            "If this is the server's user, set login_user to it. Otherwise find out why the server has no socket.",
+            "If this is the server's user, set login_user to it (pgops_login_user in the inventory). Otherwise find "
+            "out why the server has no socket.",
         )
     return found.st_uid
 
@@ -435,7 +437,8 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
     if not up:
         return Unreachable(
             f"No PostgreSQL server answers on {place(target)}: {words}",
-            "Start the server, or correct login_host and login_port. Check listen_addresses and firewalls.",
+            "Start the server, or correct login_host and login_port (host and port in pgops_instances). Check "
+            "listen_addresses and firewalls.",
         )
     if target.target_session_attrs != "any":
         return Unreachable(
@@ -453,7 +456,7 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
             "for a remote instance).",
         )
     if connection is not None and connection.needs_password:
-        hint = "The server requires a password: set login_password."
+        hint = _password_wanted(target, user)
     elif used:
         hint = f"A password was used. Check that it belongs to role {user}, and that the database exists."
     else:
@@ -463,6 +466,16 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
         )
         hint += BOUND if channel_binding == "require" and not target.local else ""
     return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
+
+
+def _password_wanted(target: Target, user: str) -> str:
+    if not target.local:
+        return "The server requires a password: set login_password (in pgops_instances for a remote instance)."
+    return (
+        "The server requires a password even on its local socket. Put this line first in its pg_hba.conf, and "
+        f"reload: local all {user} peer. Or set login_user (pgops_login_user in the inventory) to a superuser that "
+        "is let in without a password. Modules that you call yourself take login_password."
+    )
 
 
 def each(target: Target) -> list[Target]:
