@@ -57,6 +57,7 @@ PURE: Mapping[str, str] = {
     "settings.parameters": "what the value of a setting means",
     "settings.planning": "which settings change, wait, or are put back",
     "settings.present": "which line counts for a setting, and whether two values mean the same",
+    "settings.standbys": "whom a primary waits for before it raises a setting",
     "spelling": "which names are unknown, and what was meant",
     "statements.readings": "how much statements have used between two readings",
     "statements.redaction": "which texts hold secrets, and what is left of them",
@@ -64,7 +65,7 @@ PURE: Mapping[str, str] = {
 """The files of the library that decide something without reading or writing anything, and what it is."""
 
 DOORS: Mapping[str, str] = {
-    "agent.schedule": "read _listed obstacles apply _discard_records _stop_crons converge",
+    "agent.schedule": "read _listed obstacles apply _discard_records _stop_crons _arrivals converge",
     "host.cron": "stop _running installed",
     "host.files": (
         "make read contents user_name group_name EntryChange PathRemoval apply opened_directory discard write "

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pgops.errors import Conflict
-from pgops.settings.standbys import Limits, Node, Sign, application, refuse
+from pgops.settings import planning
+from pgops.settings.parameters import Parameter
+from pgops.settings.planning import Desired
+from pgops.settings.present import Current, Entry, Running
+from pgops.settings.standbys import Limits, Node, Sign, application, limits, raised, refuse
 
 WANTED = {"max_connections": 200}
 
@@ -123,3 +128,58 @@ def test_a_receiver_that_is_no_server_goes_by_any_of_its_names(name: str) -> Non
 )
 def test_a_standby_streams_under_one_name(conninfo: str, cluster: str, name: str) -> None:
     assert application(conninfo, cluster) == name
+
+
+CONNECTIONS = Parameter("max_connections", "integer", None, "1", "262143", context="postmaster")
+SENDERS = Parameter("max_wal_senders", "integer", None, "0", "262143", context="postmaster")
+SERVER = Current(
+    running={
+        "max_connections": Running(CONNECTIONS, "100", default="100"),
+        "max_wal_senders": Running(SENDERS, "10", default="10"),
+        "work_mem": Running(Parameter("work_mem", "integer", "kB", "64", "2147483647"), "4096", default="4096"),
+        "primary_slot_name": Running(Parameter("primary_slot_name", "string"), "db2"),
+        "cluster_name": Running(Parameter("cluster_name", "string"), "17/main"),
+    },
+    version_num=170004,
+)
+WAITS = replace(
+    SERVER,
+    running={**SERVER.running, "max_wal_senders": replace(SERVER.running["max_wal_senders"], pending=True)},
+    entries=(Entry("max_wal_senders", "20", "/data/postgresql.conf", 1),),
+)
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "restart", "what"),
+    [
+        (SERVER, {"max_connections": "200"}, False, {"max_connections": 200}),
+        (SERVER, {"max_connections": "200"}, True, {"max_connections": 200}),
+        (SERVER, {"Max_Connections": "200"}, True, {"max_connections": 200}),
+        (SERVER, {"max_connections": "100", "work_mem": "8MB"}, True, {}),
+        (SERVER, {"max_connections": "99"}, True, {}),
+        (SERVER, {"work_mem": "8MB"}, True, {}),
+        (WAITS, {"work_mem": "8MB"}, True, {}),
+        (WAITS, {"max_connections": "90"}, False, {}),
+        # What somebody else has changed comes into force with a restart of ours.
+        (WAITS, {"max_connections": "90"}, True, {"max_wal_senders": 20}),
+        (WAITS, {"max_connections": "200"}, False, {"max_connections": 200}),
+        (WAITS, {"max_connections": "200"}, True, {"max_connections": 200, "max_wal_senders": 20}),
+        (replace(SERVER, in_recovery=True), {"max_connections": "200"}, True, {}),
+    ],
+)
+def test_what_a_plan_raises_on_a_primary(current, wanted, restart, what):
+    assert raised(current, planning.plan(current, Desired(wanted, restart))) == what
+
+
+@pytest.mark.parametrize(("restart", "running"), [(True, 200), (False, 100)])
+def test_other_nodes_are_told_what_a_server_has_after_a_run(restart, running):
+    made = planning.plan(WAITS, Desired({"max_connections": "200"}, restart))
+    assert limits(WAITS, made) == Limits(
+        standby=False,
+        running={"max_connections": running, "max_wal_senders": 20 if restart else 10},
+        configured={"max_connections": 200, "max_wal_senders": 20},
+        slot="db2",
+        application="17/main",
+    )
+    assert limits(replace(WAITS, in_recovery=True), made).standby
+    assert limits(WAITS, made).result()["configured"] == {"max_connections": 200, "max_wal_senders": 20}
