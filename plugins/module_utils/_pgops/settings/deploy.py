@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,10 +21,10 @@ from ..server.locking import locked
 from ..server.service import Service
 from ..server.session import Session
 from ..server.target import Target
-from . import controldata, originals, planning, present, transaction
+from . import controldata, originals, places, planning, present, promise, transaction
 from .controldata import AT_LEAST_THE_PRIMARYS
 from .originals import Originals
-from .parameters import LIBRARIES, Value, elements, value_of
+from .parameters import LIBRARIES, Value, elements, joined, value_of
 from .planning import Desired, SettingsPlan
 from .present import Current
 from .transaction import Scene
@@ -32,6 +33,8 @@ WAIT_FOR_PRIMARY = 30
 """Seconds to wait until a standby has replayed its primary's new values."""
 
 NEEDED = "settings cannot be changed"
+NEEDED_TOO = (*planning.ARCHIVING, *places.NAMES)
+"""Settings without which none can be changed safely."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,22 @@ def settled(target: Target, layout: Layout | None, wanted: Request, check_mode: 
     if check_mode or layout is None:
         return _settled(target, layout, wanted, check_mode)
     with files.exclusive(layout.lock, seconds=60):
-        started = transaction.interrupted(layout)
+        started = transaction.interrupted(layout, _declared(wanted))
         for change in started:
             change.apply()
         done = _settled(target, layout, wanted, check_mode=False)
     return replace(done, plan=Plan(started) + done.plan)
+
+
+def _declared(wanted: Request) -> dict[str, str | None]:
+    """The texts of what is declared, but for the lists to which others add."""
+    if wanted.absent:
+        return {}
+    return {
+        name: joined(value) if isinstance(value, tuple) else value
+        for name, value in wanted.desired.values.items()
+        if name.lower() not in LIBRARIES
+    }
 
 
 def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode: bool) -> Settled:
@@ -110,7 +124,9 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
 
         def prepared(current: Current) -> Prepared:
             settings = _planned(session, current, wanted, recorded, check_mode)
-            scene = Scene(target, wanted.capability, layout, _service(session, current, target, settings))
+            found = _service(session, current, target, settings)
+            settings = promise.kept(session, current, settings, found)
+            scene = Scene(target, wanted.capability, layout, found)
             return Prepared(settings, scene, transaction.sessions(session) if settings.restarts else 0)
 
         def apply(current: Current, ready: Prepared) -> None:
@@ -118,7 +134,7 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
             transaction.apply(ready.scene, session, current, ready.settings, updated)
 
         ready = read_plan_apply(
-            read=lambda: read(session, {**dict.fromkeys(planning.ARCHIVING), **named}),
+            read=lambda: _spelled(session, read(session, {**dict.fromkeys(NEEDED_TOO), **named}), wanted, recorded),
             plan=prepared,
             apply=apply,
             check_mode=check_mode,
@@ -179,6 +195,24 @@ def read(session: Session, values: Mapping[str, Value]) -> Current:
     return _with_primary(session, present.read(session, list(values), libraries))
 
 
+def _spelled(session: Session, current: Current, wanted: Request, recorded: Originals) -> Current:
+    """With how the server itself writes values that are not the configured ones as they stand."""
+    texts = {name: one.ours for name, one in recorded.items()} if wanted.absent else _declared(wanted)
+    asked: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        there = current.automatic(name) if wanted.absent else current.configured(name)
+        if text is not None and there is not None and not current.same(name, text, there):
+            asked[name] = [text, there, *_as_written(current, name, text)]
+    return replace(current, spelled=present.spelled(session, current, asked))
+
+
+def _as_written(current: Current, name: str, text: str) -> list[str]:
+    """A list as ALTER SYSTEM gets it."""
+    with contextlib.suppress(ValueError):
+        return [", ".join(elements(text))] if current.parameter(name).is_list else []
+    return []
+
+
 def _with_primary(session: Session, current: Current) -> Current:
     if not (session.in_recovery and session.target.local):
         return current
@@ -192,7 +226,7 @@ def _bin_directory(session: Session) -> str:
 
 
 def _service(session: Session, current: Current, target: Target, settings: SettingsPlan) -> Service | None:
-    """How to restart the server; None if that is neither needed nor possible."""
+    """How to restart the server and where to write its files; None if that is neither needed nor possible."""
     if not settings.plan:
         return None
     try:
@@ -202,11 +236,13 @@ def _service(session: Session, current: Current, target: Target, settings: Setti
                 "Run this on its host, over its socket, or set restart=never.",
             )
         found = service.of(current.data_directory, _bin_directory(session))
-        service.check_rights(found)
-        return found
-    except PgOpsError:
+        found = replace(found, configuration=current.setting("config_file"))
         if settings.restarts:
-            raise
+            service.check_restart(found)
+        return found if os.geteuid() in (0, found.owner) else None
+    except PgOpsError as error:
+        if settings.restarts:
+            raise type(error)(f"{error.message} {promise.UNTOUCHED}", error.hint) from error
         return None
 
 
