@@ -138,6 +138,9 @@ def test_access_rules_that_the_server_cannot_read_keep_it_from_being_stopped(hos
     said = untouched(host, SettingsRefused, "if_required", max_connections=60)
     assert "pg_hba.conf, line 2" in said
     assert host.set(work_mem="8MB")["changed"]
+    # Rules that cannot match are none of these.
+    host.server.write_hba("local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
+    assert host.set(restart="if_required", max_connections=60)["restarted"]
 
 
 def test_a_server_that_does_not_come_up_all_the_same_is_put_back(

@@ -5,9 +5,10 @@ written, in check mode too."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
-from ..errors import Conflict, PgOpsError, QueryFailed, SettingsRefused
+from ..errors import Conflict, InvalidInput, PgOpsError, QueryFailed, SettingsRefused
 from ..server.service import Service
 from ..server.session import Session, connect, statement
 from . import places, trial
@@ -17,9 +18,11 @@ from .planning import HIDDEN, SettingsPlan, future
 from .present import Current
 
 RULES = """
-SELECT {file} AS file, r.line_number AS line, r.error FROM pg_hba_file_rules AS r WHERE r.error IS NOT NULL
+SELECT {file} AS file, r.line_number AS line, r.error FROM pg_hba_file_rules AS r
+WHERE r.error IS NOT NULL AND r.error NOT LIKE '% cannot match because %'
 ORDER BY r.line_number
 """
+"""The server goes on with rules that cannot match, such as hostssl without TLS, though it says so here."""
 FILE = "pg_stat_file(%s, false)"
 FILES = (
     "hba_file",
@@ -35,6 +38,8 @@ FILES = (
 """Settings that name a file or directory of the server's host."""
 PRELOADED = ("local_preload_libraries", "session_preload_libraries")
 """Lists of libraries that every new session loads: with one that cannot be loaded, nobody logs in."""
+BLOCK = 8
+"""kB of a block, in which shared_buffers counts."""
 UNTOUCHED = "Nothing was changed."
 
 
@@ -49,7 +54,8 @@ def kept(session: Session, current: Current, planned: SettingsPlan, found: Servi
         return planned
     _by_file(planned, found)
     _libraries(session, current, planned)
-    rules = _rules(session) if planned.restarts else ""
+    names = {one.parameter.name.lower() for one in planned.settings}
+    rules = _rules(session) if planned.restarts and "hba_file" not in names else ""
     if rules:
         raise _refused(planned, rules, ours=False)
     if found is None:
@@ -84,14 +90,19 @@ def _refused(planned: SettingsPlan, said: str, ours: bool) -> SettingsRefused:
 
 def _places(current: Current, planned: SettingsPlan) -> Places:
     values = {name: future(current, planned, name) for name in places.NAMES}
-    buffers = current.parameter("shared_buffers")
-    size = float(buffers.meaning(values["shared_buffers"]) or 0) if buffers.vartype == "integer" else 0  # type: ignore[arg-type]
     return Places(
         values=values,
         written=tuple(one.parameter.name.lower() for one in planned.settings if one.text is not None),
         port=int(current.setting("port") or 0),
-        buffers=int(size * 8 / 1024),
+        buffers=_megabytes(current, values["shared_buffers"]),
     )
+
+
+def _megabytes(current: Current, buffers: str) -> int:
+    """The size of shared buffers; 0 for a value that the server does not accept."""
+    with contextlib.suppress(InvalidInput, ValueError):
+        return int(float(str(current.parameter("shared_buffers").meaning(buffers))) * BLOCK / 1024)
+    return 0
 
 
 def _by_file(planned: SettingsPlan, found: Service | None) -> None:

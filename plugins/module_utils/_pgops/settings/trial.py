@@ -30,8 +30,15 @@ QUIET = {"log_destination": "stderr", "log_line_prefix": "", "log_min_messages":
          "logging_collector": "off", "external_pid_file": ""}  # fmt: skip
 BEGUN = {"listen_addresses": "", "unix_socket_directories": "", "huge_pages": "off", "shared_buffers": "16MB"}
 ENDS = "no socket created for listening"
-OWN = ("global", "postmaster.opts", "postmaster.pid", "PG_VERSION", "current_logfiles", "pg_wal", autoconf.NAME)
-"""What the directory of the trial has of its own, or lacks: what is written."""
+OWN = ("postmaster.opts", "postmaster.pid", "PG_VERSION", "current_logfiles", autoconf.NAME)
+"""Files of which the directory of the trial has its own, or none: those that are written."""
+INNER = ("base", "global")
+"""With pg_*, the directories that are the server's own."""
+TRIES = 3
+TORN = "control file"
+"""Named in what is said of a copy of pg_control that was made while the server wrote it."""
+CANNOT_RUN = ("126", "127")
+"""Exit codes of a program that does not run here: it needs something of the environment that it is started in."""
 NOISE = re.compile(r"(LOG|NOTICE|DEBUG\d?): {2}(starting|database system|listening|redirecting)")
 SEVERITY = re.compile(r"^(?:postgres: |(?:LOG|FATAL|PANIC|ERROR|WARNING|HINT|DETAIL): +)")
 TIME_LIMIT = 60
@@ -116,21 +123,31 @@ def complaint(found: Service, text: str) -> str:
 def _complaint(found: Service, text: str, where: Places) -> str:
     with open(os.path.join(found.data_directory, "PG_VERSION"), encoding="utf-8") as file:
         major = int(file.read().partition(".")[0])
+    for _try in range(TRIES):
+        said, memory = _tried(found, text, major)
+        if TORN not in said:
+            break
+    return said or places.memory(memory, where) or places.wrong(where, found.data_directory)
+
+
+def _tried(found: Service, text: str, major: int) -> tuple[str, int]:
     scratch = tempfile.mkdtemp(prefix="pgops-trial-", dir=TEMPORARY)
     try:
         _furnish(found.data_directory, scratch, text)
-        said, memory = _asked(found, major, scratch)
+        return _asked(found, major, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return said or places.memory(memory, where) or places.wrong(where, found.data_directory)
 
 
 def _furnish(data: str, scratch: str, text: str) -> None:
     """Links to what is in the data directory, for files that are named relative to it, and copies of the rest."""
     for name in os.listdir(data):
-        if name not in OWN:
-            os.symlink(os.path.join(data, name), os.path.join(scratch, name))
-    os.mkdir(os.path.join(scratch, "global"), 0o700)
+        there, here = os.path.join(data, name), os.path.join(scratch, name)
+        if os.path.isdir(there) and (name in INNER or name.startswith("pg_")):
+            # Never a link to these: a server that starts clears some of them.
+            os.mkdir(here, 0o700)
+        elif name not in OWN:
+            os.symlink(there, here)
     for name in ("PG_VERSION", "global/pg_control"):
         shutil.copyfile(os.path.join(data, name), os.path.join(scratch, name))
     path = os.path.join(scratch, autoconf.NAME)
@@ -156,7 +173,7 @@ def answer(output: str, major: int) -> tuple[str, int]:
     """The same from the output, whose last line is the exit code. Pure."""
     *lines, code = output.splitlines()
     lines = [line for line in lines if line and not NOISE.match(line)]
-    if major < ASKS and any(ENDS in line for line in lines):
+    if code in CANNOT_RUN or (major < ASKS and any(ENDS in line for line in lines)):
         return "", 0
     if code == "0":
         return "", int(lines[-1]) if lines and lines[-1].isdigit() else 0
