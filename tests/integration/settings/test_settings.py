@@ -153,6 +153,8 @@ def test_a_value_that_means_the_same_elsewhere_satisfies(host: Host) -> None:
         ({"data_directory": "/tmp"}, "cannot be changed"),
         ({"work_mem": ["8MB"]}, "is not a list"),
         ({"shared_preload_libraries": ["no_such_library"]}, "library no_such_library was not found"),
+        ({"shared_preload_libraries": "a,,b"}, "separated by commas"),
+        ({"archive_library": "no_such_archive"}, "library no_such_archive was not found"),
         ({"work_mem": "8MB", "autovacuum": "perhaps"}, "on or off"),
         ({"work_mem": 1, "WORK_MEM": 2}, "twice"),
     ],

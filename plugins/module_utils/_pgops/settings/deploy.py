@@ -24,7 +24,7 @@ from ..server.target import Target
 from . import controldata, originals, places, planning, present, promise, transaction
 from .controldata import AT_LEAST_THE_PRIMARYS
 from .originals import Originals
-from .parameters import LIBRARIES, Value, elements, joined, value_of
+from .parameters import LIBRARIES, SINGLE_LIBRARIES, Value, elements, joined, value_of
 from .planning import Desired, SettingsPlan
 from .present import Current
 from .transaction import Scene
@@ -188,11 +188,18 @@ def _planned(
 def read(session: Session, values: Mapping[str, Value]) -> Current:
     """The configured and running values of the parameters named, and what the host's files add."""
     libraries = {
-        name: value if isinstance(value, tuple) else elements(value or "")
+        name: value if isinstance(value, tuple) else _words(value or "")
         for name, value in values.items()
-        if name.lower() in LIBRARIES
+        if name.lower() in (*LIBRARIES, *(SINGLE_LIBRARIES if value else ()))
     }
     return _with_primary(session, present.read(session, list(values), libraries))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The elements of a list; none of what is not a list, which the plan refuses."""
+    with contextlib.suppress(ValueError):
+        return elements(text)
+    return ()
 
 
 def _spelled(session: Session, current: Current, wanted: Request, recorded: Originals) -> Current:

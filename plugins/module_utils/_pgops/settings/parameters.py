@@ -63,6 +63,9 @@ HIDDEN = {
 }
 """Values of enums that the server accepts and shows as another one (guc_tables.c, the options that are hidden)."""
 
+SINGLE_LIBRARIES = ("archive_library", "jit_provider")
+"""Parameters that name one library. A server without it goes on, and only logs that it does not archive."""
+
 MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 TIME = {"us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 UNIT = re.compile(r"(\d*)([A-Za-z]+)\Z")

@@ -187,18 +187,23 @@ def _wanted(current: Current, desired: Desired, name: str) -> Setting:
         if isinstance(value, tuple):
             raise InvalidInput(f"{name} is not a list.", "Use a single value.")
         parameter.meaning(value)
+        _installed(current, name, (value,))
         return Setting(parameter, value)
     parameter.meaning(joined(value) if isinstance(value, tuple) else value)
     words = value if isinstance(value, tuple) else elements(value)
     if parameter.merges and not desired.replace_lists:
         words = merged(_words(current.configured(name)), words)
-    lacking = [word for word in words if word in current.missing.get(name, ())]
+    _installed(current, name, words)
+    return _list(current, parameter, words)
+
+
+def _installed(current: Current, name: str, libraries: Sequence[str]) -> None:
+    lacking = [word for word in libraries if word in current.missing.get(name, ())]
     if lacking:
         raise InvalidInput(
             f"{name}: library {', '.join(lacking)} was not found on the server.",
             "Install its package on this host, or correct the name.",
         )
-    return _list(current, parameter, words)
 
 
 def _list(current: Current, parameter: Parameter, words: Sequence[str]) -> Setting:

@@ -123,10 +123,10 @@ def complaint(found: Service, text: str) -> str:
 def _complaint(found: Service, text: str, where: Places) -> str:
     with open(os.path.join(found.data_directory, "PG_VERSION"), encoding="utf-8") as file:
         major = int(file.read().partition(".")[0])
-    for _try in range(TRIES):
-        said, memory = _tried(found, text, major)
-        if TORN not in said:
-            break
+    said, memory = _tried(found, text, major)
+    for _again in range(TRIES):
+        if TORN in said:
+            said, memory = _tried(found, text, major)
     return said or places.memory(memory, where) or places.wrong(where, found.data_directory)
 
 
