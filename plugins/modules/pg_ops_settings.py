@@ -12,11 +12,14 @@ version_added: 0.1.0
 description:
   - Compares server settings with the configured ones, by meaning (V(1GB) is V(1024MB)), and writes those that differ
     with C(ALTER SYSTEM). If another configuration file already sets the value, nothing is written.
-  - Names, types, ranges, choices and the files of libraries are checked before anything is written.
+  - Names, types, ranges, choices and the files of libraries are checked before anything is written. So is whether the
+    server could start with the new configuration, by its own program as its own user, and whether what started it
+    would restart it.
   - The server is then reloaded and, if a setting needs it and O(restart) allows it, restarted after a checkpoint.
     Afterwards every value is read from the running server.
-  - If the server does not come up, or rejects a value, the old configuration is restored, the server is started with
-    it, and the module fails with the server's log lines. A run that is killed is completed or undone by the next one.
+  - If the server does not come up all the same, or rejects a value, the old configuration is restored, the server is
+    started with it, or with the one that it last started with, and the module fails with the server's log lines. A
+    run that is killed, or that had to leave the server down, is completed or undone by the next one.
   - The original values are recorded on the host. O(state=absent) restores them, except where somebody has changed the
     value since.
 author:
@@ -38,7 +41,7 @@ options:
   settings:
     description:
       - Settings by name. Booleans, numbers, strings and lists are accepted.
-      - V(null) resets what C(ALTER SYSTEM) has set.
+      - V(null) resets what C(ALTER SYSTEM) has set. An empty string or list is a value.
       - Libraries in V(shared_preload_libraries) and the other lists of libraries are added to those that are
         configured, in the declared order. All other lists are set as declared.
       - On a standby, settings that must not be lower than on its primary (such as V(max_connections)) are lowered
@@ -57,7 +60,8 @@ options:
       - V(never) writes the settings but does not restart; RV(pending) lists those that wait for a restart.
       - V(if_required) restarts the server if one of O(settings) needs it. A restart ends all sessions, and applies
         all other pending settings.
-      - The restart uses the systemd unit, else Debian's C(pg_ctlcluster), else C(pg_ctl).
+      - The restart uses the systemd unit that runs the server, or a wrapper of it; else Debian's C(pg_ctlcluster),
+        else C(pg_ctl). A server in a unit that did not start it is not restarted.
     type: str
     choices: [never, if_required]
     default: never

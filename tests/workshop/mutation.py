@@ -72,7 +72,7 @@ DOORS: Mapping[str, str] = {
         "rewrite own remove sync sync_tree failure umask exclusive _lock"
     ),
     "metrics.latest": "remember present load received _opened",
-    "host.systemd": "booted states main_process stop reload start forget _systemctl check_calendars _next_elapses",
+    "host.systemd": "booted states properties stop reload start forget _systemctl check_calendars _next_elapses",
     "instance.configuration": "load",
     "settings.originals": "read names _all write",
     "settings.present": "read _entry _exists _running",

@@ -104,6 +104,7 @@ class NotDelivered(PgOpsError):
 
 
 class SettingsRefused(PgOpsError):
-    """The server did not come up with its new settings, or rejected them; the old ones were restored."""
+    """The server would not start with its new settings, did not come up with them, or rejected them. The message says
+    what is in force."""
 
     code = "settings_refused"

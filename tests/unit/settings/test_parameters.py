@@ -216,3 +216,46 @@ def test_a_number_without_unit_is_in_the_own_unit(blocks):
 )  # fmt: skip
 def test_a_number_is_shown_in_its_largest_unit(parameter, setting, shown):
     assert parameter.human(setting) == shown
+
+
+SEARCH = Parameter("search_path", "string")
+SOCKETS = Parameter("unix_socket_directories", "string", context="postmaster")
+COMPRESSION = Parameter("wal_compression", "enum", choices=("pglz", "lz4", "zstd", "on", "off"), context="superuser")
+MESSAGES = Parameter("log_min_messages", "enum", choices=("debug5", "debug2", "info", "log"), context="superuser")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "one", "other"),
+    [
+        (COMPRESSION, "on", "pglz"),
+        (COMPRESSION, "YES", "pglz"),
+        (COMPRESSION, "1", "on"),
+        (LEVEL, "hot_standby", "replica"),
+        (LEVEL, "Archive", "replica"),
+        (MESSAGES, "debug", "debug2"),
+        (SEARCH, '""', ""),
+        (SEARCH, 'a, ""', "a"),
+    ],
+)
+def test_values_that_the_server_shows_as_others(parameter, one, other):
+    assert parameter.meaning(one) == parameter.meaning(other)
+
+
+def test_an_empty_element_is_one_where_the_server_takes_it_for_one():
+    assert SOCKETS.meaning('""') != SOCKETS.meaning("")
+    assert COMPRESSION.meaning("off") == "off"
+    assert COMPRESSION.meaning("lz4") != COMPRESSION.meaning("on")
+
+
+@given(st.integers(64, 2**31 - 1), st.sampled_from(["kB", "MB", "GB"]))
+def test_a_number_as_it_is_shown_to_people_means_the_same(amount, unit):
+    own = amount // {"kB": 1, "MB": 2**10, "GB": 2**20}[unit]
+    if own * {"kB": 1, "MB": 2**10, "GB": 2**20}[unit] < 64:
+        own = 64
+    size = WORK_MEM.meaning(f"{own}{unit}")
+    assert WORK_MEM.meaning(WORK_MEM.human(str(size))) == size
+
+
+@given(st.floats(0, 1e6, allow_nan=False))
+def test_a_real_number_is_read_as_it_is_written(number):
+    assert COST.meaning(repr(number)) == number == COST.meaning(f" {number!r} ")

@@ -114,11 +114,15 @@ def test_of_a_list_only_what_was_added_is_taken_out(below, before, ours, present
     assert made.warnings == ()
 
 
-def test_a_list_of_which_nothing_would_be_left_is_refused_where_a_file_has_some():
+def test_a_list_of_which_nothing_is_left_is_empty_though_a_file_has_some():
     name = "shared_preload_libraries"
     there = replace(SERVER, entries=(Entry(name, "a", "/etc/postgresql.conf", 3), Entry(name, "b", AUTO, 2)))
-    with pytest.raises(Conflict, match=r"/etc/postgresql\.conf, line 3 sets it to a"):
-        planning.removal(there, {name: Original(None, "a, b")}, restart=False)
+    (setting,) = planning.removal(there, {name: Original(None, "a, b")}, restart=False).settings
+    assert (setting.text, setting.by_file) == ("", True)
+    # What we emptied ourselves goes back to what the file says.
+    ours = replace(there, entries=(there.entries[0], Entry(name, "", AUTO, 2)))
+    (setting,) = planning.removal(ours, {name: Original(None, "")}, restart=False).settings
+    assert (setting.text, setting.by_file) == (None, False)
 
 
 def test_what_somebody_else_has_changed_since_is_told_and_not_touched():
@@ -308,10 +312,10 @@ def test_a_setting_is_changed_by_its_meaning_and_shown_as_it_is_written():
     assert (change.line, change.known) == ("create setting auto_explain.log_timing", False)
 
 
-def test_a_list_that_cannot_be_emptied_is_named_with_its_line():
+def test_a_list_is_emptied_in_the_file_itself_where_another_has_some():
     there = with_lines(("shared_preload_libraries", "a"), file="/etc/postgresql.conf")
-    with pytest.raises(Conflict, match="line 0 sets it to a"):
-        planning.plan(there, Desired({"shared_preload_libraries": ()}, replace_lists=True))
+    (setting,) = planning.plan(there, Desired({"shared_preload_libraries": ()}, replace_lists=True)).settings
+    assert (setting.text, setting.words, setting.by_file) == ("", None, True)
     ours = with_lines(("shared_preload_libraries", "a"))
     (setting,) = planning.plan(ours, Desired({"shared_preload_libraries": ()}, replace_lists=True)).settings
     assert setting.text is None

@@ -14,6 +14,7 @@ from . import commands
 from .calendars import EXAMPLES
 
 MARKER = re.compile(r"^\[X-Pgops\]\nInstance=(?P<instance>.*)$", re.MULTILINE)
+PLACE = re.compile(r"^(?:0::|\d+:name=systemd:)(/.*)$", re.MULTILINE)
 NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_@+=:,./-]")
 
 HEADER = """\
@@ -151,13 +152,23 @@ def states(names: Iterable[str]) -> dict[str, State]:
     }
 
 
-def main_process(name: str) -> int:
-    """The process that a service runs, 0 for none.
+def properties(name: str, *wanted: str) -> dict[str, str]:
+    """The properties of a unit that are named, as systemd writes them; those that it does not know are left out.
 
     Raises HostFailed.
     """
-    shown = _systemctl("show", "--property=MainPID", "--value", "--", name).strip()
-    return int(shown) if shown.isdigit() else 0
+    shown = _systemctl("show", f"--property={','.join(wanted)}", "--", name)
+    return dict(line.partition("=")[::2] for line in shown.splitlines())
+
+
+def units_of(cgroup: str) -> tuple[str, ...]:
+    """The services and scopes that a process belongs to, the outermost first, from its file ``cgroup`` in /proc: a
+    process of a user's own manager belongs to the service of that manager, too. None outside of systemd."""
+    for path in PLACE.findall(cgroup):
+        found = tuple(part for part in path.split("/") if part.endswith((".service", ".scope")))
+        if found:
+            return found
+    return ()
 
 
 def stop(names: Sequence[str]) -> None:

@@ -12,15 +12,14 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..errors import HostFailed, Unsupported
+from ..errors import Conflict, HostFailed, Unsupported
 from ..host import commands, systemd
 from ..host.files import user_name
 from ..host.identity import as_user
-from . import discovery, postmaster
+from . import discovery, postmaster, units
 from .postmaster import Postmaster
 from .session import Session
 
-UNIT = re.compile(r"^(?:0::|\d+:name=systemd:)/.*?([^/]+\.service)$", re.MULTILINE)
 LONGEST_START = 600
 """Seconds that a server may take to stop and start: recovery after a crash takes its time."""
 LAST_LINES = 12
@@ -42,6 +41,12 @@ class Service:
     unit: str = ""
     cluster: str = ""
     log: str = ""
+    arguments: tuple[str, ...] = ()
+    """Those of the server's command line."""
+    configuration: str = ""
+    """Its main configuration file."""
+    obstacle: str = ""
+    """Why it cannot be restarted by what started it, where that is so."""
 
 
 def of(session: Session) -> Service:
@@ -55,23 +60,23 @@ def of(session: Session) -> Service:
             "The server is the first process of a container; restarting it would end the container.",
             "Set restart=never, and restart the container to apply the settings.",
         )
+    unit, obstacle = units.holding(found.process)
     return Service(
         data_directory=found.data_directory,
         bin_directory=found.bin_directory,
         owner=found.owner,
-        unit=_unit(found.process),
+        unit=unit,
         cluster=_cluster(found),
         log=found.log,
+        arguments=_arguments(found.process),
+        obstacle=obstacle,
     )
 
 
-def _unit(process: int) -> str:
-    """The unit whose main process this is; a server started by hand is in the unit of the user's session."""
-    with contextlib.suppress(OSError), open(f"/proc/{process}/cgroup", encoding="utf-8") as file:
-        found = UNIT.search(file.read())
-        if found and systemd.booted() and systemd.main_process(found.group(1)) == process:
-            return found.group(1)
-    return ""
+def _arguments(process: int) -> tuple[str, ...]:
+    with contextlib.suppress(OSError), open(f"/proc/{process}/cmdline", "rb") as file:
+        return tuple(os.fsdecode(word) for word in file.read().rstrip(b"\0").split(b"\0")[1:])
+    return ()
 
 
 def _cluster(found: Postmaster) -> str:
@@ -91,8 +96,35 @@ def check_rights(service: Service) -> None:
     raise Unsupported(f"Only root may restart {what}.", "Run this as root (become: true).")
 
 
+def check_restart(service: Service) -> None:
+    """Ask all that could refuse a restart, before anything is changed.
+
+    Raises Unsupported, Conflict and HostFailed.
+    """
+    check_rights(service)
+    if service.obstacle:
+        raise Unsupported(
+            f"{service.obstacle} So the server is not restarted.",
+            "Set restart=never, and restart it in the way in which it was started.",
+        )
+    if service.unit:
+        units.check(service.unit)
+    if service.cluster and (service.unit.startswith("postgresql@") or not systemd.booted()):
+        _check_cluster(service.cluster)
+
+
+def _check_cluster(cluster: str) -> None:
+    """Debian's tools stop a cluster that is disabled, but do not start it again (pg_ctlcluster(1))."""
+    found = next((one for one in discovery.instances() if one.name == cluster), None)
+    if found and found.start == "disabled":
+        raise Conflict(
+            f"start.conf of cluster {cluster} says disabled: stopped, it could not be started again.",
+            "Write auto or manual into it, or set restart=never.",
+        )
+
+
 def restart(service: Service) -> None:
-    """Stop the server, if it runs, and start it; returns when it accepts connections.
+    """Stop the server, if it runs, and start it; returns when it accepts connections, or at least runs.
 
     Raises HostFailed if it does not come up.
     """
@@ -108,9 +140,23 @@ def restart(service: Service) -> None:
         log = service.log or os.path.join(service.data_directory, "pg_ctl.log")
         options = ["-D", service.data_directory, "-l", log, "-w", "-m", "fast", "-t", str(LONGEST_START)]
         command, owner = [tool, "restart", *options], service.owner
+    former = discovery.postmaster(service.data_directory, service.owner)
     commands.run(command, timeout=LONGEST_START + 60, owner=owner)
-    if discovery.postmaster(service.data_directory, service.owner) is None:
-        raise HostFailed(f"The server of {service.data_directory} stopped right after its start.")
+    _came_up(service, former)
+
+
+def _came_up(service: Service, former: int | None) -> None:
+    """Wait for the new process: a unit is started before what it runs has started the server.
+
+    Raises HostFailed.
+    """
+    deadline = time.monotonic() + LONGEST_START
+    while (running := discovery.postmaster(service.data_directory, service.owner)) in (None, former):
+        if former is not None and running == former:
+            raise HostFailed(f"The server of {service.data_directory} was not stopped, and runs as before.")
+        if not service.unit or not units.runs(service.unit) or time.monotonic() > deadline:
+            raise HostFailed(f"The server of {service.data_directory} stopped right after its start.")
+        time.sleep(0.1)
 
 
 # --- the server's log
@@ -155,10 +201,16 @@ def _opened(path: str, flags: int) -> int:
 
 def log_since(service: Service, since: Mark) -> str:
     """The last lines that the server has logged since a moment: those with an error, if there are any."""
+    lines = lines_since(service, since)
+    important = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL)\b", line)]
+    return "\n".join((important or lines)[-LAST_LINES:])
+
+
+def lines_since(service: Service, since: Mark) -> list[str]:
+    """What the server has logged since a moment, as far as it can be read here."""
     lines = list(as_user(service.owner, lambda: _tail(since)))
     if not lines and service.unit:
         with contextlib.suppress(HostFailed):
             journal = ["journalctl", "--no-pager", "-q", "-o", "cat", "-u", service.unit, f"--since=@{int(since.at)}"]
             lines = commands.run(journal).splitlines()
-    important = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL)\b", line)]
-    return "\n".join((important or lines)[-LAST_LINES:])
+    return lines

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 NAME = "postgresql.auto.conf"
+VALUE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.$]*) = '(.*)'\s*\Z")
 ASSIGNMENT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.$]*)\s*(?:=|\s)")
 
 
@@ -23,6 +24,16 @@ def replaced(text: str, values: Mapping[str, str | None]) -> str:
     return "".join(
         [*kept, *(f"{name} = '{_quoted(value)}'\n" for name, value in values.items() if value is not None)]
     )
+
+
+def values(text: str) -> dict[str, str]:
+    """The values in a file that ALTER SYSTEM, or `replaced`, has written, by lower-case name."""
+    found = {}
+    for line in text.splitlines():
+        match = VALUE.match(line)
+        if match:
+            found[match.group(1).lower()] = match.group(2).replace("''", "'").replace("\\\\", "\\")
+    return found
 
 
 def _name(line: str) -> str:

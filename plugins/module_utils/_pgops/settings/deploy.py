@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,11 @@ from ..server.locking import locked
 from ..server.service import Service
 from ..server.session import Session
 from ..server.target import Target
-from . import carried, controldata, nodes, originals, planning, present, standbys, transaction
+from . import carried, controldata, nodes, originals, places, planning, present, promise, standbys, transaction
 from .controldata import AT_LEAST_THE_PRIMARYS
 from .nodes import Known
 from .originals import Originals
-from .parameters import LIBRARIES, Value, elements, value_of
+from .parameters import LIBRARIES, SINGLE_LIBRARIES, Value, elements, joined, value_of
 from .planning import Desired, SettingsPlan
 from .present import Current
 from .transaction import Scene
@@ -42,7 +43,7 @@ FROM pg_settings AS s
 WHERE s.name = 'recovery_min_apply_delay'
 """
 
-ALWAYS = (*planning.ARCHIVING, *AT_LEAST_THE_PRIMARYS, *standbys.NAMES)
+ALWAYS = tuple({*planning.ARCHIVING, *places.NAMES, *AT_LEAST_THE_PRIMARYS, *standbys.NAMES})
 """What is looked at, whatever is declared."""
 
 
@@ -137,11 +138,22 @@ def _started_and_settled(target: Target, layout: Layout | None, wanted: Request,
     if check_mode or layout is None:
         return _settled(target, layout, wanted, check_mode)
     with files.exclusive(layout.lock, seconds=60):
-        started = transaction.interrupted(layout)
+        started = transaction.interrupted(layout, _declared(wanted))
         for change in started:
             change.apply()
         done = _settled(target, layout, wanted, check_mode=False)
     return replace(done, plan=Plan(started) + done.plan)
+
+
+def _declared(wanted: Request) -> dict[str, str | None]:
+    """The texts of what is declared, but for the lists to which others add."""
+    if wanted.absent:
+        return {}
+    return {
+        name: joined(value) if isinstance(value, tuple) else value
+        for name, value in wanted.desired.values.items()
+        if name.lower() not in LIBRARIES
+    }
 
 
 def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode: bool) -> Settled:
@@ -154,7 +166,9 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
         def prepared(current: Current) -> Prepared:
             settings = _planned(session, current, wanted, recorded, check_mode)
             _refuse_before_standbys(session, layout, current, wanted, settings)
-            scene = Scene(target, wanted.capability, layout, _service(session, target, settings))
+            found = _service(session, current, target, settings)
+            settings = promise.kept(session, current, settings, found)
+            scene = Scene(target, wanted.capability, layout, found)
             ended = transaction.sessions(session) if settings.restarts else 0
             return Prepared(settings, scene, ended, standbys.limits(current, settings))
 
@@ -165,7 +179,7 @@ def _settled(target: Target, layout: Layout | None, wanted: Request, check_mode:
             carried.write(place, wanted.capability, updated)
 
         ready = read_plan_apply(
-            read=lambda: read(session, {**dict.fromkeys(ALWAYS), **named}),
+            read=lambda: _spelled(session, read(session, {**dict.fromkeys(ALWAYS), **named}), wanted, recorded),
             plan=prepared,
             apply=apply,
             check_mode=check_mode,
@@ -272,11 +286,36 @@ def _waiting(result: SettingsPlan, wanted: Request, why: str) -> SettingsPlan:
 def read(session: Session, values: Mapping[str, Value]) -> Current:
     """The configured and running values of the parameters named, and what the host's files add."""
     libraries = {
-        name: value if isinstance(value, tuple) else elements(value or "")
+        name: value if isinstance(value, tuple) else _words(value or "")
         for name, value in values.items()
-        if name.lower() in LIBRARIES
+        if name.lower() in (*LIBRARIES, *(SINGLE_LIBRARIES if value else ()))
     }
     return _with_primary(session, present.read(session, list(values), libraries))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The elements of a list; none of what is not a list, which the plan refuses."""
+    with contextlib.suppress(ValueError):
+        return elements(text)
+    return ()
+
+
+def _spelled(session: Session, current: Current, wanted: Request, recorded: Originals) -> Current:
+    """With how the server itself writes values that are not the configured ones as they stand."""
+    texts = {name: one.ours for name, one in recorded.items()} if wanted.absent else _declared(wanted)
+    asked: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        there = current.automatic(name) if wanted.absent else current.configured(name)
+        if text is not None and there is not None and not current.same(name, text, there):
+            asked[name] = [text, there, *_as_written(current, name, text)]
+    return replace(current, spelled=present.spelled(session, current, asked))
+
+
+def _as_written(current: Current, name: str, text: str) -> list[str]:
+    """A list as ALTER SYSTEM gets it."""
+    with contextlib.suppress(ValueError):
+        return [", ".join(elements(text))] if current.parameter(name).is_list else []
+    return []
 
 
 def _with_primary(session: Session, current: Current) -> Current:
@@ -287,8 +326,8 @@ def _with_primary(session: Session, current: Current) -> Current:
     return current
 
 
-def _service(session: Session, target: Target, settings: SettingsPlan) -> Service | None:
-    """How to restart the server; None if that is neither needed nor possible."""
+def _service(session: Session, current: Current, target: Target, settings: SettingsPlan) -> Service | None:
+    """How to restart the server and where to write its files; None if that is neither needed nor possible."""
     if not settings.plan:
         return None
     try:
@@ -297,12 +336,13 @@ def _service(session: Session, target: Target, settings: SettingsPlan) -> Servic
                 "The connection is over the network, so the server cannot be restarted.",
                 "Run this on its host, over its socket, or set restart=never.",
             )
-        found = service.of(session)
-        service.check_rights(found)
-        return found
-    except PgOpsError:
+        found = replace(service.of(session), configuration=current.setting("config_file"))
         if settings.restarts:
-            raise
+            service.check_restart(found)
+        return found if os.geteuid() in (0, found.owner) else None
+    except PgOpsError as error:
+        if settings.restarts:
+            raise type(error)(f"{error.message} {promise.UNTOUCHED}", error.hint) from error
         return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..host import documents
 from ..server.service import Service
@@ -45,9 +46,13 @@ def read(path: str) -> Journal | None:
         values=dict(data["values"]),
         capability=data["capability"],
         originals={name: Original(**one) for name, one in data["formers"].items()},
-        service=Service(**data["service"]) if data["service"] else None,
+        service=_service(data["service"]) if data["service"] else None,
         restarting=bool(data["restarting"]),
     )
+
+
+def _service(data: Mapping[str, Any]) -> Service:
+    return Service(**{**data, "arguments": tuple(data.get("arguments", ()))})
 
 
 def write(path: str, journal: Journal) -> None:

@@ -8,12 +8,13 @@ Each capability records its own: what one adds to a list stays when another is r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..host import documents, files
 
 FORMAT = 1
+HINT = "It records the original settings. Restore it from a backup, or delete it."
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,22 @@ class Original:
 
 
 Originals = Mapping[str, Original]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The ``text`` of postgresql.auto.conf with which the server has started ``at`` a time, in s."""
+
+    text: str = field(repr=False)
+    at: float
+
+
+def after_start(recorded: Started | None, began: float, text: str, changed: float) -> Started | None:
+    """What to record of a server that runs since ``began``, with the present text of the file, which was ``changed``
+    then: if that was before the start, the server has started with it. Pure."""
+    if recorded and recorded.at >= began:
+        return recorded
+    return Started(text, began) if changed < began else recorded
 
 
 def read(path: str, capability: str) -> dict[str, Original]:
@@ -44,8 +61,7 @@ def names(path: str) -> list[str]:
 
 
 def _all(path: str) -> dict[str, dict[str, Any]]:
-    hint = "It records the original settings. Restore it from a backup, or delete it."
-    return dict((documents.read(path, FORMAT, hint) or {}).get("settings", {}))
+    return dict((documents.read(path, FORMAT, HINT) or {}).get("settings", {}))
 
 
 def after(recorded: Originals, present: Mapping[str, str | None], wanted: Mapping[str, str | None]) -> Originals:
@@ -62,14 +78,37 @@ def after(recorded: Originals, present: Mapping[str, str | None], wanted: Mappin
     return updated
 
 
-def write(path: str, capability: str, recorded: Originals) -> None:
-    """Record what a capability changed; the file is removed when nothing is left to record.
+def write(path: str, capability: str, recorded: Originals, started: Started | None = None) -> None:
+    """Record what a capability changed, and with what the server has last started, if that is another record; the
+    file is removed when no setting is left to record.
 
     Raises HostFailed.
     """
-    records = {**_all(path), capability: {name: asdict(original) for name, original in sorted(recorded.items())}}
-    settings = {name: found for name, found in records.items() if found}
-    if settings:
-        documents.write(path, FORMAT, {"settings": settings})
-    else:
+    found = documents.read(path, FORMAT, HINT) or {}
+    records = {
+        **found.get("settings", {}),
+        capability: {name: asdict(original) for name, original in sorted(recorded.items())},
+    }
+    settings = {name: one for name, one in records.items() if one}
+    if not settings:
         files.discard(path)
+        return
+    last = asdict(started) if started else found.get("started")
+    documents.write(path, FORMAT, {"settings": settings, **({"started": last} if last else {})})
+
+
+def before_all(path: str) -> dict[str, str | None]:
+    """The values from before any capability changed them.
+
+    Raises HostFailed.
+    """
+    return {name: one["before"] for found in _all(path).values() for name, one in found.items()}
+
+
+def last_start(path: str) -> Started | None:
+    """With what the server has last started, as far as that is recorded.
+
+    Raises HostFailed.
+    """
+    found = (documents.read(path, FORMAT, HINT) or {}).get("started")
+    return Started(**found) if found else None

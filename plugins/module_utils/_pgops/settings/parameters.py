@@ -50,6 +50,23 @@ LIBRARIES = (
 )
 """Lists to which several tools add their entries: one of them must not remove those of the others."""
 
+EMPTY_ELEMENT = ("search_path", "temp_tablespaces")
+"""Lists of names in which an empty one is none: ALTER SYSTEM writes an empty list as a list of that."""
+
+LEVELS = {"debug": "debug2", "info": "info"}
+HIDDEN = {
+    "client_min_messages": LEVELS,
+    "log_min_error_statement": LEVELS,
+    "log_min_messages": LEVELS,
+    "trace_recovery_messages": LEVELS,
+    "wal_compression": {"on": "pglz"},
+    "wal_level": {"archive": "replica", "hot_standby": "replica"},
+}
+"""Values of enums that the server accepts and shows as another one (guc_tables.c, the options that are hidden)."""
+
+SINGLE_LIBRARIES = ("archive_library", "jit_provider")
+"""Parameters that name one library. A server without it goes on, and only logs that it does not archive."""
+
 MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 TIME = {"us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 UNIT = re.compile(r"(\d*)([A-Za-z]+)\Z")
@@ -111,7 +128,8 @@ class Parameter:
 
     def _listed(self, text: str) -> Meaning:
         try:
-            return elements(text)
+            found = elements(text)
+            return tuple(word for word in found if word) if self.name.lower() in EMPTY_ELEMENT else found
         except ValueError:
             raise self._wrong(text, "needs a list of words separated by commas") from None
 
@@ -123,12 +141,13 @@ class Parameter:
 
     def _choice(self, text: str) -> str:
         by_lower = {choice.lower(): choice for choice in self.choices}
-        if text.lower() in by_lower:
-            return by_lower[text.lower()]
+        hidden, word = HIDDEN.get(self.name.lower(), {}), text.lower()
         # Enums that once were booleans still accept all spellings of them; pg_settings shows one.
-        for word, spellings in WORDS.items():
-            if word in by_lower and text.lower() in spellings:
-                return word
+        full = next((name for name, words in WORDS.items() if name in by_lower and word in words), word)
+        if full in hidden and (full in by_lower or full not in WORDS):
+            return hidden[full]
+        if full in by_lower:
+            return by_lower[full]
         raise self._wrong(text, f"must be one of {', '.join(self.choices)}")
 
     def _number(self, text: str) -> float:

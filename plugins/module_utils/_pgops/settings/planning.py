@@ -123,9 +123,10 @@ def removal(current: Current, recorded: Originals, restart: bool) -> SettingsPla
 def _restored(current: Current, name: str, original: Original) -> Setting | None:
     """The original setting of a parameter; None if somebody else has changed it since."""
     present, parameter = current.automatic(name), current.parameter(name)
-    if parameter.merges and present is not None:
-        return _without(current, parameter, original, present)
-    return Setting(parameter, original.before) if same(parameter, present, original.ours) else None
+    if current.same(name, present, original.ours):
+        words = _words(original.before) if parameter.merges else ()
+        return _list(current, parameter, words) if words else Setting(parameter, original.before)
+    return _without(current, parameter, original, present) if parameter.merges and present is not None else None
 
 
 # --- archiving that ends
@@ -186,34 +187,35 @@ def _wanted(current: Current, desired: Desired, name: str) -> Setting:
         if isinstance(value, tuple):
             raise InvalidInput(f"{name} is not a list.", "Use a single value.")
         parameter.meaning(value)
+        _installed(current, name, (value,))
         return Setting(parameter, value)
     parameter.meaning(joined(value) if isinstance(value, tuple) else value)
     words = value if isinstance(value, tuple) else elements(value)
     if parameter.merges and not desired.replace_lists:
         words = merged(_words(current.configured(name)), words)
-    lacking = [word for word in words if word in current.missing.get(name, ())]
+    _installed(current, name, words)
+    return _list(current, parameter, words)
+
+
+def _installed(current: Current, name: str, libraries: Sequence[str]) -> None:
+    lacking = [word for word in libraries if word in current.missing.get(name, ())]
     if lacking:
         raise InvalidInput(
             f"{name}: library {', '.join(lacking)} was not found on the server.",
             "Install its package on this host, or correct the name.",
         )
-    return _list(current, parameter, words)
 
 
 def _list(current: Current, parameter: Parameter, words: Sequence[str]) -> Setting:
-    """A list to be written. ALTER SYSTEM writes an empty one as a list with one empty element, with which no server
-    starts, so an empty list must come from another file or the default."""
-    if not words:
-        other = current.entry(parameter.name, automatic=False)
-        if other is not None and _words(other.value):
-            raise Conflict(
-                f"{parameter.name} cannot be set to an empty value by ALTER SYSTEM, and {_place(other)} sets it to "
-                f"{_shown(parameter, other.value)}.",
-                "Remove it there.",
-            )
-        return Setting(parameter, None)
-    quoted = LISTS[parameter.name.lower()]
-    return Setting(parameter, joined(words) if quoted else ", ".join(words), tuple(words) if quoted else None)
+    """A list to be written. An empty one of those whose elements the server quotes is written only where a file, or
+    the default, has some."""
+    name = parameter.name.lower()
+    quoted = LISTS[name]
+    if words or not quoted:
+        return Setting(parameter, joined(words) if quoted else ", ".join(words), tuple(words) if quoted else None)
+    other = current.entry(name, automatic=False)
+    below = _words(other.value if other is not None else _default(current, name))
+    return Setting(parameter, "" if any(below) else None)
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -241,7 +243,7 @@ def _change(current: Current, name: str, setting: Setting) -> list[SettingChange
     parameter, wanted = setting.parameter, setting.text
     running = current.running.get(name.lower())
     if running and running.source == "command line" and wanted is not None:
-        if same(parameter, running.value, wanted):
+        if current.same(name, running.value, wanted):
             return []
         raise Conflict(
             f"{name} = {_shown(parameter, running.value)} is set on the server's command line, which overrides all "
@@ -249,7 +251,7 @@ def _change(current: Current, name: str, setting: Setting) -> list[SettingChange
             "Remove it where the server is started (see postmaster.opts in the data directory), or here.",
         )
     present = current.configured(name) if wanted is not None else current.automatic(name)
-    if same(parameter, present, wanted):
+    if current.same(name, present, wanted):
         return []
     before, after = _shown(parameter, present), _shown(parameter, wanted)
     return [SettingChange(f"setting {parameter.name}", before, after, setting, running is not None)]
@@ -340,7 +342,8 @@ def _place(entry: Entry) -> str:
 def _restarted(current: Current, desired: Desired, planned: SettingsPlan) -> SettingsPlan:
     """The same with what will wait for a restart, and with the restart if it is allowed and needed."""
     pends = [name for name, found in current.running.items() if found.pending]
-    waiting = {name: (current.configured(name), current.entry(name)) for name in pends}
+    configured = {name: (current.configured(name), current.entry(name)) for name in pends}
+    waiting = {name: one for name, one in configured.items() if not current.chosen(name, one[0])}
     for setting in planned.settings:
         name = setting.parameter.name.lower()
         waiting.pop(name, None)
@@ -385,7 +388,19 @@ def _waits(current: Current, parameter: Parameter, value: str | None) -> bool:
     which needs a restart itself."""
     if parameter.name.lower() not in current.running:
         return False
-    return parameter.restarts and not same(parameter, value, current.setting(parameter.name))
+    if not parameter.restarts or current.chosen(parameter.name, value):
+        return False
+    return not current.same(parameter.name, value, current.setting(parameter.name))
+
+
+def future(current: Current, planned: SettingsPlan, name: str) -> str:
+    """The value of a parameter at the next start, once a plan is carried out; '' for one that nobody has set."""
+    found = current.running.get(name.lower())
+    if found and found.source == "command line":
+        return found.value
+    setting = next((one for one in planned.settings if one.parameter.name.lower() == name.lower()), None)
+    value = _after(current, setting) if setting else current.configured(name)
+    return value if value is not None else current.setting(name)
 
 
 def _default(current: Current, name: str) -> str | None:

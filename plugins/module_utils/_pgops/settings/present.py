@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, QueryFailed
 from ..server import managers
 from ..server.session import READS_FILES, Session
 from .autoconf import NAME
@@ -19,10 +20,11 @@ from .parameters import Meaning, Parameter
 # for a restart.
 PARAMETERS = """
 SELECT s.name, s.setting, s.unit, s.vartype, s.context, s.min_val, s.max_val, s.enumvals, s.source, s.boot_val,
-       s.pending_restart
+       s.pending_restart, s.sourcefile, s.sourceline
 FROM pg_settings AS s
 WHERE lower(s.name) = ANY (%s) OR s.pending_restart OR lower(s.name) = ANY (
-    ARRAY['allow_alter_system', 'data_directory', 'config_file', 'dynamic_library_path', 'port'])
+    ARRAY['allow_alter_system', 'config_file', 'data_directory', 'dynamic_library_path', 'listen_addresses', 'port',
+          'ssl'])
 """
 ENTRIES = """
 SELECT f.seqno, f.name, f.setting, f.sourcefile, f.sourceline, f.error
@@ -38,6 +40,14 @@ SELECT EXISTS (
     WHERE NOT (pg_stat_file(at.directory || %(name)s || e.ending, true)).isdir
 )
 """
+
+
+CHOSEN = ("override", "dynamic default")
+"""Sources of values that the server has computed."""
+LIKE = {"log_timezone": "timezone"}
+"""Parameters that a session cannot set, and others with values of the same kind."""
+NOT_TRIED = ("client_encoding", "role", "session_authorization")
+SPELLED = "SELECT set_config(%s, %s, true)"
 
 
 @dataclass(frozen=True)
@@ -58,19 +68,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Running:
-    """A parameter as the server runs with it. ``source`` is the column of pg_settings."""
+    """A parameter as the server runs with it. ``source`` is the column of pg_settings; ``file`` and ``line``
+    are where it comes from."""
 
     parameter: Parameter
     value: str
     source: str = "default"
     default: str | None = None
     pending: bool = False
+    file: str | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True)
 class Current:
     """All that a plan needs. ``running`` is by lower-case name; ``missing`` are libraries without a file; ``primary``
-    are the primary's values of settings that a standby must not have lower."""
+    are the primary's values of settings that a standby must not have lower; ``spelled`` is how the server itself
+    writes values, by the parameter's lower-case name and the text."""
 
     running: Mapping[str, Running] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
@@ -79,6 +93,7 @@ class Current:
     manager: str = ""
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     primary: Mapping[str, int] = field(default_factory=dict)
+    spelled: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def parameter(self, name: str) -> Parameter:
         """The parameter of a name; one of a library that is not loaded yet accepts any text."""
@@ -112,6 +127,19 @@ class Current:
         found = self.running.get(name.lower())
         return found.value if found else ""
 
+    def same(self, name: str, one: str | None, other: str | None) -> bool:
+        """Whether two values of a parameter mean the same, also by what the server makes of them."""
+        if same(self.parameter(name), one, other):
+            return True
+        made = [self.spelled.get((name.lower(), text)) if text is not None else None for text in (one, other)]
+        return made[0] is not None and made[0] == made[1]
+
+    def chosen(self, name: str, value: str | None) -> bool:
+        """Whether a value leaves the choice to the server (wal_buffers = -1), which has chosen another one: then the
+        two differ as long as it runs, and nothing waits for a restart."""
+        found = self.running.get(name.lower())
+        return found is not None and found.source in CHOSEN and same(found.parameter, value, found.default)
+
     @property
     def data_directory(self) -> str:
         """The server's own name for it; '' if the role may not see it."""
@@ -131,6 +159,20 @@ def _meaning(parameter: Parameter, text: str) -> Meaning | None:
         return parameter.meaning(text)
     except InvalidInput:
         return None
+
+
+def spelled(session: Session, current: Current, values: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
+    """How the server writes values of the parameters that a session can set, if they are names of something: the
+    texts by parameter. It is asked in transactions that are rolled back; what it refuses is left out."""
+    found: dict[tuple[str, str], str] = {}
+    for name, texts in values.items():
+        parameter, asked = current.parameter(name), LIKE.get(name.lower(), name.lower())
+        if parameter.vartype not in ("string", "enum") or asked in NOT_TRIED or parameter.context == "postmaster":
+            continue
+        for text in texts:
+            with contextlib.suppress(QueryFailed), session.transaction(rollback=True):
+                found[name.lower(), text] = str(session.value(SPELLED, [asked, text]))
+    return found
 
 
 def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple[str, ...]]) -> Current:
@@ -165,7 +207,15 @@ def _running(row: Mapping[str, Any]) -> Running:
         choices=tuple(row["enumvals"] or ()),
         context=row["context"],
     )
-    return Running(parameter, row["setting"], row["source"], row["boot_val"], row["pending_restart"])
+    return Running(
+        parameter=parameter,
+        value=row["setting"],
+        source=row["source"],
+        default=row["boot_val"],
+        pending=row["pending_restart"],
+        file=row["sourcefile"],
+        line=row["sourceline"],
+    )
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

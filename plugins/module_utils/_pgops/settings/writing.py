@@ -15,7 +15,7 @@ from ..server import service
 from ..server.changes import ServerChange
 from ..server.service import Service
 from ..server.session import Session, identifier, listed, statement
-from .parameters import Parameter
+from .parameters import EMPTY_ELEMENT, LISTS, Parameter
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Setting:
     parameter: Parameter
     text: str | None
     words: tuple[str, ...] | None = None
+
+    @property
+    def by_file(self) -> bool:
+        """Whether it has to be written into the file itself."""
+        return by_file(self.parameter.name, self.text)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,13 @@ class Restart(Change):
         with contextlib.suppress(QueryFailed):
             session.script(f"SET statement_timeout = '{service.LONGEST_START}s'; CHECKPOINT")
         service.restart(found)
+
+
+def by_file(name: str, text: str | None) -> bool:
+    """Whether ALTER SYSTEM cannot write a value: of a list whose elements it quotes, it writes an empty one as a list
+    with one empty element, with which no server starts."""
+    quoted = LISTS.get(name.lower(), False) and name.lower() not in EMPTY_ELEMENT
+    return quoted and text is not None and not text.strip()
 
 
 def alter(name: str, text: str | None, words: Sequence[str] | None = None) -> Any:
