@@ -14,7 +14,6 @@ import os
 import pwd
 import socket
 import stat
-import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
 from ..host.files import user_name
 from ..host.identity import acting_as, peer
-from . import discovery, pins
+from . import discovery, pins, tls
 from .target import DRIVER_HINT, Target
 
 try:
@@ -341,8 +340,6 @@ BOUND = (
     "it cannot, set ssl_mode=verify-full and ca_cert (in pgops_instances for a remote instance), or "
     "channel_binding=disable, with which whoever answers there can have the password."
 )
-SSL_REQUEST = 80877103
-"""The code with which a client asks for TLS."""
 
 GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """Seconds, a number, and milliseconds, after which a connection without answers is given up."""
@@ -449,7 +446,7 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
     connection = getattr(error, "pgconn", None)
     used = bool(connection is not None and connection.used_password)
     sslmode, channel_binding = target.protection
-    if sslmode in ENCRYPTED and not any(offers_tls(at) for at in up):
+    if sslmode in ENCRYPTED and all(tls.speaks(at.host, at.port, at.connect_timeout) is False for at in up):
         return LoginRefused(
             f"The server on {place(target)} has no TLS, without which others could read the password of role {user}.",
             "Switch ssl on there. To send everything in plain text instead, set ssl_mode=disable (in pgops_instances "
@@ -500,17 +497,6 @@ def listening(target: Target) -> bool:
             return True
     except OSError:
         return False
-
-
-def offers_tls(target: Target) -> bool:
-    """Whether a server on TCP would encrypt (PostgreSQL, "Message Formats", SSLRequest); so does one that does not
-    say."""
-    try:
-        with socket.create_connection((target.host, int(target.port)), timeout=target.connect_timeout) as probe:
-            probe.sendall(struct.pack("!ii", 8, SSL_REQUEST))
-            return probe.recv(1) != b"N"
-    except OSError:
-        return True
 
 
 def place(target: Target) -> str:

@@ -13,10 +13,10 @@ WAIT = 10
 """Seconds to wait for the answer."""
 
 
-def speaks(host: str, port: str) -> bool | None:
+def speaks(host: str, port: str, seconds: float = WAIT) -> bool | None:
     """Whether the server at a host and port offers TLS; None if nothing answers there."""
     try:
-        with socket.create_connection((host, int(port)), timeout=WAIT) as wire:
+        with socket.create_connection((host, int(port)), timeout=seconds) as wire:
             wire.sendall(REQUEST)
             return {b"S": True, b"N": False}.get(wire.recv(1))
     except (OSError, ValueError):
