@@ -199,7 +199,7 @@ def test_a_server_that_is_left_down_is_recovered_by_a_right_declaration(
     with pytest.raises(SettingsRefused, match="The server is down") as caught:
         host.set(restart="if_required", max_connections=60)
     assert "server.crt" in str(caught.value)
-    assert discovery.postmaster(str(host.server.data_dir)) is None
+    assert discovery.postmaster(str(host.server.data_dir), host.server.data_dir.stat().st_uid) is None
     monkeypatch.undo()
     with pytest.raises(SettingsRefused, match="The server is down"):
         host.set(restart="if_required", max_connections=60)

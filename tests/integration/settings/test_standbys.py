@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,7 @@ def _free() -> int:
 def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
     """The only pg_controldata that is here is of the newest major."""
     read, programs = controldata.read, str(binaries.client("pg_controldata").parent)
-    monkeypatch.setattr(controldata, "read", lambda directory, _programs: read(directory, programs))
+    monkeypatch.setattr(controldata, "read", lambda server: read(replace(server, bin_directory=programs)))
 
 
 LOWER = {"after_primary": True, "value": 40}
