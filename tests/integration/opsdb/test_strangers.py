@@ -173,12 +173,14 @@ PLANTED = {
         "ALTER TABLE pgops.migration RENAME TO former; "
         "CREATE VIEW pgops.migration AS SELECT * FROM pgops.former WHERE pgops_trap.act(name)"
     ),
-    "constraint snap of pgops.setting": "ALTER TABLE pgops.setting ADD CONSTRAINT snap CHECK (pgops_trap.act(value))",
-    "default of pgops.setting.extra": (
+    "constraint snap on table pgops.setting": (
+        "ALTER TABLE pgops.setting ADD CONSTRAINT snap CHECK (pgops_trap.act(value))"
+    ),
+    "default value for column extra of table pgops.setting": (
         "ALTER TABLE pgops.setting ADD COLUMN extra boolean DEFAULT pgops_trap.act('')"
     ),
     "index pgops.snap": "CREATE INDEX snap ON pgops.setting (pgops_trap.act(value))",
-    "table pgops.setting, which calls pgops_trap.worded": (
+    "table pgops.setting, which calls type pgops_trap.worded": (
         "CREATE DOMAIN pgops_trap.worded AS text CHECK (pgops_trap.act(value)); "
         "ALTER TABLE pgops.setting ADD COLUMN word pgops_trap.worded"
     ),
@@ -233,7 +235,11 @@ def test_what_somebody_planted_stops_every_session_before_it_runs(
 
 
 def test_what_is_refused_is_mended_by_the_statements_told(deployed: Server, planting: Callable[[str], None]) -> None:
-    for what in ("trigger snap on pgops.setting", "rule snap on pgops.setting", "constraint snap of pgops.setting"):
+    for what in (
+        "trigger snap on pgops.setting",
+        "rule snap on pgops.setting",
+        "constraint snap on table pgops.setting",
+    ):
         deployed.value("DROP SCHEMA IF EXISTS pgops_trap CASCADE", "pgops")
         planting(PLANTED[what])
         mend(deployed, refused(deployed), "pgops")

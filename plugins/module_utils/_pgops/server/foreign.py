@@ -54,32 +54,30 @@ relation AS MATERIALIZED (
     WHERE c.relnamespace = (SELECT to_regnamespace('pgops')) AND c.relkind NOT IN ('i', 'I', 't')
 ),
 
-calling (classid, objid, what, mend) AS (
-    SELECT 'pg_attrdef'::regclass, d.oid,
-           format('default of pgops.%I.%I', r.relname, a.attname),
-           format('ALTER TABLE pgops.%I ALTER COLUMN %I DROP DEFAULT', r.relname, a.attname)
+calling (classid, objid, relation, mend) AS MATERIALIZED (
+    SELECT 'pg_attrdef'::regclass, d.oid, r.oid, 'ALTER COLUMN ... DROP DEFAULT'
     FROM relation AS r JOIN pg_attrdef AS d ON d.adrelid = r.oid
-    JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
     UNION ALL
-    SELECT 'pg_constraint'::regclass, k.oid, format('constraint %I of pgops.%I', k.conname, r.relname),
-           format('ALTER TABLE pgops.%I DROP CONSTRAINT %I', r.relname, k.conname)
+    SELECT 'pg_constraint'::regclass, k.oid, r.oid, 'DROP CONSTRAINT ' || quote_ident(k.conname)
     FROM relation AS r JOIN pg_constraint AS k ON k.conrelid = r.oid
     UNION ALL
-    SELECT 'pg_class'::regclass, i.indexrelid, format('index %s', i.indexrelid::regclass),
-           format('DROP INDEX %s', i.indexrelid::regclass)
+    SELECT 'pg_class'::regclass, i.indexrelid, i.indexrelid, NULL
     FROM relation AS r JOIN pg_index AS i ON i.indrelid = r.oid
     UNION ALL
-    SELECT 'pg_class'::regclass, r.oid, format('table pgops.%I', r.relname),
-           format('ALTER TABLE pgops.%I ALTER COLUMN ... TYPE ...', r.relname)
+    SELECT 'pg_class'::regclass, r.oid, r.oid, 'ALTER COLUMN ... TYPE ...'
     FROM relation AS r WHERE r.relkind IN ('r', 'p')
 ),
 
-called AS (
-    SELECT 'pg_proc'::regclass AS classid, p.oid, p.proowner AS owner, p.oid::regprocedure::text AS name
-    FROM pg_proc AS p
-    UNION ALL SELECT 'pg_type'::regclass, t.oid, t.typowner, t.oid::regtype::text FROM pg_type AS t
-    UNION ALL SELECT 'pg_operator'::regclass, o.oid, o.oprowner, o.oid::regoperator::text FROM pg_operator AS o
-    UNION ALL SELECT 'pg_opclass'::regclass, o.oid, o.opcowner, o.opcname::text FROM pg_opclass AS o
+called AS MATERIALIZED (
+    SELECT g.classid, g.objid, g.relation, g.mend, e.refclassid, e.refobjid, coalesce(
+        (SELECT p.proowner FROM pg_proc AS p WHERE e.refclassid = 'pg_proc'::regclass AND p.oid = e.refobjid),
+        (SELECT t.typowner FROM pg_type AS t WHERE e.refclassid = 'pg_type'::regclass AND t.oid = e.refobjid),
+        (SELECT o.oprowner FROM pg_operator AS o WHERE e.refclassid = 'pg_operator'::regclass AND o.oid = e.refobjid),
+        (SELECT o.opcowner FROM pg_opclass AS o WHERE e.refclassid = 'pg_opclass'::regclass AND o.oid = e.refobjid)
+    ) AS owner
+    FROM calling AS g JOIN pg_depend AS e ON e.classid = g.classid AND e.objid = g.objid
+    WHERE e.refobjid >= 16384
+      AND e.refclassid IN ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
 )
 
 SELECT found.what, found.mend FROM (
@@ -122,10 +120,11 @@ SELECT found.what, found.mend FROM (
     JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE c.relkind NOT IN ('i', 'I') AND c.relnamespace <> to_regnamespace('pgops')
     UNION ALL
-    SELECT DISTINCT 9, format('%s, which calls %s of %s', g.what, d.name, d.owner::regrole), g.mend
-    FROM calling AS g
-    JOIN pg_depend AS e ON e.classid = g.classid AND e.objid = g.objid
-    JOIN called AS d ON d.classid = e.refclassid AND d.oid = e.refobjid
+    SELECT DISTINCT 9, format('%s, which calls %s of %s', pg_describe_object(d.classid, d.objid, 0),
+                              pg_describe_object(d.refclassid, d.refobjid, 0), d.owner::regrole),
+           coalesce(format('ALTER TABLE %s ', d.relation::regclass) || d.mend,
+                    format('DROP INDEX %s', d.relation::regclass))
+    FROM called AS d
     WHERE d.owner NOT IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = session_user)
     UNION ALL
     SELECT 10, format('event trigger %I, which calls %s of %s', v.evtname, p.oid::regprocedure, p.proowner::regrole),
