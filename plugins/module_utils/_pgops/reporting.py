@@ -34,14 +34,18 @@ class Module(AnsibleModule):  # type: ignore[misc]
 
     def fail_json(self, msg: str, **result: Any) -> None:
         """End with an error."""
-        message = secrecy.hidden(str(msg), secrecy.mistyped(self.params, self.argument_spec))
+        message = secrecy.hidden(str(msg), secrecy.mistyped(self._given(), self.argument_spec))
         super().fail_json(message, **result, invocation=self._invocation())
 
     def _invocation(self) -> dict[str, Any]:
         """The arguments as they may be shown. What no result may contain is found anew: of a dictionary that can hold
         secrets Ansible would take all values, and there would be no C(on) in any result."""
-        self.no_log_values = secrecy.forbidden(self.params, self.argument_spec)
-        return {"module_args": secrecy.arguments(self.params, self.argument_spec)}
+        self.no_log_values = secrecy.forbidden(self._given(), self.argument_spec)
+        return {"module_args": secrecy.arguments(self._given(), self.argument_spec)}
+
+    def _given(self) -> dict[str, Any]:
+        """The arguments; none where it failed before it had read them."""
+        return getattr(self, "params", {})
 
 
 LIBRARY: dict[str, Any] = {

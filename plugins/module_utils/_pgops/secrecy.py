@@ -210,11 +210,11 @@ def _argument(value: Any, option: Mapping[str, Any], name: str) -> Any:
     if _wrong(value, option):
         return HIDDEN
     inner = option.get("options")
-    if inner and option["type"] == "list":
+    if inner and option.get("type") == "list":
         return [arguments(one, inner) if isinstance(one, Mapping) else HIDDEN for one in value]
     if inner:
         return arguments(value, inner)
-    if option["type"] == "dict":
+    if option.get("type") == "dict":
         return _shown(value, name)
     return HIDDEN if option.get("no_log") else _shown(value, name)
 
@@ -276,8 +276,8 @@ def _texts_of_secret(value: Any, option: Mapping[str, Any]) -> Sequence[str]:
     if not option.get("no_log"):
         return []
     if isinstance(value, Mapping):
-        return sorted(secrets(value)) if option["type"] == "dict" else []
-    return [text for text in _texts(value) if option["type"] != "list" or len(text) >= LONG]
+        return sorted(secrets(value)) if option.get("type") == "dict" else []
+    return [text for text in _texts(value) if option.get("type") != "list" or len(text) >= LONG]
 
 
 def _texts(value: Any) -> Sequence[str]:
