@@ -242,8 +242,8 @@ def _texts_of_secret(value: Any, option: Mapping[str, Any]) -> Sequence[str]:
     if not option.get("no_log"):
         return []
     if isinstance(value, Mapping):
-        return sorted(secrets(value)) if option["type"] == "dict" else []
-    return [text for text in _texts(value) if option["type"] != "list" or len(text) >= LONG]
+        return sorted(secrets(value)) if option.get("type") == "dict" else []
+    return [text for text in _texts(value) if option.get("type") != "list" or len(text) >= LONG]
 
 
 def _texts(value: Any) -> Sequence[str]:
