@@ -252,6 +252,17 @@ def test_a_full_disk_is_named(major: int, new_server: Callable[..., Server], tmp
     assert "is full" in said
 
 
+def test_a_host_without_room_for_its_record_changes_nothing(
+    major: int, new_server: Callable[..., Server], small_disk: Path
+) -> None:
+    host = Host(new_server(major).start(), small_disk)
+    fill(small_disk)
+    error = host.refused(HostFailed, "if_required", max_connections=60)
+    assert "No space left" in str(error)
+    assert "Nothing was changed." in str(error)
+    assert host.kept == []
+
+
 def test_what_was_not_written_is_not_put_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file system becomes read-only between the question and the answer."""
     from pgops.settings import writing

@@ -25,10 +25,7 @@ SERVER = (
 WRAPPED = f"""
 [Service]
 User=postgres
-RuntimeDirectory=postgresql
-RuntimeDirectoryPreserve=yes
 ExecStart=/bin/sh -c 'sleep 1; {SERVER}; true'
-KillMode=mixed
 KillSignal=SIGINT
 """
 STARTED = """

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from pgops.host import systemd
@@ -67,3 +71,12 @@ def test_the_unit_of_a_server_is_that_of_its_main_process_or_of_what_started_it(
     inside.append(40)
     unit, why = units.unit_of("a.service", {**active, "MainPID": "10"}, 20, "there")
     assert (unit, "but also node" in why) == ("", True)
+
+
+def test_processes_are_known_by_what_started_them():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert units.ancestors(child.pid)[:2] == [os.getpid(), os.getppid()]
+        assert units.ancestors(child.pid)[-1] in (0, 1)
+        assert units.name(child.pid).startswith("python")
+        child.kill()
+    assert units.name(child.pid) == ""

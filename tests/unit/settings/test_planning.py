@@ -15,7 +15,7 @@ from pgops.server import service
 from pgops.server.service import Service
 from pgops.settings import autoconf, originals, planning, transaction
 from pgops.settings.originals import Original
-from pgops.settings.parameters import Parameter
+from pgops.settings.parameters import Parameter, elements, joined
 from pgops.settings.planning import Desired, SettingsPlan
 from pgops.settings.present import Current, Entry, Running
 
@@ -35,12 +35,14 @@ SERVER = Current(
     version_num=170004,
 )
 LIBRARIES = st.lists(st.sampled_from(["a", "b", "c", "d e"]), unique=True)
+DESTINATIONS = st.lists(st.sampled_from(["stderr", "csvlog", "syslog"]), unique=True)
 VALUES = st.fixed_dictionaries(
     {},
     optional={
         "work_mem": st.one_of(st.none(), st.integers(64, 10_000).map(lambda size: f"{size}kB")),
         "max_connections": st.one_of(st.none(), st.integers(1, 500).map(str)),
         "shared_preload_libraries": LIBRARIES.map(tuple),
+        "log_destination": st.one_of(st.none(), st.just(""), DESTINATIONS.map(tuple), DESTINATIONS.map(",".join)),
     },
 )
 
@@ -67,6 +69,23 @@ def test_what_was_planned_once_is_not_planned_again(first, second):
     there = applied(SERVER, planning.plan(SERVER, Desired(first)))
     done = applied(there, planning.plan(there, Desired(second)))
     assert planning.plan(done, Desired(second)).settings == []
+
+
+@given(LIBRARIES, LIBRARIES, LIBRARIES)
+def test_a_list_that_is_replaced_is_as_declared_whatever_a_file_says_and_goes_back(below, there, declared):
+    name = "shared_preload_libraries"
+    lines = [Entry(name, joined(below), "/etc/postgresql.conf", 1)] if below else []
+    lines += [Entry(name, joined(there), AUTO, 2)] if there else []
+    found = replace(SERVER, entries=tuple(lines))
+    made = planning.plan(found, Desired({name: tuple(declared)}, replace_lists=True))
+    done = applied(found, made)
+    assert elements(done.configured(name) or "") == tuple(declared)
+    assert planning.plan(done, Desired({name: tuple(declared)}, replace_lists=True)).settings == []
+    recorded = originals.after(
+        {}, {name: found.automatic(name)}, {one.parameter.name: one.text for one in made.settings}
+    )
+    back = applied(done, planning.removal(done, recorded, restart=False))
+    assert back.automatic(name) == found.automatic(name)
 
 
 @given(VALUES, VALUES)

@@ -80,7 +80,10 @@ def apply(
     Raises SettingsRefused with the server's log lines, after the old settings were restored.
     """
     undo = Undo(scene, _journal(scene, current, settings), session, _started(scene, session))
-    undo.record()
+    try:
+        undo.record()
+    except HostFailed as error:
+        raise HostFailed(f"{error.message} Nothing was changed.", error.hint) from error
     marked = service.mark(scene.service, current.setting("log_directory")) if scene.service else None
     try:
         if scene.layout:
