@@ -437,7 +437,7 @@ def check(repository: str, generation: str, compression: str, data: str) -> None
     check_node(repository, data)
     wal = os.path.join(repository, generation, "wal")
     newest = max((name for name in os.listdir(wal) if len(name) == 16), default="")
-    for folder in {wal, os.path.join(wal, newest)}:
+    for folder in sorted({wal, os.path.join(wal, newest)}):
         # By its name, a push removes what a killed check leaves.
         target = os.path.join(folder, f".~check~{os.uname().nodename}~{os.getpid()}")
         publish(__file__, target, compression)

@@ -57,7 +57,7 @@ def memory(needed: int, where: Places) -> str:
         with open("/proc/sys/vm/overcommit_memory", encoding="utf-8") as file:
             strict = int(file.read()) == STRICT
         with open("/proc/meminfo", encoding="utf-8") as file:
-            host = {name: int(rest.split()[0]) // 1024 for name, _, rest in (line.partition(":") for line in file)}
+            host = {name: int(rest.split()[0]) // 1024 for name, _colon, rest in (line.partition(":") for line in file)}
         most = host["CommitLimit"] if strict else host["MemTotal"] + host["SwapTotal"]
         return too_much(needed, most, where, host)
     return ""
@@ -133,7 +133,7 @@ def _unusable(host: str, port: int, own: bool) -> str:
     """Why no server can listen on any address of a host name; with ``own`` the port is the server's already."""
     words = ""
     try:
-        for family, kind, protocol, _, address in _resolved(host, port):
+        for family, kind, protocol, _name, address in _resolved(host, port):
             words = _bound(family, kind, protocol, address, own)
             if not words:
                 return ""
