@@ -54,8 +54,9 @@ def settings(fleet: Fleet, connections: int, check: bool = False) -> dict[str, A
         timeout=120,
         check=False,
     )
-    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
-    return found
+    # Newer versions of Ansible print the error and the task first.
+    found, _end = json.JSONDecoder().raw_decode(done.stdout.partition(" => ")[2])
+    return dict(found)
 
 
 def postmaster(fleet: Fleet) -> str:
