@@ -57,7 +57,9 @@ def memory(needed: int, where: Places) -> str:
         with open("/proc/sys/vm/overcommit_memory", encoding="utf-8") as file:
             strict = int(file.read()) == STRICT
         with open("/proc/meminfo", encoding="utf-8") as file:
-            host = {name: int(rest.split()[0]) // 1024 for name, _colon, rest in (line.partition(":") for line in file)}
+            host = {
+                name: int(rest.split()[0]) // 1024 for name, _colon, rest in (line.partition(":") for line in file)
+            }
         most = host["CommitLimit"] if strict else host["MemTotal"] + host["SwapTotal"]
         return too_much(needed, most, where, host)
     return ""
