@@ -58,7 +58,11 @@ class Pair:
 
 
 @pytest.fixture(name="pair")
-def _pair(major: int, new_server: Callable[..., Server], tmp_path: Path) -> Iterator[Pair]:
+def _pair(
+    major: int, new_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Pair]:
+    # The Python of the tests may be one that only root can run.
+    monkeypatch.setattr("pgops.agent.declared.is_root", lambda _name: False)
     (tmp_path / "db1").mkdir()
     (tmp_path / "db2").mkdir()
     first = clusters.primary(new_server(major).start(), "db1/main", tmp_path / "db1")

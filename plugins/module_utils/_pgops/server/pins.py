@@ -93,7 +93,8 @@ POOLER = "unsupported startup parameter"
 
 SHOWN = (
     *("synchronous_commit", "default_transaction_isolation", "default_transaction_read_only"),
-    *("default_transaction_deferrable", "row_security", "idle_session_timeout", "standard_conforming_strings"),
+    *("default_transaction_deferrable", "row_security", "idle_session_timeout"),
+    *("idle_in_transaction_session_timeout", "standard_conforming_strings"),
     *("quote_all_identifiers", "bytea_output", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits"),
     *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"),
 )
