@@ -115,7 +115,7 @@ def keep() -> Iterator[Callable[[Server], Server]]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A directory on a file system of its own, which a test can fill."""
-    with disks.small(tmp_path / "disk") as mounted:
+    with disks.small(tmp_path / "disk", "8m") as mounted:
         if not mounted:
             pytest.skip("a small file system cannot be mounted here")
         yield tmp_path / "disk"

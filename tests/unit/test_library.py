@@ -140,6 +140,7 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(name="ask")
 def _ask(tmp_path: Path) -> Ask:
     """What a run of pg_ops_facts on this host returns, with ``tmp_path`` as its root and more arguments."""
+    pytest.importorskip("ansible", reason="this is a host, and no controller")
 
     def ask(**more: object) -> dict[str, Any]:
         given = {"gather_subset": ["min"], "prefix": str(tmp_path), "login_host": str(tmp_path), **more}
