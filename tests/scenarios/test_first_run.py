@@ -11,8 +11,8 @@ import pytest
 from hosts import HOSTS, Fleet, Run
 
 SECONDS_TO_FIRST_SAMPLES = 120
-OF_JOBS = re.compile(r"/var/lib/pgops/[^/]+/(state|keeping|inspection|export)/")
-"""What jobs write, which may have begun."""
+OF_JOBS = re.compile(r"/var/lib/pgops/[^/]+/((state|keeping|inspection|export)/|delivered\.json$)")
+"""What jobs write, which may have begun, and what a standby notes once it has proved that its samples arrive."""
 
 
 @pytest.fixture(scope="module", name="pristine")
