@@ -112,6 +112,28 @@ def test_an_invalid_calendar_changes_nothing(fleet: Fleet) -> None:
     assert after == before
 
 
+def test_a_python_in_roots_home_is_not_that_of_the_jobs(fleet: Fleet) -> None:
+    """Ansible uses it as root, whose home is closed to the users who run the agent."""
+    fleet.on("pg18", "chmod", "0700", "/root")
+    fleet.on("pg18", "/usr/bin/python3", "-m", "venv", "--without-pip", "--system-site-packages", "/root/python")
+    inside = "/root/python/bin/python"
+    run = ("pgops.fleet.site", "--limit", "pg18", "-e", f"ansible_python_interpreter={inside}")
+    current = fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current")
+    refused = fleet.play(*run, "-e", f"pgops_python={inside}")
+    (failed,) = [said for said in refused.outcomes if said["code"]]
+    assert "user pgops cannot start it" in failed["msg"]
+    assert fleet.on("pg18", "readlink", "/usr/local/lib/pgops/current") == current
+    predicted = fleet.play(*run, "--check")
+    done = fleet.play(*run)
+    assert done.code == 0, done.text
+    assert done.changes == predicted.changes
+    assert fleet.play(*run).changes == {}
+    assert fleet.on("pg18", "head", "-1", "/usr/local/lib/pgops/current/bin/pgops").strip() == "#!/usr/bin/python3 -I"
+    for job in ("collect", "inspect"):
+        fleet.on("pg18", "systemctl", "start", f"pgops-18-main-{job}.service")
+    fleet.on("pg18", "rm", "-r", "/root/python")
+
+
 def archiving(fleet: Fleet, **variables: object) -> Run:
     """A run of site.yml that may restart the server, with a repository."""
     declared = {"pgops_repository": "/srv/shared/host", "pgops_restart": "if_required", **variables}
