@@ -12,6 +12,7 @@ from typing import Any
 from .arguments import expanded
 from .errors import DriverMissing, PgOpsError
 from .plan import unpredictable
+from .server.target import Target
 from .sources import Sources
 from .version import VERSION
 
@@ -65,11 +66,11 @@ def _work(module: str, params: Mapping[str, Any], check_mode: bool) -> dict[str,
     return dict(work.converge(params, check_mode))
 
 
-def _target(params: Mapping[str, Any]) -> Any:
-    """The server that a module's arguments name, as ``server.target.Target``."""
+def _target(params: Mapping[str, Any]) -> Target:
+    """The server that a module's arguments name."""
     seconds = params.get("statement_timeout")
     limits = {} if seconds is None else {"statement_timeout": seconds, "lock_timeout": min(seconds, 1.0)}
-    return importlib.import_module(".server.target", __package__).Target(
+    return Target(
         host=params["login_host"],
         port=str(params["login_port"]),
         user=params["login_user"],

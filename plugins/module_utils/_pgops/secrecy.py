@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Callable
 from urllib.parse import unquote
 
+from .arguments import Spec
 from .errors import PgOpsError
 
 HIDDEN = "(hidden)"
@@ -194,8 +195,6 @@ def keeping(found: Secrets) -> Iterator[None]:
 
 
 # --- the arguments of a module
-
-Spec = Mapping[str, Mapping[str, Any]]
 
 
 def _wrong(value: Any, option: Mapping[str, Any]) -> bool:

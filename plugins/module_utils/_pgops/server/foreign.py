@@ -41,6 +41,15 @@ WHERE g.rolname = ANY (:names) AND NOT m.rolsuper AND m.rolname <> session_user
 GROUP BY g.oid, m.oid ORDER BY 1
 """
 
+EVENT_TRIGGERS = """
+SELECT format('event trigger %I, which calls %s of %s', v.evtname, p.oid::regprocedure, p.proowner::regrole) AS what,
+       format('ALTER EVENT TRIGGER %I DISABLE', v.evtname) AS mend
+FROM pg_event_trigger AS v JOIN pg_proc AS p ON p.oid = v.evtfoid
+WHERE v.evtenabled <> 'D'
+  AND p.proowner NOT IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = session_user)
+ORDER BY 1
+"""
+
 CODE = f"""
 WITH trusted AS MATERIALIZED (
     SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname IN ('{OWNER}', session_user)
@@ -127,25 +136,11 @@ SELECT found.what, found.mend FROM (
     FROM called AS d
     WHERE d.owner NOT IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = session_user)
     UNION ALL
-    SELECT 10, format('event trigger %I, which calls %s of %s', v.evtname, p.oid::regprocedure, p.proowner::regrole),
-           format('ALTER EVENT TRIGGER %I DISABLE', v.evtname)
-    FROM pg_event_trigger AS v JOIN pg_proc AS p ON p.oid = v.evtfoid
-    WHERE v.evtenabled <> 'D'
-      AND p.proowner NOT IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = session_user)
+    SELECT 10, v.what, v.mend FROM ({EVENT_TRIGGERS}) AS v
 ) AS found (place, what, mend)
 ORDER BY found.place, found.what
 """
 """Whatever belongs to a superuser, or to who runs this, may run; in the schema also what belongs to its owner."""
-
-EVENT_TRIGGERS = """
-SELECT format('event trigger %I, which calls %s of %s', v.evtname, p.oid::regprocedure, p.proowner::regrole) AS what,
-       format('ALTER EVENT TRIGGER %I DISABLE', v.evtname) AS mend
-FROM pg_event_trigger AS v JOIN pg_proc AS p ON p.oid = v.evtfoid
-WHERE v.evtenabled <> 'D'
-  AND p.proowner NOT IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = session_user)
-ORDER BY 1
-"""
-
 
 BOTH = f"""
 WITH everything AS MATERIALIZED (
