@@ -73,6 +73,21 @@ AGENT: dict[str, Any] = {
     "user": "nobody",
 }
 """The arguments of pg_ops_agent, those of its one instance among them."""
+STATEMENTS: dict[str, Any] = {
+    "instance": "main",
+    "state": "present",
+    "database": "pgops",
+    "databases": [],
+    "max": 5000,
+    "track": "top",
+    "track_planning": False,
+    "track_utility": True,
+    "track_io_timing": True,
+    "compute_query_id": "auto",
+    "configure": True,
+    "restart": "if_required",
+}
+"""The arguments of pg_ops_statements."""
 OF_AN_INSTANCE = (
     *("name", "cluster", "node", "host", "port", "socket_directory", "database", "peers", "ssl_mode", "ca_cert"),
     *("password", "owner", "superuser", "repository", "capabilities"),

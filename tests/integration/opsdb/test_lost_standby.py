@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from archives import Host
-from deploying import collect, configured, deploy, inspect, target
+from deploying import STATEMENTS, collect, configured, deploy, inspect, target
 from servers import Server
 
 from pgops.facts import gathering
@@ -29,20 +29,6 @@ EXTENSION = (
     "SET synchronous_commit = local; CREATE EXTENSION pg_stat_statements WITH SCHEMA public; "
     "GRANT USAGE ON SCHEMA public TO pgops"
 )
-STATEMENTS: dict[str, Any] = {
-    "instance": "main",
-    "state": "present",
-    "database": "pgops",
-    "databases": ["postgres"],
-    "max": 5000,
-    "track": "top",
-    "track_planning": False,
-    "track_utility": True,
-    "track_io_timing": True,
-    "compute_query_id": "auto",
-    "configure": True,
-    "restart": "never",
-}
 WORK_MEM: dict[str, Any] = {
     "state": "present",
     "settings": {"work_mem": "5MB"},
@@ -118,7 +104,7 @@ def test_neither_does_what_is_read_planned_and_removed(host: Host, tmp_path: Pat
     server.psql("CREATE ROLE buyer")
     with lost_standby(server) as waited:
         deploy(server, explain=True)
-        more = {**STATEMENTS, "prefix": str(host.prefix)}
+        more = {**STATEMENTS, "prefix": str(host.prefix), "databases": ["postgres"], "restart": "never"}
         assert statements.converge(target(server), more, False)["changed"]
         configuration, layout = configured(server, tmp_path, explain=True, slow_query_ms=0.0)
         for _run in range(2):

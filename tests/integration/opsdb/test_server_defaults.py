@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from archives import Host
-from deploying import collect, configured, deploy, inspect, target
+from deploying import STATEMENTS, collect, configured, deploy, inspect, target
 from servers import Server
 
 from pgops.facts import gathering
@@ -26,20 +26,7 @@ from pgops.statements import job as queries
 
 SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on"}
 FACTS = {"gather_subset": ["all"], "database": "pgops", "database_sizes": True, "prefix": "/", "max_bytes": 0}
-STATEMENTS: dict[str, Any] = {
-    "instance": "main",
-    "state": "present",
-    "database": "pgops",
-    "databases": ["shop"],
-    "max": 5000,
-    "track": "top",
-    "track_planning": False,
-    "track_utility": True,
-    "track_io_timing": True,
-    "compute_query_id": "auto",
-    "configure": False,
-    "restart": "never",
-}
+WITHOUT_SETTINGS: dict[str, Any] = {**STATEMENTS, "databases": ["shop"], "configure": False, "restart": "never"}
 HOSTILE = {
     "DateStyle": "German",
     "IntervalStyle": "sql_standard",
@@ -141,7 +128,7 @@ def all_of_it(host: Host, state: Path) -> None:
     tests, server = host.server, replace(host.server, superuser="dba")
     predicted = deploy(server, check=True, explain=True)
     assert deploy(server, explain=True) == predicted
-    more = {**STATEMENTS, "prefix": str(host.prefix)}
+    more = {**WITHOUT_SETTINGS, "prefix": str(host.prefix)}
     assert statements.converge(target(server), more, False)["changed"]
     archiving = Host(server, host.base, host.prefix)
     archiving.apply()
@@ -181,7 +168,7 @@ def all_of_it(host: Host, state: Path) -> None:
 
 def all_gone(host: Host) -> None:
     server = replace(host.server, superuser="dba")
-    more = {**STATEMENTS, "prefix": str(host.prefix), "state": "absent"}
+    more = {**WITHOUT_SETTINGS, "prefix": str(host.prefix), "state": "absent"}
     assert statements.converge(target(server), more, False)["changed"]
     archiving = Host(server, host.base, host.prefix)
     assert archiving.apply(state="absent")["changed"]

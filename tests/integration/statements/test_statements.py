@@ -9,26 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import deploy, target
+from deploying import STATEMENTS, deploy, target
 from servers import Server
 
 from pgops.errors import Conflict, InvalidInput
 from pgops.statements import deploy as statements
 
-DEFAULTS: dict[str, Any] = {
-    "instance": "main",
-    "state": "present",
-    "database": "pgops",
-    "databases": [],
-    "max": 5000,
-    "track": "top",
-    "track_planning": False,
-    "track_utility": True,
-    "track_io_timing": True,
-    "compute_query_id": "auto",
-    "configure": True,
-    "restart": "if_required",
-}
 COUNTED = "SELECT count(*) > 0 FROM public.pg_stat_statements"
 
 
@@ -42,7 +28,7 @@ def _running(major: int, new_server: Callable[..., Server]) -> Server:
 
 def converge(server: Server, prefix: Path, check: bool = False, **params: Any) -> dict[str, Any]:
     """What pg_ops_statements returns; raises what it reports."""
-    return statements.converge(target(server), {**DEFAULTS, "prefix": str(prefix), **params}, check)
+    return statements.converge(target(server), {**STATEMENTS, "prefix": str(prefix), **params}, check)
 
 
 @pytest.mark.every_major
