@@ -23,7 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("instance",),
     ("settings", "metrics"),
     ("opsdb", "statements", "repository", "agent"),
-    ("facts",),
+    ("facts", "backup"),
+    ("recovery",),
     ("cli", "modules"),  # the doors: the agent's and the modules'
 )
 FLOOR_OF: Mapping[str, int] = {room: number for number, floor in enumerate(FLOORS, 1) for room in floor}

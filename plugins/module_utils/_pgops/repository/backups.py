@@ -1,0 +1,280 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The backups in a generation of a repository: found, begun, published, read, removed. All as the server's user.
+
+    GENERATION/backup/lock                        one at a time takes or expires backups
+    GENERATION/backup/NAME/manifest.json          makes the directory a backup: written last, removed first
+    GENERATION/backup/NAME/lock                   who reads the backup shares it, who removes it has it alone
+    GENERATION/backup/NAME/pin.json               keeps the backup, with all that it needs
+    GENERATION/backup/NAME/data/                  what the engine wrote
+    GENERATION/backup/NAME/tablespaces/OID/       tablespaces of a plain backup
+    GENERATION/backup/NAME/configuration/         configuration files from outside of the data directory
+
+A directory without a manifest is one that is being written, or what a killed run has left. All that decides is in
+these files, nothing in their times or owners: a copy of a repository is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import Busy, HostFailed, InvalidInput
+from ..host import files
+from ..host.files import File
+from . import archiver, manifests
+from .manifests import Manifest
+
+MANIFEST, LOCK, PIN = "manifest.json", "lock", "pin.json"
+DATA, TABLESPACES, CONFIGURATION = "data", "tablespaces", "configuration"
+PIN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A backup that is in the repository: the name of its directory, what it is, and why it is pinned, None if it is
+    not."""
+
+    name: str
+    manifest: Manifest
+    pin: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is there: backups in the order of the WAL, names of directories without a manifest, and by their names
+    the backups whose manifests cannot be read, with the reason."""
+
+    backups: tuple[Kept, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def by_id(self) -> dict[str, Kept]:
+        """The backups by their UUIDs."""
+        return {kept.manifest.id: kept for kept in self.backups}
+
+
+def folder(repository: str, generation: str) -> str:
+    """The directory of a generation's backups."""
+    return os.path.join(repository, generation, "backup")
+
+
+def prepared(repository: str, generation: str) -> str:
+    """The same, created if it does not exist in a generation that does.
+
+    Raises HostFailed if this is no generation: is its file system mounted?
+    """
+    try:
+        archiver.check_identity(repository, generation)
+        made = folder(repository, generation)
+        archiver.make_directory(made)
+        return made
+    except archiver.Failure as error:
+        raise HostFailed(f"{error}.") from error
+    except OSError as error:
+        raise files.failure(error, f"{repository} cannot be written") from error
+
+
+def listed(place: str) -> Listing:
+    """The backups in a directory; none if it does not exist.
+
+    Raises HostFailed.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return Listing()
+    except OSError as error:
+        raise files.failure(error, f"{place} cannot be read") from error
+    found: list[Kept] = []
+    unfinished: list[str] = []
+    damaged: dict[str, str] = {}
+    for name in names:
+        try:
+            kept = _kept(place, name)
+        except InvalidInput as error:
+            damaged[name] = str(error)
+            continue
+        if kept is None:
+            unfinished.append(name)
+        else:
+            found.append(kept)
+    found.sort(key=lambda kept: (kept.manifest.position, kept.manifest.id))
+    return Listing(tuple(found), tuple(unfinished), damaged)
+
+
+def _kept(place: str, name: str) -> Kept | None:
+    """A backup; None where its directory has no manifest. Raises InvalidInput where that cannot be read."""
+    path = os.path.join(place, name, MANIFEST)
+    try:
+        text = files.contents(path).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
+    return Kept(name, manifests.parse(text, path), _pin(place, name))
+
+
+def _pin(place: str, name: str) -> str | None:
+    """Why a backup is pinned. A pin that cannot be read keeps it as well."""
+    try:
+        content = files.contents(os.path.join(place, name, PIN))
+        return str(json.loads(content)["reason"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its pin cannot be read"
+
+
+@contextlib.contextmanager
+def alone(place: str, seconds: float = 0) -> Iterator[None]:
+    """Keep all others from taking or expiring backups of the generation.
+
+    Raises Busy if another does for longer than ``seconds``.
+    """
+    try:
+        with files.exclusive(os.path.join(place, LOCK), seconds):
+            yield
+    except Busy as error:
+        raise Busy(
+            f"Another run is taking or expiring backups in {place}; nothing was changed.", "Wait for its end."
+        ) from error
+
+
+@contextlib.contextmanager
+def begun(place: str, name: str) -> Iterator[str]:
+    """The directory of a new backup, to be published inside: otherwise it is removed again at the end.
+
+    To be used inside `alone`. Raises HostFailed.
+    """
+    path = os.path.join(place, name)
+    try:
+        os.mkdir(path, 0o750)
+        files.sync(place)
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be written") from error
+    try:
+        yield path
+    finally:
+        if not os.path.lexists(os.path.join(path, MANIFEST)):
+            _discard(path)
+
+
+def publish(path: str, manifest: Manifest) -> None:
+    """Make a directory, all of whose files are on disk, a backup.
+
+    Raises HostFailed.
+    """
+    files.apply(
+        [
+            File(os.path.join(path, LOCK), b"", 0o640),
+            File(os.path.join(path, MANIFEST), manifest.text().encode(), 0o640),
+        ]
+    )
+
+
+@contextlib.contextmanager
+def reading(place: str, names: Sequence[str]) -> Iterator[None]:
+    """Keep backups from being removed.
+
+    Raises HostFailed if one of them is gone, or is being removed.
+    """
+    with contextlib.ExitStack() as held:
+        for name in names:
+            descriptor = _locked(os.path.join(place, name), fcntl.LOCK_SH)
+            if descriptor is None:
+                raise HostFailed(f"Backup {name} is being removed from {place}.", "Choose another one.")
+            held.callback(os.close, descriptor)
+            if not os.path.exists(os.path.join(place, name, MANIFEST)):
+                raise HostFailed(f"Backup {name} is no longer in {place}.", "Choose another one.")
+        yield
+
+
+def being_read(place: str, name: str) -> bool:
+    """Whether somebody reads a backup now."""
+    descriptor = _locked(os.path.join(place, name), fcntl.LOCK_EX)
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bool:
+    """Remove a backup: its manifest, then its files, so that a crash leaves garbage and never a lie; False if it is
+    being read. ``gone`` is called once it no longer counts. To be used inside `alone`.
+
+    Raises HostFailed.
+    """
+    path = os.path.join(place, name)
+    descriptor = _locked(path, fcntl.LOCK_EX)
+    if descriptor is None:
+        return False
+    try:
+        os.unlink(os.path.join(path, MANIFEST))
+        files.sync(path)
+        gone()
+        _discard(path)
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be removed") from error
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def sweep(place: str) -> tuple[str, ...]:
+    """Remove what killed runs have left; the names. To be used inside `alone`: nobody else is writing a backup.
+
+    Raises HostFailed.
+    """
+    left = listed(place).unfinished
+    for name in left:
+        _discard(os.path.join(place, name))
+    return left
+
+
+def _discard(path: str) -> None:
+    try:
+        shutil.rmtree(path)
+        files.sync(os.path.dirname(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be removed") from error
+
+
+def _locked(path: str, how: int) -> int | None:
+    """The descriptor that holds the lock of a backup, None if another holds it. Raises HostFailed."""
+    try:
+        # A copy of a repository may be readable only, and locks of the network's file systems want what they lock
+        # to be open for writing.
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.path.join(path, LOCK)
+        descriptor = os.open(lock, flags | (os.O_RDWR if os.access(lock, os.W_OK) else os.O_RDONLY))
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be read") from error
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise files.failure(error, f"{path} cannot be locked") from error
+    return descriptor
+
+
+def pin(place: str, name: str, reason: str) -> None:
+    """Keep a backup, with all that it needs, until it is unpinned. Raises HostFailed."""
+    content: dict[str, Any] = {"format": PIN_FORMAT, "reason": reason}
+    files.apply([File(os.path.join(place, name, PIN), (json.dumps(content) + "\n").encode(), 0o640)])
+
+
+def unpin(place: str, name: str) -> None:
+    """Let a backup expire as others do. Raises HostFailed."""
+    files.discard(os.path.join(place, name, PIN))

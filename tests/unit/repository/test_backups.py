@@ -1,0 +1,155 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The store of backups: what counts as one, who keeps whom out, and what killed runs leave."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+from keeping import GENERATION, backup, generation
+
+from pgops.errors import Busy, HostFailed
+from pgops.repository import backups
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> str:
+    return generation(tmp_path / "shop")
+
+
+def names(place: str) -> list[str]:
+    return [kept.name for kept in backups.listed(place).backups]
+
+
+def test_nothing_is_made_where_no_repository_is(tmp_path: Path) -> None:
+    with pytest.raises(HostFailed, match="mounted"):
+        backups.prepared(str(tmp_path), GENERATION)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_absent_directory_has_no_backups(tmp_path: Path) -> None:
+    assert backups.listed(str(tmp_path / "absent")) == backups.Listing()
+
+
+def test_backups_are_in_the_order_of_the_wal_whatever_clocks_and_names_say(place: str) -> None:
+    backup(place, "a", id="1", stop_lsn=300)
+    backup(place, "b", id="2", stop_lsn=100)
+    backup(place, "c", id="3", timeline=2, stop_lsn=50)
+    assert names(place) == ["b", "a", "c"]
+
+
+def test_a_directory_without_a_manifest_is_no_backup(place: str) -> None:
+    backup(place, "a")
+    (Path(place) / "killed" / "data").mkdir(parents=True)
+    found = backups.listed(place)
+    assert ([kept.name for kept in found.backups], found.unfinished) == (["a"], ("killed",))
+    assert backups.sweep(place) == ("killed",)
+    assert sorted(os.listdir(place)) == ["a"]
+
+
+def test_what_is_not_published_is_removed(place: str) -> None:
+    def killed() -> None:
+        with backups.begun(place, "a") as path:
+            Path(path, "data").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    assert os.listdir(place) == []
+
+
+def test_a_damaged_manifest_is_told_and_swept_by_nobody(place: str) -> None:
+    backup(place, "a")
+    path = Path(place, "a", backups.MANIFEST)
+    path.write_text(path.read_text().replace("shop", "shup"))
+    found = backups.listed(place)
+    assert (found.backups, found.unfinished, list(found.damaged)) == ((), (), ["a"])
+    assert backups.sweep(place) == ()
+    assert Path(place, "a", "data", "file").exists()
+
+
+def test_a_copy_is_a_repository(place: str, tmp_path: Path) -> None:
+    made = backup(place, "a")
+    copied = tmp_path / "copy"
+    shutil.copytree(place, copied, copy_function=shutil.copyfile)  # with other times
+    assert [kept.manifest for kept in backups.listed(str(copied)).backups] == [made]
+    assert backups.remove(str(copied), "a")
+
+
+def test_what_is_read_is_not_removed(place: str) -> None:
+    backup(place, "a")
+    with backups.reading(place, ["a"]):
+        assert backups.being_read(place, "a")
+        assert not backups.remove(place, "a")
+        with backups.reading(place, ["a"]):  # by any number
+            pass
+    assert not backups.being_read(place, "a")
+    assert backups.remove(place, "a")
+    assert os.listdir(place) == []
+
+
+def test_what_is_gone_cannot_be_read(place: str) -> None:
+    backup(place, "a")
+    assert backups.remove(place, "a")
+    with pytest.raises(HostFailed), backups.reading(place, ["a"]):
+        pass
+
+
+def test_a_crash_of_a_removal_leaves_garbage_and_no_backup(place: str) -> None:
+    backup(place, "a")
+
+    def crash() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backups.remove(place, "a", gone=crash)
+    assert names(place) == []
+    assert Path(place, "a", "data", "file").exists()
+    assert backups.sweep(place) == ("a",)
+
+
+def test_one_run_at_a_time(place: str) -> None:
+    with backups.alone(place), pytest.raises(Busy), backups.alone(place):
+        pass
+    with backups.alone(place):
+        pass
+
+
+def test_a_pin_says_why(place: str) -> None:
+    backup(place, "a")
+    backups.pin(place, "a", "before the migration")
+    assert [kept.pin for kept in backups.listed(place).backups] == ["before the migration"]
+    Path(place, "a", backups.PIN).write_text("{")
+    assert [kept.pin for kept in backups.listed(place).backups] == ["its pin cannot be read"]
+    backups.unpin(place, "a")
+    assert [kept.pin for kept in backups.listed(place).backups] == [None]
+
+
+def _race(place: str, number: int, together: Barrier, won: multiprocessing.SimpleQueue[int]) -> None:
+    together.wait()
+    try:
+        with backups.alone(place):
+            backup(place, "a", id=str(number))
+            won.put(number)
+    except (Busy, HostFailed):
+        pass
+
+
+def test_of_those_who_publish_at_once_one_wins(place: str) -> None:
+    forked = multiprocessing.get_context("fork")
+    for _attempt in range(100):
+        together, won = forked.Barrier(4), forked.SimpleQueue()
+        racers = [forked.Process(target=_race, args=(place, number, together, won)) for number in range(4)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        winner = won.get()
+        assert won.empty()
+        assert [kept.manifest.id for kept in backups.listed(place).backups] == [str(winner)]
+        assert backups.remove(place, "a")
