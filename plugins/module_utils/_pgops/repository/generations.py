@@ -23,7 +23,7 @@ from ..host import files
 from ..host.directories import reached
 from ..host.files import Directory, Entry, EntryChange, File, Found
 from ..host.identity import as_user
-from .archiver import IDENTITY as GENERATION_FILE
+from . import archiver
 
 FORMAT = 1
 IDENTITY = "repository.json"
@@ -95,7 +95,7 @@ def entries(wanted: Wanted) -> list[Entry]:
         File(os.path.join(wanted.path, IDENTITY), _document({"cluster": wanted.cluster}), 0o640),
         Directory(generation, 0o750),
         Directory(os.path.join(generation, "wal"), 0o750),
-        File(os.path.join(generation, GENERATION_FILE), _document(about), 0o640),
+        File(os.path.join(generation, archiver.IDENTITY), _document(about), 0o640),
     ]
 
 
@@ -195,7 +195,7 @@ def _foreign(wanted: Wanted) -> dict[str, str]:
 def _newest(wal: str) -> str:
     """The name of the directory that WAL goes into now; '' if there is none."""
     try:
-        return max((name for name in os.listdir(wal) if len(name) == 16), default="")
+        return max((name for name in os.listdir(wal) if archiver.kind(f"{name}00000000") == "segment"), default="")
     except OSError:
         return ""
 
@@ -213,7 +213,7 @@ def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises HostFailed.
     """
     folders = [name for name in names if os.path.isdir(os.path.join(path, name))]
-    found = {name: _read(os.path.join(path, name, GENERATION_FILE)) for name in folders}
+    found = {name: _read(os.path.join(path, name, archiver.IDENTITY)) for name in folders}
     return {name: identity for name, identity in found.items() if identity is not None}
 
 
