@@ -30,8 +30,8 @@ from pgops.repository.generations import Generation, Wanted
 from pgops.server import discovery, managers, postmaster, service
 from pgops.server.service import Service
 from pgops.server.session import connect
+from pgops.settings import carried, present, transaction
 from pgops.settings import deploy as settings
-from pgops.settings import present, transaction
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
@@ -89,10 +89,12 @@ def _theirs(server: Server, *names: str) -> Path:
     return folder
 
 
-def _apply(server: Server, check: bool, **values: Any) -> dict[str, Any]:
-    arguments = {"state": "present", "lists": "merge", "restart": "if_required", "after_primary": False}
-    place = {"instance": "", "prefix": "/", "settings": values}
-    return settings.converge(target(server), {**arguments, **place}, check)
+def _apply(
+    server: Server, check: bool, place: dict[str, str] | None = None, state: str = "present", **values: Any
+) -> dict[str, Any]:
+    arguments = {"state": state, "lists": "merge", "restart": "if_required", "after_primary": False}
+    given = {**(place or {"instance": "", "prefix": "/"}), "settings": values}
+    return settings.converge(target(server), {**arguments, **given}, check)
 
 
 # --- what the server answers
@@ -228,6 +230,35 @@ def test_nor_is_one_that_hangs_in_its_settings(running: Server, check: bool, mon
     monkeypatch.setattr(present, "READS_FILES", 0.2)
     with pytest.raises(QueryFailed, match="did not answer within"):
         _apply(running, check, work_mem="8MB")
+
+
+def _record(server: Server) -> Path:
+    return server.data_dir / carried.NAME
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_nor_is_one_that_hangs_in_the_record_of_its_original_settings(
+    running: Server, tmp_path: Path, check: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(_record(running))
+    os.chown(_record(running), NOBODY, NOBODY)
+    monkeypatch.setattr(carried, "READS_FILES", 0.2)
+    with pytest.raises(QueryFailed, match="did not answer within"):
+        _apply(running, check, work_mem="8MB", place={"instance": "main", "prefix": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "record",
+    ['{"work_mem": {"before": 5, "ours": [7]}}', '{"work_mem": {"before": null}}', "[[1]]", "5", "[" * 100_000],
+    ids=["no text", "not whole", "no mapping", "a number", "too deep"],
+)
+def test_a_record_that_somebody_else_has_written_is_none(running: Server, tmp_path: Path, record: str) -> None:
+    running.write(_record(running), f'{{"format": 1, "settings": {{"settings": {record}}}}}')
+    place = {"instance": "main", "prefix": str(tmp_path)}
+    assert not _apply(running, True, place=place, state="absent")["changed"]
+    assert _apply(running, False, place=place, work_mem="8MB")["changed"]
+    assert _apply(running, False, place=place, state="absent")["changed"]
+    assert running.value("SHOW work_mem") == "4MB"
 
 
 # --- settings that are put back

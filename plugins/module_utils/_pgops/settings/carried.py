@@ -18,7 +18,7 @@ from ..host.files import File
 from ..host.identity import as_user
 from ..server import postmaster
 from ..server.postmaster import Postmaster
-from ..server.session import Session
+from ..server.session import READS_FILES, Session
 from .originals import FORMAT, Original, Originals
 
 NAME = "pgops.originals.json"
@@ -32,15 +32,22 @@ def read(session: Session, capability: str) -> dict[str, Original]:
     is no record, or it cannot be read.
 
     The server reads it: who could change its answer could as well change the file.
+
+    Raises QueryFailed if the server does not answer.
     """
-    with contextlib.suppress(QueryFailed):
-        return _of(_parsed(session.value(READ, [NAME, LARGEST])), capability)
-    return {}
+    try:
+        with session.answering(READS_FILES):
+            text = session.value(READ, [NAME, LARGEST])
+    except QueryFailed:
+        if session.connection.closed:  # the file is a pipe, and nothing else can be asked any more
+            raise
+        return {}
+    return _of(_parsed(text), capability)
 
 
 def _parsed(text: str | None) -> dict[str, Any]:
     """The settings of all capabilities; none of what somebody else has written."""
-    with contextlib.suppress(ValueError, AttributeError, TypeError):
+    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
         document = json.loads(text or "{}")
         if document.get("format") == FORMAT:
             return dict(document["settings"])
@@ -49,7 +56,9 @@ def _parsed(text: str | None) -> dict[str, Any]:
 
 def _of(settings: Mapping[str, Any], capability: str) -> dict[str, Original]:
     with contextlib.suppress(AttributeError, TypeError):
-        return {name: Original(**one) for name, one in settings.get(capability, {}).items()}
+        found = {str(name): Original(**one) for name, one in settings.get(capability, {}).items()}
+        if all(value is None or isinstance(value, str) for one in found.values() for value in (one.before, one.ours)):
+            return found
     return {}
 
 
