@@ -6,6 +6,7 @@ were is known all the same, and the program that archives stays as long as a ser
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_what_the_settings_were_is_known_of_a_clone(clone: Host) -> None:
     assert not (clone.server.data_dir / "pgops.originals.json").exists()
     again = clone.apply(state="absent")
     assert (again["changed"], os.path.exists(before)) == (False, False)
+
+
+@pytest.mark.parametrize(("access", "mode"), [((), 0o600), (("--allow-group-access",), 0o640)])
+def test_who_may_read_the_data_directory_may_read_the_record(
+    make: Callable[..., Host], access: tuple[str, ...], mode: int
+) -> None:
+    """As who makes backups of its files: a single one that cannot be read ends them."""
+    host = make(initdb=access)
+    host.apply()
+    record = host.server.data_dir / "pgops.originals.json"
+    there = (record, host.server.data_dir / "postgresql.auto.conf")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in there] == [mode, mode]
+    assert {path.owner() for path in there} == {host.server.os_user}
 
 
 def test_a_clone_that_is_changed_later_knows_what_was_before(clone: Host) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -88,6 +89,8 @@ def _put(path: str, capability: str, kept: Mapping[str, Any]) -> None:
     settings = {name: found for name, found in {**others, capability: kept}.items() if found}
     if settings:
         text = json.dumps({"format": FORMAT, "settings": settings}, indent=2, sort_keys=True) + "\n"
-        files.apply([File(path, text.encode(), 0o600)])
+        # As the server's own files: one that its group may not read would end the backups that the group makes.
+        mode = 0o640 if os.stat(os.path.dirname(path)).st_mode & stat.S_IRGRP else 0o600
+        files.apply([File(path, text.encode(), mode)])
     elif present:
         files.discard(path)
