@@ -29,6 +29,10 @@ FORMAT = 1
 IDENTITY = "repository.json"
 IGNORED = frozenset({"lost+found", ".snapshot", ".zfs"})
 """Directories that file systems have at their top by themselves."""
+TRIED = (".pgops-try-one", ".pgops-try-other")
+"""The files by which a file system is tried."""
+UNFINISHED = frozenset({*TRIED, files.unfinished(IDENTITY)})
+"""What a run that was killed leaves at the top of a repository, and the next one removes."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def _present(wanted: Wanted) -> Present:
         about = _look(wanted)
         if about.foreign or not os.path.isdir(wanted.path):
             return about
-        names = sorted(set(os.listdir(wanted.path)) - IGNORED)
+        names = sorted(set(os.listdir(wanted.path)) - IGNORED - UNFINISHED)
     except OSError as error:
         raise HostFailed(
             f"{error.filename or wanted.path} cannot be read by {wanted.owner}, who runs the server: "
@@ -374,7 +378,7 @@ def try_file_system(path: str) -> None:
 
     Raises HostFailed with what does not work.
     """
-    one, other = (os.path.join(path, f".pgops-try-{name}") for name in ("one", "other"))
+    one, other = (os.path.join(path, name) for name in TRIED)
     try:
         _remove(one, other)
         _try(path, one, other)
