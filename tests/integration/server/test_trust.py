@@ -365,6 +365,40 @@ def test_root_makes_a_repository_where_only_root_may(running: Server) -> None:
         assert (found.owner, found.mode, generations.read(wanted).cluster) == ("nobody", 0o750, "shop")
 
 
+@pytest.mark.parametrize("swapped", ["the parent", "the directory"])
+def test_a_third_user_whose_directory_it_is_made_in_gives_away_nothing_of_root_s(
+    monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """Who owns the directory above can put another of root's in the place of what root has just made."""
+    with tempfile.TemporaryDirectory() as top:
+        base, other, private = (Path(top, name) for name in ("base", "other", "private"))
+        for folder in (base, other, private):
+            folder.mkdir()
+        (private / "secret").write_text("of root")
+        private.chmod(0o700)
+        os.chmod(top, 0o755)  # noqa: S103
+        wanted = _wanted(base / "shop")
+        made = os.mkdir
+
+        def swap(*names: Any, **places: Any) -> None:
+            made(*names, **places)
+            monkeypatch.setattr(os, "mkdir", made)
+            if swapped == "the parent":
+                private.rename(other / "shop")
+                base.rename(Path(top, "aside"))
+                other.rename(base)
+            else:
+                (base / "shop").rename(base / "aside")
+                private.rename(base / "shop")
+
+        planned = generations.plan(wanted, generations.read(wanted))
+        monkeypatch.setattr(os, "mkdir", swap)
+        with pytest.raises(PgOpsError):
+            generations.apply(wanted, planned)
+        assert (base / "shop" / "secret").read_text() == "of root"
+        assert ((base / "shop").stat().st_uid, (base / "shop").stat().st_mode & 0o777) == (0, 0o700)
+
+
 # --- sockets
 
 

@@ -10,6 +10,7 @@ be led elsewhere by what that user puts there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -20,7 +21,7 @@ from typing import Any
 
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..host import files
-from ..host.directories import reached
+from ..host.directories import DIRECTORY, reached
 from ..host.files import Directory, Entry, EntryChange, File, Found
 from ..host.identity import as_user
 from .archiver import IDENTITY as GENERATION_FILE
@@ -354,9 +355,10 @@ def _make_as_root(wanted: Wanted) -> None:
         with reached(parent) as place:
             os.mkdir(name, 0o700, dir_fd=place)
             try:
-                files.apply([Directory(wanted.path, 0o750, wanted.owner, wanted.group)])
+                _give(place, name, wanted)
             except BaseException:
-                os.rmdir(name, dir_fd=place)
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=place)
                 raise
             os.fsync(place)
     except (OSError, HostFailed) as error:
@@ -365,6 +367,22 @@ def _make_as_root(wanted: Wanted) -> None:
             "Create it where root may, as on the host whose file system this is: "
             f"install -d -m 0750 -o {wanted.owner} {wanted.path}",
         ) from error
+
+
+def _give(place: int, name: str, wanted: Wanted) -> None:
+    """Give a directory that was just made in an open one to the server's user. One with something in it is another,
+    which who owns the place has put there.
+
+    Raises HostFailed and OSError.
+    """
+    descriptor = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+    try:
+        if os.listdir(descriptor):
+            raise OSError(errno.ENOTEMPTY, "somebody else has just put another directory there")
+        files.own(descriptor, wanted.owner, wanted.group)
+        os.fchmod(descriptor, 0o750)
+    finally:
+        os.close(descriptor)
 
 
 def _fill(wanted: Wanted, changes: Sequence[EntryChange]) -> None:
