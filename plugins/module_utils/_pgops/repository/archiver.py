@@ -87,10 +87,16 @@ def place(repository: str, generation: str, name: str) -> str:
 
 
 def stored(path: str) -> tuple[str, str] | None:
-    """The path of a stored file and its compression; None if it is not stored."""
+    """The path of a stored file and its compression; None if it is not stored.
+
+    Raises OSError where that cannot be seen, as in a directory on a broken disk.
+    """
     for compression, ending in ENDINGS.items():
-        if os.path.lexists(path + ending):
-            return path + ending, compression
+        try:
+            os.lstat(path + ending)
+        except FileNotFoundError:
+            continue
+        return path + ending, compression
     return None
 
 
@@ -464,7 +470,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, KeyError):
         sys.stderr.write(f"pgops archiver: invalid arguments {' '.join(arguments)}; see the head of this file\n")
         return failed
-    except (Failure, OSError, KeyboardInterrupt, MemoryError) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - Python's own exit code is 1: the end of the WAL
         sys.stderr.write(f"pgops archiver: {str(error) or type(error).__name__}\n")
         return failed
     return 0
