@@ -229,6 +229,19 @@ def test_nor_is_what_nobody_thought_of(place: Place) -> None:
     assert (code, "zlib_is_lacking" in said, "Traceback" in said) == (1, True, False)
 
 
+def test_what_is_hidden_and_of_others_stops_nothing(place: Place) -> None:
+    """As a directory of snapshots, and what NFS keeps of a file that was deleted while it was open."""
+    place.push(place.write(FIRST, segment()))
+    folder = place.wal / FIRST[:16]
+    (folder / ".snapshot").mkdir()
+    (folder / ".nfs000000000000a").write_bytes(b"open elsewhere")
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    second = "000000010000000000000002"
+    assert place.push(place.write(second, segment(second))) == (0, "")
+    assert {".snapshot", ".nfs000000000000a"} <= {path.name for path in folder.iterdir()}
+
+
 def test_what_killed_archivers_left_is_swept(place: Place) -> None:
     place.push(place.write(FIRST, segment()))
     folder = place.wal / FIRST[:16]

@@ -199,17 +199,18 @@ def make_directory(folder: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove temporary files of killed archivers on this host, and of any host after a day."""
+    """Remove temporary files of killed archivers on this host, and of any host after a day. One that cannot be
+    removed keeps nothing from being archived."""
     host = os.uname().nodename
     for entry in os.scandir(folder):
-        if not entry.name.startswith("."):
+        if not entry.name.startswith(".~"):
             continue
         _empty, _name, whose, process = [*entry.name.split("~"), "", "", ""][:4]
         gone = whose == host and process.isdigit() and not os.path.exists(f"/proc/{process}")
         try:
             if gone or entry.stat().st_mtime < os.stat(folder).st_mtime - 86400:
                 os.unlink(entry.path)
-        except FileNotFoundError:
+        except OSError:
             pass
 
 
