@@ -102,3 +102,16 @@ def test_the_program_is_not_removed_while_a_server_names_it(root: Path, clone: H
     host.server.value("ALTER SYSTEM RESET archive_command")
     install(state="absent", **place)
     assert not host.program.exists()
+
+
+def test_a_repository_is_registered_as_the_command_names_it(root: Path, make: Callable[..., Host]) -> None:
+    """However it is written: the program compares texts."""
+    host = make()
+    written = f"{host.base}//shop/."
+    place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(root / "other")}
+    (root / "other").mkdir()
+    install(**place, python=sys.executable, repository=written)
+    registered = Path(Layout("main", str(root / "other")).registration).read_text()
+    command = str(host.apply(check=True, repository=written)["settings"]["archive_command"])
+    assert registered == f"{host.server.data_dir}\n{host.repository}\n"
+    assert f" push {host.repository} " in command
