@@ -268,6 +268,44 @@ def test_what_is_not_there_is_told_apart_from_what_cannot_be_read(place: Place) 
     assert place.run().returncode == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may look everywhere, and others own what they are denied")
+@pytest.mark.parametrize("denied", ["wal", f"wal/{FIRST[:16]}"])
+def test_what_may_not_be_looked_at_is_not_the_end_of_the_wal(denied: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        place = made(Path(folder))
+        place.push(place.write(FIRST, segment()))
+        (place.wal.parent / denied).chmod(0o700)
+        command = ["/usr/bin/python3", "-IS", str(place.program), "fetch", str(place.repository), GENERATION]
+        done = subprocess.run(
+            [*command, FIRST, "/tmp/never"], check=False, capture_output=True, text=True, user="nobody"
+        )
+        assert (done.returncode, "Permission denied" in done.stderr) == (126, True)
+
+
+def test_nor_is_what_nobody_thought_of(place: Place) -> None:
+    """As with a Python that was built without zlib."""
+    place.push(place.write(FIRST, segment()), "gzip")
+    program = place.program.read_text()
+    place.program.write_text(program.replace("import zlib", "import zlib_is_lacking as zlib"))
+    assert place.fetch(FIRST) == (126, b"")
+    code, said = place.push(place.write(FIRST, segment()), "gzip")
+    assert (code, "zlib_is_lacking" in said, "Traceback" in said) == (1, True, False)
+
+
+def test_what_is_hidden_and_of_others_stops_nothing(place: Place) -> None:
+    """As a directory of snapshots, and what NFS keeps of a file that was deleted while it was open."""
+    place.push(place.write(FIRST, segment()))
+    folder = place.wal / FIRST[:16]
+    (folder / ".snapshot").mkdir()
+    (folder / ".nfs000000000000a").write_bytes(b"open elsewhere")
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    second = "000000010000000000000002"
+    assert place.push(place.write(second, segment(second))) == (0, "")
+    assert {".snapshot", ".nfs000000000000a"} <= {path.name for path in folder.iterdir()}
+
+
 def test_what_killed_archivers_left_is_swept(place: Place) -> None:
     place.push(place.write(FIRST, segment()))
     folder = place.wal / FIRST[:16]

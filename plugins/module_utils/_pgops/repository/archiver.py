@@ -98,10 +98,16 @@ def place(repository: str, generation: str, name: str) -> str:
 
 
 def stored(path: str) -> tuple[str, str] | None:
-    """The path of a stored file and its compression; None if it is not stored."""
+    """The path of a stored file and its compression; None if it is not stored.
+
+    Raises OSError where that cannot be seen, as in a directory on a broken disk.
+    """
     for compression, ending in ENDINGS.items():
-        if os.path.lexists(path + ending):
-            return path + ending, compression
+        try:
+            os.lstat(path + ending)
+        except FileNotFoundError:
+            continue
+        return path + ending, compression
     return None
 
 
@@ -204,17 +210,18 @@ def make_directory(folder: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove temporary files of killed archivers on this host, and of any host after a day."""
+    """Remove temporary files of killed archivers on this host, and of any host after a day. One that cannot be
+    removed keeps nothing from being archived."""
     host = os.uname().nodename
     for entry in os.scandir(folder):
-        if not entry.name.startswith("."):
+        if not entry.name.startswith(".~"):
             continue
         _empty, _name, whose, process = [*entry.name.split("~"), "", "", ""][:4]
         gone = whose == host and process.isdigit() and not os.path.exists(f"/proc/{process}")
         try:
             if gone or entry.stat().st_mtime < os.stat(folder).st_mtime - 86400:
                 os.unlink(entry.path)
-        except FileNotFoundError:
+        except OSError:
             pass
 
 
@@ -544,7 +551,7 @@ def attempt(command: str, arguments: list[str], failed: int) -> int:
         words = " ".join([command, *arguments])
         sys.stderr.write(f"pgops archiver: invalid arguments {words}; see the head of this file\n")
         return failed
-    except (Failure, OSError, KeyboardInterrupt, MemoryError) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - Python's own exit code is 1: the end of the WAL
         sys.stderr.write(f"pgops archiver: {str(error) or type(error).__name__}\n")
         return failed
     return 0

@@ -15,7 +15,7 @@ from typing import Any
 from .. import secrecy
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput
-from ..host import commands
+from ..host import commands, files
 from ..host.files import EntryChange, group_name
 from ..host.identity import as_user, user
 from ..instance.layout import Layout
@@ -165,7 +165,11 @@ def prove(session: Session, archive: Archive) -> str:
 
 
 def _stored(archive: Archive, target: str) -> tuple[str, str] | None:
-    found = as_user(generations.uid(archive.wanted), lambda: archiver.stored(target))
+    """Raises HostFailed where it cannot be seen."""
+    try:
+        found = as_user(generations.uid(archive.wanted), lambda: archiver.stored(target))
+    except OSError as error:
+        raise files.failure(error, f"{target} cannot be looked for") from error
     return (str(found[0]), str(found[1])) if found else None
 
 
@@ -324,4 +328,7 @@ def _works(session: Session, archive: Archive) -> str | None:
     if last is None:
         return None
     target = archiver.place(archive.wanted.path, archive.wanted.generation.name, last)
-    return str(last) if _stored(archive, target) else None
+    try:
+        return str(last) if _stored(archive, target) else None
+    except HostFailed:  # what is wrong there is for those to say who look at all of it
+        return None
