@@ -134,14 +134,15 @@ def _pin(place: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def alone(place: str, seconds: float = 0) -> Iterator[None]:
-    """Keep all others from taking or expiring backups of the generation.
+def alone(place: str, seconds: float = 0) -> Iterator[int]:
+    """Keep all others from taking or expiring backups of the generation; the descriptor is the lock's. A program that
+    has it too keeps them away even where this process is killed.
 
     Raises Busy if another does for longer than ``seconds``.
     """
     try:
-        with files.exclusive(os.path.join(place, LOCK), seconds):
-            yield
+        with files.exclusive(os.path.join(place, LOCK), seconds) as lock:
+            yield lock
     except Busy as error:
         raise Busy(
             f"Another run is taking or expiring backups in {place}; nothing was changed.", "Wait for its end."
