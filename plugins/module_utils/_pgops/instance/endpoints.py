@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..server.names import EXPLAINER
+from ..server.names import BACKUP, EXPLAINER
 from ..server.target import Target
 from .configuration import Configuration, Peer
 
@@ -71,6 +71,18 @@ def planner(configuration: Configuration, database: str, seconds: float) -> Targ
         lock_timeout=0.1,
         as_users=True,
     )
+
+
+def backup(configuration: Configuration) -> dict[str, str]:
+    """How pg_basebackup logs in to the local server, as parameters of libpq by their names: as the role that backs it
+    up, for replication."""
+    return {
+        "host": configuration.socket_directory,
+        "port": str(configuration.port),
+        "user": BACKUP,
+        "dbname": "replication",
+        "application_name": "pgops backup",
+    }
 
 
 def primary(configuration: Configuration, passfile: str, job: str) -> Target:
