@@ -104,8 +104,8 @@ options:
     default: false
   backup:
     description:
-      - Whether to create the role C(pgops_backup), as which the operating system user that runs the server logs in for
-        replication on this host, and to let C(pgops.create_recovery_point()) write restore points.
+      - Whether to create the role C(pgops_backup), as which the operating system user that runs the server logs in
+        for replication on this host, and to let C(pgops.create_recovery_point()) write restore points.
       - V(false) drops the role, or removes its login if it holds rights. Backups stay where they are.
       - Not possible with O(remote).
     type: bool

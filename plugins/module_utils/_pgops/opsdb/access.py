@@ -53,8 +53,8 @@ class Access:
     """Who is let in: the operating system's user of the agent on this host, by peer, and the agents on other
     nodes, from their addresses (IP addresses, networks or host names), by TLS and password.
 
-    ``explain``: this host's agent is let in as the role that plans statements, too. ``backup``: the operating system's
-    user that runs the server, ``keeper``, is let in for replication as the role that backs it up."""
+    ``explain``: this host's agent is let in as the role that plans statements, too. ``backup``: the operating
+    system's user that runs the server, ``keeper``, is let in for replication as the role that backs it up."""
 
     os_user: str = "pgops"
     peers: tuple[str, ...] = ()
@@ -101,7 +101,11 @@ def read(session: Session) -> AccessFiles:
     fixed = tuple(one["path"] for one in (found, ident) if not one["writable"])
     return AccessFiles(
         *(found["path"], found["text"], ident["path"], ident["text"]),
-        *(paths["ssl"], outdated, owner, fixed, files.user_name(owner)),
+        ssl=paths["ssl"],
+        outdated=outdated,
+        owner=owner,
+        fixed=fixed,
+        user=files.user_name(owner),
     )
 
 

@@ -155,7 +155,9 @@ SELECT NULL, set_config('role', :become, false) WHERE :become <> '' AND NOT EXIS
 """
 
 
-def refuse_members(session: Session, names: Sequence[str] = (OWNER, READER, OPERATOR, AGENT), service: bool = False) -> None:
+def refuse_members(
+    session: Session, names: Sequence[str] = (OWNER, READER, OPERATOR, AGENT), service: bool = False
+) -> None:
     """Refuse roles of ours that others are members of: they could act as it, and change what is its.
 
     Superusers may, and who runs this. On a managed ``service`` also the groups of who runs this, through which it

@@ -1,5 +1,5 @@
--- Backups of the cluster, and what is asked for. The repository is the truth about backups: the job `catalogue` brings
--- the rows to what is there.
+-- Backups of the cluster, and what is asked for. The repository is the truth about backups: the job `catalogue`
+-- brings the rows to what is there.
 
 -- A row a backup or a request. What a request became of has the request's backup_id.
 CREATE TABLE pgops.backup (
@@ -9,7 +9,7 @@ CREATE TABLE pgops.backup (
     requested_at timestamptz,
     requested_by text,
     -- false: not compressed, whatever is configured.
-    compressed boolean NOT NULL DEFAULT true,
+    compressed boolean NOT NULL DEFAULT TRUE,
     repository text,
     generation text,
     -- Of its directory.
@@ -50,7 +50,7 @@ CREATE INDEX backup_by_position ON pgops.backup (generation, timeline, stop_lsn)
 
 -- The one request of an expiry, and what the last look at the repository said that one would release.
 CREATE TABLE pgops.expiry (
-    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    only_one boolean PRIMARY KEY DEFAULT TRUE CHECK (only_one),
     requested_at timestamptz,
     requested_by text,
     started_at timestamptz,
@@ -99,7 +99,8 @@ CREATE TABLE pgops.recovery_window (
     PRIMARY KEY (generation, timeline, start_lsn)
 );
 
--- Of a generation's backups, as of the last look at them. obstacle: why nothing can be restored, NULL where it can.
+-- Of a generation's backups, as of the last look at them. obstacle: why nothing can be restored, NULL where it
+-- can.
 ALTER TABLE pgops.generation ADD COLUMN backups_seen_at timestamptz;
 ALTER TABLE pgops.generation ADD COLUMN backup_bytes bigint;
 ALTER TABLE pgops.generation ADD COLUMN recoverable boolean;
