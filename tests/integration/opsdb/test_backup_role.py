@@ -20,7 +20,9 @@ from pgops.errors import Conflict, InvalidInput
 from pgops.instance import endpoints
 
 ROLE = "SELECT ARRAY[rolcanlogin, rolreplication, rolsuper] FROM pg_roles WHERE rolname = 'pgops_backup'"
-ADMITTED = "SELECT array_agg(database[1] || ' ' || type) FROM pg_hba_file_rules WHERE 'pgops_backup' = ANY (user_name)"
+ADMITTED = (
+    "SELECT array_agg(database[1] || ' ' || type) FROM pg_hba_file_rules WHERE 'pgops_backup' = ANY (user_name)"
+)
 MAY_WRITE = "SELECT has_function_privilege('pgops_owner', 'pg_create_restore_point(text)', 'EXECUTE')"
 
 

@@ -64,7 +64,7 @@ def read(repository: str, generation: str) -> Inventory:
     Raises HostFailed, also where this is no generation: is its file system mounted?
     """
     size = _segment_bytes(repository, generation)
-    listing = _own(backups.listed(backups.folder(repository, generation)), generation, size)
+    listing = own(backups.listed(backups.folder(repository, generation)), generation, size)
     folder = os.path.join(repository, generation, "wal")
     segments: list[tuple[int, int]] = []
     others: list[str] = []
@@ -80,6 +80,21 @@ def read(repository: str, generation: str) -> Inventory:
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be read") from error
     return Inventory(generation, size, wal.runs(segments), histories, listing, tuple(sorted(others)), damaged)
+
+
+def among(repository: str, generation: str, runs: Iterable[wal.Run]) -> Inventory:
+    """The same where it is known which segments are there: without reading the names of all of them.
+
+    Raises HostFailed.
+    """
+    size = _segment_bytes(repository, generation)
+    listing = own(backups.listed(backups.folder(repository, generation)), generation, size)
+    folder = os.path.join(repository, generation, "wal")
+    try:
+        histories, damaged = _histories(folder)
+    except OSError as error:
+        raise files.failure(error, f"{folder} cannot be read") from error
+    return Inventory(generation, size, tuple(sorted(runs)), histories, listing, damaged=damaged)
 
 
 def wal_names(folder: str, directory: str) -> set[str]:
@@ -124,8 +139,8 @@ def _segment_bytes(repository: str, generation: str) -> int:
 RESTORE = "Restore the file from a copy of the repository."
 
 
-def _own(listing: Listing, generation: str, segment_bytes: int) -> Listing:
-    """The same, with what belongs to another cluster, or is there twice, among the damaged."""
+def own(listing: Listing, generation: str, segment_bytes: int) -> Listing:
+    """A listing of a generation, with what belongs to another cluster, or is there twice, among the damaged."""
     known: dict[str, str] = {}
     own: list[Kept] = []
     damaged = dict(listing.damaged)

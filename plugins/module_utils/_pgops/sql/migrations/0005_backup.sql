@@ -86,16 +86,19 @@ CREATE INDEX recovery_point_by_name ON pgops.recovery_point (recovery_name);
 
 CREATE INDEX recovery_point_by_time ON pgops.recovery_point (created_at);
 
--- From where to where the cluster can be recovered: on each timeline, from the end of a backup to where WAL is missing.
--- Times are those of the backup's end, and of the last segment's arrival.
+-- From where to where the cluster can be recovered, by the timelines that recovery leads to: from the end of the
+-- oldest backup to where a segment is missing. Times are those of the backup's end, and of the last segment's arrival.
 CREATE TABLE pgops.recovery_window (
     generation text NOT NULL,
     timeline bigint NOT NULL,
     start_lsn pg_lsn NOT NULL,
     end_lsn pg_lsn NOT NULL,
-    starts_at timestamptz,
+    starts_at timestamptz NOT NULL,
     ends_at timestamptz,
-    base_backup_id uuid NOT NULL,
+    -- A gap, or what is still to come.
+    missing_wal text NOT NULL,
+    -- Those that it can be restored from, in the order of the WAL.
+    backups uuid[] NOT NULL,
     PRIMARY KEY (generation, timeline, start_lsn)
 );
 

@@ -44,7 +44,7 @@ BEGIN
     -- The points themselves stay in the WAL.
     DELETE FROM pgops.recovery_point AS r
     WHERE r.recovery_id IN (
-        SELECT o.recovery_id FROM pgops.recovery_point AS o ORDER BY o.created_at DESC, o.recovery_id OFFSET 10000
+        SELECT o.recovery_id FROM pgops.recovery_point AS o ORDER BY o.created_at DESC, o.recovery_id OFFSET 1000
     );
     RETURN point_id;
 END
