@@ -269,6 +269,31 @@ BACKUP = Capability(
         "hook_before": Option("", "pgops_backup_hook_before", local=True),
         "hook_after": Option("", "pgops_backup_hook_after", local=True),
     },
+    jobs=(
+        Job(
+            "backup",
+            "backup.job:backup",
+            "take a backup",
+            "*-*-* 01:30:00",
+            jitter=1800,
+            time_limit=172_800,
+            as_server=True,
+            stores=True,
+            flags=(Flag("--type", "full, incremental, differential, or auto for the one that is due", "TYPE"),),
+            switch="pgops_repository",
+        ),
+        Job(
+            "verify",
+            "backup.job:verify",
+            "verify all backups again, and that their WAL is there",
+            "Sun *-*-* 06:30:00",
+            jitter=3600,
+            time_limit=172_800,
+            as_server=True,
+            stores=True,
+            switch="pgops_repository",
+        ),
+    ),
 )
 
 OPSDB = Capability("opsdb", "pgops_monitoring", facts=("schema",))

@@ -15,6 +15,8 @@ NATIVE = "native"
 ENGINES = (NATIVE,)
 COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 PRIMARY = "primary"
+RATES = (0.04, 1000.0)
+"""The least and the most megabytes a second that pg_basebackup can be limited to."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ def options(configuration: Configuration) -> Options:
     ):
         if value not in known:
             raise InvalidInput(f"{variable} is {value!r}.", f"It can be {', '.join(known)}.")
-    for variable, number, least in (
-        ("pgops_backup_full_interval_hours", found.full_interval_hours, 0),
-        ("pgops_backup_max_rate_mb", found.max_rate_mb, 0),
-    ):
-        if not number >= least:
-            raise InvalidInput(f"{variable} is {number}.", f"It has to be {least} or more.")
+    if not found.full_interval_hours >= 0:
+        raise InvalidInput(
+            f"pgops_backup_full_interval_hours is {found.full_interval_hours}.", "It has to be 0 or more."
+        )
+    least, most = RATES
+    if found.max_rate_mb and not least <= found.max_rate_mb <= most:
+        raise InvalidInput(
+            f"pgops_backup_max_rate_mb is {found.max_rate_mb}.",
+            f"It can be 0, for no limit, or {least} to {most} megabytes each second.",
+        )
     return found

@@ -406,8 +406,9 @@ def umask(mask: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(path: str, seconds: float) -> Iterator[None]:
-    """Hold the lock of a file, which is created if it does not exist; it is released however the process ends.
+def exclusive(path: str, seconds: float) -> Iterator[int]:
+    """Hold the lock of a file, which is created if it does not exist; it is released however the process ends. The
+    descriptor that holds it may be given to a program, which then holds it as well.
 
     Raises Busy if another process holds it for longer than ``seconds``.
     """
@@ -417,7 +418,7 @@ def exclusive(path: str, seconds: float) -> Iterator[None]:
         raise failure(error, f"{path} cannot be written") from error
     try:
         _lock(descriptor, path, time.monotonic() + seconds)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

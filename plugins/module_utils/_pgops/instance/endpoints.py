@@ -1,9 +1,11 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How the jobs of an instance log in: to its server, and to the cluster's other nodes. Pure."""
+"""How the jobs of an instance log in: to its server, and to the cluster's other nodes. Pure,
+except for which socket exists, and who runs this."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -74,15 +76,20 @@ def planner(configuration: Configuration, database: str, seconds: float) -> Targ
 
 
 def backup(configuration: Configuration) -> dict[str, str]:
-    """How pg_basebackup logs in to the local server, as parameters of libpq by their names: as the role that backs it
-    up, for replication."""
+    """How pg_basebackup logs in to the local server, as parameters of libpq by their names: for replication, as the
+    role that backs it up."""
     return {
-        "host": configuration.socket_directory,
+        "host": os.path.dirname(administrator(configuration).socket_path),
         "port": str(configuration.port),
         "user": BACKUP,
         "dbname": "replication",
         "application_name": "pgops backup",
     }
+
+
+def backed_up(configuration: Configuration) -> Target:
+    """The local server as its superuser, for what a backup has to know of it: it need not have an ops database."""
+    return replace(administrator(configuration), application_name="pgops backup", statement_timeout=600.0)
 
 
 def primary(configuration: Configuration, passfile: str, job: str) -> Target:

@@ -5,6 +5,7 @@
     GENERATION/backup/lock                        one at a time takes or expires backups
     GENERATION/backup/NAME/manifest.json          makes the directory a backup: written last, removed first
     GENERATION/backup/NAME/lock                   who reads the backup shares it, who removes it has it alone
+    GENERATION/backup/NAME/checked.json           what the last verification found
     GENERATION/backup/NAME/pin.json               keeps the backup, with all that it needs
     GENERATION/backup/NAME/data/                  what the engine wrote
     GENERATION/backup/NAME/tablespaces/OID/       tablespaces of a plain backup
@@ -24,6 +25,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ..errors import Busy, HostFailed, InvalidInput
@@ -32,19 +34,22 @@ from ..host.files import File
 from . import archiver, manifests
 from .manifests import Manifest
 
-MANIFEST, LOCK, PIN = "manifest.json", "lock", "pin.json"
+MANIFEST, LOCK, PIN, CHECKED = "manifest.json", "lock", "pin.json", "checked.json"
 DATA, TABLESPACES, CONFIGURATION = "data", "tablespaces", "configuration"
 PIN_FORMAT = 1
+CHECKED_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Kept:
     """A backup that is in the repository: the name of its directory, what it is, and why it is pinned, None if it is
-    not."""
+    not. ``checked_at`` is when it was last verified after it was taken, and ``problems`` what that found."""
 
     name: str
     manifest: Manifest
     pin: str | None = None
+    checked_at: datetime | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,16 @@ def _kept(place: str, name: str) -> Kept | None:
         return None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
-    return Kept(name, manifests.parse(text, path), _pin(place, name))
+    return Kept(name, manifests.parse(text, path), _pin(place, name), *_checked(place, name))
+
+
+def _checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
+    """When a backup was last verified, and what that found. What cannot be read is of no verification."""
+    try:
+        found = json.loads(files.contents(os.path.join(place, name, CHECKED)))
+        return manifests.read_time(found["at"]), tuple(map(str, found["problems"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, ()
 
 
 def _pin(place: str, name: str) -> str | None:
@@ -134,14 +148,15 @@ def _pin(place: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def alone(place: str, seconds: float = 0) -> Iterator[None]:
-    """Keep all others from taking or expiring backups of the generation.
+def alone(place: str, seconds: float = 0) -> Iterator[int]:
+    """Keep all others from taking or expiring backups of the generation; the descriptor is the lock's. A program that
+    has it too keeps them away even where this process is killed.
 
     Raises Busy if another does for longer than ``seconds``.
     """
     try:
-        with files.exclusive(os.path.join(place, LOCK), seconds):
-            yield
+        with files.exclusive(os.path.join(place, LOCK), seconds) as lock:
+            yield lock
     except Busy as error:
         raise Busy(
             f"Another run is taking or expiring backups in {place}; nothing was changed.", "Wait for its end."
@@ -267,6 +282,12 @@ def _locked(path: str, how: int) -> int | None:
             return None
         raise files.failure(error, f"{path} cannot be locked") from error
     return descriptor
+
+
+def note_checked(place: str, name: str, problems: Sequence[str], when: datetime) -> None:
+    """Note what a verification of a backup has found. Raises HostFailed."""
+    content = {"format": CHECKED_FORMAT, "at": manifests.written(when), "problems": list(problems)}
+    files.apply([File(os.path.join(place, name, CHECKED), (json.dumps(content) + "\n").encode(), 0o640)])
 
 
 def pin(place: str, name: str, reason: str) -> None:

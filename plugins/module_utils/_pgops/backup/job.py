@@ -1,0 +1,31 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The jobs of backups: take one, and verify them all."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from ..agent import runner
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from . import choice
+from .take import take
+from .verify import verify as verify_all
+
+
+def backup(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Take a backup, of the kind that is due or the one that was asked for."""
+
+    def tell(known: Mapping[str, Any]) -> None:
+        # A line of its own, before hours of copying.
+        runner.log(layout, layout.keeping, {"job": "backup", "begins": True, **known})
+
+    return take(settings, layout, options.type or choice.AUTO, tell=tell)
+
+
+def verify(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
+    """Verify all backups again."""
+    return verify_all(settings, layout)

@@ -1,0 +1,298 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A backup is taken: checked before anything is copied, verified, with all its WAL in the repository, on disk, and
+only then published. Whatever fails or is killed before leaves nothing that counts as a backup."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import Conflict, HostFailed, InvalidInput
+from ..host import files
+from ..instance import endpoints
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from ..repository import backups, chains, segments
+from ..repository.backups import Listing
+from ..repository.manifests import Manifest
+from ..repository.segments import Stretch
+from ..server.session import Session, connect
+from . import choice, environment, hooks, records, source, tools
+from .choice import Choice
+from .engine import Copied, Engine, Order
+from .forecast import Forecast, forecast
+from .native import Native
+from .options import Options, options
+from .source import Backlog, Source
+from .tools import Tools
+
+PATIENCE = 300.0
+"""Seconds to wait for another run that takes or expires backups."""
+WAL_PATIENCE = 900.0
+"""Seconds without a newly archived segment after which the WAL of a backup is given up."""
+LOOKING = 0.2
+"""Seconds between two looks for WAL in the repository."""
+SUMMARIES = "SELECT s.tli, s.start_lsn::text, s.end_lsn::text FROM pg_available_wal_summaries() AS s"
+RECOVERING = "SELECT pg_is_in_recovery()"
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Takes what is to be known before the copying begins."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One backup to be taken: where, of what, and by what."""
+
+    configuration: Configuration
+    declared: Options
+    session: Session
+    source: Source
+    programs: Tools
+    engine: Engine
+    place: str
+    lock: int
+
+    @property
+    def repository(self) -> str:
+        """The cluster's repository."""
+        return self.configuration.repository
+
+
+def take(
+    configuration: Configuration,
+    layout: Layout,
+    kind: str = choice.AUTO,
+    requested: str = "",
+    tell: Tell = lambda _known: None,
+) -> dict[str, Any]:
+    """Take a backup of the instance as the server's user, of a kind of manifests.KINDS or as it is due (choice.AUTO);
+    what was taken. ``requested`` is the UUID that it gets, '' for a new one.
+
+    Raises PgOpsError; then nothing is left of it, or what the next run removes.
+    """
+    del layout  # of other engines
+    declared = options(configuration)
+    if not configuration.repository:
+        raise InvalidInput(
+            "This instance has no repository.", "Set pgops_repository and run site.yml (docs/archiving.md)."
+        )
+    for hook in (declared.hook_before, declared.hook_after):
+        hooks.check(hook)
+    with connect(endpoints.backed_up(configuration)) as session:
+        skipped = source.elsewhere(declared.source, configuration.node, session.in_recovery)
+        if skipped:
+            return {"skipped": skipped, "errors": []}
+        found = source.read(session)
+        programs = tools.found(declared.bin_directory, found.bin_directory, found.major)
+        engine = Native(declared, programs, endpoints.backup(configuration))
+        source.check_archiving(session, configuration, found)
+        place = backups.prepared(configuration.repository, found.generation)
+        with backups.alone(place, PATIENCE) as lock:
+            swept = backups.sweep(place)
+            run = Run(configuration, declared, session, found, programs, engine, place, lock)
+            done = _take(run, kind, _identifier(requested), tell)
+        return {**done, "swept": list(swept)}
+
+
+def _identifier(requested: str) -> str:
+    """The UUID of a new backup. Raises InvalidInput."""
+    try:
+        return str(uuid.UUID(requested)) if requested else str(uuid.uuid4())
+    except ValueError as error:
+        raise InvalidInput(f"{requested!r} is no UUID.") from error
+
+
+def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
+    listing = backups.listed(run.place)
+    if identifier in listing.by_id():
+        raise Conflict(f"There is a backup {identifier} already.", "Request another one.")
+    now = datetime.now(timezone.utc)
+    chosen = choice.chosen(kind, run.declared, run.source, listing, now, _summaries(run))
+    run.engine.check(run.source, chosen.kind)
+    known = _before(run, chosen, listing)
+    tell(known)
+    hooks.run(run.declared.hook_before, "before", run.configuration.cluster, chosen.kind)
+    name = f"{now:%Y%m%dT%H%M%SZ}-{chosen.kind}-{identifier[:8]}"
+    result, path = "failed", ""
+    errors: list[str] = []
+    try:
+        with _chain_kept(run, chosen, listing), backups.begun(run.place, name) as path:
+            made = _made(run, chosen, identifier, now, path)
+            files.sync_tree(path)
+            backups.publish(path, made)
+        result = "completed"
+    finally:
+        errors += _after(run, chosen, result, path)
+    seconds = (made.completed_at - made.started_at).total_seconds()
+    return {
+        **known,
+        "backup": made.id,
+        "name": name,
+        "stored_bytes": made.stored_bytes,
+        "data_bytes": made.data_bytes,
+        "seconds": round(seconds, 1),
+        "warnings": made.environment.get("warnings", []),
+        "errors": errors,
+    }
+
+
+def _summaries(run: Run) -> list[dict[str, Any]]:
+    """The server's summaries of WAL, where there are any."""
+    return run.session.rows(SUMMARIES) if run.source.summarize_wal == "on" else []
+
+
+def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
+    """What is to be known before the copying begins: how large it will be and how long it will take, and how much WAL
+    waits before that of the backup.
+
+    Raises HostFailed if there is too little room.
+    """
+    manifests = [kept.manifest for kept in listing.backups]
+    compression, rate = run.declared.compression, run.declared.max_rate_mb
+    expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
+    source.check_room(run.place, expected.stored_bytes, run.source.segment_bytes)
+    waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
+    return {
+        "kind": chosen.kind,
+        "parent": chosen.parent.manifest.id if chosen.parent else "",
+        "why": chosen.why,
+        "expected_bytes": expected.stored_bytes,
+        "expected_seconds": round(expected.seconds, 1) if expected.seconds is not None else None,
+        "wal_waiting": waiting.segments,
+        "wal_waiting_seconds": round(waiting.seconds, 1) if waiting.seconds is not None else None,
+    }
+
+
+@contextlib.contextmanager
+def _chain_kept(run: Run, chosen: Choice, listing: Listing) -> Iterator[None]:
+    """Keep the backups that the new one adds to."""
+    line = chains.chain(chosen.parent, listing.by_id()) if chosen.parent else ()
+    with backups.reading(run.place, [kept.name for kept in line or ()]):
+        yield
+
+
+def _made(run: Run, chosen: Choice, identifier: str, began: datetime, path: str) -> Manifest:
+    """The manifest of a backup that has been copied into a directory, with all its WAL in the repository."""
+    around = environment.read(run.session, run.configuration, run.source, path)
+    parent = os.path.join(run.place, chosen.parent.name) if chosen.parent else ""
+    copied = run.engine.copy(run.source, Order(chosen.kind, path, parent, run.lock, _look(run)))
+    _check_timeline(chosen, copied)
+    _wait_for_wal(run, _stretch(run, copied), path)
+    return Manifest(
+        id=identifier,
+        kind=chosen.kind,
+        cluster=run.configuration.cluster,
+        node=run.configuration.node,
+        system_identifier=run.source.system_identifier,
+        server_version=run.source.version,
+        segment_bytes=run.source.segment_bytes,
+        started_at=began,
+        completed_at=datetime.now(timezone.utc),
+        parent=chosen.parent.manifest.id if chosen.parent else "",
+        from_standby=run.source.in_recovery,
+        tablespaces=run.source.tablespaces,
+        environment=around.facts,
+        **dataclasses.asdict(copied),
+    )
+
+
+def _check_timeline(chosen: Choice, copied: Copied) -> None:
+    """Raises Conflict where the server's timeline is no longer that of the backup, or of the one that it adds to."""
+    parent = chosen.parent.manifest.timeline if chosen.parent else copied.timeline
+    if copied.timeline != parent:
+        raise Conflict(
+            f"The server changed its timeline from {parent} to {copied.timeline}.", "Take a full backup instead."
+        )
+
+
+def _look(run: Run) -> Callable[[], None]:
+    """What is looked at each second while a server is copied: room in the repository, the source, and its archiver at
+    the end, when the server waits for it without limit."""
+    progress = _Progress()
+
+    def look() -> None:
+        reserve = source.RESERVE * run.source.segment_bytes
+        if source.room(run.place) < reserve:
+            raise HostFailed(
+                f"Less than {reserve // 1_000_000} MB are left on the file system of {run.place}: the backup was "
+                "given up, so that archiving can go on.",
+                "Make room, or compress backups (pgops_backup_compression).",
+            )
+        if run.source.in_recovery:
+            _check_standby(run)
+        elif any(row["phase"] == source.WAITING_FOR_WAL for row in run.session.rows(source.PHASE)):
+            archiver = run.session.rows(source.ARCHIVER)[0]
+            if progress.stalled(archiver["archived_count"], WAL_PATIENCE):
+                raise source.failing(archiver)
+
+    return look
+
+
+def _check_standby(run: Run) -> None:
+    if not run.session.value(RECOVERING):
+        raise Conflict(
+            f"{run.configuration.node} was promoted while it was backed up as a standby: the backup is of two "
+            "timelines, and was discarded.",
+            "Take it again.",
+        )
+
+
+class _Progress:
+    """Whether something goes on."""
+
+    def __init__(self) -> None:
+        self.seen: Any = None
+        self.since = time.monotonic()
+
+    def stalled(self, now: Any, patience: float) -> bool:
+        """Whether what is seen is the same for so many seconds."""
+        if now != self.seen:
+            self.seen, self.since = now, time.monotonic()
+        return time.monotonic() > self.since + patience
+
+
+def _stretch(run: Run, copied: Copied) -> Stretch:
+    where = (run.repository, run.source.generation, copied.timeline)
+    return Stretch(*where, copied.start_lsn, copied.stop_lsn, run.source.segment_bytes)
+
+
+def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
+    """Wait until all WAL of a backup is in the repository, as long as more of it arrives.
+
+    Raises HostFailed if it does not come, or is damaged.
+    """
+    progress = _Progress()
+    while missing := segments.absent(stretch):
+        if progress.stalled(len(missing), WAL_PATIENCE):
+            raise HostFailed(
+                f"{len(missing)} segments of the backup's WAL did not arrive in {run.repository} within "
+                f"{WAL_PATIENCE:g} seconds, the first of them {missing[0]}.",
+                "The log of the server that archives (the primary) shows the error of the archiver.",
+            )
+        if run.source.in_recovery:
+            _check_standby(run)
+        time.sleep(LOOKING)
+    damaged = next(segments.damaged(stretch), "") or records.broken(
+        stretch, run.programs, os.path.join(path, "scratch")
+    )
+    if damaged:
+        raise HostFailed(
+            f"WAL of the backup is damaged: {damaged}.", "Find out what else writes into the repository."
+        )
+
+
+def _after(run: Run, chosen: Choice, result: str, path: str) -> list[str]:
+    """Run the hook after a backup; its error, if there is one."""
+    try:
+        hooks.run(run.declared.hook_after, "after", run.configuration.cluster, chosen.kind, result, path)
+    except (HostFailed, InvalidInput) as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,102 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Verification of a backup in tar files against its backup_manifest, as they are: nothing is unpacked onto a disk.
+
+pg_verifybackup reads tar files from PostgreSQL 18 on only, and unpacking a backup would need the room that it was
+compressed to save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import IO, cast
+
+from ..repository import archiver
+from . import contents
+from .contents import Listed
+
+IGNORED = frozenset({b"backup_manifest", b"postgresql.auto.conf", b"recovery.signal", b"standby.signal"})
+"""What may be there without being listed, as for pg_verifybackup."""
+MOST = 20
+"""Problems of a backup that are told."""
+
+
+class _Stream(io.RawIOBase):
+    """A file of what comes in chunks."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self.chunks, self.left = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        while not self.left:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                return 0
+            self.left = memoryview(chunk)
+        count = min(len(view), len(self.left))
+        view[:count] = self.left[:count]
+        self.left = self.left[count:]
+        return count
+
+
+def problems(folder: str, compression: str) -> list[str]:
+    """What is wrong with the tar files in a directory, by their backup_manifest there; empty where nothing is.
+
+    Raises HostFailed if a program that unpacks is missing, and InvalidInput for a damaged backup_manifest.
+    """
+    wanted = {one.path: one for one in contents.listed(os.path.join(folder, contents.NAME))}
+    found: list[str] = []
+    ending = f".tar{archiver.ENDINGS[compression]}"
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(ending):
+            stem = name[: -len(ending)]
+            prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
+            found += _tar(os.path.join(folder, name), compression, prefix, wanted)
+        elif name != contents.NAME:
+            found.append(f"{name} does not belong to the backup")
+    missing = sorted(set(wanted) - IGNORED)
+    found += [f"{_shown(path)} is missing" for path in missing]
+    return found[:MOST] + ([f"and {len(found) - MOST} more"] if len(found) > MOST else [])
+
+
+def _tar(path: str, compression: str, prefix: bytes, wanted: dict[bytes, Listed]) -> list[str]:
+    """The problems of one tar file; what it holds is taken out of ``wanted``."""
+    stream = cast("IO[bytes]", io.BufferedReader(_Stream(archiver.unpacked(path, compression)), archiver.CHUNK))
+    found: list[str] = []
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
+            for member in tar:
+                if member.isreg():
+                    name = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
+                    found += _member(cast("IO[bytes]", tar.extractfile(member)), name, wanted)
+        while stream.read(archiver.CHUNK):  # what follows the tar: a compressed file has its checksum there
+            pass
+    except (archiver.Failure, tarfile.TarError, EOFError, OSError) as error:
+        found.append(f"{os.path.basename(path)} is damaged: {error}")
+    return found
+
+
+def _member(file: IO[bytes], name: bytes, wanted: dict[bytes, Listed]) -> list[str]:
+    one = wanted.pop(name, None)
+    if one is None:
+        return [] if name in IGNORED or name.startswith(b"pg_wal/") else [f"{_shown(name)} is not listed"]
+    digested, size = hashlib.sha256(), 0
+    while chunk := file.read(archiver.CHUNK):
+        digested.update(chunk)
+        size += len(chunk)
+    if size != one.size:
+        return [f"{_shown(name)} has {size} bytes, and not {one.size}"]
+    return [] if digested.hexdigest() == one.checksum else [f"{_shown(name)} has another checksum"]
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")

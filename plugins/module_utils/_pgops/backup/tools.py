@@ -1,0 +1,77 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""PostgreSQL's client programs, which lie beside the server's, or where the configuration says."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from ..errors import HostFailed
+from ..host import commands
+
+VERSION = re.compile(r"\(PostgreSQL\) (?P<major>\d+)")
+COPYING, VERIFYING, WAL_READING = "pg_basebackup", "pg_verifybackup", "pg_waldump"
+
+READS_CONTROL_FILE = 17
+"""From this version of the server on, pg_verifybackup reads a control file too, whose format is its own version's."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The programs of a directory. ``major`` is the version of pg_basebackup there."""
+
+    directory: str
+    major: int
+
+    def program(self, name: str) -> str:
+        """The path of one."""
+        return os.path.join(self.directory, name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of that name that this user can run."""
+        return os.access(self.program(name), os.X_OK)
+
+
+def found(declared: str, beside: str, server_major: int) -> Tools:
+    """The programs in the ``declared`` directory, or without one in that of the server's own program.
+
+    Raises HostFailed where one is missing, or older than the server.
+    """
+    directory = declared or beside
+    for name in (COPYING, VERIFYING):
+        if not os.access(os.path.join(directory, name), os.X_OK):
+            raise HostFailed(
+                f"{os.path.join(directory, name)} is not on this host, or this user cannot run it.",
+                _hint(server_major),
+            )
+    major = _major(os.path.join(directory, COPYING))
+    if server_major >= READS_CONTROL_FILE and major != server_major:
+        raise HostFailed(
+            f"{os.path.join(directory, VERIFYING)} is of PostgreSQL {major}: it cannot verify a backup of PostgreSQL "
+            f"{server_major}.",
+            _hint(server_major),
+        )
+    if major < server_major:
+        raise HostFailed(
+            f"{os.path.join(directory, COPYING)} is of PostgreSQL {major}: it cannot back up a server of "
+            f"PostgreSQL {server_major}.",
+            _hint(server_major),
+        )
+    return Tools(directory, major)
+
+
+def _major(program: str) -> int:
+    said = commands.run([program, "--version"])
+    match = VERSION.search(said)
+    if not match:
+        raise HostFailed(f"{program} --version says {said.strip()[:80]!r}, and no version of PostgreSQL.")
+    return int(match["major"])
+
+
+def _hint(major: int) -> str:
+    return (
+        f"Install the client programs of PostgreSQL {major} (Debian: postgresql-client-{major}), or set "
+        "pgops_bin_directory to a directory that has them."
+    )

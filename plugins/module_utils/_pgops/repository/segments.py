@@ -1,0 +1,75 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The WAL that a backup needs, as it is in the repository: there, whole, and readable."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import archiver, wal
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """WAL of one timeline of a generation, from byte ``start`` to before byte ``stop``."""
+
+    repository: str
+    generation: str
+    timeline: int
+    start: int
+    stop: int
+    segment_bytes: int
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its segments."""
+        return range(self.start // self.segment_bytes, (max(self.stop - 1, self.start)) // self.segment_bytes + 1)
+
+    def name(self, number: int) -> str:
+        """The name of a segment."""
+        return wal.name(self.timeline, number, self.segment_bytes)
+
+    def stored(self, number: int) -> tuple[str, str] | None:
+        """The path of a segment in the repository, and its compression; None if it is not there."""
+        return archiver.stored(archiver.place(self.repository, self.generation, self.name(number)))
+
+
+def absent(stretch: Stretch) -> list[str]:
+    """The names of the segments that are not in the repository, in their order."""
+    return [stretch.name(number) for number in stretch.numbers if stretch.stored(number) is None]
+
+
+def damaged(stretch: Stretch) -> Iterator[str]:
+    """What is wrong with the segments that are there. Each is read as a whole."""
+    for number in stretch.numbers:
+        stored = stretch.stored(number)
+        problem = _problem(stretch, number, *stored) if stored else ""
+        if problem:
+            yield problem
+
+
+def _problem(stretch: Stretch, number: int, path: str, compression: str) -> str:
+    """Why a stored segment is not the one that it should be; '' if it is."""
+    try:
+        size, head = 0, b""
+        for chunk in archiver.unpacked(path, compression):
+            head = (head + chunk)[: archiver.LONG_HEADER.size] if len(head) < archiver.LONG_HEADER.size else head
+            size += len(chunk)
+        wrong = _wrong(stretch, number, head, size)
+    except (OSError, archiver.Failure, struct.error) as error:
+        wrong = f"cannot be read: {error}"
+    return f"{os.path.relpath(path, stretch.repository)} {wrong}" if wrong else ""
+
+
+def _wrong(stretch: Stretch, number: int, head: bytes, size: int) -> str:
+    if size != stretch.segment_bytes:
+        return f"is incomplete: it has {size} bytes, and not {stretch.segment_bytes}"
+    _magic, info, timeline, address, _length, identifier, _segment, _block = archiver.LONG_HEADER.unpack(head)
+    if not info & archiver.XLP_LONG_HEADER or address != number * stretch.segment_bytes:
+        return "has the header of another segment"
+    if str(identifier) != stretch.generation.partition("-")[0]:
+        return f"belongs to system identifier {identifier}"
+    return "" if timeline <= stretch.timeline else f"is of timeline {timeline}"
