@@ -102,6 +102,14 @@ options:
       - Not possible with O(remote), or without O(query_texts).
     type: bool
     default: false
+  backup:
+    description:
+      - Whether to create the role C(pgops_backup), as which the operating system user that runs the server logs in
+        for replication on this host, and to let C(pgops.create_recovery_point()) write restore points.
+      - V(false) drops the role, or removes its login if it holds rights. Backups stay where they are.
+      - Not possible with O(remote).
+    type: bool
+    default: false
   thresholds:
     description:
       - Your own thresholds, C(warning) and C(critical) by metric.
@@ -233,6 +241,7 @@ SPEC = {
     "max_size_mb": {"type": "int", "default": 10240},
     "query_texts": {"type": "bool", "default": True},
     "explain": {"type": "bool", "default": False},
+    "backup": {"type": "bool", "default": False},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "rehearse": {"type": "bool", "default": False},

@@ -46,6 +46,8 @@ class Backed:
         if host.server.major == 17:
             pytest.skip("pg_verifybackup of PostgreSQL 18 cannot verify backups of 17")
         host.apply()
+        if host.server.value("SELECT to_regrole('pgops_backup')") is None:
+            host.server.value("CREATE ROLE pgops_backup LOGIN REPLICATION")  # as pg_ops_schema does
         made = cls(host, declared)
         Path(made.layout.keeping).mkdir(parents=True)
         own(Path(made.layout.keeping), host.server)

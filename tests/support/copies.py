@@ -14,7 +14,7 @@ from servers import Server
 KEPT = "template_pgops"
 RIGHTS = (  # which are not of the database, and are not copied
     "REVOKE ALL ON DATABASE pgops FROM PUBLIC",
-    "GRANT CONNECT ON DATABASE pgops TO pgops, pgops_reader",
+    "GRANT CONNECT ON DATABASE pgops TO pgops, pgops_operator, pgops_reader",
 )
 NAMES = "SELECT 'DATABASE', datname FROM pg_database UNION ALL SELECT 'ROLE', rolname FROM pg_roles"
 QUOTE = '"'

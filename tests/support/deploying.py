@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "max_size_mb": 10240,
     "query_texts": True,
     "explain": False,
+    "backup": False,
     "slow_query_ms": 1000.0,
     "thresholds": {},
     "collectors": [],
@@ -120,7 +121,7 @@ def deploy(server: Server, check: bool = False, **params: Any) -> dict[str, Any]
 def withdraw(server: Server, database: str = "pgops") -> None:
     """Leave nothing of a deployment, whatever became of it."""
     server.value(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-    for role in (*roles.ROLES, roles.PLANNING):
+    for role in (*roles.ROLES, roles.PLANNING, roles.BACKING_UP):
         server.value(f"DROP ROLE IF EXISTS {role.name}")
 
 

@@ -9,8 +9,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from ..host.files import user_name
-from ..server.names import EXPLAINER
+from ..server.names import BACKUP, EXPLAINER
 from ..server.target import Target
 from .configuration import Configuration, Peer
 
@@ -77,12 +76,12 @@ def planner(configuration: Configuration, database: str, seconds: float) -> Targ
 
 
 def backup(configuration: Configuration) -> dict[str, str]:
-    """How pg_basebackup logs in to the local server, as parameters of libpq by their names: for replication, by the
+    """How pg_basebackup logs in to the local server, as parameters of libpq by their names: for replication, as the
     role that backs it up."""
     return {
         "host": os.path.dirname(administrator(configuration).socket_path),
         "port": str(configuration.port),
-        "user": configuration.superuser or user_name(os.geteuid()),
+        "user": BACKUP,
         "dbname": "replication",
         "application_name": "pgops backup",
     }

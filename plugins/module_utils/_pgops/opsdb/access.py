@@ -21,10 +21,10 @@ from ..host import files
 from ..host.identity import as_user
 from ..plan import HostChange, difference
 from ..server import postmaster
-from ..server.names import AGENT, EXPLAINER
+from ..server.names import AGENT, BACKUP, EXPLAINER, OPTIONAL
 from ..server.session import READS_FILES, Session
 from . import hba
-from .hba import ALL, Rule
+from .hba import ALL, REPLICATION, Rule
 
 BEGIN, END = "# BEGIN pgops.fleet", "# END pgops.fleet"
 MAP = "pgops"
@@ -53,18 +53,21 @@ class Access:
     """Who is let in: the operating system's user of the agent on this host, by peer, and the agents on other
     nodes, from their addresses (IP addresses, networks or host names), by TLS and password.
 
-    ``explain``: this host's agent is let in as the role that plans statements, too."""
+    ``explain``: this host's agent is let in as the role that plans statements, too. ``backup``: the operating
+    system's user that runs the server, ``keeper``, is let in for replication as the role that backs it up."""
 
     os_user: str = "pgops"
     peers: tuple[str, ...] = ()
     explain: bool = False
+    backup: bool = False
+    keeper: str = ""
 
 
 @dataclass(frozen=True)
 class AccessFiles:
     """The server's two files as they are now. ``outdated``: they have changed since the server loaded them, as after
-    a run that was killed before the reload. ``owner`` is the uid of the server's user, as whom they are written;
-    ``fixed`` are those that this user may not replace."""
+    a run that was killed before the reload. ``owner`` is the uid of the server's user, as whom they are written, and
+    ``user`` that user's name; ``fixed`` are those that this user may not replace."""
 
     hba_path: str
     hba: str
@@ -74,6 +77,7 @@ class AccessFiles:
     outdated: bool = False
     owner: int = 0
     fixed: tuple[str, ...] = ()
+    user: str = ""
 
 
 def read(session: Session) -> AccessFiles:
@@ -96,7 +100,12 @@ def read(session: Session) -> AccessFiles:
     outdated = paths["loaded_at"] < newest <= time.time()
     fixed = tuple(one["path"] for one in (found, ident) if not one["writable"])
     return AccessFiles(
-        found["path"], found["text"], ident["path"], ident["text"], paths["ssl"], outdated, owner, fixed
+        *(found["path"], found["text"], ident["path"], ident["text"]),
+        ssl=paths["ssl"],
+        outdated=outdated,
+        owner=owner,
+        fixed=fixed,
+        user=files.user_name(owner),
     )
 
 
@@ -154,6 +163,10 @@ def wanted(access: Access, database: str, networks: Sequence[tuple[str, str]]) -
         found[f"local all {quoted(EXPLAINER)} peer map={MAP}"] = Rule(
             "local", (ALL,), (EXPLAINER,), "", "peer", (f"map={MAP}",)
         )
+    if access.backup:
+        found[f"local {REPLICATION} {quoted(BACKUP)} peer map={MAP}"] = Rule(
+            "local", (REPLICATION,), (BACKUP,), "", "peer", (f"map={MAP}",)
+        )
     for _peer, network in networks:
         line = f"hostssl {quoted(database)} {role} {network} scram-sha-256"
         found[line] = Rule("hostssl", (database,), (AGENT,), network, "scram-sha-256")
@@ -167,9 +180,11 @@ def lines(access: Access, database: str, networks: Sequence[tuple[str, str]]) ->
 
 
 def mappings(access: Access) -> list[str]:
-    """The lines of pg_ident.conf that map the agent's operating system user to its roles."""
-    wanted = [AGENT] * (access.os_user != AGENT) + [EXPLAINER] * access.explain
-    return [f"{MAP} {quoted(access.os_user)} {quoted(role)}" for role in wanted]
+    """The lines of pg_ident.conf that map operating system users to the roles that they log in as."""
+    wanted = [(access.os_user, AGENT)] if access.os_user != AGENT else []
+    wanted += [(access.os_user, EXPLAINER)] if access.explain else []
+    wanted += [(access.keeper, BACKUP)] if access.backup else []
+    return [f"{MAP} {quoted(user)} {quoted(role)}" for user, role in wanted]
 
 
 def _block(rules: Sequence[str]) -> str:
@@ -286,7 +301,7 @@ def asked_of_patroni(
     return asked
 
 
-def left_to_patroni(current: AccessFiles, names: Sequence[str] = (AGENT, EXPLAINER)) -> tuple[str, ...]:
+def left_to_patroni(current: AccessFiles, names: Sequence[str] = (AGENT, *OPTIONAL)) -> tuple[str, ...]:
     """The lines for the agent's roles that must be removed from Patroni's configuration."""
     asked: tuple[str, ...] = ()
     for name, text in (("pg_hba", current.hba), ("pg_ident", current.ident)):

@@ -15,9 +15,10 @@ from ..metrics.thresholds import check as check_thresholds
 from ..plan import difference
 from ..server import rows
 from ..server.changes import Statements
-from ..server.names import AGENT, OWNER, READER
-from ..server.session import Session, identifier, statement
+from ..server.names import OWNER
+from ..server.session import Session, identifier, listed, statement
 from . import migrations
+from .database import ADMITTED
 from .fingerprints import present
 
 SCHEMA_RIGHTS = """
@@ -26,7 +27,7 @@ SELECT ARRAY(SELECT concat_ws(' ', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_g
              FROM aclexplode(n.nspacl) AS a WHERE a.grantee <> n.nspowner ORDER BY 1) AS rights
 FROM pg_namespace AS n WHERE n.nspname = 'pgops'
 """
-WANTED_SCHEMA_RIGHTS = [f"{AGENT} USAGE", f"{READER} USAGE"]
+WANTED_SCHEMA_RIGHTS = [f"{role} USAGE" for role in ADMITTED]
 
 
 USERS = """
@@ -51,6 +52,9 @@ GROUP BY o.object
 
 BASICS = """
 SELECT to_regnamespace('public') IS NOT NULL AS public,
+       EXISTS (SELECT FROM pg_proc AS p, aclexplode(p.proacl) AS a
+               WHERE p.oid = to_regprocedure('pg_catalog.pg_create_restore_point(text)')
+                 AND a.grantee = current_user::regrole AND a.privilege_type = 'EXECUTE') AS points,
        EXISTS (SELECT FROM pg_language AS l WHERE l.lanname = 'plpgsql') AS plpgsql
 """
 
@@ -67,7 +71,7 @@ class Contents:
 
     ``installed`` are the fingerprints recorded at the last run, ``catalogue`` those now; ``recorded_by`` is the
     server's major version then, None where nothing is recorded. ``users`` are objects of others that use one of ours;
-    ``public`` is whether the database has that schema.
+    ``public`` is whether the database has that schema, ``points`` whether our owner may write restore points.
     """
 
     exists: bool = False
@@ -85,6 +89,7 @@ class Contents:
     node: Mapping[str, Any] | None = None
     users: Mapping[str, Sequence[str]] = field(default_factory=dict)
     public: bool = True
+    points: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,12 @@ def read(session: Session, node: str) -> Contents:
             f"Database {session.database} has no language plpgsql, which functions of the ops database need.",
             f"Run in {session.database}: CREATE EXTENSION plpgsql;",
         )
+    found_basics = {name: basics[name] for name in ("public", "points")}
     found = session.row(SCHEMA_RIGHTS)
     if found is None:
-        return Contents(public=basics["public"])
+        return Contents(**found_basics)
     if session.value("SELECT to_regclass('pgops.migration')") is None:
-        return Contents(exists=True, rights=tuple(found["rights"]), public=basics["public"])
+        return Contents(exists=True, rights=tuple(found["rights"]), **found_basics)
     catalogue = _pairs(session, present("pgops.fingerprint"))
     recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")
     recorded_by = next((row["server_major"] for row in recorded), None)
@@ -143,7 +149,7 @@ def read(session: Session, node: str) -> Contents:
         ),
         node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
         users={one["object"]: one["users"] for one in session.rows(USERS)},
-        public=basics["public"],
+        **found_basics,
     )
 
 
@@ -172,11 +178,22 @@ def schema(contents: Contents) -> tuple[Statements, ...]:
         {"rights": sorted({*kept, *WANTED_SCHEMA_RIGHTS})},
         (
             statement("REVOKE ALL ON SCHEMA pgops FROM PUBLIC"),
-            statement("GRANT USAGE ON SCHEMA pgops TO {}, {}", identifier(AGENT), identifier(READER)),
+            statement("GRANT USAGE ON SCHEMA pgops TO {}", listed([*map(identifier, ADMITTED)])),
             *([statement("REVOKE ALL ON SCHEMA public FROM PUBLIC")] if contents.public else []),
         ),
     )
     return created + difference(rights)
+
+
+def rights(contents: Contents, backup: bool) -> tuple[Statements, ...]:
+    """What a superuser grants our owner, or takes from it: with ``backup`` it may write restore points, which is what
+    create_recovery_point() does."""
+    verb, direction = ("GRANT", "TO") if backup else ("REVOKE", "FROM")
+    change = statement(
+        f"{verb} EXECUTE ON FUNCTION pg_catalog.pg_create_restore_point(text) {direction} {{}}", identifier(OWNER)
+    )
+    subject = f"right of role {OWNER} to write restore points"
+    return difference(Statements(subject, contents.points or None, backup or None, (change,)))
 
 
 def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Statements, ...]:

@@ -11,13 +11,14 @@ from typing import Any
 from ..errors import Conflict, QueryFailed
 from ..plan import difference
 from ..server.changes import ServerChange, Statements
-from ..server.names import AGENT, OWNER, READER
+from ..server.names import AGENT, OPERATOR, OWNER, READER
 from ..server.session import Session, identifier, listed, statement
 
 INSUFFICIENT_PRIVILEGE = "42501"
 """SQLSTATE."""
 
-WANTED_RIGHTS = (f"{AGENT} CONNECT", f"{READER} CONNECT")
+ADMITTED = (AGENT, OPERATOR, READER)
+WANTED_RIGHTS = tuple(f"{role} CONNECT" for role in ADMITTED)
 
 
 def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Statements, ...]:
@@ -70,7 +71,7 @@ def _rights(name: str, present: list[str]) -> tuple[Statements, ...]:
     database = identifier(name)
     grants = (
         statement("REVOKE ALL ON DATABASE {} FROM PUBLIC", database),
-        statement("GRANT CONNECT ON DATABASE {} TO {}", database, listed([identifier(AGENT), identifier(READER)])),
+        statement("GRANT CONNECT ON DATABASE {} TO {}", database, listed([*map(identifier, ADMITTED)])),
     )
     before, after = {"rights": sorted(present)}, {"rights": wanted}
     return difference(Statements(f"rights on database {name}", before, after, grants))

@@ -19,7 +19,7 @@ from ..server import foreign, managers, ownership
 from ..server.changes import ServerChange, Statements
 from ..server.changes import apply as carry_out
 from ..server.locking import locked
-from ..server.names import AGENT, EXPLAINER, OWNER, READER
+from ..server.names import AGENT, OPERATOR, OPTIONAL, OWNER, READER
 from ..server.session import Session, connect, statement
 from ..server.target import Target
 from ..sources import Sources, below
@@ -49,6 +49,7 @@ class Desired:
     retention: Mapping[str, int] = field(default_factory=dict)
     query_texts: bool = True
     explain: bool = False
+    backup: bool = False
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
@@ -57,7 +58,16 @@ class Desired:
     def settings(self) -> dict[str, str]:
         """As pgops.setting holds them."""
         names = ("retention_days", "rollup_days", "max_size_mb")
-        return {**{name: str(getattr(self, name)) for name in names}, "query_texts": str(self.query_texts).lower()}
+        switches = ("query_texts", "backup")
+        return {
+            **{name: str(getattr(self, name)) for name in names},
+            **{name: str(getattr(self, name)).lower() for name in switches},
+        }
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Those roles that it needs and others do not."""
+        return tuple(name for name, on in zip(OPTIONAL, (self.explain, self.backup)) if on)
 
     @property
     def collectors(self) -> list[Collector]:
@@ -93,10 +103,10 @@ class Current:
 
 
 def read(
-    session: Session, name: str, node: str, with_access: bool, with_contents: bool = True, explain: bool = False
+    session: Session, name: str, node: str, with_access: bool, with_contents: bool = True, needed: Sequence[str] = ()
 ) -> Current:
-    """Everything that a plan needs, from the server that ``session`` is on; ``explain``: the role that plans
-    statements is among the roles that it needs."""
+    """Everything that a plan needs, from the server that ``session`` is on; ``needed`` are those roles of OPTIONAL
+    that it needs."""
     found = ownership.ops_database(session, name)
     identity = session.value("SELECT system_identifier::text FROM pg_control_system()")
     current = Current(
@@ -112,7 +122,7 @@ def read(
     )
     if session.in_recovery or not with_contents:
         return current
-    _refuse_others(session, current, explain)
+    _refuse_others(session, current, needed)
     # A database that is not ours is not read: what a superuser reads there may run its owner's functions.
     if not (ownership.is_ours(found) and current.roles[OWNER]["held"]):
         _refuse_without_template(session, found)
@@ -133,17 +143,16 @@ def _refuse_without_template(session: Session, found: Mapping[str, Any] | None) 
         )
 
 
-def _refuse_others(session: Session, current: Current, explain: bool) -> None:
+def _refuse_others(session: Session, current: Current, needed: Sequence[str]) -> None:
     """Refuse roles that others have prepared, or can act as.
 
     Who is no superuser has none to lose, and creates the roles without what would show it.
 
     Raises Conflict.
     """
-    names = (*roles.NAMES, EXPLAINER) if explain else roles.NAMES
     if session.superuser:
-        roles.refuse_prepared(current.roles, names, current.database)
-    foreign.refuse_members(session, (*roles.NAMES, EXPLAINER), service=current.manager in managers.SERVICES)
+        roles.refuse_prepared(current.roles, (*roles.NAMES, *needed), current.database)
+    foreign.refuse_members(session, (*roles.NAMES, *OPTIONAL), service=current.manager in managers.SERVICES)
 
 
 # --- planning
@@ -160,6 +169,7 @@ class SchemaPlan:
     migrations: tuple[ServerChange, ...] = ()
     objects: tuple[ServerChange, ...] = ()
     contents: tuple[Statements, ...] = ()
+    rights: tuple[Statements, ...] = ()
     access: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped_reason: str = ""
@@ -167,7 +177,7 @@ class SchemaPlan:
     @property
     def plan(self) -> Plan[Change]:
         """As modules report it."""
-        inside = self.migrations + self.objects + self.contents
+        inside = self.migrations + self.objects + self.contents + self.rights
         return changes(
             self.roles + self.database + inside,
             self.access,
@@ -182,7 +192,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
     On a standby only the access rules can differ from the primary's. ``networks`` are the peers' addresses.
     """
     blocks, warnings = _access(current, desired, networks)
-    planning, kept = _planning(current, desired)
+    optional, kept = _optional(current, desired)
     if current.in_recovery:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason=ON_STANDBY)
     wanted = desired.collectors
@@ -206,7 +216,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
             current.administrator,
             len(desired.access.peers) if desired.access else 0,
         )
-        + planning,
+        + optional,
         database=database.plan(current.database, desired.database, current.major),
         migrations=contents.schema(found)
         + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
@@ -218,16 +228,22 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
         )
         + _node(found.node, desired, current.system_identifier)
         + _recorded(found.recorded_by, current.major),
+        rights=contents.rights(found, desired.backup) if current.administrator.superuser else (),
         access=blocks,
         warnings=warnings,
         skipped_reason=current.left_out,
     )
 
 
-def _planning(current: Current, desired: Desired) -> tuple[tuple[ServerChange, ...], tuple[str, ...]]:
-    if desired.access is None:  # a remote instance, which never has the role
-        return (), ()
-    return roles.explainer(current.roles, desired.explain, current.holdings, current.major)
+def _optional(current: Current, desired: Desired) -> tuple[tuple[ServerChange, ...], tuple[str, ...]]:
+    planned: tuple[ServerChange, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if desired.access is None:  # a remote instance, which never has such roles
+        return planned, warnings
+    for role, on in ((roles.PLANNING, desired.explain), (roles.BACKING_UP, desired.backup)):
+        changed, kept = roles.optional(role, current.roles, on, current.holdings, current.major)
+        planned, warnings = planned + changed, warnings + kept
+    return planned, warnings
 
 
 def _access(
@@ -235,7 +251,8 @@ def _access(
 ) -> tuple[tuple[AccessChange, ...], tuple[str, ...]]:
     if desired.access is None:
         return (), ()
-    wanted = access.wanted(desired.access, desired.database, networks)
+    admitted = replace(desired.access, keeper=current.access.user if current.access else "")
+    wanted = access.wanted(admitted, desired.database, networks)
     if current.access is None:
         missing = [line for line, rule in wanted.items() if not hba.admit(current.hba_rules, rule)]
         lines = "; ".join(missing)
@@ -246,12 +263,13 @@ def _access(
             "The nodes of a cluster connect only over TLS, but this server has ssl = off.",
             "Set ssl = on with a certificate (Debian's package ssl-cert creates one), or remove the peers.",
         )
-    hba_block, ident_block = access.lines(desired.access, desired.database, networks)
+    hba_block, ident_block = access.lines(admitted, desired.database, networks)
     planned = access.plan(current.access, hba_block, ident_block, current.patroni)
     if not current.patroni:
         return planned, ()
-    left = () if desired.explain else access.left_to_patroni(current.access, [EXPLAINER])
-    mapping = access.mappings(desired.access)
+    unused = [name for name in OPTIONAL if name not in desired.optional]
+    left = access.left_to_patroni(current.access, unused) if unused else ()
+    mapping = access.mappings(admitted)
     return planned, access.asked_of_patroni(current.access, current.hba_rules, wanted, mapping) + left
 
 
@@ -296,11 +314,11 @@ def apply(session: Session, desired: Desired, planned: SchemaPlan) -> None:
         carry_out(session, planned.roles)
     with without_timeout(session):
         carry_out(session, planned.database)
-    if planned.migrations or planned.objects or planned.contents:
+    if planned.migrations or planned.objects or planned.contents or planned.rights:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
             if planned.database:  # they could not be tried before it existed
                 _validate(inside, desired)
-            install(inside, planned.migrations, planned.objects, planned.contents)
+            install(inside, planned.migrations, planned.objects, planned.contents, planned.rights)
     if planned.access:
         access.apply(session, planned.access)
 
@@ -324,8 +342,8 @@ def removal(current: Current, purge: bool) -> SchemaPlan:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason=ON_STANDBY)
     dropped = database.removal(current.database) if purge else ()
     gone = purge or current.database is None
-    logins = [AGENT, EXPLAINER]
-    names = roles.ours(current.roles, [*logins, READER, OWNER] if gone else logins)
+    logins = [AGENT, *OPTIONAL]
+    names = roles.ours(current.roles, [*logins, OPERATOR, READER, OWNER] if gone else logins)
     going = current.database["name"] if dropped and current.database else None
     left = [holding for holding in current.holdings if holding.role in names and holding.database != going]
     roles.refuse_owners(left)
@@ -372,6 +390,8 @@ def desired(params: Mapping[str, Any]) -> Desired:
             raise InvalidInput(f"{name} must be 1 to {most}.")
     if params["max_size_mb"] < 1:
         raise InvalidInput("max_size_mb must be 1 or more.")
+    if params["backup"] and params["remote"]:
+        raise InvalidInput("Remote instances are not backed up.", "Set backup to false.")
     if params["explain"] and (params["remote"] or not params["query_texts"]):
         raise InvalidInput(
             "explain needs query_texts, and is not available for remote instances.",
@@ -390,11 +410,16 @@ def desired(params: Mapping[str, Any]) -> Desired:
         thresholds=thresholds.checked(params["thresholds"]),
         query_texts=params["query_texts"],
         explain=params["explain"],
+        backup=params["backup"],
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),
-        access=None if params["remote"] else Access(params["os_user"], tuple(params["peers"]), params["explain"]),
+        access=None if params["remote"] else _admitted(params),
     )
+
+
+def _admitted(params: Mapping[str, Any]) -> Access:
+    return Access(params["os_user"], tuple(params["peers"]), params["explain"], params["backup"])
 
 
 def passfile_password(path: str | None) -> str | None:
@@ -427,8 +452,8 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
 
 
 def _read_own(session: Session, wanted: Desired) -> Current:
-    current = read(session, wanted.database, wanted.node, with_access=True, explain=wanted.explain)
-    if wanted.explain or EXPLAINER not in current.roles:
+    current = read(session, wanted.database, wanted.node, with_access=True, needed=wanted.optional)
+    if set(wanted.optional).issuperset(set(OPTIONAL) & set(current.roles)):
         return current
     return replace(current, holdings=roles.holdings(session))
 
@@ -438,7 +463,7 @@ def _review(session: Session, current: Current, wanted: Desired, planned: Schema
     _validate(session, wanted)
     if rehearse and current.contents.exists:
         with connect(replace(session.target, database=wanted.database, lock_timeout=5.0)) as inside:
-            install(inside, planned.migrations, planned.objects, planned.contents, rehearse=True)
+            install(inside, planned.migrations, planned.objects, planned.contents, planned.rights, rehearse=True)
 
 
 def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode: bool) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from ..server.session import READS_FILES, Session
 
 ALL = "all"
+REPLICATION = "replication"
+"""In place of a database: connections for replication, which `all` does not name."""
 TYPES = {"local": ("local",), "hostssl": ("host", "hostssl", "hostnogssenc")}
 """By the type of a rule that is needed, the types of rules that apply to its connections."""
 
@@ -102,9 +104,11 @@ def _fits(rule: Rule, wanted: Rule) -> bool | None:
 
 
 def _database(names: Sequence[str], wanted: str) -> bool | None:
+    if wanted == REPLICATION:
+        return REPLICATION in names
     if ALL in names or wanted in names:
         return True
-    others = [name for name in names if name != "replication"]
+    others = [name for name in names if name != REPLICATION]
     special = any(name in ("sameuser", "samerole", "samegroup") or name.startswith("/") for name in others)
     return None if others and (special or wanted == ALL) else False
 

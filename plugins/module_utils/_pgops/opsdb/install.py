@@ -30,9 +30,11 @@ def install(
     migrated: Sequence[ServerChange],
     replaced: Sequence[ServerChange],
     configured: Sequence[Statements],
+    rights: Sequence[Statements] = (),
     rehearse: bool = False,
 ) -> None:
-    """Carry out the changes of migrations, objects and contents; a rehearsal is rolled back.
+    """Carry out the changes of migrations, objects and contents, and of the owner's rights, as who runs this; a
+    rehearsal is rolled back.
 
     Raises Busy if somebody holds a lock that is needed: who reads a view does until their transaction ends.
     """
@@ -40,6 +42,7 @@ def install(
         with inside.transaction(rollback=rehearse):
             apply(inside, migrated)
             apply(inside, replaced)
+            apply(inside, rights)
             with ownership.as_owner(inside):
                 apply_together(inside, configured)
                 _record(inside, tables=bool(migrated))

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import Conflict
 from ..plan import difference
 from ..server.changes import ServerChange, Statements
-from ..server.names import AGENT, EXPLAINER, MARK, OWNER, READER
+from ..server.names import AGENT, BACKUP, EXPLAINER, MARK, OPERATOR, OPTIONAL, OWNER, READER
 from ..server.session import Session, identifier, listed, statement
 
 READ = """
@@ -50,13 +50,16 @@ WHERE r.rolname = ANY (%s) ORDER BY 2, 1
 @dataclass(frozen=True)
 class Role:
     """What a role must be. Settings apply to its sessions; a superuser's settings of a role may go where the
-    role's own cannot (lc_messages), so that errors come in one language."""
+    role's own cannot (lc_messages), so that errors come in one language. ``powers`` are those of POWERS that it has;
+    ``open``: what it is a member of, users decide."""
 
     name: str
     login: bool = False
     member_of: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     connection_limit: int = -1
+    powers: tuple[str, ...] = ()
+    open: bool = False
 
 
 PROOF = "lc_messages=C"
@@ -66,12 +69,16 @@ and could still be acting as it."""
 ROLES = (
     Role(OWNER, settings=(PROOF,)),
     Role(READER, settings=(PROOF,)),
+    Role(OPERATOR, settings=(PROOF,)),
     Role(AGENT, True, ("pg_monitor",), (PROOF,), 8),
 )
 NAMES = tuple(role.name for role in ROLES)
-PLANNING = Role(EXPLAINER, True, (), (PROOF,), 3)
+PLANNING = Role(EXPLAINER, True, (), (PROOF,), 3, open=True)
 """A separate role, since planning may run functions, which can become any role that the session can become. Its
 memberships are those that users have granted it."""
+BACKING_UP = Role(BACKUP, True, (), (PROOF,), 4, powers=("replication",))
+"""What pg_basebackup logs in as. It reads all data, but only by copying all of it; more connections than one, since
+the server may not have noticed yet that a killed one has gone."""
 POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
 
 
@@ -81,7 +88,7 @@ def read(session: Session) -> dict[str, dict[str, Any]]:
     held, managed = SINCE_16 if session.major >= 16 else (HELD, "true")
     query = READ.replace("{held}", held).replace("{managed}", managed)
     query = query.replace("{verifier}", VERIFIER if session.superuser else "NULL::text")
-    return {row["name"]: row for row in session.rows(query, [[*NAMES, EXPLAINER]])}
+    return {row["name"]: row for row in session.rows(query, [[*NAMES, *OPTIONAL]])}
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ def refuse_prepared(
     """
     proven = {name for name in names if name in current and PROOF in current[name]["settings"]}
     if OWNER in proven and database and database["owner"] == OWNER:
-        proven |= {name for name in (READER, AGENT) if f"{name} CONNECT" in database["rights"]}
+        proven |= {name for name in (READER, OPERATOR, AGENT) if f"{name} CONNECT" in database["rights"]}
     if AGENT in proven:
         proven |= {OWNER, READER}
     for name in names:
@@ -137,7 +144,7 @@ def _not_ours(name: str) -> Conflict:
 
 def holdings(session: Session) -> tuple[Holding, ...]:
     """The rights of our roles, in all databases."""
-    return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[*NAMES, EXPLAINER]]))
+    return tuple(Holding(**row) for row in session.rows(HOLDINGS, [[*NAMES, *OPTIONAL]]))
 
 
 def plan(
@@ -179,30 +186,30 @@ def _one(role: Role, found: Mapping[str, Any] | None, major: int) -> tuple[State
     return difference(Statements(f"role {role.name}", present, _wanted(role), _statements(role, found, major)))
 
 
-def explainer(
-    current: Mapping[str, Mapping[str, Any]], wanted: bool, held: Sequence[Holding], major: int
+def optional(
+    role: Role, current: Mapping[str, Mapping[str, Any]], wanted: bool, held: Sequence[Holding], major: int
 ) -> tuple[tuple[Statements, ...], tuple[str, ...]]:
-    """What creates or drops the role that plans statements, and warnings.
+    """What creates or drops a role that not every instance has, and warnings.
 
-    If it is no longer wanted, but holds rights (``held``) or memberships, these are not ours to drop: it only loses
-    its login.
+    If it is no longer wanted, but holds rights (``held``) or memberships of users', these are not ours to drop: it
+    only loses its login and its powers.
     """
-    found = current.get(EXPLAINER)
-    memberships = tuple(found["member_of"]) if found else ()
+    found = current.get(role.name)
+    memberships = tuple(found["member_of"]) if found and role.open else ()
     if wanted:
-        return _one(replace(PLANNING, member_of=memberships), found, major), ()
+        return _one(replace(role, member_of=memberships), found, major), ()
     if found is None or found["comment"] != MARK:
         return (), ()
-    places = sorted({holding.database for holding in held if holding.role == EXPLAINER})
+    places = sorted({holding.database for holding in held if holding.role == role.name})
     if not memberships and not places:
-        return removal(current, [EXPLAINER]), ()
+        return removal(current, [role.name]), ()
     having = [f"is a member of {', '.join(memberships)}"] if memberships else []
     having += [f"holds rights in the databases {', '.join(places)}"] if places else []
     warning = (
-        f"Role {EXPLAINER} is no longer used, but stays without login, since it {' and '.join(having)}. "
+        f"Role {role.name} is no longer used, but stays without login, since it {' and '.join(having)}. "
         f"Revoke that (REVOKE, DROP OWNED BY); the next run drops the role."
     )
-    return _one(replace(PLANNING, login=False, member_of=memberships), found, major), (warning,)
+    return _one(replace(role, login=False, powers=(), member_of=memberships), found, major), (warning,)
 
 
 def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:
@@ -235,7 +242,7 @@ def _wanted(role: Role) -> dict[str, Any]:
         "connection limit": role.connection_limit,
         "member of": sorted(role.member_of),
         "settings": sorted(role.settings),
-        "powers": [],
+        "powers": list(role.powers),
     }
 
 
@@ -244,7 +251,8 @@ def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> tupl
     verb = "ALTER" if found else "CREATE"
     login = "LOGIN" if role.login else "NOLOGIN"
     # For an existing role only what changes may be named: the rest needs a superuser.
-    plain = " ".join(f"NO{power.upper()}" for power in POWERS if not found or found[power])
+    named = [power for power in POWERS if not found or found[power] != (power in role.powers)]
+    plain = " ".join(("" if power in role.powers else "NO") + power.upper() for power in named)
     statements = [
         statement(f"{verb} ROLE {{}} {plain} INHERIT {login} CONNECTION LIMIT {{}}", name, role.connection_limit),
         statement("COMMENT ON ROLE {} IS {}", name, MARK),

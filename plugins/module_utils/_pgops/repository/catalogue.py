@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..instance.configuration import Configuration
 from ..server import ownership
 from ..server.names import OWNER
 from ..server.session import Session, connect, identifier, statement
-from . import archiver, generations, wal
+from . import archiver, backups, generations, inventory, recorded, recoverable, removed, wal
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -44,7 +44,10 @@ SELECT last_failed_wal AS name, last_failed_time AS failed_at
 FROM pg_stat_archiver WHERE last_failed_time > coalesce(last_archived_time, '-infinity')
 """
 KNOWN = "SELECT EXISTS (SELECT FROM pgops.generation WHERE name = %s AND repository = %s AND segments > 0)"
-FORGET = "DELETE FROM pgops.generation WHERE repository = %s"
+FORGET = """
+WITH gone AS (DELETE FROM pgops.generation WHERE repository = %(path)s RETURNING name)
+DELETE FROM pgops.backup AS b WHERE b.status = 'completed' AND b.generation IN (SELECT g.name FROM gone AS g)
+"""
 GENERATION = """
 INSERT INTO pgops.generation (name, segment_bytes, repository) VALUES (%s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET repository = excluded.repository, segment_bytes = excluded.segment_bytes
@@ -136,12 +139,14 @@ class StoredFile:
 
 @dataclass
 class Tally:
-    """What a run found: the numbers of files recorded and gone; ``until`` is its end, in monotonic time."""
+    """What a run found: the numbers of files recorded and gone, and what is wrong; ``until`` is its end, in monotonic
+    time."""
 
     until: float
     noted: int = 0
     expired: int = 0
     complete: bool = True
+    errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -178,15 +183,15 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             raise HostFailed(f"{path} does not exist, but WAL is archived into it.", "Is it mounted?")
         session.execute(statement("SET ROLE {}", identifier(OWNER)))
         if rebuild:
-            session.execute(FORGET, [path])
+            session.execute(FORGET, {"path": path})
         tally = Tally(time.monotonic() + (float("inf") if rebuild else budget))
-        errors: list[str] = []
         for generation in _generations(session, path, here):
             try:
                 _catalogue(session, generation, tally)
             except (PgOpsError, OSError, archiver.Failure) as error:
-                errors.append(f"{generation.name}: {error}")
-        return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": errors}
+                tally.errors.append(f"{generation.name}: {error}")
+        recorded.forget(session)
+        return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": tally.errors}
 
 
 def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:
@@ -231,24 +236,35 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
 
 
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
+    stored = recorded.note(session, generation.repository, generation.name, generation.segment_bytes)
+    tally.errors += [f"{generation.name}: {error}" for error in stored.errors]
+    changed = _wal(session, generation, tally)
+    if changed or (stored.changed and changed is not None):
+        _summarise(session, generation, stored.changed)
+
+
+def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
+    """Record the WAL of a generation; whether anything is new, None if the time was too short for all of it."""
     session.execute(DOUBTED, {"generation": generation.id})
     known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
     present = _directories(generation.wal)
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
+    lost: list[str] = []
     complete = True
     for directory in sorted(changed, reverse=True):
-        complete = _record_directory(session, generation, directory, present[directory], tally)
+        complete = _record_directory(session, generation, directory, present[directory], tally, lost)
         if not complete:
             tally.complete = False
             break
     for directory in sorted(set(known) - set(present)):
         with session.transaction():
-            tally.expired += _gone(session, generation, set(_known(session, generation, directory)))
+            tally.expired += _gone(session, generation, set(_known(session, generation, directory)), lost)
             session.execute(REMOVED, [generation.id, directory])
+    if lost:
+        tally.errors.append(f"{generation.name}: {recorded.told(sorted(lost))}")
     failing = _note_failure(session, generation)
     session.execute(OLD, [generation.id])
-    if complete and (changed or failing or set(known) != set(present)):
-        _summarise(session, generation)
+    return bool(changed or failing or set(known) != set(present)) if complete else None
 
 
 def _directories(folder: str) -> dict[str, int]:
@@ -267,8 +283,11 @@ def _directories(folder: str) -> dict[str, int]:
     return {name: modified if modified < now - SETTLED_NS else 0 for name, modified in found.items()}
 
 
-def _record_directory(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
-    """Record the new and the missing files of a directory; False if the time limit was reached."""
+def _record_directory(
+    session: Session, generation: Generation, directory: str, modified: int, tally: Tally, lost: list[str]
+) -> bool:
+    """Record the new and the missing files of a directory, with those that are ``lost``; False if the time limit was
+    reached."""
     present = listing(generation.wal, directory)
     known = _known(session, generation, directory)
     new = [name for name, kept in present.items() if known.get(name) != (kept.size, kept.ending)]
@@ -279,7 +298,7 @@ def _record_directory(session: Session, generation: Generation, directory: str, 
         session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
         tally.noted += len(batch)
     with session.transaction():
-        tally.expired += _gone(session, generation, set(known) - set(present))
+        tally.expired += _gone(session, generation, set(known) - set(present), lost)
         session.execute(LOOKED, [generation.id, directory, modified])
     return True
 
@@ -290,20 +309,13 @@ def listing(wal_directory: str, directory: str) -> dict[str, StoredFile]:
     found: dict[str, StoredFile] = {}
     with os.scandir(os.path.join(wal_directory, directory)) as entries:
         for entry in entries:
-            name, ending = _parted(entry.name)
+            name, ending = wal.parted(entry.name)
             misplaced = directory != ("" if name.endswith(".history") else name[:16])
             if misplaced or name in found or not archiver.kind(name):
                 continue
             about = entry.stat(follow_symlinks=False)
             found[name] = StoredFile(entry.path, ending, about.st_size, about.st_mtime)
     return found
-
-
-def _parted(name: str) -> tuple[str, str]:
-    for ending in filter(None, archiver.ENDINGS.values()):
-        if name.endswith(ending):
-            return name[: -len(ending)], ending
-    return name, ""
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -349,9 +361,11 @@ def _known(session: Session, generation: Generation, directory: str) -> dict[str
     return {row["wal_filename"]: (row["file_size"], row["ending"]) for row in rows}
 
 
-def _gone(session: Session, generation: Generation, names: set[str]) -> int:
-    """Record the files that no longer exist; their number."""
+def _gone(session: Session, generation: Generation, names: set[str], lost: list[str]) -> int:
+    """Record the files that no longer exist; their number. Those that we have not removed are ``lost``."""
     if names:
+        ours = removed.read(backups.folder(generation.repository, generation.name))
+        lost += recorded.unexplained(ours, names, generation.segment_bytes)
         session.execute(EXPIRED, [generation.id, sorted(names)])
     return len(names)
 
@@ -367,8 +381,8 @@ def _note_failure(session: Session, generation: Generation) -> bool:
     return True
 
 
-def _summarise(session: Session, generation: Generation) -> None:
-    """Record since when WAL is available without a gap, and the gaps."""
+def _summarise(session: Session, generation: Generation, backups_changed: bool) -> None:
+    """Record since when WAL is available without a gap, the gaps, and what can be recovered."""
     size = generation.segment_bytes
     runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
     timeline = generation.timeline or max((run.timeline for run in runs), default=1)
@@ -379,6 +393,9 @@ def _summarise(session: Session, generation: Generation) -> None:
     with session.transaction():
         session.execute(SUMMARY, {"generation": generation.id, "since": since, "to": to})
         _note_gaps(session, generation, wal.gaps(runs, timeline, ancestors, size))
+    if os.path.isdir(generation.wal):
+        stored = inventory.among(generation.repository, generation.name, runs)
+        recoverable.note(session, stored, generation.timeline, backups_changed)
 
 
 def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]) -> None:

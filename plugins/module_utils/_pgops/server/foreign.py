@@ -12,21 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import Conflict
-from .names import AGENT, EXPLAINER, MARK, OWNER, READER
+from .names import AGENT, MARK, OPERATOR, OPTIONAL, OWNER, READER
 from .session import Session
 
 TABLES = (
     *("migration", "fingerprint", "object_source", "setting", "node", "metric", "threshold", "retention", "series"),
     *("shape", "shape_series", "epoch", "round", "round_class", "rollup", "rollup_due", "collector", "generation"),
     *("wal_file", "wal_directory", "wal_gap", "query_text", "statement", "query_interval", "slow_query"),
-    *("query_plan", "query_usage"),
+    *("query_plan", "query_usage", "backup", "expiry", "recovery_point", "recovery_window"),
 )
 """Those that our sessions read and write: a view of such a name would run its functions."""
 
 SHOWN = 5
 """How many of them a message names."""
 
-# Members of pgops_reader read the views, for which the role is there; who may grant it on may also change it.
+# Members of pgops_reader read the views, and those of pgops_operator ask for backups, for which the roles are there;
+# who may grant one on may also change it.
 MEMBERS = f"""
 SELECT format('%s is a member of %s%s', m.oid::regrole, g.oid::regrole,
               CASE WHEN bool_or(a.admin_option) THEN ' with ADMIN OPTION' ELSE '' END) AS what,
@@ -35,8 +36,8 @@ SELECT format('%s is a member of %s%s', m.oid::regrole, g.oid::regrole,
                               THEN format(' GRANTED BY %s', a.grantor::regrole) ELSE '' END), '; ') AS mend
 FROM pg_auth_members AS a JOIN pg_roles AS g ON g.oid = a.roleid JOIN pg_roles AS m ON m.oid = a.member
 WHERE g.rolname = ANY (:names) AND NOT m.rolsuper AND m.rolname <> session_user
-  AND (g.rolname <> '{READER}' OR a.admin_option)
-  AND (g.rolname <> '{EXPLAINER}' OR shobj_description(g.oid, 'pg_authid') = '{MARK}')
+  AND (g.rolname NOT IN ('{READER}', '{OPERATOR}') OR a.admin_option)
+  AND (g.rolname NOT IN {OPTIONAL} OR shobj_description(g.oid, 'pg_authid') = '{MARK}')
   AND NOT (:service AND pg_has_role(session_user, m.oid, 'MEMBER'))
 GROUP BY g.oid, m.oid ORDER BY 1
 """
@@ -154,7 +155,9 @@ SELECT NULL, set_config('role', :become, false) WHERE :become <> '' AND NOT EXIS
 """
 
 
-def refuse_members(session: Session, names: Sequence[str] = (OWNER, READER, AGENT), service: bool = False) -> None:
+def refuse_members(
+    session: Session, names: Sequence[str] = (OWNER, READER, OPERATOR, AGENT), service: bool = False
+) -> None:
     """Refuse roles of ours that others are members of: they could act as it, and change what is its.
 
     Superusers may, and who runs this. On a managed ``service`` also the groups of who runs this, through which it
@@ -190,7 +193,7 @@ def refuse(session: Session, become: str = "") -> None:
 
     Raises Conflict.
     """
-    names = [OWNER, READER, AGENT, EXPLAINER]
+    names = [OWNER, READER, OPERATOR, AGENT, *OPTIONAL]
     found = _rows(session, BOTH, names=names, tables=list(TABLES), service=False, become=become)
     words = f"Others can act for the roles of pgops.fleet, or have code in database {session.database} that would run"
     _refuse([one for one in found if one["what"]], words, "Look at it, then a superuser has to run there")

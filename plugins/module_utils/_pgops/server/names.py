@@ -7,4 +7,9 @@ from __future__ import annotations
 MARK = "Managed by pgops.fleet"
 """The comment of a role that we created."""
 OWNER, READER, AGENT = "pgops_owner", "pgops_reader", "pgops"
+OPERATOR = "pgops_operator"
+"""Its members may ask for backups and make recovery points; the role can do nothing else."""
 EXPLAINER = "pgops_explain"
+BACKUP = "pgops_backup"
+OPTIONAL = (EXPLAINER, BACKUP)
+"""Those that exist where a capability is on."""

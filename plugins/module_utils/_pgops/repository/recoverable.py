@@ -1,0 +1,131 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From when to when the cluster can be recovered, and which recovery points: in the ops database, as the repository
+was when it was last looked at from end to end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidInput
+from ..server.session import Session
+from . import chains, wal, windows
+from .backups import Kept
+from .inventory import Inventory
+
+MOST_NAMES = 10_000
+"""Of the segments that a recovery point names one by one."""
+
+WORDS = {
+    windows.NO_BACKUP: "no base backup",
+    windows.INCOMPLETE_CHAIN: "no base backup whose chain is complete",
+    windows.DAMAGED_HISTORY: "the history file of timeline {timeline} is damaged",
+    windows.MISSING_WAL: "missing segment {missing}",
+}
+"""Why nothing can be restored, or not to the end."""
+NOT_ARCHIVED = "not archived yet"
+
+CLEAR = "DELETE FROM pgops.recovery_window WHERE generation = %s"
+WINDOW = """
+INSERT INTO pgops.recovery_window (generation, timeline, start_lsn, end_lsn, starts_at, ends_at, missing_wal, backups)
+VALUES (
+    %(generation)s, %(timeline)s, %(since)s::pg_lsn, %(until)s::pg_lsn, %(since_time)s,
+    (SELECT max(f.archived_at) FROM pgops.wal_file AS f JOIN pgops.generation AS g USING (generation_id)
+     WHERE g.name = %(generation)s AND f.wal_filename = ANY (%(last)s)),
+    %(missing)s, %(backups)s::uuid[]
+)
+"""
+STATE = (
+    "UPDATE pgops.generation SET recoverable = %(recoverable)s, obstacle = %(obstacle)s WHERE name = %(generation)s"
+)
+POINTS = """
+SELECT r.recovery_id::text AS id, r.timeline, (r.target_lsn - '0/0'::pg_lsn)::bigint AS byte
+FROM pgops.recovery_point AS r
+WHERE r.generation = %(generation)s AND (%(all)s OR r.required_segments IS NULL)
+"""
+POINT = """
+UPDATE pgops.recovery_point
+SET base_backup_id = %(base)s::uuid, required_wal_files = %(names)s::text[], required_segments = %(segments)s,
+    obstacle = %(obstacle)s
+WHERE recovery_id = %(id)s::uuid
+"""
+OLD_POINTS = """
+DELETE FROM pgops.recovery_point AS r
+WHERE r.generation = %s AND r.required_segments IS NULL AND r.created_at < now() - (
+    SELECT make_interval(days => s.value::integer) FROM pgops.setting AS s WHERE s.name = 'retention_days')
+"""
+
+
+def note(session: Session, inventory: Inventory, timeline: int | None, backups_changed: bool) -> None:
+    """Record the windows of a generation, whether all of it can be recovered, and what its recovery points need.
+    ``timeline`` is the server's, None for a generation of the past.
+
+    Raises QueryFailed.
+    """
+    kept = inventory.listing.backups
+    found = windows.windows(inventory, kept)
+    with session.transaction():
+        session.execute(CLEAR, [inventory.generation])
+        for window in found:
+            session.execute(WINDOW, _window(inventory, window))
+        obstacle = prevents(inventory, timeline)
+        state = {"generation": inventory.generation, "recoverable": obstacle is None, "obstacle": obstacle}
+        session.execute(STATE, state)
+    for point in session.rows(POINTS, {"generation": inventory.generation, "all": backups_changed}):
+        session.execute(POINT, {"id": point["id"], **required(inventory, kept, point["timeline"], point["byte"])})
+    session.execute(OLD_POINTS, [inventory.generation])
+
+
+def _window(inventory: Inventory, window: windows.Window) -> dict[str, Any]:
+    size = inventory.segment_bytes
+    number = window.until // size - 1
+    # On whichever timeline of the line the last segment is.
+    last = [wal.name(run.timeline, number, size) for run in inventory.runs if run.first <= number <= run.last]
+    return {
+        **vars(window),
+        "generation": inventory.generation,
+        "since": wal.lsn(window.since),
+        "until": wal.lsn(window.until),
+        "last": last,
+        "backups": list(window.backups),
+    }
+
+
+def prevents(inventory: Inventory, timeline: int | None) -> str | None:
+    """Why the cluster cannot be recovered to the newest WAL of a timeline, in words; None if it can. Without one, of
+    the newest that there is."""
+    here = timeline or max(windows.timelines(inventory), default=1)
+    kept = inventory.listing.backups
+    found = [window for window in windows.windows(inventory, kept) if window.timeline == here]
+    if found:
+        newest = max((run.last for run in inventory.runs if run.timeline == here), default=0)
+        last = found[-1]
+        if last.until >= (newest + 1) * inventory.segment_bytes:
+            return None
+        return WORDS[windows.MISSING_WAL].format(missing=last.missing)
+    reason = windows.prevented(inventory, kept).get(here, windows.NO_BACKUP)
+    return WORDS[reason].format(timeline=here, missing=_missing(inventory, here))
+
+
+def _missing(inventory: Inventory, timeline: int) -> str:
+    """The first segment that the newest backup of a timeline's line lacks, '' if it lacks none."""
+    usable = chains.complete(inventory.listing.backups)
+    reached = [windows.reachable(kept.manifest, timeline, inventory) for kept in usable]
+    return next((reach.missing for reach in reversed(reached) if reach.reason == windows.MISSING_WAL), "")
+
+
+def required(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: int) -> dict[str, Any]:
+    """What restoring to a byte on the line of a timeline takes, as parameters of POINT."""
+    base = windows.base(inventory, kept, timeline, byte)
+    nothing: dict[str, Any] = {"base": None, "names": None, "segments": None}
+    if base is None:
+        newest = max((run.last for run in inventory.runs if run.timeline == timeline), default=0)
+        late = byte > (newest + 1) * inventory.segment_bytes
+        why = windows.prevented(inventory, kept).get(timeline, windows.NO_BACKUP)
+        words = NOT_ARCHIVED if late else WORDS[why].format(timeline=timeline, missing=_missing(inventory, timeline))
+        return {**nothing, "obstacle": words}
+    try:
+        names = windows.segments(base.manifest, timeline, byte, inventory.histories)
+    except InvalidInput as error:  # a history file that contradicts another
+        return {**nothing, "obstacle": str(error)}
+    return {"base": base.manifest.id, "names": list(names[:MOST_NAMES]), "segments": len(names), "obstacle": None}
