@@ -91,6 +91,9 @@ class Ahead:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        for name in self._published:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.spool, name))
 
     @property
     def spool(self) -> str:

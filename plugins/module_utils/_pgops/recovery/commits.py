@@ -70,7 +70,7 @@ def _record(line: str) -> Record | None:
     if manager != "Transaction" or what not in ENDINGS or stamp is None:
         return None
     prepared, text = stamp.groups()
-    when = datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=timezone.utc)
+    when = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
     return Record(what, lsn, int(prepared or xid), when)
 
 
