@@ -41,6 +41,7 @@ WITH moved AS (
 )
 SELECT pg_current_xact_id()::text FROM moved
 """
+PACKERS = {"gzip": ["gzip", "-1"], "zstd": ["zstd", "-q", "--rm"], "lz4": ["lz4", "-q", "-m", "--rm"]}
 STATE = """
 SELECT (SELECT count(*) FROM transfer)::text || ' '
        || (SELECT md5(string_agg(a.id || ':' || a.balance, ' ' ORDER BY a.id)) FROM account AS a)
@@ -106,14 +107,18 @@ class Bank:
         """Have all WAL in the repository."""
         self.host.wait_for(self.host.switch())
 
-    def backup(self, kind: str = "full", *options: str, parent: Manifest | None = None) -> Manifest:
-        """Take and publish a backup; ``options`` are of pg_basebackup, as for other layouts."""
+    def backup(self, kind: str = "full", *options: str, parent: Manifest | None = None, packed: str = "") -> Manifest:
+        """Take and publish a backup; ``options`` are of pg_basebackup, as for other layouts. ``packed``: by which
+        program its tar files are compressed."""
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{kind}-{uuid.uuid4().hex[:8]}"
         plain = "--format=tar" not in options
         with backups.begun(self.place, name) as path:
             own(Path(path), self.server)
             began = datetime.now(timezone.utc)
             spaces = self._copied(Path(path), plain, options, parent)
+            if packed in PACKERS:
+                tars = map(str, (Path(path) / backups.DATA).glob("*.tar"))
+                self.server.run(*PACKERS[packed], *tars)
             made = self._manifest(Path(path), kind, began, spaces, parent)
             layout = {"layout": "plain" if plain else "tar", "compression": _compression(Path(path))}
             made = Manifest(**{**vars(made), **layout})

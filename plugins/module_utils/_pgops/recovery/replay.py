@@ -123,7 +123,9 @@ class Runner:
         with contextlib.suppress(OSError), open(self.log, "rb") as file:
             file.seek(max(since, os.fstat(file.fileno()).st_size - (1 << 16)))
             lines = file.read().decode("utf-8", "replace").splitlines()
-            important = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|archiver:|HINT|DETAIL)\b", line)]
+            important = [
+                line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|HINT|DETAIL|pgops archiver)\b", line)
+            ]
             return "\n".join((important or lines)[-LAST_LINES:])
         return ""
 
