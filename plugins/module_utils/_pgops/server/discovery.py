@@ -231,6 +231,12 @@ def starting(data: str, owner: int) -> bool:
     return len(lines) >= 8 and _lives(lines[0], owner) and lines[7].strip() == "starting"
 
 
+def accepts(data: str, owner: int) -> bool:
+    """Whether the server of a data directory accepts connections, perhaps for reading only."""
+    lines = _status(data, owner)
+    return len(lines) >= 8 and _lives(lines[0], owner) and lines[7].strip() in ("ready", "standby")
+
+
 def listening_at(data: str, owner: int) -> tuple[int, str] | None:
     """Port and socket directory of the server that runs in a data directory, from its lock file; None unless there is
     a socket of its user's."""
@@ -266,6 +272,11 @@ def _data(data: str) -> tuple[str | None, str | None]:
         return None, None
     standby = os.path.exists(os.path.join(data, "standby.signal"))
     return "standby" if standby else "primary", str(identifier)
+
+
+def system_identifier(data: str) -> str | None:
+    """The system identifier of a data directory; None if its files do not show one."""
+    return _data(data)[1]
 
 
 # --- sockets
