@@ -256,6 +256,7 @@ BACKUP = Capability(
     "backup",
     "pgops_backup",
     switch="pgops_backup",
+    facts=("backups",),
     options={
         "engine": Option("native", "pgops_backup_engine", local=True),
         "compression": Option("none", "pgops_backup_compression", local=True),

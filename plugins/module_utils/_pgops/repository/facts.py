@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The section ``archiving`` of the facts: the WAL in the repository, and what is at risk."""
+"""The sections ``archiving`` and ``backups`` of the facts: the WAL in the repository, what is at risk, and what can
+be brought back."""
 
 from __future__ import annotations
 
@@ -60,4 +61,85 @@ SECTION = Section(
         "lost_bytes",
     ),
     lists=("gaps", "failed"),
+)
+
+# The speed of a restore is not known: that at which the newest full backup was taken stands for it.
+TAKEN = """
+WITH own AS MATERIALIZED (
+    SELECT s.* FROM pgops.recovery_status AS s WHERE s.generation = pgops.server_generation()
+),
+
+taken AS MATERIALIZED (
+    SELECT b.*, extract(epoch FROM now() - b.ended_at)::bigint AS age_s
+    FROM pgops.backup_history AS b
+    WHERE b.generation IS NULL OR b.generation = pgops.server_generation()
+),
+
+newest AS MATERIALIZED (
+    SELECT DISTINCT ON (t.backup_type) t.* FROM taken AS t
+    WHERE t.status = 'completed' AND t.damage IS NULL
+    ORDER BY t.backup_type, t.timeline DESC, t.wal_end_lsn DESC
+),
+
+base AS MATERIALIZED (
+    SELECT n.* FROM newest AS n ORDER BY n.timeline DESC, n.wal_end_lsn DESC LIMIT 1
+),
+
+recovery AS MATERIALIZED (
+    SELECT w.* FROM pgops.recovery_windows AS w WHERE w.generation = pgops.server_generation()
+),
+
+failure AS (
+    SELECT t.* FROM taken AS t WHERE t.status = 'failed' ORDER BY t.ended_at DESC LIMIT 1
+)
+
+SELECT
+    o.recoverable,
+    o.obstacle,
+    'unproven' AS recovery,
+    o.backups_seen_at AS seen_at,
+    (SELECT count(*) FROM taken AS t WHERE t.status = 'completed') AS backups,
+    (SELECT count(*) FROM taken AS t WHERE t.status = 'requested') AS requested,
+    o.backup_bytes + coalesce(o.wal_bytes, 0) AS repository_bytes,
+    (SELECT coalesce(json_agg(json_build_object(
+        'type', n.backup_type,
+        'backup', n.backup_id,
+        'completed_at', n.completed_at,
+        'completed_age_s', n.age_s,
+        'stored_bytes', n.backup_file_size,
+        'data_bytes', n.data_bytes,
+        'duration_s', n.duration_seconds,
+        'node', n.node,
+        'verified_at', n.verified_at
+    ) ORDER BY n.timeline DESC, n.wal_end_lsn DESC), '[]') FROM newest AS n) AS newest,
+    (SELECT coalesce(json_agg(json_build_object(
+        'type', t.backup_type, 'backup', t.backup_id, 'started_at', t.started_at, 'node', t.node
+    ) ORDER BY t.started_at), '[]') FROM taken AS t WHERE t.status = 'running') AS running,
+    (SELECT json_build_object(
+        'type', f.backup_type, 'backup', f.backup_id, 'ended_at', f.ended_at, 'failed_age_s', f.age_s,
+        'message', left(f.error_message, 500), 'newest', f.ended_at > ALL (SELECT n.ended_at FROM newest AS n)
+    ) FROM failure AS f) AS failure,
+    (SELECT coalesce(json_agg(json_build_object(
+        'timeline', w.timeline,
+        'starts_at', w.starts_at,
+        'ends_at', w.ends_at,
+        'start_lsn', w.start_lsn,
+        'end_lsn', w.end_lsn,
+        'missing_wal', w.missing_wal,
+        'backups', cardinality(w.backups)
+    ) ORDER BY w.timeline DESC, w.start_lsn DESC), '[]') FROM recovery AS w) AS windows,
+    (SELECT b.data_bytes * f.duration_seconds / nullif(f.data_bytes, 0)
+     FROM base AS b JOIN newest AS f ON f.backup_type = 'full') AS restore_s,
+    (SELECT pg_wal_lsn_diff(w.end_lsn, b.wal_end_lsn)::bigint
+     FROM recovery AS w JOIN base AS b ON b.backup_id = ANY (w.backups)
+     ORDER BY w.timeline DESC, w.start_lsn DESC LIMIT 1) AS replay_bytes
+FROM (SELECT) AS one LEFT JOIN own AS o ON true
+"""
+
+BACKUPS = Section(
+    "backups",
+    TAKEN,
+    ("recoverable", "obstacle", "seen_at", "repository_bytes", "failure", "restore_s", "replay_bytes"),
+    lists=("newest", "running", "windows"),
+    fixed={"recovery": "unproven", "backups": 0, "requested": 0},
 )

@@ -1,0 +1,15 @@
+-- object: view pgops.recovery_status
+CREATE OR REPLACE VIEW pgops.recovery_status AS
+SELECT
+    g.name AS generation,
+    g.repository,
+    g.recoverable,
+    g.obstacle,
+    g.backups_seen_at,
+    g.backup_bytes,
+    g.stored_bytes AS wal_bytes,
+    EXISTS (SELECT FROM pgops.setting AS s WHERE s.name = 'backup' AND s.value = 'true') AS backed_up
+FROM pgops.generation AS g;
+
+REVOKE ALL ON pgops.recovery_status FROM PUBLIC;
+GRANT SELECT ON pgops.recovery_status TO pgops, pgops_reader, pgops_operator;

@@ -1,0 +1,104 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The section `backups` of the facts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from deploying import target
+from facts_contract import differences
+from psycopg import sql
+from servers import Server
+
+from pgops.facts import gathering
+
+OPS = ("schema", "monitoring", "archiving", "backups")
+REST = {"database": "pgops", "database_sizes": False, "prefix": "/absent", "max_bytes": 0}
+
+
+def gathered(server: Server, *sections: str) -> dict[str, Any]:
+    """The sections of a server, by the contract."""
+    facts = gathering.gather(target(server, statement_timeout=5.0), {**REST, "gather_subset": list(sections or OPS)})[
+        "ansible_facts"
+    ]["pg_ops"]
+    assert differences(facts) == []
+    found: dict[str, Any] = facts["instances"][0]
+    return found
+
+
+def backup(server: Server, status: str, **columns: Any) -> None:
+    """A row of a backup of this server."""
+    row = {"status": status, "backup_type": "full", **columns}
+    names = sql.SQL(", ").join(map(sql.Identifier, ["generation", *row]))
+    values = sql.SQL(", ").join([sql.SQL("pgops.server_generation()"), *map(sql.Literal, row.values())])
+    with server.connect("pgops") as session:
+        session.execute(sql.SQL("INSERT INTO pgops.backup ({}) VALUES ({})").format(names, values))
+
+
+@pytest.mark.every_major
+def test_nothing_is_known_before_anything_is_there(deployed: Server) -> None:
+    found = gathered(deployed, "backups")["backups"]
+    assert found["error"] is None
+    assert (found["recoverable"], found["backups"], found["newest"], found["windows"]) == (None, 0, [], [])
+    assert (found["recovery"], found["failure"], found["restore_s"]) == ("unproven", None, None)
+
+
+@pytest.mark.every_major
+def test_what_is_known_of_backups(deployed: Server) -> None:
+    hour = {"started_at": "2026-01-01 00:00Z", "ended_at": "2026-01-01 00:01Z", "timeline": 1, "node": "db1/main"}
+    deployed.value(
+        "INSERT INTO pgops.generation (name, segment_bytes, repository, stored_bytes, backup_bytes, recoverable, "
+        "obstacle) VALUES (pgops.server_generation(), 16777216, '/base/shop', 1000, 70, false, 'missing segment X')",
+        "pgops",
+    )
+    sizes = {"stored_bytes": 50, "data_bytes": 600}
+    backup(deployed, "completed", stop_lsn="0/200", **sizes, **hour)
+    backup(deployed, "completed", stop_lsn="0/100", **{**sizes, "stored_bytes": 20}, **hour)
+    later = {**hour, "backup_type": "incremental", "ended_at": "2026-01-02 00:01Z", "stored_bytes": 5}
+    backup(deployed, "completed", stop_lsn="0/300", data_bytes=1200, **later)
+    backup(deployed, "running", started_at="2026-01-03 00:00Z", node="db1/main")
+    backup(deployed, "failed", ended_at="2026-01-02 12:00Z", error_message="no room")
+    found = gathered(deployed, "backups")["backups"]
+    assert (found["recoverable"], found["obstacle"], found["repository_bytes"]) == (False, "missing segment X", 1070)
+    assert [(one["type"], one["stored_bytes"], one["duration_s"]) for one in found["newest"]] == [
+        ("incremental", 5, 86460.0),
+        ("full", 50, 60.0),
+    ]
+    assert (found["backups"], len(found["running"]), found["restore_s"]) == (3, 1, 120.0)
+    assert (found["failure"]["message"], found["failure"]["newest"]) == ("no room", True)
+    deployed.value(
+        "INSERT INTO pgops.recovery_window SELECT pgops.server_generation(), 1, '0/200', '0/1000', now(), now(), "
+        "'X', array_agg(b.backup_id) FROM pgops.backup AS b WHERE b.status = 'completed'",
+        "pgops",
+    )
+    (window,) = (found := gathered(deployed, "backups")["backups"])["windows"]
+    assert (window["missing_wal"], window["backups"], found["replay_bytes"]) == ("X", 3, 0x1000 - 0x300)
+
+
+def test_an_older_schema_lacks_this_section_alone(deployed: Server) -> None:
+    deployed.value("DROP VIEW pgops.recovery_status", "pgops")
+    found = gathered(deployed)
+    assert {name: found[name]["error"] for name in OPS} == dict.fromkeys(OPS)
+    assert (found["schema"]["installed"], found["backups"]["recoverable"]) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "spoil", ["DROP VIEW pgops.recovery_status", "REVOKE SELECT ON pgops.backup_history FROM pgops, pgops_reader"]
+)
+def test_whatever_is_wrong_it_takes_no_more_than_three_queries_more(deployed: Server, spoil: str) -> None:
+    deployed.value(spoil, "pgops")
+    deployed.value("ALTER SYSTEM SET log_statement = 'all'")
+    deployed.reload()
+    try:
+        before = len(deployed.log.read_text())
+        found = gathered(deployed, "all")
+        logged = deployed.log.read_text()[before:]
+    finally:
+        deployed.value("ALTER SYSTEM RESET log_statement")
+        deployed.reload()
+    queries = re.findall(r"LOG:  (?:statement|execute [^:]*): ((?:.|\n\t)*)", logged)
+    assert 5 <= len(queries) <= 13, queries
+    assert found["schema"]["error"] is None
