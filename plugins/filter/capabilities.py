@@ -48,8 +48,6 @@ def _agent(
     target: Mapping[str, Any], variables: Mapping[str, Any], place: Mapping[str, Any], passwords: Mapping[str, str]
 ) -> dict[str, Any]:
     remote = bool(target["host"])
-    base = str(variables.get("pgops_repository") or "").rstrip("/")
-    archives = switched_on(base) and not remote
     options = {one.name: _options(one, variables, remote) for one in ALL if one.options}
     own = {name: target[name] for name in ("name", "cluster", "node", "host", "port", "socket_directory", "peers")}
     return {
@@ -58,9 +56,15 @@ def _agent(
         **{name: target[name] for name in ("ssl_mode", "ca_cert") if name in target},
         "password": passwords.get(target["name"]),
         "owner": _owner(target),
-        "repository": f"{base}/{target['cluster']}" if archives else "",
+        "repository": _repository(target, variables),
         "capabilities": {name: some for name, some in options.items() if some},
     }
+
+
+def _repository(target: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
+    """The repository of an instance's cluster, '' where it has none."""
+    base = str(variables.get("pgops_repository") or "").rstrip("/")
+    return f"{base}/{target['cluster']}" if switched_on(base) and not target["host"] else ""
 
 
 def _owner(target: Mapping[str, Any]) -> str:
@@ -145,7 +149,7 @@ def _jobs(
     target: Mapping[str, Any], variables: Mapping[str, Any], declared: Mapping[str, Any], user: str, backend: str
 ) -> list[dict[str, Any]]:
     shipped = [
-        {**_job(job, target, user, backend), **declared.get(job.name, {})}
+        {**_job(job, target, variables, user, backend), **declared.get(job.name, {})}
         for capability in ALL
         for job in capability.jobs
         if _wanted(job, capability, variables, remote=bool(target["host"]))
@@ -159,7 +163,10 @@ def _wanted(job: Job, capability: Capability, variables: Mapping[str, Any], remo
     return all(switched_on(variables.get(switch)) for switch in switches) and not (job.as_server and remote)
 
 
-def _job(job: Job, target: Mapping[str, Any], user: str, backend: str) -> dict[str, Any]:
+def _job(
+    job: Job, target: Mapping[str, Any], variables: Mapping[str, Any], user: str, backend: str
+) -> dict[str, Any]:
+    repository = _repository(target, variables)
     return {
         "name": job.name,
         "arguments": [job.name, *job.arguments],
@@ -167,6 +174,7 @@ def _job(job: Job, target: Mapping[str, Any], user: str, backend: str) -> dict[s
         "jitter": job.jitter,
         "time_limit": job.time_limit,
         "user": _owner(target) if job.as_server else user,
+        "writable": [repository] if job.stores and repository else [],
     }
 
 

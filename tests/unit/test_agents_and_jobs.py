@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ pytest.importorskip("ansible.errors", reason="filters run on the controller only
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.pgops.fleet.plugins.filter import capabilities
 from ansible_collections.pgops.fleet.plugins.filter.capabilities import (
     agents,
     capability_variables,
     schedules,
     switched_on,
 )
+from ansible_collections.pgops.fleet.plugins.module_utils._pgops.capabilities import JOBS, REPOSITORY
 
 LOCAL: dict[str, Any] = {
     "name": "17-main",
@@ -66,6 +69,14 @@ def test_jobs_of_the_servers_user_run_as_it_and_a_remote_instance_has_none():
     assert {job["user"] for job in jobs({**LOCAL, "owner": ""}).values()} == {"pgops", "postgres"}
     assert agents([{**LOCAL, "owner": ""}], {}, PLACE, {})[0]["owner"] == "postgres"
     assert set(jobs(REMOTE, **everything)) == {"collect", "maintain", "queries", "export"}
+
+
+def test_a_job_writes_into_the_repository_only_where_it_stores_something_there(monkeypatch):
+    found = jobs(LOCAL, pgops_repository="/srv/wal/")
+    assert {name: job["writable"] for name, job in found.items() if job["writable"]} == {}
+    storing = dataclasses.replace(JOBS["catalogue"], stores=True)
+    monkeypatch.setattr(capabilities, "ALL", [dataclasses.replace(REPOSITORY, jobs=(storing,))])
+    assert jobs(LOCAL, pgops_repository="/srv/wal/")["catalogue"]["writable"] == ["/srv/wal/orders"]
 
 
 def test_times_are_the_inventorys_where_it_has_any():

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pgops import capabilities, cli
+from pgops.backup import options as backup
 from pgops.capabilities import ALL, JOBS, OPTIONS, REMOVAL, Capability, Job
 from pgops.facts import instance
 from pgops.host import calendars
@@ -22,7 +23,7 @@ from pgops.metrics.collectors import SELF
 from pgops.statements import deploy as extension
 from pgops.statements import options as statements
 
-OWNERS = {"metrics": metrics.Options, "statements": statements.Options}
+OWNERS = {"backup": backup.Options, "metrics": metrics.Options, "statements": statements.Options}
 each = pytest.mark.parametrize("capability", ALL, ids=lambda one: one.name)
 each_job = pytest.mark.parametrize("job", JOBS.values(), ids=lambda one: one.name)
 

@@ -32,8 +32,8 @@ class Job:
     ``time_limit`` (seconds) are its schedule unless the inventory says otherwise, ``arguments`` what it is scheduled
     with. ``as_server``: the user that runs the server runs it, which a remote instance has not. ``locks``: the job
     itself keeps other runs out, in its own way. ``prints``: without --output its output is for other programs.
-    ``cron`` is the calendar under cron, which knows no seconds, '' for the same; ``switch`` as of a capability, ''
-    for that of its own.
+    ``stores``: it writes into the cluster's repository. ``cron`` is the calendar under cron, which knows no seconds,
+    '' for the same; ``switch`` as of a capability, '' for that of its own.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Job:
     as_server: bool = False
     locks: bool = False
     prints: bool = False
+    stores: bool = False
     cron: str = ""
     switch: str = ""
 
@@ -251,13 +252,32 @@ REPOSITORY = Capability(
     ),
 )
 
+BACKUP = Capability(
+    "backup",
+    "pgops_backup",
+    switch="pgops_backup",
+    options={
+        "engine": Option("native", "pgops_backup_engine", local=True),
+        "compression": Option("none", "pgops_backup_compression", local=True),
+        "source": Option("primary", "pgops_backup_source", local=True),
+        "incremental": Option(False, "pgops_backup_incremental", local=True),
+        "unsafe_incremental": Option(False, "pgops_backup_unsafe_incremental", local=True),
+        "full_interval_hours": Option(168.0, "pgops_backup_full_interval_hours", local=True),
+        "max_rate_mb": Option(0.0, "pgops_backup_max_rate_mb", local=True),
+        "retention": Option({}, "pgops_backup_retention", local=True),
+        "bin_directory": Option("", "pgops_bin_directory", local=True),
+        "hook_before": Option("", "pgops_backup_hook_before", local=True),
+        "hook_after": Option("", "pgops_backup_hook_after", local=True),
+    },
+)
+
 OPSDB = Capability("opsdb", "pgops_monitoring", facts=("schema",))
 
 SETTINGS = Capability("settings", "pgops_settings", switch="pgops_settings")
 
-ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, SETTINGS)
+ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, BACKUP, SETTINGS)
 
-REMOVAL = (METRICS, STATEMENTS, OPSDB, REPOSITORY, SETTINGS, AGENT)
+REMOVAL = (METRICS, STATEMENTS, BACKUP, OPSDB, REPOSITORY, SETTINGS, AGENT)
 """The order in which all are removed: jobs first, and last the program that archives until a restart."""
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}

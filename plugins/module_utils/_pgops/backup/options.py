@@ -1,0 +1,63 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The part of backups in the agent's configuration. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidInput
+from ..instance.configuration import Configuration
+
+NATIVE = "native"
+ENGINES = (NATIVE,)
+COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
+PRIMARY = "primary"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is declared of an instance's backups.
+
+    ``engine`` is one of ENGINES, ``compression`` one of COMPRESSIONS. ``source`` is PRIMARY, or the name of the node
+    that is backed up. ``incremental``: backups between two full ones are incremental; ``unsafe_incremental``: also
+    where the server has an error that may leave out changes. After ``full_interval_hours`` the next one is full.
+    ``max_rate_mb`` is the most megabytes that are copied each second, 0 for no limit. ``retention`` is what expiry
+    reads. ``bin_directory`` has PostgreSQL's programs, '' for that of the running server. The hooks are programs of
+    root's, '' for none.
+    """
+
+    engine: str
+    compression: str
+    source: str
+    incremental: bool
+    unsafe_incremental: bool
+    full_interval_hours: float
+    max_rate_mb: float
+    retention: Mapping[str, Any]
+    bin_directory: str
+    hook_before: str
+    hook_after: str
+
+
+def options(configuration: Configuration) -> Options:
+    """The options of backups in the configuration.
+
+    Raises InvalidInput for a value that none of them takes.
+    """
+    found = Options(**configuration.part("backup"))
+    for variable, value, known in (
+        ("pgops_backup_engine", found.engine, ENGINES),
+        ("pgops_backup_compression", found.compression, COMPRESSIONS),
+    ):
+        if value not in known:
+            raise InvalidInput(f"{variable} is {value!r}.", f"It can be {', '.join(known)}.")
+    for variable, number, least in (
+        ("pgops_backup_full_interval_hours", found.full_interval_hours, 0),
+        ("pgops_backup_max_rate_mb", found.max_rate_mb, 0),
+    ):
+        if not number >= least:
+            raise InvalidInput(f"{variable} is {number}.", f"It has to be {least} or more.")
+    return found
