@@ -8,11 +8,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pgops.backup.source import Source
 from pgops.repository import archiver, backups
 from pgops.repository.manifests import Manifest
 
 GENERATION = "7412345678901234567-17"
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=timezone.utc)
+SOURCE = Source("7412345678901234567", 170013, 1 << 24, False, 1, "on", 10**9, 10, "on", "/bin", "/data")
+"""A server that is backed up."""
 
 
 def manifest(**other: Any) -> Manifest:

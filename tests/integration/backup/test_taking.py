@@ -187,7 +187,7 @@ def test_other_nodes_are_left_alone(make: Callable[..., Host]) -> None:
     assert not backed.place.exists()
 
 
-def test_tools_that_are_missing_or_of_another_version_are_named(make: Callable[..., Host], root: Path) -> None:
+def test_programs_that_are_missing_or_of_another_version_are_named(make: Callable[..., Host], root: Path) -> None:
     backed = Backed.of(make())
     with pytest.raises(HostFailed, match="postgresql-client-18") as caught:
         backed.take(bin_directory="")  # beside the server's program, which has no clients

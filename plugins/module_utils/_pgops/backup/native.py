@@ -15,11 +15,11 @@ from ..host import commands, files
 from ..host.commands import Watch
 from ..repository import archiver, backups
 from ..repository.manifests import FULL, Manifest, Tablespace
-from . import contents, tars, tools
+from . import clients, contents, tars
+from .clients import Clients
 from .engine import Copied, Engine, Order
 from .options import Options
 from .source import Source
-from .tools import Tools
 
 METHOD = "pg_basebackup"
 PLAIN, TAR = "plain", "tar"
@@ -38,7 +38,7 @@ class Native(Engine):
     """``login`` are libpq's parameters for pg_basebackup."""
 
     options: Options
-    programs: Tools
+    programs: Clients
     login: Mapping[str, str]
 
     def check(self, source: Source, kind: str) -> None:
@@ -94,7 +94,7 @@ class Native(Engine):
         """The command line of pg_basebackup. Pure."""
         rate = round(self.options.max_rate_mb * 1_000_000 / 1024)
         words = [
-            self.programs.program(tools.COPYING),
+            self.programs.program(clients.COPYING),
             f"--dbname={connection(self.login)}",
             f"--pgdata={os.path.join(order.path, backups.DATA)}",
             f"--format={layout}",
@@ -134,7 +134,7 @@ class Native(Engine):
         data = os.path.join(path, backups.DATA)
         if layout == TAR:
             return tars.problems(data, compression)
-        command = [self.programs.program(tools.VERIFYING), "--no-parse-wal", "--quiet", data]
+        command = [self.programs.program(clients.VERIFYING), "--no-parse-wal", "--quiet", data]
         try:
             commands.run(command, LONGEST)
         except HostFailed as error:

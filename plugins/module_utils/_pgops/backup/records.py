@@ -12,8 +12,8 @@ from ..errors import HostFailed
 from ..host import commands, files
 from ..repository import archiver, wal
 from ..repository.segments import Stretch
-from . import tools
-from .tools import Tools
+from . import clients
+from .clients import Clients
 
 AT_ONCE = 64 * 1024 * 1024
 """Bytes of WAL that are unpacked at once."""
@@ -21,12 +21,12 @@ LONGEST = 3600.0
 """Seconds that reading so much may take."""
 
 
-def readable(programs: Tools, major: int) -> bool:
+def readable(programs: Clients, major: int) -> bool:
     """Whether the records of a major version can be read: its own pg_waldump can, and no other."""
-    return programs.major == major and programs.has(tools.WAL_READING)
+    return programs.major == major and programs.has(clients.WAL_READING)
 
 
-def broken(stretch: Stretch, programs: Tools, scratch: str) -> str:
+def broken(stretch: Stretch, programs: Clients, scratch: str) -> str:
     """What is wrong with the records of WAL whose segments are all there; '' where nothing is, or it cannot be known.
 
     ``scratch`` is a directory that is made for it, and removed.
@@ -75,12 +75,12 @@ def _lay_out(stretch: Stretch, number: int, scratch: str) -> None:
         os.close(descriptor)
 
 
-def _read(stretch: Stretch, programs: Tools, scratch: str, part: tuple[int, int]) -> str:
+def _read(stretch: Stretch, programs: Clients, scratch: str, part: tuple[int, int]) -> str:
     """What pg_waldump has against the records that begin in a part; '' if nothing."""
     size = stretch.segment_bytes
     start, end = max(stretch.start, part[0] * size), min(stretch.stop, (part[1] + 1) * size)
     command = [
-        programs.program(tools.WAL_READING),
+        programs.program(clients.WAL_READING),
         "--quiet",
         f"--path={scratch}",
         f"--timeline={stretch.timeline}",

@@ -25,15 +25,15 @@ from ..repository.backups import Kept, Listing
 from ..repository.manifests import Manifest
 from ..repository.segments import Stretch
 from ..server.session import Session, connect
-from . import choice, environment, hooks, record, records, source, tools
+from . import choice, clients, environment, hooks, record, records, source
 from .choice import Choice
+from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, forecast
 from .native import Native
 from .options import Options, options
 from .record import Attempt
 from .source import Backlog, Source
-from .tools import Tools
 
 PATIENCE = 300.0
 """Seconds to wait for another run that takes or expires backups."""
@@ -56,7 +56,7 @@ class Run:
     declared: Options
     session: Session
     source: Source
-    programs: Tools
+    programs: Clients
     engine: Engine
     place: str
     lock: int
@@ -92,7 +92,7 @@ def take(
         if skipped:
             return {"skipped": skipped, "errors": []}
         found = source.read(session)
-        programs = tools.found(declared.bin_directory, found.bin_directory, found.major)
+        programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
         engine = Native(declared, programs, endpoints.backup(configuration))
         source.check_archiving(session, configuration, found)
         place = backups.prepared(configuration.repository, found.generation)

@@ -19,11 +19,11 @@ from ..repository import archiver, backups, chains, segments
 from ..repository.backups import Kept, Listing
 from ..repository.segments import Stretch
 from ..server.session import connect
-from . import contents, records, source, tools
+from . import clients, contents, records, source
+from .clients import Clients
 from .engine import Engine
 from .native import Native
 from .options import options
-from .tools import Tools
 
 SCRATCH = "wal.verify"
 MOST = 20
@@ -37,7 +37,7 @@ class Verification:
     repository: str
     generation: str
     engine: Engine
-    programs: Tools
+    programs: Clients
     scratch: str
 
     @property
@@ -66,7 +66,7 @@ def verify(configuration: Configuration, layout: Layout, names: Sequence[str] = 
         archiver.check_identity(configuration.repository, found.generation)
     except archiver.Failure as error:
         raise HostFailed(f"{error}.") from error
-    programs = tools.found(declared.bin_directory, found.bin_directory, found.major)
+    programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
     engine = Native(declared, programs, endpoints.backup(configuration))
     scratch = os.path.join(layout.keeping, SCRATCH)
     return _verified(Verification(configuration.repository, found.generation, engine, programs, scratch), names)

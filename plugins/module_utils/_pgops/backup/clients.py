@@ -19,7 +19,7 @@ READS_CONTROL_FILE = 17
 
 
 @dataclass(frozen=True)
-class Tools:
+class Clients:
     """The programs of a directory. ``major`` is the version of pg_basebackup there."""
 
     directory: str
@@ -34,7 +34,7 @@ class Tools:
         return os.access(self.program(name), os.X_OK)
 
 
-def found(declared: str, beside: str, server_major: int) -> Tools:
+def found(declared: str, beside: str, server_major: int) -> Clients:
     """The programs in the ``declared`` directory, or without one in that of the server's own program.
 
     Raises HostFailed where one is missing, or older than the server.
@@ -59,7 +59,7 @@ def found(declared: str, beside: str, server_major: int) -> Tools:
             f"PostgreSQL {server_major}.",
             _hint(server_major),
         )
-    return Tools(directory, major)
+    return Clients(directory, major)
 
 
 def _major(program: str) -> int:

@@ -1,0 +1,109 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Backups in tar files are verified as they are."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pgops.backup import tars
+
+FILES = {"base/1/1259": b"one" * 5000, "backup_label": b"START", "pg_tblspc/16384/PG_18/5/7": b"far", "empty": b""}
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, content in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    return made.getvalue()
+
+
+def laid_out(folder: Path, files: dict[str, bytes], packed: bool = True) -> None:
+    """A backup that has some files; its list is that of FILES."""
+    spaces = {name: content for name, content in files.items() if name.startswith("pg_tblspc/")}
+    parts = {
+        "base": {name: content for name, content in files.items() if name not in spaces},
+        "16384": {name.split("/", 2)[2]: content for name, content in spaces.items()},
+    }
+    for name, inside in parts.items():
+        path = folder / f"{name}.tar{'.gz' if packed else ''}"
+        path.write_bytes(gzip.compress(archive(inside)) if packed else archive(inside))
+    lines = [
+        json.dumps(
+            {
+                "Path": name,
+                "Size": len(content),
+                "Checksum-Algorithm": "SHA256",
+                "Checksum": hashlib.sha256(content).hexdigest(),
+            }
+        ).replace("{", "{ ", 1)
+        for name, content in FILES.items()
+    ]
+    (folder / "backup_manifest").write_text('{ "Files": [\n' + ",\n".join(lines) + "\n]}\n")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_whole_one_has_no_problems(tmp_path: Path, packed: bool) -> None:
+    laid_out(tmp_path, FILES, packed)
+    assert tars.problems(str(tmp_path), "gzip" if packed else "none") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({**FILES, "base/1/1259": b"0ne" * 5000}, "base/1/1259 has another checksum"),
+        ({**FILES, "base/1/1259": b"one"}, "base/1/1259 has 3 bytes, and not 15000"),
+        ({**FILES, "base/1/9": b""}, "base/1/9 is not listed"),
+        ({name: FILES[name] for name in list(FILES)[1:]}, "base/1/1259 is missing"),
+        ({name: FILES[name] for name in FILES if "tblspc" not in name}, "pg_tblspc/16384/PG_18/5/7 is missing"),
+    ],
+)
+def test_each_problem_is_named(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+    laid_out(tmp_path, files)
+    assert tars.problems(str(tmp_path), "gzip") == [said]
+
+
+def test_what_a_server_writes_by_itself_need_not_be_listed(tmp_path: Path) -> None:
+    laid_out(tmp_path, {**FILES, "standby.signal": b"", "postgresql.auto.conf": b"x", "pg_wal/0001": b"x"})
+    assert tars.problems(str(tmp_path), "gzip") == []
+
+
+@pytest.mark.parametrize("at", [0, 5, 30, -5, -1])
+def test_a_flipped_bit_of_a_compressed_file_is_seen(tmp_path: Path, at: int) -> None:
+    laid_out(tmp_path, FILES)
+    path = tmp_path / "base.tar.gz"
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    found = tars.problems(str(tmp_path), "gzip")
+    assert found if at != 5 else found == []  # the fifth byte is the time that it was made
+
+
+@pytest.mark.parametrize("left", [0, 10, 100, -1])
+def test_a_truncated_file_is_seen(tmp_path: Path, left: int) -> None:
+    laid_out(tmp_path, FILES)
+    path = tmp_path / "base.tar.gz"
+    path.write_bytes(path.read_bytes()[:left])
+    assert tars.problems(str(tmp_path), "gzip")
+
+
+def test_files_that_do_not_belong_there_are_named(tmp_path: Path) -> None:
+    laid_out(tmp_path, FILES)
+    (tmp_path / "notes.txt").write_text("x")
+    assert tars.problems(str(tmp_path), "gzip") == ["notes.txt does not belong to the backup"]
+
+
+def test_many_problems_are_counted(tmp_path: Path) -> None:
+    laid_out(tmp_path, {**FILES, **{f"base/2/{number}": b"" for number in range(50)}})
+    found = tars.problems(str(tmp_path), "gzip")
+    assert (len(found), found[-1]) == (21, "and 30 more")
