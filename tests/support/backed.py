@@ -16,6 +16,7 @@ from typing import Any
 import binaries
 import pytest
 from archives import Host
+from deploying import deploy
 from servers import Server
 
 from pgops.backup import take, verify
@@ -42,12 +43,11 @@ class Backed:
 
     @classmethod
     def of(cls, host: Host, **declared: Any) -> Backed:
-        """With archiving."""
+        """With archiving, and the ops database."""
         if host.server.major == 17:
             pytest.skip("pg_verifybackup of PostgreSQL 18 cannot verify backups of 17")
         host.apply()
-        if host.server.value("SELECT to_regrole('pgops_backup')") is None:
-            host.server.value("CREATE ROLE pgops_backup LOGIN REPLICATION")  # as pg_ops_schema does
+        deploy(host.server, backup=True)
         made = cls(host, declared)
         Path(made.layout.keeping).mkdir(parents=True)
         own(Path(made.layout.keeping), host.server)

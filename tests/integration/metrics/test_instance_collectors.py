@@ -145,7 +145,7 @@ def test_every_collector_runs_on_both_roles(pair: Pair) -> None:
     for server in (pair.primary, pair.standby):
         collectors = applying(server)
         assert {"activity", "slots", "xmin_horizon"} <= {one.name for one in collectors}
-        with connect(target(server, user="pgops")) as session:
+        with connect(target(server, user="pgops", database="pgops")) as session:  # some read our own views
             session.execute("SET default_transaction_read_only = on")
             for one in collectors:
                 given = session.documents(wrapped(one.query))

@@ -15,23 +15,24 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import Conflict, HostFailed, InvalidInput
+from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import files
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..repository import backups, chains, segments
-from ..repository.backups import Listing
+from ..repository.backups import Kept, Listing
 from ..repository.manifests import Manifest
 from ..repository.segments import Stretch
 from ..server.session import Session, connect
-from . import choice, clients, environment, hooks, records, source
+from . import choice, clients, environment, hooks, record, records, source
 from .choice import Choice
 from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, forecast
 from .native import Native
 from .options import Options, options
+from .record import Attempt
 from .source import Backlog, Source
 
 PATIENCE = 300.0
@@ -119,18 +120,20 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
     run.engine.check(run.source, chosen.kind)
     known = _before(run, chosen, listing)
     tell(known)
-    hooks.run(run.declared.hook_before, "before", run.configuration.cluster, chosen.kind)
     name = f"{now:%Y%m%dT%H%M%SZ}-{chosen.kind}-{identifier[:8]}"
-    result, path = "failed", ""
-    errors: list[str] = []
-    try:
-        with _chain_kept(run, chosen, listing), backups.begun(run.place, name) as path:
-            made = _made(run, chosen, identifier, now, path)
-            files.sync_tree(path)
-            backups.publish(path, made)
-        result = "completed"
-    finally:
-        errors += _after(run, chosen, result, path)
+    with _told(run, Attempt(identifier, chosen.kind, run.source.generation, name, chosen.why)) as warnings:
+        hooks.run(run.declared.hook_before, "before", run.configuration.cluster, chosen.kind)
+        result, path = "failed", ""
+        errors: list[str] = []
+        try:
+            with _chain_kept(run, chosen, listing), backups.begun(run.place, name) as path:
+                made = _made(run, chosen, identifier, now, path)
+                files.sync_tree(path)
+                backups.publish(path, made)
+            result = "completed"
+        finally:
+            errors += _after(run, chosen, result, path)
+    warnings += record.finished(run.configuration, run.source.generation, Kept(name, made))
     seconds = (made.completed_at - made.started_at).total_seconds()
     return {
         **known,
@@ -139,9 +142,20 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
         "stored_bytes": made.stored_bytes,
         "data_bytes": made.data_bytes,
         "seconds": round(seconds, 1),
-        "warnings": made.environment.get("warnings", []),
+        "warnings": [*made.environment.get("warnings", []), *warnings],
         "errors": errors,
     }
+
+
+@contextlib.contextmanager
+def _told(run: Run, attempt: Attempt) -> Iterator[list[str]]:
+    """Have the ops database know that a backup is taken, and if it fails; the warnings where that is not possible."""
+    warnings = record.started(run.configuration, attempt)
+    try:
+        yield warnings
+    except (PgOpsError, OSError) as error:
+        record.failed(run.configuration, attempt.id, str(error))
+        raise
 
 
 def _summaries(run: Run) -> list[dict[str, Any]]:

@@ -111,10 +111,10 @@ def spans(timeline: int, histories: Histories, segment_bytes: int) -> tuple[Span
 
 def leads_to(manifest: Manifest, timeline: int, histories: Histories) -> bool:
     """Whether a backup was taken on the line that leads to a timeline, before that left the backup's."""
-    return any(
-        piece.timeline == manifest.timeline and (piece.end is None or manifest.stop_lsn <= piece.end)
-        for piece in line(timeline, histories)
-    )
+    if manifest.timeline == timeline:
+        return True
+    on_the_way = (one for one in ancestors(timeline, histories) or () if one.timeline == manifest.timeline)
+    return any(manifest.stop_lsn <= one.end for one in on_the_way)
 
 
 def needed(manifest: Manifest, timeline: int, byte: int, histories: Histories) -> tuple[Run, ...]:

@@ -87,7 +87,8 @@ CREATE INDEX recovery_point_by_name ON pgops.recovery_point (recovery_name);
 CREATE INDEX recovery_point_by_time ON pgops.recovery_point (created_at);
 
 -- From where to where the cluster can be recovered, by the timelines that recovery leads to: from the end of the
--- oldest backup to where a segment is missing. Times are those of the backup's end, and of the last segment's arrival.
+-- oldest backup to where a segment is missing. Times are those of the backup's end, and of the last segment's
+-- arrival.
 CREATE TABLE pgops.recovery_window (
     generation text NOT NULL,
     timeline bigint NOT NULL,

@@ -1,7 +1,7 @@
 -- object: function pgops.create_database_backup(text, boolean, text)
 -- requires: check_backup_request, server_generation
 CREATE OR REPLACE FUNCTION pgops.create_database_backup(
-    p_backup_type text DEFAULT 'full', p_compression boolean DEFAULT true, p_backup_path text DEFAULT NULL
+    p_backup_type text DEFAULT 'full', p_compression boolean DEFAULT TRUE, p_backup_path text DEFAULT NULL
 )
 RETURNS uuid
 LANGUAGE plpgsql

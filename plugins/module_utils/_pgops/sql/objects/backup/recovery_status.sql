@@ -8,7 +8,10 @@ SELECT
     g.backups_seen_at,
     g.backup_bytes,
     g.stored_bytes AS wal_bytes,
-    EXISTS (SELECT FROM pgops.setting AS s WHERE s.name = 'backup' AND s.value = 'true') AS backed_up
+    coalesce((
+        SELECT s.value = 'true' FROM pgops.setting AS s
+        WHERE s.name = 'backup'
+    ), FALSE) AS backed_up
 FROM pgops.generation AS g;
 
 REVOKE ALL ON pgops.recovery_status FROM PUBLIC;

@@ -1,0 +1,100 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Metrics of backups: what is wrong shows, and what is not known is no sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from deploying import collect
+from measuring import measure, row_of
+from psycopg import sql
+from servers import Server
+from waiting import until
+
+GENERATION = (
+    "INSERT INTO pgops.generation (name, segment_bytes, repository, stored_bytes, backup_bytes, backups_seen_at, "
+    "recoverable, obstacle) "
+    "VALUES (pgops.server_generation(), 16777216, '/base/shop', 1048576, 2097152, now(), {}, {})"
+)
+SWITCHED_ON = "UPDATE pgops.setting SET value = 'true' WHERE name = 'backup'"
+
+
+def backup(server: Server, status: str, ago: str, **columns: Any) -> None:
+    """A row of a backup that took a minute and ended so long ago."""
+    row = {"status": status, "backup_type": "full", "timeline": 1, **columns}
+    names = sql.SQL(", ").join(map(sql.Identifier, row))
+    query = sql.SQL(
+        "INSERT INTO pgops.backup (generation, started_at, ended_at, {}) SELECT pgops.server_generation(), "
+        "now() - {ago}::interval - interval '1 min', now() - {ago}::interval, {}"
+    )
+    with server.connect("pgops") as session:
+        session.execute(query.format(names, sql.SQL(", ").join(map(sql.Literal, row.values())), ago=sql.Literal(ago)))
+
+
+def whole(server: Server) -> dict[str, Any]:
+    """The row of the cluster as a whole."""
+    return row_of(measure(server, "backups", "pgops"), backup_type=None)
+
+
+@pytest.mark.every_major
+def test_without_a_backup_it_is_unrecoverable_however_healthy_archiving_is(deployed: Server) -> None:
+    deployed.value(SWITCHED_ON, "pgops")
+    deployed.value(GENERATION.format("false", "'no base backup'"), "pgops")
+    found = whole(deployed)
+    assert (found["recoverable"], found["recovery_window_seconds"], found["backups"]) == (0, 0, 0)
+    assert (found["repository_size_mb"], found["backup_failed"]) == (3.0, None)
+    (row,) = measure(deployed, "backups", "pgops")
+    assert row["backup_age_seconds"] is None
+
+
+@pytest.mark.every_major
+def test_the_age_of_the_last_good_one_grows_while_others_fail(deployed: Server) -> None:
+    deployed.value(SWITCHED_ON, "pgops")
+    deployed.value(GENERATION.format("true", "NULL"), "pgops")
+    backup(deployed, "completed", "3 days", stop_lsn="0/100", stored_bytes=1048576)
+    backup(deployed, "completed", "2 days", stop_lsn="0/200", stored_bytes=2097152)
+    backup(deployed, "expired", "1 day", stop_lsn="0/300")
+    backup(deployed, "failed", "1 hour")
+    backup(deployed, "completed", "2 hours", stop_lsn="0/250", backup_type="incremental", stored_bytes=0)
+    rows = measure(deployed, "backups", "pgops")
+    full = row_of(rows, backup_type="full")
+    assert (full["backup_size_mb"], full["backup_duration_seconds"]) == (2.0, 60.0)
+    assert 172_800 <= full["backup_age_seconds"] < 172_800 + deployed.age()
+    assert row_of(rows, backup_type="incremental")["backup_age_seconds"] >= 7200
+    found = row_of(rows, backup_type=None)
+    assert (found["backup_failed"], found["backups"], found["backup_running_seconds"]) == (1, 3, None)
+    age = full["backup_age_seconds"]
+    until(
+        lambda: row_of(measure(deployed, "backups", "pgops"), backup_type="full")["backup_age_seconds"] > age, "grown"
+    )
+    backup(deployed, "running", "0 s")
+    assert whole(deployed)["backup_running_seconds"] >= 60
+
+
+def test_the_window_is_the_one_that_reaches_to_now(deployed: Server) -> None:
+    deployed.value(SWITCHED_ON, "pgops")
+    deployed.value(GENERATION.format("true", "NULL"), "pgops")
+    window = (
+        "INSERT INTO pgops.recovery_window SELECT pgops.server_generation(), 1, '{}', '{}', now() - interval '{}', "
+        "now() - interval '{}', 'X', '{{}}'"
+    )
+    deployed.value(window.format("0/100", "0/200", "9 h", "8 h"), "pgops")
+    deployed.value(window.format("0/300", "0/400", "2 h", "1 h"), "pgops")
+    assert whole(deployed)["recovery_window_seconds"] == 3600
+    deployed.value("UPDATE pgops.generation SET recoverable = false", "pgops")
+    assert whole(deployed)["recovery_window_seconds"] == 0
+    deployed.value("UPDATE pgops.generation SET recoverable = NULL", "pgops")
+    assert whole(deployed)["recovery_window_seconds"] is None
+
+
+def test_where_nothing_is_backed_up_there_is_nothing(deployed: Server, tmp_path: Any) -> None:
+    deployed.value(GENERATION.format("false", "'no base backup'"), "pgops")
+    backup(deployed, "failed", "1 hour")
+    assert collect(deployed, tmp_path)["errors"] == []
+    count = "SELECT count(*) FROM pgops.system_metrics WHERE metric_name IN ('recoverable', 'backup_failed')"
+    assert deployed.value(count, "pgops") == 0
+    deployed.value(SWITCHED_ON, "pgops")
+    assert collect(deployed, tmp_path)["errors"] == []
+    assert deployed.value(count, "pgops") == 2
