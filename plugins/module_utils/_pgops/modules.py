@@ -20,6 +20,7 @@ WORK = {
     "pg_ops_agent": "agent.deploy",
     "pg_ops_archiving": "repository.deploy",
     "pg_ops_facts": "facts.gathering",
+    "pg_ops_restore": "recovery.deploy",
     "pg_ops_schedule": "agent.schedule",
     "pg_ops_schema": "opsdb.deploy",
     "pg_ops_settings": "settings.deploy",

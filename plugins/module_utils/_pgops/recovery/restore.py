@@ -87,6 +87,11 @@ class Planned:
         return Served(self.place.data, major, not self.request.in_place, self.request.port)
 
     @property
+    def configuration(self) -> str:
+        """The main configuration file, '' for the one in the data directory."""
+        return _configuration(self.request, self.choice)
+
+    @property
     def backups(self) -> str:
         """The directory of the backups."""
         return backups.folder(self.request.repository, self.generation)
@@ -135,7 +140,7 @@ def plan(request: Restore) -> Planned:
     Raises what forbids it, with what would work instead.
     """
     targets.check_end(request.target, request.end)
-    generation = request.generation or _only(request.repository)
+    generation = request.generation or only_generation(request.repository)
     found = inventory.read(request.repository, generation)
     major = int(generation.rpartition("-")[2])
     tools = _programs(request.bin_directory, major, "pg_waldump")
@@ -154,7 +159,7 @@ def plan(request: Restore) -> Planned:
     return Planned(request, generation, chosen, place, tools, programs, _python(), space, tuple(warnings))
 
 
-def _only(repository: str) -> str:
+def only_generation(repository: str) -> str:
     """The only generation of a repository. Raises HostFailed and InvalidInput."""
     try:
         names = sorted(os.listdir(repository))
@@ -289,7 +294,7 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
         planned.served,
         planned.programs,
         replay.superusers(request.superuser),
-        _configuration(request, planned.choice),
+        planned.configuration,
         say,
     )
     with backups.reading(planned.backups, names), planned.place.begun(runner.stop) as state:
@@ -364,6 +369,8 @@ def _restart(planned: Planned, runner: Runner) -> None:
     runner.stop()
     configuring.settle(planned.served)
     ahead.discard(planned.place.data)
+    # pg_ctl would start it with the options of its recovery.
+    files.discard(os.path.join(planned.place.data, "postmaster.opts"))
     if planned.served.copy:
         runner.start(recovering=False)
         runner.wait()
