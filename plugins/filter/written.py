@@ -28,10 +28,12 @@ def yes_or_no(value: Any) -> bool:
 
 
 def listed(value: Any) -> list[Any]:
-    """A list, of JSON, or of words separated by commas.
+    """A list, of JSON, or of words separated by commas; empty for what YAML has no value for.
 
     Raises AnsibleFilterError for JSON that is no list.
     """
+    if value is None:
+        return []
     if not isinstance(value, str):
         return list(value) if isinstance(value, (list, tuple, set)) else [value]
     if not value.strip().startswith("["):

@@ -68,6 +68,14 @@ options:
     description: Whether to replace C(archive_command) or C(archive_library) of another tool.
     type: bool
     default: false
+  fetch:
+    description:
+      - Whether to set C(restore_command), by which a standby gets WAL from the repository that it cannot stream.
+      - A missing, damaged or unreachable repository does not stop a standby, which goes on streaming. It does stop a
+        recovery to a point in time, which would otherwise end too early.
+      - Another value of C(restore_command) stays unless O(replace) is set, with a warning.
+    type: bool
+    default: true
   another_server:
     description:
       - Whether a server with another system identifier, and the same or an older major version, may use the
@@ -221,6 +229,7 @@ SPEC = {
     "compression": {"type": "str", "choices": ["none", "zstd", "lz4", "gzip"], "default": "none"},
     "timeout": {"type": "int", "default": 600},
     "replace": {"type": "bool", "default": False},
+    "fetch": {"type": "bool", "default": True},
     "another_server": {"type": "bool", "default": False},
     "configure": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},

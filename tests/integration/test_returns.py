@@ -89,7 +89,7 @@ def test_statements(server: Server, tmp_path: Path) -> None:
 
 def test_archiving(root: Path, server: Server) -> None:
     words = {"state": "present", "restart": "never", "compression": "none", "cluster": "shop", "instance": "main"}
-    switches = dict.fromkeys(("replace", "another_server"), False)
+    switches = {**dict.fromkeys(("replace", "another_server"), False), "fetch": True}
     place = {
         "repository": str(root / "shop"),
         "prefix": str(root),

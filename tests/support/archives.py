@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "compression": "none",
     "timeout": 600,
     "replace": False,
+    "fetch": True,
     "another_server": False,
     "configure": True,
     "restart": "if_required",

@@ -80,6 +80,7 @@ def test_what_is_neither_is_refused_and_not_shown(text: str) -> None:
         ('["a", "b"]', ["a", "b"]),
         ("[]", []),
         ("", []),
+        (None, []),
         (["a,b"], ["a,b"]),
         (5, [5]),
     ],

@@ -250,7 +250,7 @@ REPOSITORY = Capability(
     "pgops_archiving",
     switch="pgops_repository",
     facts=("archiving",),
-    settings=("archive_mode", "archive_command", "archive_timeout", "wal_level"),
+    settings=("archive_mode", "archive_command", "archive_timeout", "restore_command", "wal_level"),
     jobs=(
         Job(
             "catalogue",

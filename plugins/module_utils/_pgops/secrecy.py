@@ -24,7 +24,10 @@ WORDS = r"passw|passphrase|pwd|secret|token|credential|private|bearer|authorizat
 LOGIN = r"://[^/\s]*@"
 """A login in a URL."""
 
-NAME = re.compile(rf"{WORDS}|sshpass|key\Z|salt\Z", re.IGNORECASE | re.ASCII)
+ALONE = r"(?<![a-z])pass(?![a-z])"
+"""A word that is a part of many others."""
+
+NAME = re.compile(rf"{WORDS}|{ALONE}|sshpass|key\Z|salt\Z|\Asig(nature)?\Z", re.IGNORECASE | re.ASCII)
 OPEN = ("md5_password_warnings", "password_encryption", "ssl_passphrase_command_supports_reload", "sslkey")
 """Parameters of the server and of libpq that sound like secrets, and are none."""
 PLAIN = ("bool", "integer", "real", "enum")
@@ -40,7 +43,11 @@ PARAMETERS = re.compile(
 """libpq's names of them: what has others may be a password with spaces in it."""
 URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*://)(?:(\S*)@)?([^\s?@]*)(\?\S*)?\s*", re.ASCII)
 ASSIGNED = re.compile(
-    rf"(?:{WORDS}|\bkey|_key)[\w.-]*[\"']?(?:\s*[=:]\s*\S|\s+[^\s=:])|(?:\s|\A)-u\s*\S+:\S|--user[=\s]+\S+:\S|{LOGIN}",
+    rf"(?:{WORDS}|{ALONE}|\bkey|_key)[\w.-]*[\"']?(?:\s*[=:]\s*\S|\s+[^\s=:])|{LOGIN}|[?&]sig(?:nature)?=\S"
+    # Options: a login (-u me:it, -sfu me:it, -U me%it, --proxy-user me:it), others' names of secrets, a header, -pIT.
+    r"|(?:\s|\A)(?:(?:-[a-z]{0,5}u\s+|-u|--[\w-]*(?:user|login)[=\s]+)[^\s:,%]+(?:[:,]|%(?![fpr](?:\W|\Z)))\S"
+    r"|--?[\w-]*(?:auth|pin|psk)[=\s]+[^\s-]|(?:-H|--header)[=\s]*[\"']?[\w-]+:\s*\S"
+    r"|-p(?:\S{6,}|\s+(?=\S*\d)(?=\S*[a-z])[^\s/%:=]{6,}(?=\s|\Z)))",
     re.IGNORECASE | re.ASCII,
 )
 """A secret among other words: its name before it, a login, or a URL with one."""

@@ -79,8 +79,8 @@ def test_removal_keeps_wal_from_piling_up_until_the_restart(make: Callable[..., 
     predicted = host.apply(check=True, restart="never", state="absent")
     gone = host.apply(restart="never", state="absent")
     assert gone == predicted
-    ours = ["remove setting archive_mode"]
-    assert (gone["changes"], gone["kept"]) == ([*ours, "remove setting archive_timeout"], ["archive_command"])
+    ours = [f"remove setting {name}" for name in ("archive_mode", "archive_timeout", "restore_command")]
+    assert (gone["changes"], gone["kept"]) == (ours, ["archive_command"])
     assert [one["name"] for one in gone["pending"]] == ["archive_mode"]
     (warning,) = gone["warnings"]
     assert "archive_command stays" in warning

@@ -6,6 +6,7 @@ were is known all the same, and the program that archives stays as long as a ser
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_what_the_settings_were_is_known_of_a_clone(clone: Host) -> None:
     assert (again["changed"], os.path.exists(before)) == (False, False)
 
 
+@pytest.mark.parametrize(("access", "mode"), [((), 0o600), (("--allow-group-access",), 0o640)])
+def test_who_may_read_the_data_directory_may_read_the_record(
+    make: Callable[..., Host], access: tuple[str, ...], mode: int
+) -> None:
+    """As who makes backups of its files: a single one that cannot be read ends them."""
+    host = make(initdb=access)
+    host.apply()
+    record = host.server.data_dir / "pgops.originals.json"
+    there = (record, host.server.data_dir / "postgresql.auto.conf")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in there] == [mode, mode]
+    assert {path.owner() for path in there} == {host.server.os_user}
+
+
 def test_a_clone_that_is_changed_later_knows_what_was_before(clone: Host) -> None:
     clone.apply(timeout=300)
     clone.apply(state="absent")
@@ -88,3 +102,16 @@ def test_the_program_is_not_removed_while_a_server_names_it(root: Path, clone: H
     host.server.value("ALTER SYSTEM RESET archive_command")
     install(state="absent", **place)
     assert not host.program.exists()
+
+
+def test_a_repository_is_registered_as_the_command_names_it(root: Path, make: Callable[..., Host]) -> None:
+    """However it is written: the program compares texts."""
+    host = make()
+    written = f"{host.base}//shop/."
+    place = {"socket_directory": str(host.server.socket_dir), "port": host.server.port, "prefix": str(root / "other")}
+    (root / "other").mkdir()
+    install(**place, python=sys.executable, repository=written)
+    registered = Path(Layout("main", str(root / "other")).registration).read_text()
+    command = str(host.apply(check=True, repository=written)["settings"]["archive_command"])
+    assert registered == f"{host.server.data_dir}\n{host.repository}\n"
+    assert f" push {host.repository} " in command

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,22 @@ def test_where_nobody_may_make_the_repository_it_is_said_how(make: Callable[...,
     with pytest.raises(AssertionError, match="install -d -m 0750 -o nobody"):
         squashed(host)
     assert host.server.value("SHOW archive_mode") == "off"
+
+
+@pytest.mark.parametrize("step", ["link", "replace", "rename"])
+def test_a_repository_that_a_killed_run_has_left_half_made_is_completed(
+    make: Callable[..., Host], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = make()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, step, lambda *_names, **_places: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(HostFailed, match="did not end"):
+            host.apply()
+    assert not (host.repository / "repository.json").exists()
+    assert host.repository.exists()
+    host.apply(check=True)
+    assert host.apply()["proven"]
+    assert sorted(path.name for path in host.repository.iterdir() if path.is_file()) == ["repository.json"]
 
 
 @pytest.mark.parametrize("owner", ["54321", "postgres"])

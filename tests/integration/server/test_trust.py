@@ -30,8 +30,8 @@ from pgops.repository.generations import Generation, Wanted
 from pgops.server import discovery, managers, postmaster, service
 from pgops.server.service import Service
 from pgops.server.session import connect
+from pgops.settings import carried, present, transaction
 from pgops.settings import deploy as settings
-from pgops.settings import present, transaction
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
@@ -89,10 +89,12 @@ def _theirs(server: Server, *names: str) -> Path:
     return folder
 
 
-def _apply(server: Server, check: bool, **values: Any) -> dict[str, Any]:
-    arguments = {"state": "present", "lists": "merge", "restart": "if_required", "after_primary": False}
-    place = {"instance": "", "prefix": "/", "settings": values}
-    return settings.converge(target(server), {**arguments, **place}, check)
+def _apply(
+    server: Server, check: bool, place: dict[str, str] | None = None, state: str = "present", **values: Any
+) -> dict[str, Any]:
+    arguments = {"state": state, "lists": "merge", "restart": "if_required", "after_primary": False}
+    given = {**(place or {"instance": "", "prefix": "/"}), "settings": values}
+    return settings.converge(target(server), {**arguments, **given}, check)
 
 
 # --- what the server answers
@@ -230,6 +232,35 @@ def test_nor_is_one_that_hangs_in_its_settings(running: Server, check: bool, mon
         _apply(running, check, work_mem="8MB")
 
 
+def _record(server: Server) -> Path:
+    return server.data_dir / carried.NAME
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_nor_is_one_that_hangs_in_the_record_of_its_original_settings(
+    running: Server, tmp_path: Path, check: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(_record(running))
+    os.chown(_record(running), NOBODY, NOBODY)
+    monkeypatch.setattr(carried, "READS_FILES", 0.2)
+    with pytest.raises(QueryFailed, match="did not answer within"):
+        _apply(running, check, work_mem="8MB", place={"instance": "main", "prefix": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "record",
+    ['{"work_mem": {"before": 5, "ours": [7]}}', '{"work_mem": {"before": null}}', "[[1]]", "5", "[" * 100_000],
+    ids=["no text", "not whole", "no mapping", "a number", "too deep"],
+)
+def test_a_record_that_somebody_else_has_written_is_none(running: Server, tmp_path: Path, record: str) -> None:
+    running.write(_record(running), f'{{"format": 1, "settings": {{"settings": {record}}}}}')
+    place = {"instance": "main", "prefix": str(tmp_path)}
+    assert not _apply(running, True, place=place, state="absent")["changed"]
+    assert _apply(running, False, place=place, work_mem="8MB")["changed"]
+    assert _apply(running, False, place=place, state="absent")["changed"]
+    assert running.value("SHOW work_mem") == "4MB"
+
+
 # --- settings that are put back
 
 
@@ -332,6 +363,40 @@ def test_root_makes_a_repository_where_only_root_may(running: Server) -> None:
         found = files.read(wanted.path)
         assert found is not None
         assert (found.owner, found.mode, generations.read(wanted).cluster) == ("nobody", 0o750, "shop")
+
+
+@pytest.mark.parametrize("swapped", ["the parent", "the directory"])
+def test_a_third_user_whose_directory_it_is_made_in_gives_away_nothing_of_root_s(
+    monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """Who owns the directory above can put another of root's in the place of what root has just made."""
+    with tempfile.TemporaryDirectory() as top:
+        base, other, private = (Path(top, name) for name in ("base", "other", "private"))
+        for folder in (base, other, private):
+            folder.mkdir()
+        (private / "secret").write_text("of root")
+        private.chmod(0o700)
+        os.chmod(top, 0o755)  # noqa: S103
+        wanted = _wanted(base / "shop")
+        made = os.mkdir
+
+        def swap(*names: Any, **places: Any) -> None:
+            made(*names, **places)
+            monkeypatch.setattr(os, "mkdir", made)
+            if swapped == "the parent":
+                private.rename(other / "shop")
+                base.rename(Path(top, "aside"))
+                other.rename(base)
+            else:
+                (base / "shop").rename(base / "aside")
+                private.rename(base / "shop")
+
+        planned = generations.plan(wanted, generations.read(wanted))
+        monkeypatch.setattr(os, "mkdir", swap)
+        with pytest.raises(PgOpsError):
+            generations.apply(wanted, planned)
+        assert (base / "shop" / "secret").read_text() == "of root"
+        assert ((base / "shop").stat().st_uid, (base / "shop").stat().st_mode & 0o777) == (0, 0o700)
 
 
 # --- sockets

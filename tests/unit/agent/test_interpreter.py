@@ -95,6 +95,24 @@ def test_where_ansibles_python_is_roots_alone_one_that_all_can_run_is_taken(
         converge(place, sources=newer())
 
 
+@pytest.mark.usefixtures("_hosts_own")
+def test_a_python_that_its_users_can_no_longer_reach_is_not_taken_for_tried(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = python(place / "first"), python(place / "second")
+    monkeypatch.setattr("sys.executable", first)
+    monkeypatch.setattr(interpreter, "OTHERS", (second,))
+    converge(place)
+    launcher = Path(Layout("main", str(place / "host")).launcher)
+    assert launcher.read_text().startswith(f"#!{first} -I\n")
+    (place / "first").chmod(0o700)
+    assert converge(place)["changed"]
+    assert launcher.read_text().startswith(f"#!{second} -I\n")
+    (place / "second").chmod(0o700)
+    with pytest.raises(HostFailed, match="user nobody cannot start it"):
+        converge(place)
+
+
 def newer() -> dict[str, str]:
     """Another version of the program."""
     return {**BUNDLE, "version.py": 'VERSION = "9"\n'}

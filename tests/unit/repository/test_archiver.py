@@ -97,10 +97,13 @@ class Place:
 
     def fetch(self, name: str) -> tuple[int, bytes]:
         """Exit code and what was fetched."""
-        target = self.root / "RECOVERYXLOG"
+        target = self.data / "pg_wal" / "RECOVERYXLOG"
         target.unlink(missing_ok=True)
-        done = self.run("fetch", str(self.repository), GENERATION, name, str(target))
+        done = self.run("fetch", str(self.repository), GENERATION, name, "pg_wal/RECOVERYXLOG")
         return done.returncode, target.read_bytes() if target.exists() else b""
+
+    def become_standby(self) -> None:
+        (self.data / "standby.signal").touch()
 
     def files(self) -> dict[str, bytes]:
         return {str(path.relative_to(self.wal)): path.read_bytes() for path in self.wal.rglob("*") if path.is_file()}
@@ -194,6 +197,67 @@ def test_only_an_initialised_repository_is_written_to(place: Place) -> None:
     assert place.fetch(FIRST)[0] == 126
 
 
+def test_nothing_that_is_amiss_stops_a_standby(place: Place) -> None:
+    place.become_standby()
+    place.push(place.write(FIRST, segment()), "gzip")
+    assert place.fetch(FIRST) == (0, segment())
+    assert place.fetch("000000010000000000000009") == (1, b"")
+    (stored,) = [file for file in place.wal.rglob("*") if file.is_file()]
+    os.truncate(stored, stored.stat().st_size - 7)
+    assert place.fetch(FIRST) == (1, b"")
+    place.repository.rename(place.root / "elsewhere")
+    assert place.fetch(FIRST) == (1, b"")
+    assert [path.name for path in (place.data / "pg_wal").iterdir()] == [FIRST]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_standby_does_not_wait_for_a_repository_that_does_not_answer(place: Place, compression: str) -> None:
+    place.become_standby()
+    place.program.write_text(place.program.read_text().replace("PATIENCE = 30.0", "PATIENCE = 0.1"))
+    place.push(place.write(FIRST, segment()), compression)
+    (stored,) = [file for file in place.wal.rglob("*") if file.is_file()]
+    stored.unlink()
+    os.mkfifo(stored)
+    assert place.fetch(FIRST) == (1, b"")
+    assert [path.name for path in (place.data / "pg_wal").iterdir()] == [FIRST]
+
+
+def test_what_killed_fetches_have_left_is_swept(place: Place) -> None:
+    place.push(place.write(FIRST, segment()))
+    wal = place.data / "pg_wal"
+    (wal / f"RECOVERYHISTORY.{1 << 23}.pgops-fetch").write_bytes(b"half")  # no process has a number so high
+    others = wal / f"RECOVERYXLOG.{os.getpid()}.pgops-fetch"
+    others.write_bytes(b"half")
+    assert place.fetch(FIRST) == (0, segment())
+    assert sorted(path.name for path in wal.iterdir()) == sorted([FIRST, "RECOVERYXLOG", others.name])
+
+
+@pytest.mark.parametrize("damage", [0, 1, 39, 40, SIZE // 2, SIZE - 1])
+def test_a_failed_fetch_leaves_nothing(place: Place, damage: int) -> None:
+    place.push(place.write(FIRST, segment()))
+    (stored,) = [file for file in place.wal.rglob("*") if file.is_file()]
+    os.truncate(stored, damage)
+    assert place.fetch(FIRST) == (126, b"")
+    assert [path.name for path in (place.data / "pg_wal").iterdir()] == [FIRST]
+
+
+def test_the_end_of_a_promotion_is_a_standbys(place: Place) -> None:
+    """PostgreSQL removes the signal file, and then asks for the history of the old timeline."""
+    (place.data / "postmaster.pid").touch()
+    place.repository.rename(place.root / "elsewhere")
+    assert place.fetch("00000001.history")[0] == 1
+    (place.data / "recovery.signal").touch()
+    assert place.fetch("00000001.history")[0] == 126
+
+
+def test_a_check_tries_where_segments_go_and_not_a_history(place: Place) -> None:
+    for name, content in ((FIRST, segment()), ("00000002.history", b"1\t0/1A\tno recovery target specified\n")):
+        assert place.push(place.write(name, content)) == (0, "")
+    before = place.files()
+    assert place.check() == (0, "")
+    assert place.files() == before
+
+
 def test_what_is_not_there_is_told_apart_from_what_cannot_be_read(place: Place) -> None:
     assert place.fetch(FIRST) == (1, b"")
     assert place.fetch("00000009.history") == (1, b"")
@@ -202,6 +266,44 @@ def test_what_is_not_there_is_told_apart_from_what_cannot_be_read(place: Place) 
     assert place.run("fetch").returncode == 126
     assert place.run("push").returncode == 1
     assert place.run().returncode == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may look everywhere, and others own what they are denied")
+@pytest.mark.parametrize("denied", ["wal", f"wal/{FIRST[:16]}"])
+def test_what_may_not_be_looked_at_is_not_the_end_of_the_wal(denied: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        place = made(Path(folder))
+        place.push(place.write(FIRST, segment()))
+        (place.wal.parent / denied).chmod(0o700)
+        command = ["/usr/bin/python3", "-IS", str(place.program), "fetch", str(place.repository), GENERATION]
+        done = subprocess.run(
+            [*command, FIRST, "/tmp/never"], check=False, capture_output=True, text=True, user="nobody"
+        )
+        assert (done.returncode, "Permission denied" in done.stderr) == (126, True)
+
+
+def test_nor_is_what_nobody_thought_of(place: Place) -> None:
+    """As with a Python that was built without zlib."""
+    place.push(place.write(FIRST, segment()), "gzip")
+    program = place.program.read_text()
+    place.program.write_text(program.replace("import zlib", "import zlib_is_lacking as zlib"))
+    assert place.fetch(FIRST) == (126, b"")
+    code, said = place.push(place.write(FIRST, segment()), "gzip")
+    assert (code, "zlib_is_lacking" in said, "Traceback" in said) == (1, True, False)
+
+
+def test_what_is_hidden_and_of_others_stops_nothing(place: Place) -> None:
+    """As a directory of snapshots, and what NFS keeps of a file that was deleted while it was open."""
+    place.push(place.write(FIRST, segment()))
+    folder = place.wal / FIRST[:16]
+    (folder / ".snapshot").mkdir()
+    (folder / ".nfs000000000000a").write_bytes(b"open elsewhere")
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    second = "000000010000000000000002"
+    assert place.push(place.write(second, segment(second))) == (0, "")
+    assert {".snapshot", ".nfs000000000000a"} <= {path.name for path in folder.iterdir()}
 
 
 def test_what_killed_archivers_left_is_swept(place: Place) -> None:

@@ -149,7 +149,8 @@ def _instance(declared: Mapping[str, Any], params: Mapping[str, Any]) -> Instanc
             peers=tuple(Peer(str(peer["host"]), int(peer["port"])) for peer in declared["peers"]),
             ssl_mode=declared["ssl_mode"],
             ca_cert=declared["ca_cert"] or "",
-            repository=declared["repository"] or "",
+            # As pg_ops_archiving writes it into archive_command.
+            repository=os.path.normpath(declared["repository"]) if declared["repository"] else "",
             superuser=declared["superuser"],
             textfile_directory=_absolute(params["textfile_directory"] or ""),
             host=declared["host"],

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from ..errors import DriverMissing, HostFailed
 from ..host import commands
+from ..host.identity import as_user
 from ..server import target
 from .declared import Desired
 from .entries import any_layout
@@ -31,13 +32,14 @@ def chosen(wanted: Desired, declared: bool, check_mode: bool) -> Desired:
     """With the Python that is to run the program: the one that is ``declared``, or Ansible's, or where its users
     cannot run that, one of the distribution's.
 
-    Nothing is tried where the program in use has that Python already, and each of its users had it before.
+    Nothing is tried where the program in use has that Python already, and each of its users had it before and still
+    may run it.
 
     Raises HostFailed if there is none, and unless in check mode, where packages may be missing yet, DriverMissing.
     """
     candidates = [replace(wanted, python=path) for path in _candidates(wanted.python, declared)]
     for candidate in candidates:
-        if in_use(candidate):
+        if in_use(candidate) and _reached(candidate):
             _check_driver(candidate.python, [], check_mode)
             return candidate
     problems: list[HostFailed] = []
@@ -74,6 +76,11 @@ def _keeps(folder: str, owner: str) -> bool:
         return os.lstat(folder).st_uid == pwd.getpwnam(owner).pw_uid
     except (OSError, KeyError):
         return False
+
+
+def _reached(wanted: Desired) -> bool:
+    """Whether the rights let each of the users run the Python: a directory above may have been closed since."""
+    return all(as_user(uid, lambda: os.access(wanted.python, os.X_OK)) for _user, uid in _uids(wanted.runners))
 
 
 def _check_start(python: str, users: Sequence[str]) -> None:

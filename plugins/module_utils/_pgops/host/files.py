@@ -304,7 +304,7 @@ def write(file: File) -> None:
     The new file always has the same temporary name, so that one left by a killed run is replaced by the next.
     """
     folder, name = os.path.split(file.path)
-    temporary = f".{name}.pgops-new"
+    temporary = unfinished(name)
     with reached(folder) as place:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=place)
@@ -323,6 +323,11 @@ def write(file: File) -> None:
                 os.unlink(temporary, dir_fd=place)
             raise
         os.fsync(place)
+
+
+def unfinished(name: str) -> str:
+    """The name of a file until all of it is written."""
+    return f".{name}.pgops-new"
 
 
 def own(descriptor: int, owner: str | None, group: str | None) -> None:

@@ -19,13 +19,16 @@ check tries, as the user who runs it, what a push needs, and leaves nothing behi
 
 push ends with 0 once the file is complete and on disk in the repository, and with 1 for every failure: for anything
 above 125 PostgreSQL restarts its archiver without counting a failure. fetch ends with 1 if the file is not in the
-repository, and with 126 for every other failure: PostgreSQL takes 1 to 125 for the end of the WAL.
+repository. For every other failure it ends with 126 in a recovery, since PostgreSQL takes 1 to 125 for the end of the
+WAL, and would lose what comes behind. For a standby it ends with 1: above 125 the standby would shut down, not start,
+or fail its promotion, while it could stream the same WAL; and it does not wait for a repository that does not answer.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import struct
 import sys
 
@@ -51,6 +54,14 @@ LONG_HEADER = struct.Struct("=HHIQIxxxxQII")
 """Of a segment's first page (PostgreSQL, src/include/access/xlog_internal.h, XLogLongPageHeaderData): magic, info,
 timeline, page address, remaining length, system identifier, segment size, block size."""
 XLP_LONG_HEADER = 2
+FETCHING = ".pgops-fetch"
+"""Of the name of a file that is being fetched."""
+SIGNALS = ("postmaster.pid", "recovery.signal", "standby.signal")
+"""Of a data directory, in which PostgreSQL runs restore_command."""
+PATIENCE = 30.0
+"""Seconds in which something of a file has to arrive for a standby."""
+PAUSE = 0.5
+"""Seconds between two looks at what has arrived."""
 
 
 class Failure(Exception):
@@ -87,10 +98,16 @@ def place(repository: str, generation: str, name: str) -> str:
 
 
 def stored(path: str) -> tuple[str, str] | None:
-    """The path of a stored file and its compression; None if it is not stored."""
+    """The path of a stored file and its compression; None if it is not stored.
+
+    Raises OSError where that cannot be seen, as in a directory on a broken disk.
+    """
     for compression, ending in ENDINGS.items():
-        if os.path.lexists(path + ending):
-            return path + ending, compression
+        try:
+            os.lstat(path + ending)
+        except FileNotFoundError:
+            continue
+        return path + ending, compression
     return None
 
 
@@ -193,17 +210,18 @@ def make_directory(folder: str) -> None:
 
 
 def sweep(folder: str) -> None:
-    """Remove temporary files of killed archivers on this host, and of any host after a day."""
+    """Remove temporary files of killed archivers on this host, and of any host after a day. One that cannot be
+    removed keeps nothing from being archived."""
     host = os.uname().nodename
     for entry in os.scandir(folder):
-        if not entry.name.startswith("."):
+        if not entry.name.startswith(".~"):
             continue
         _empty, _name, whose, process = [*entry.name.split("~"), "", "", ""][:4]
         gone = whose == host and process.isdigit() and not os.path.exists(f"/proc/{process}")
         try:
             if gone or entry.stat().st_mtime < os.stat(folder).st_mtime - 86400:
                 os.unlink(entry.path)
-        except FileNotFoundError:
+        except OSError:
             pass
 
 
@@ -398,20 +416,79 @@ def fetch(repository: str, generation: str, name: str, path: str) -> None:
 
     Raises Absent, Failure and OSError.
     """
+    sweep_fetched(os.path.dirname(path))
     check_identity(repository, generation)
     if not kind(name):
         raise Absent(name)
     present = stored(place(repository, generation, name))
     if present is None:
         raise Absent(name)
-    temporary = f"{path}.pgops-fetch"
+    temporary = fetching(path, os.getpid())
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        unpack(*present, descriptor)
-    finally:
-        os.close(descriptor)
-    check_segment(temporary, name, generation)
-    os.rename(temporary, path)
+        try:
+            unpack(*present, descriptor)
+        finally:
+            os.close(descriptor)
+        check_segment(temporary, name, generation)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def fetching(path: str, process: int) -> str:
+    """Where a process writes what it fetches."""
+    return f"{path}.{process}{FETCHING}"
+
+
+def sweep_fetched(folder: str) -> None:
+    """Remove what killed fetches have left: PostgreSQL leaves files alone whose names it does not know."""
+    for name in os.listdir(folder or "."):
+        process = name[: -len(FETCHING)].rpartition(".")[2]
+        if name.endswith(FETCHING) and not os.path.exists(f"/proc/{process}"):
+            os.unlink(os.path.join(folder, name))
+
+
+def for_standby() -> bool:
+    """Whether the server that runs this in its data directory is a standby. At the end of a promotion, when the
+    histories of timelines are asked for, it has no signal file any more; neither has the end of a recovery, which has
+    them in pg_wal by then."""
+    running, recovering, standby = map(os.path.exists, SIGNALS)
+    return standby or (running and not recovering)
+
+
+def fetch_for_standby(arguments: list[str]) -> int:
+    """Fetch in a process of its own, which is given up where nothing arrives for a while: a promotion waits for this
+    program, and a process that waits for a file server cannot be ended. Returns the exit code, 0 or 1."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        os._exit(attempt("fetch", arguments, 1))
+    os.close(writing)
+    path = fetching(arguments[-1], child)
+    size, left = -1, PATIENCE
+    # At its end the child closes the pipe.
+    while left > 0 and not select.select([reading], [], [], PAUSE)[0]:
+        now = arrived(path)
+        size, left = (size, left - PAUSE) if now == size else (now, PATIENCE)
+    if left > 0:
+        return 0 if os.waitpid(child, 0)[1] == 0 else 1
+    # It does nothing more, however long its present call takes.
+    os.kill(child, 9)
+    if arrived(path) >= 0:
+        os.unlink(path)
+    sys.stderr.write(f"pgops archiver: {arguments[0]} does not answer; {arguments[2]} is left to streaming\n")
+    return 1
+
+
+def arrived(path: str) -> int:
+    """The bytes of a file that have been written by now, -1 for none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def unpack(path: str, compression: str, descriptor: int) -> None:
@@ -436,7 +513,7 @@ def check(repository: str, generation: str, compression: str, data: str) -> None
     check_identity(repository, generation)
     check_node(repository, data)
     wal = os.path.join(repository, generation, "wal")
-    newest = max((name for name in os.listdir(wal) if len(name) == 16), default="")
+    newest = max((name for name in os.listdir(wal) if kind(name + "00000000") == "segment"), default="")
     for folder in sorted({wal, os.path.join(wal, newest)}):
         # By its name, a push removes what a killed check leaves.
         target = os.path.join(folder, f".~check~{os.uname().nodename}~{os.getpid()}")
@@ -453,18 +530,28 @@ def check(repository: str, generation: str, compression: str, data: str) -> None
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
-    failed = 126 if arguments[:1] == ["fetch"] else 1
     if arguments == ["check"]:
         return 0
+    command, rest = arguments[:1], arguments[1:]
+    if command != ["fetch"]:
+        return attempt("".join(command), rest, 1)
+    if len(rest) == 4 and for_standby():
+        return fetch_for_standby(rest)
+    return attempt("fetch", rest, 126)
+
+
+def attempt(command: str, arguments: list[str], failed: int) -> int:
+    """The exit code of a command, where ``failed`` is that of a failure."""
     try:
-        command, repository, generation, third, path = arguments
+        repository, generation, third, path = arguments
         {"push": push, "fetch": fetch, "check": check}[command](repository, generation, third, path)
     except Absent:
         return 1
     except (ValueError, KeyError):
-        sys.stderr.write(f"pgops archiver: invalid arguments {' '.join(arguments)}; see the head of this file\n")
+        words = " ".join([command, *arguments])
+        sys.stderr.write(f"pgops archiver: invalid arguments {words}; see the head of this file\n")
         return failed
-    except (Failure, OSError, KeyboardInterrupt, MemoryError) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - Python's own exit code is 1: the end of the WAL
         sys.stderr.write(f"pgops archiver: {str(error) or type(error).__name__}\n")
         return failed
     return 0

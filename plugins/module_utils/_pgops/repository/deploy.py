@@ -15,7 +15,7 @@ from typing import Any
 from .. import secrecy
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput
-from ..host import commands
+from ..host import commands, files
 from ..host.files import EntryChange, group_name
 from ..host.identity import as_user, user
 from ..instance.layout import Layout
@@ -35,7 +35,16 @@ from .generations import Generation, Present, Wanted
 CAPABILITY = "archiving"
 NEEDED = "archiving cannot be set up"
 FOREIGN = ("archive_command", "archive_library")
-NAMES = ("archive_mode", "archive_command", "archive_library", "archive_timeout", "wal_level", "data_directory")
+FETCH = "restore_command"
+NAMES = (
+    "archive_mode",
+    "archive_command",
+    "archive_library",
+    "archive_timeout",
+    FETCH,
+    "wal_level",
+    "data_directory",
+)
 WAIT_FOR_SEGMENT = 60
 """Seconds to wait for a segment while nothing else is archived."""
 
@@ -55,12 +64,15 @@ WHERE last_archived_time > greatest(coalesce(last_failed_time, '-infinity'), pg_
 
 @dataclass(frozen=True)
 class Archive:
-    """How WAL gets into a repository: the program, and its arguments. ``timeout`` is in seconds."""
+    """How WAL gets into a repository: the program, and its arguments. ``timeout`` is in seconds. ``fetch``: standbys
+    get their WAL from it where they cannot stream, in place of what they have where that is to be ``replaced``."""
 
     program: str
     wanted: Wanted
     compression: str
     timeout: int
+    fetch: bool = True
+    replace: bool = False
 
     @property
     def command(self) -> str:
@@ -68,11 +80,24 @@ class Archive:
         words = [self.program, "push", self.wanted.path, self.wanted.generation.name, self.compression]
         return shlex.join(words).replace("%", "%%") + ' "%p" || exit 1'
 
+    @property
+    def fetching(self) -> str:
+        """The value of restore_command, on primaries as well: one that is lost comes back as a standby."""
+        words = [self.program, "fetch", self.wanted.path, self.wanted.generation.name]
+        return shlex.join(words).replace("%", "%%") + ' %f "%p"'
+
     def settings(self, current: Current) -> dict[str, str]:
-        """The settings that the server needs; wal_level only if it is too low."""
+        """The settings that the server needs; wal_level only if it is too low, and no restore_command in place of
+        somebody else's."""
         level = {"wal_level": "replica"} if current.configured("wal_level") == "minimal" else {}
         own = {"archive_mode": "on", "archive_command": self.command, "archive_timeout": str(self.timeout)}
-        return {**level, **own}
+        fetching = {FETCH: self.fetching} if self.fetch and (self.replace or not self.foreign_fetch(current)) else {}
+        return {**level, **own, **fetching}
+
+    def foreign_fetch(self, current: Current) -> str:
+        """The restore_command of somebody else that is configured; '' for none."""
+        value = current.configured(FETCH) or ""
+        return "" if value.startswith(f"{shlex.quote(self.program)} ") else value
 
 
 def refuse_foreign(current: Current, program: str, replace: bool) -> None:
@@ -114,7 +139,9 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
         another_server=params["another_server"],
         standby=session.in_recovery,
     )
-    return Archive(layout.archiver, wanted, params["compression"], params["timeout"])
+    return Archive(
+        layout.archiver, wanted, params["compression"], params["timeout"], params["fetch"], params["replace"]
+    )
 
 
 # --- proof
@@ -138,7 +165,11 @@ def prove(session: Session, archive: Archive) -> str:
 
 
 def _stored(archive: Archive, target: str) -> tuple[str, str] | None:
-    found = as_user(generations.uid(archive.wanted), lambda: archiver.stored(target))
+    """Raises HostFailed where it cannot be seen."""
+    try:
+        found = as_user(generations.uid(archive.wanted), lambda: archiver.stored(target))
+    except OSError as error:
+        raise files.failure(error, f"{target} cannot be looked for") from error
     return (str(found[0]), str(found[1])) if found else None
 
 
@@ -227,7 +258,20 @@ def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[E
             "yet, the two use different file systems, and after a failover this node could not archive."
         )
         unseen = (words,)
-    return changes(planned, warnings=unseen)
+    return changes(planned, warnings=unseen + _kept_fetch(archive, current))
+
+
+def _kept_fetch(archive: Archive, current: Current) -> tuple[str, ...]:
+    """The warning of a restore_command that stays."""
+    foreign = archive.foreign_fetch(current)
+    if not archive.fetch or archive.replace or not foreign:
+        return ()
+    words = (
+        f"restore_command = {secrecy.setting(FETCH, foreign)} stays: what a standby cannot stream comes from there, "
+        "not from the repository. To replace it, set replace (pgops_archive_replace); to keep it, set fetch "
+        "(pgops_archive_fetch) to false."
+    )
+    return (words,)
 
 
 def _untried(session: Session, archive: Archive, current: Current) -> bool:
@@ -284,4 +328,7 @@ def _works(session: Session, archive: Archive) -> str | None:
     if last is None:
         return None
     target = archiver.place(archive.wanted.path, archive.wanted.generation.name, last)
-    return str(last) if _stored(archive, target) else None
+    try:
+        return str(last) if _stored(archive, target) else None
+    except HostFailed:  # what is wrong there is for those to say who look at all of it
+        return None

@@ -10,6 +10,7 @@ be led elsewhere by what that user puts there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -20,15 +21,19 @@ from typing import Any
 
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..host import files
-from ..host.directories import reached
+from ..host.directories import DIRECTORY, reached
 from ..host.files import Directory, Entry, EntryChange, File, Found
 from ..host.identity import as_user
-from .archiver import IDENTITY as GENERATION_FILE
+from . import archiver
 
 FORMAT = 1
 IDENTITY = "repository.json"
 IGNORED = frozenset({"lost+found", ".snapshot", ".zfs"})
 """Directories that file systems have at their top by themselves."""
+TRIED = (".pgops-try-one", ".pgops-try-other")
+"""The files by which a file system is tried."""
+UNFINISHED = frozenset({*TRIED, files.unfinished(IDENTITY)})
+"""What a run that was killed leaves at the top of a repository, and the next one removes."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def entries(wanted: Wanted) -> list[Entry]:
         File(os.path.join(wanted.path, IDENTITY), _document({"cluster": wanted.cluster}), 0o640),
         Directory(generation, 0o750),
         Directory(os.path.join(generation, "wal"), 0o750),
-        File(os.path.join(generation, GENERATION_FILE), _document(about), 0o640),
+        File(os.path.join(generation, archiver.IDENTITY), _document(about), 0o640),
     ]
 
 
@@ -132,7 +137,7 @@ def _present(wanted: Wanted) -> Present:
         about = _look(wanted)
         if about.foreign or not os.path.isdir(wanted.path):
             return about
-        names = sorted(set(os.listdir(wanted.path)) - IGNORED)
+        names = sorted(set(os.listdir(wanted.path)) - IGNORED - UNFINISHED)
     except OSError as error:
         raise HostFailed(
             f"{error.filename or wanted.path} cannot be read by {wanted.owner}, who runs the server: "
@@ -195,7 +200,7 @@ def _foreign(wanted: Wanted) -> dict[str, str]:
 def _newest(wal: str) -> str:
     """The name of the directory that WAL goes into now; '' if there is none."""
     try:
-        return max((name for name in os.listdir(wal) if len(name) == 16), default="")
+        return max((name for name in os.listdir(wal) if archiver.kind(f"{name}00000000") == "segment"), default="")
     except OSError:
         return ""
 
@@ -213,7 +218,7 @@ def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises HostFailed.
     """
     folders = [name for name in names if os.path.isdir(os.path.join(path, name))]
-    found = {name: _read(os.path.join(path, name, GENERATION_FILE)) for name in folders}
+    found = {name: _read(os.path.join(path, name, archiver.IDENTITY)) for name in folders}
     return {name: identity for name, identity in found.items() if identity is not None}
 
 
@@ -350,9 +355,10 @@ def _make_as_root(wanted: Wanted) -> None:
         with reached(parent) as place:
             os.mkdir(name, 0o700, dir_fd=place)
             try:
-                files.apply([Directory(wanted.path, 0o750, wanted.owner, wanted.group)])
+                _give(place, name, wanted)
             except BaseException:
-                os.rmdir(name, dir_fd=place)
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=place)
                 raise
             os.fsync(place)
     except (OSError, HostFailed) as error:
@@ -361,6 +367,22 @@ def _make_as_root(wanted: Wanted) -> None:
             "Create it where root may, as on the host whose file system this is: "
             f"install -d -m 0750 -o {wanted.owner} {wanted.path}",
         ) from error
+
+
+def _give(place: int, name: str, wanted: Wanted) -> None:
+    """Give a directory that was just made in an open one to the server's user. One with something in it is another,
+    which who owns the place has put there.
+
+    Raises HostFailed and OSError.
+    """
+    descriptor = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+    try:
+        if os.listdir(descriptor):
+            raise OSError(errno.ENOTEMPTY, "somebody else has just put another directory there")
+        files.own(descriptor, wanted.owner, wanted.group)
+        os.fchmod(descriptor, 0o750)
+    finally:
+        os.close(descriptor)
 
 
 def _fill(wanted: Wanted, changes: Sequence[EntryChange]) -> None:
@@ -374,7 +396,7 @@ def try_file_system(path: str) -> None:
 
     Raises HostFailed with what does not work.
     """
-    one, other = (os.path.join(path, f".pgops-try-{name}") for name in ("one", "other"))
+    one, other = (os.path.join(path, name) for name in TRIED)
     try:
         _remove(one, other)
         _try(path, one, other)

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import HostFailed
-from ..host.identity import as_user
+from ..host.identity import as_user, user
 from . import discovery, disks
 from .discovery import Settings
 from .target import Target
 
+UNREAD = "perhaps one of the settings (they cannot be read)"
+
 
 @dataclass(frozen=True)
 class Use:
-    """A server whose ``settings`` name a program."""
+    """A server whose ``settings`` name a program; UNREAD where they cannot be read."""
 
     instance: str
     data_directory: str
@@ -58,9 +60,21 @@ def _naming(program: str, data: str, configuration: str) -> tuple[str, ...]:
     """The parameters of a server whose values name the program, read as the server's user."""
     try:
         owner = os.stat(data).st_uid
+        if not _runs_servers(owner):
+            return ()
         return tuple(as_user(owner, lambda: _values(program, data, configuration), discovery.READING))
-    except (OSError, HostFailed):
+    except (FileNotFoundError, NotADirectoryError):
         return ()
+    except (OSError, HostFailed):
+        return (UNREAD,) if os.geteuid() == 0 else ()
+
+
+def _runs_servers(owner: int) -> bool:
+    """Whether it can be a server's user: not root, as of where a file system is to be mounted, nor who is gone."""
+    try:
+        return os.geteuid() != 0 or user(owner).uid == owner
+    except HostFailed:
+        return False
 
 
 def _values(program: str, data: str, configuration: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +19,7 @@ from ..host.files import File
 from ..host.identity import as_user
 from ..server import postmaster
 from ..server.postmaster import Postmaster
-from ..server.session import Session
+from ..server.session import READS_FILES, Session
 from .originals import FORMAT, Original, Originals
 
 NAME = "pgops.originals.json"
@@ -32,15 +33,22 @@ def read(session: Session, capability: str) -> dict[str, Original]:
     is no record, or it cannot be read.
 
     The server reads it: who could change its answer could as well change the file.
+
+    Raises QueryFailed if the server does not answer.
     """
-    with contextlib.suppress(QueryFailed):
-        return _of(_parsed(session.value(READ, [NAME, LARGEST])), capability)
-    return {}
+    try:
+        with session.answering(READS_FILES):
+            text = session.value(READ, [NAME, LARGEST])
+    except QueryFailed:
+        if session.connection.closed:  # the file is a pipe, and nothing else can be asked any more
+            raise
+        return {}
+    return _of(_parsed(text), capability)
 
 
 def _parsed(text: str | None) -> dict[str, Any]:
     """The settings of all capabilities; none of what somebody else has written."""
-    with contextlib.suppress(ValueError, AttributeError, TypeError):
+    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
         document = json.loads(text or "{}")
         if document.get("format") == FORMAT:
             return dict(document["settings"])
@@ -49,7 +57,9 @@ def _parsed(text: str | None) -> dict[str, Any]:
 
 def _of(settings: Mapping[str, Any], capability: str) -> dict[str, Original]:
     with contextlib.suppress(AttributeError, TypeError):
-        return {name: Original(**one) for name, one in settings.get(capability, {}).items()}
+        found = {str(name): Original(**one) for name, one in settings.get(capability, {}).items()}
+        if all(value is None or isinstance(value, str) for one in found.values() for value in (one.before, one.ours)):
+            return found
     return {}
 
 
@@ -79,6 +89,8 @@ def _put(path: str, capability: str, kept: Mapping[str, Any]) -> None:
     settings = {name: found for name, found in {**others, capability: kept}.items() if found}
     if settings:
         text = json.dumps({"format": FORMAT, "settings": settings}, indent=2, sort_keys=True) + "\n"
-        files.apply([File(path, text.encode(), 0o600)])
+        # As the server's own files: one that its group may not read would end the backups that the group makes.
+        mode = 0o640 if os.stat(os.path.dirname(path)).st_mode & stat.S_IRGRP else 0o600
+        files.apply([File(path, text.encode(), mode)])
     elif present:
         files.discard(path)
