@@ -23,6 +23,27 @@ from pgops.recovery.restore import Restore
 
 TOOLS = str(binaries.client("pg_waldump").parent)
 
+DEFAULTS: dict[str, Any] = {
+    "generation": "",
+    "time": None,
+    "lsn": None,
+    "name": None,
+    "xid": None,
+    "immediate": False,
+    "latest": False,
+    "timeline": None,
+    "inclusive": True,
+    "end": "promote",
+    "in_place": False,
+    "start": True,
+    "unit": "",
+    "tablespace_map": {},
+    "port": 0,
+    "superuser": "",
+    "configuration": None,
+    "owner": "",
+}
+
 
 @dataclass
 class Restorer:
@@ -58,6 +79,16 @@ class Restorer:
             server_directory=str(self.bank.server.bin_dir),
             **fields,
         )
+
+    def arguments(self, directory: Path, **asked: Any) -> dict[str, Any]:
+        """The arguments of pg_ops_restore."""
+        place = {
+            "repository": str(self.bank.host.repository),
+            "directory": str(directory),
+            "bin_directory": TOOLS,
+            "server_bin_directory": str(self.bank.server.bin_dir),
+        }
+        return {**DEFAULTS, **place, **asked}
 
     def plan(self, **asked: Any) -> dict[str, Any]:
         """What a restore would do."""

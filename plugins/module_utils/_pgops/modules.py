@@ -22,6 +22,7 @@ WORK = {
     "pg_ops_backup": "backup.deploy",
     "pg_ops_facts": "facts.gathering",
     "pg_ops_recovery_point": "recovery.points",
+    "pg_ops_restore": "recovery.deploy",
     "pg_ops_schedule": "agent.schedule",
     "pg_ops_schema": "opsdb.deploy",
     "pg_ops_settings": "settings.deploy",

@@ -75,7 +75,7 @@ def test_a_copy_leaves_its_original_alone(bank: Bank, restorer: Restorer) -> Non
     bank.archive()
     before = set(bank.host.archived())
     found = restorer.restore(latest=True)
-    settings = ("archive_mode", "archive_command", "primary_conninfo", "listen_addresses", "restore_command")
+    settings = ("archive_mode", "archive_library", "primary_conninfo", "listen_addresses", "restore_command")
     assert [restorer.value(found, f"SHOW {name}") for name in settings] == ["off", "", "", "", ""]
     data = Path(found["directory"])
     assert str(restorer.value(found, "SHOW unix_socket_directories")) == str(data)

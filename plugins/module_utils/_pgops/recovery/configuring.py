@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..host import files
 from ..host.files import File
-from ..repository import backups
 from ..settings import autoconf
 from .targets import STALE
 
@@ -20,6 +19,8 @@ SIGNAL, STANDBY = "recovery.signal", "standby.signal"
 PLACES = ("data_directory", "hba_file", "ident_file", "external_pid_file", "config_file")
 """Parameters that name files of the original by their paths. A server with its original's data_directory would start
 in that."""
+MAIN = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
+"""The names of files in the data directory, by the parameters that name them elsewhere."""
 LINE = re.compile(rf"\s*({'|'.join(PLACES)})\s*(?:=|\s)", re.IGNORECASE)
 HBA = "pgops-recovery-hba.conf"
 """Who may log in during recovery: whoever gets into the data directory, where the socket is."""
@@ -112,28 +113,39 @@ def settle(served: Served) -> None:
     files.discard(os.path.join(served.data, HBA))
 
 
-def adopt(backup: str, served: Served) -> list[str]:
+def adopt(backup: str, recorded: Iterable[Mapping[str, Any]], served: Served) -> list[str]:
     """Put configuration files that were outside of the data directory into that of a copy, and have none of its files
-    name those of the original; their names.
+    name those of the original. ``recorded`` is what the manifest of a backup says of them. Returns the paths of files
+    that have no place there.
 
     Raises HostFailed.
     """
-    source = os.path.join(backup, backups.CONFIGURATION)
-    adopted = []
+    places = placed(recorded)
     try:
-        for folder, _folders, names in os.walk(source):
-            for name in names:
-                path = os.path.join(folder, name)
-                relative = os.path.relpath(path, source)
-                target = os.path.join(served.data, relative)
-                os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
-                shutil.copyfile(path, target)
-                os.chmod(target, 0o600)
-                adopted.append(relative)
+        for inside, target in places.items():
+            content = files.contents(os.path.join(backup, inside))
+            path = os.path.join(served.data, target)
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            files.apply([File(path, content, 0o600)])
     except OSError as error:
-        raise files.failure(error, f"{source} cannot be copied to {served.data}") from error
-    _detach(served.data, [*adopted, "postgresql.conf"])
-    return sorted(adopted)
+        raise files.failure(error, f"{error.filename or backup} cannot be read") from error
+    _detach(served.data, [*places.values(), "postgresql.conf"])
+    return [str(one["path"]) for one in recorded if one["file"] not in places]
+
+
+def placed(recorded: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """By the files of a backup where they belong in a data directory: the main ones under their usual names, others
+    where they are in relation to postgresql.conf. Pure."""
+    main = next((str(one["path"]) for one in recorded if one["name"] == "config_file"), "")
+    folder = os.path.dirname(main)
+    found = {}
+    for one in recorded:
+        path = str(one["path"])
+        if one["name"] in MAIN:
+            found[str(one["file"])] = MAIN[one["name"]]
+        elif folder and path.startswith(f"{folder}/"):
+            found[str(one["file"])] = os.path.relpath(path, folder)
+    return found
 
 
 def _detach(data: str, names: Iterable[str]) -> None:

@@ -87,6 +87,11 @@ class Planned:
         return Served(self.place.data, major, not self.request.in_place, self.request.port)
 
     @property
+    def configuration(self) -> str:
+        """The main configuration file, '' for the one in the data directory."""
+        return _configuration(self.request, self.choice)
+
+    @property
     def backups(self) -> str:
         """The directory of the backups."""
         return backups.folder(self.request.repository, self.generation)
@@ -135,7 +140,7 @@ def plan(request: Restore) -> Planned:
     Raises what forbids it, with what would work instead.
     """
     targets.check_end(request.target, request.end)
-    generation = request.generation or _only(request.repository)
+    generation = request.generation or only_generation(request.repository)
     found = inventory.read(request.repository, generation)
     major = int(generation.rpartition("-")[2])
     tools = _programs(request.bin_directory, major, "pg_waldump")
@@ -149,12 +154,12 @@ def plan(request: Restore) -> Planned:
     spaces = mapped([(one.oid, one.path) for one in last.tablespaces], request.tablespace_map)
     place = Place(os.path.normpath(request.directory), spaces, request.in_place)
     warnings = [*chosen.warnings, *place.check(found.generation.partition("-")[0])]
-    _check_server(request, place, folder, chosen)
+    _check_server(request, place, chosen)
     space = check_space(_needs(folder, chosen, place, found))
     return Planned(request, generation, chosen, place, tools, programs, _python(), space, tuple(warnings))
 
 
-def _only(repository: str) -> str:
+def only_generation(repository: str) -> str:
     """The only generation of a repository. Raises HostFailed and InvalidInput."""
     try:
         names = sorted(os.listdir(repository))
@@ -204,20 +209,31 @@ def _python() -> str:
     raise HostFailed(f"User {files.user_name(os.geteuid())} can run no Python.", "Install python3.")
 
 
-def _check_server(request: Restore, place: Place, folder: str, chosen: Choice) -> None:
+def _check_server(request: Restore, place: Place, chosen: Choice) -> None:
     """Raises Conflict and InvalidInput where the server could not be started in its place."""
     socket = os.path.join(place.data, f".s.PGSQL.{request.port or configuring.PORT}")
     if len(socket.encode()) > LONGEST_SOCKET:
         raise Conflict(f"The path of the socket {socket} is too long.", "Choose a directory with a shorter path.")
     if request.in_place and request.port:
         raise InvalidInput("A server that is restored in place keeps its port.", "Leave port out.")
-    last = chosen.chain[-1]
-    own = os.path.join(folder, last.name, backups.CONFIGURATION, "postgresql.conf")
-    if request.in_place and os.path.exists(own) and not request.configuration:
+    configuration = _configuration(request, chosen)
+    if configuration and not os.access(configuration, os.R_OK):
         raise InvalidInput(
-            f"The configuration of {place.data} is not in it.",
-            "Name its main file by configuration, such as /etc/postgresql/17/main/postgresql.conf.",
+            f"{configuration}, the configuration of {place.data}, cannot be read.",
+            "Put it back, or name another one by configuration.",
         )
+
+
+def _recorded(chosen: Choice) -> list[Mapping[str, Any]]:
+    """The configuration files from outside of the data directory that a backup has."""
+    return list(chosen.chain[-1].manifest.environment.get("configuration", ()))
+
+
+def _configuration(request: Restore, chosen: Choice) -> str:
+    """The main configuration file of a server that is restored in place, '' where that is in the data directory."""
+    if not request.in_place or request.configuration:
+        return request.configuration if request.in_place else ""
+    return next((str(one["path"]) for one in _recorded(chosen) if one["name"] == "config_file"), "")
 
 
 def _needs(folder: str, chosen: Choice, place: Place, found: Inventory) -> dict[str, int]:
@@ -278,19 +294,20 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
         planned.served,
         planned.programs,
         replay.superusers(request.superuser),
-        request.configuration if request.in_place else "",
+        planned.configuration,
         say,
     )
     with backups.reading(planned.backups, names), planned.place.begun(runner.stop) as state:
-        _fill(planned, phases)
+        lost = _fill(planned, phases)
         result = _recover(planned, runner, phases)
         planned.place.done()
     said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
-    return {**said, "warnings": [*planned.warnings, *result["warnings"]]}
+    return {**said, "warnings": [*planned.warnings, *lost, *result["warnings"]]}
 
 
-def _fill(planned: Planned, phases: _Phases) -> None:
-    """The files of the data directory and the tablespaces."""
+def _fill(planned: Planned, phases: _Phases) -> list[str]:
+    """The files of the data directory and the tablespaces; warnings."""
+    lost: list[str] = []
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
     with phases.phase("copy"):
         if len(chain) > 1:
@@ -303,7 +320,8 @@ def _fill(planned: Planned, phases: _Phases) -> None:
         copying.remap(data, spaces)
         served = planned.served
         if served.copy:
-            configuring.adopt(os.path.join(planned.backups, chain[-1].name), served)
+            backup = os.path.join(planned.backups, chain[-1].name)
+            lost = configuring.adopt(backup, _recorded(planned.choice), served)
         ahead.prepare(data)
         command = ahead.restore_command(planned.request.repository, planned.generation, planned.python)
         settings = planned.request.target.settings(planned.choice.reach.line.timeline)
@@ -312,6 +330,7 @@ def _fill(planned: Planned, phases: _Phases) -> None:
         for path in planned.place.every:
             files.sync_tree(path)
             files.sync(os.path.dirname(path))
+    return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost]
 
 
 def _recover(planned: Planned, runner: Runner, phases: _Phases) -> dict[str, Any]:
@@ -350,6 +369,8 @@ def _restart(planned: Planned, runner: Runner) -> None:
     runner.stop()
     configuring.settle(planned.served)
     ahead.discard(planned.place.data)
+    # pg_ctl would start it with the options of its recovery.
+    files.discard(os.path.join(planned.place.data, "postmaster.opts"))
     if planned.served.copy:
         runner.start(recovering=False)
         runner.wait()
