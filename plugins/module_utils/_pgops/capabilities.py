@@ -298,6 +298,18 @@ BACKUP = Capability(
             switch="pgops_repository",
         ),
         Job(
+            "expire",
+            "backup.job:expire",
+            "remove the backups that are no longer kept, and WAL that nobody needs",
+            "*-*-* 05:30:00",
+            jitter=1800,
+            time_limit=7200,
+            as_server=True,
+            stores=True,
+            flags=(Flag("--dry-run", "only tell what would be removed, and how the recovery window would shrink"),),
+            switch="pgops_repository",
+        ),
+        Job(
             "verify",
             "backup.job:verify",
             "verify all backups again, and that their WAL is there",

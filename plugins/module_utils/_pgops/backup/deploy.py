@@ -20,6 +20,8 @@ from ..repository import backups, generations, wal
 from ..repository.backups import Kept
 from ..repository.manifests import written
 from . import work
+from .take import foreseen
+from .verify import verify
 
 LONGEST = 172_800.0
 """Seconds that an action may take."""
@@ -78,7 +80,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 def _take(asked: Asked) -> dict[str, Any]:
     kind = asked.params["type"]
     if asked.check_mode:
-        return work.foreseen(asked.settings, kind)
+        return foreseen(asked.settings, kind)
     return work.back_up(asked.settings, asked.layout, kind)
 
 
@@ -95,15 +97,16 @@ def _expire(asked: Asked) -> dict[str, Any]:
 
 def _expired(done: Mapping[str, Any]) -> Plan[Change]:
     removed = [Change(f"backup {one['name']}", {"reason": one["reason"]}, None) for one in done["removed"]]
-    segments = [Change(f"{done['wal']} WAL files", "in the repository", None)] if done["wal"] else []
-    return changes([*removed, *segments])
+    number = done["wal_removed"]
+    segments = [Change(f"{number} WAL files", "in the repository", None)] if number else []
+    return changes([*removed, *segments], skipped_reason=" ".join(done["skipped"]))
 
 
 def _verify(asked: Asked) -> dict[str, Any]:
     names = [asked.found()[1].name] if asked.params["backup"] else []
     if asked.check_mode:
         return {"verified": []}
-    return work.verify(asked.settings, asked.layout, names)
+    return verify(asked.settings, asked.layout, names)
 
 
 def _pin(asked: Asked) -> dict[str, Any]:

@@ -50,7 +50,7 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Run:
-    """One backup to be taken: where, of what, and by what."""
+    """One backup to be taken: where, of what, and by what. ``lock`` is the descriptor that keeps other runs out."""
 
     configuration: Configuration
     declared: Options
@@ -59,7 +59,7 @@ class Run:
     programs: Clients
     engine: Engine
     place: str
-    lock: int
+    lock: int = -1
 
     @property
     def repository(self) -> str:
@@ -80,6 +80,36 @@ def take(
     Raises PgOpsError; then nothing is left of it, or what the next run removes.
     """
     del layout  # of other engines
+    with _opened(configuration) as run:
+        if isinstance(run, str):
+            return {"skipped": run, "errors": []}
+        place = backups.prepared(run.repository, run.source.generation)
+        with backups.alone(place, PATIENCE) as lock:
+            swept = backups.sweep(place)
+            done = _take(dataclasses.replace(run, lock=lock), kind, _identifier(requested), tell)
+        return {**done, "swept": list(swept)}
+
+
+def foreseen(configuration: Configuration, kind: str = choice.AUTO) -> dict[str, Any]:
+    """What `take` would do: what it tells before it copies. Nothing is written.
+
+    Raises PgOpsError for what would keep a backup from being taken.
+    """
+    with _opened(configuration) as run:
+        if isinstance(run, str):
+            return {"skipped": run, "errors": []}
+        listing, now = backups.listed(run.place), datetime.now(timezone.utc)
+        chosen = choice.chosen(kind, run.declared, run.source, listing, now, _summaries(run))
+        run.engine.check(run.source, chosen.kind)
+        return {**_before(run, chosen, listing), "backup": None, "name": None, "errors": []}
+
+
+@contextlib.contextmanager
+def _opened(configuration: Configuration) -> Iterator[Run | str]:
+    """A backup that can be taken once its lock is held; or why this node's is not taken.
+
+    Raises PgOpsError for what forbids it.
+    """
     declared = options(configuration)
     if not configuration.repository:
         raise InvalidInput(
@@ -90,17 +120,14 @@ def take(
     with connect(endpoints.backed_up(configuration)) as session:
         skipped = source.elsewhere(declared.source, configuration.node, session.in_recovery)
         if skipped:
-            return {"skipped": skipped, "errors": []}
+            yield skipped
+            return
         found = source.read(session)
         programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
         engine = Native(declared, programs, endpoints.backup(configuration))
         source.check_archiving(session, configuration, found)
-        place = backups.prepared(configuration.repository, found.generation)
-        with backups.alone(place, PATIENCE) as lock:
-            swept = backups.sweep(place)
-            run = Run(configuration, declared, session, found, programs, engine, place, lock)
-            done = _take(run, kind, _identifier(requested), tell)
-        return {**done, "swept": list(swept)}
+        place = backups.folder(configuration.repository, found.generation)
+        yield Run(configuration, declared, session, found, programs, engine, place)
 
 
 def _identifier(requested: str) -> str:
@@ -172,7 +199,7 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
     manifests = [kept.manifest for kept in listing.backups]
     compression, rate = run.declared.compression, run.declared.max_rate_mb
     expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
-    source.check_room(run.place, expected.stored_bytes, run.source.segment_bytes)
+    source.check_room(run.repository, expected.stored_bytes, run.source.segment_bytes)
     waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
     return {
         "kind": chosen.kind,
