@@ -264,7 +264,8 @@ def connect(target: Target) -> Session:
     try:
         if owner is not None:
             _check_peer(target, owner, connection)
-        return _opened(replace(target, triggers_at_login=user not in ORDINARY and not told), user, connection)
+        known = target.triggers_at_login if user in ORDINARY else not told
+        return _opened(replace(target, triggers_at_login=known), user, connection)
     except BaseException:
         connection.close()
         raise
@@ -274,8 +275,8 @@ def _quiet(target: Target, user: str, owner: int | None) -> bool:
     """Whether to tell the server at login to run no event trigger: if it may have such on login, and the role may be
     a superuser. An older server on this host, whose files show its version, is not asked in vain: it would log that.
     """
-    if user in ORDINARY or target.triggers_at_login:
-        return False
+    if user in ORDINARY or target.triggers_at_login is not None:
+        return user not in ORDINARY and not target.triggers_at_login
     major = discovery.major_at(target.socket_path, owner) if owner is not None else None
     return major is None or major >= pins.EVENT_TRIGGERS_SINCE
 
