@@ -24,8 +24,8 @@ options:
     required: true
   action:
     description:
-      - V(take) takes a backup, verifies it, waits until all its WAL is in the repository, and removes what retention no
-        longer keeps.
+      - V(take) takes a backup, verifies it, waits until all its WAL is in the repository, and removes what retention
+        no longer keeps.
       - V(expire) removes what retention no longer keeps. In check mode it says what would be removed, and how the
         recovery window would shrink.
       - V(verify) verifies O(backup), or all backups, again.

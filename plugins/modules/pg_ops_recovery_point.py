@@ -28,8 +28,8 @@ options:
     type: str
   wait:
     description:
-      - Whether to switch to another WAL segment, and wait until the one with the recovery point is archived. Only then
-        the cluster can be restored to it.
+      - Whether to switch to another WAL segment, and wait until the one with the recovery point is archived. Only
+        then the cluster can be restored to it.
     type: bool
     default: true
   database:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..backup.record import become_owner
 from ..converge import read_plan_apply
 from ..errors import Conflict, HostFailed, InvalidInput
 from ..plan import Change, Plan, changes
+from ..repository.catalogue import guarded
 from ..server.session import Session, connect
 from ..server.target import Target
 
@@ -23,13 +23,35 @@ PATIENCE = 60.0
 PAUSE = 0.1
 """Seconds between two looks at the archiver."""
 
-THERE = "SELECT to_regprocedure('pgops.create_recovery_point(text, text)') IS NOT NULL"
+THERE = "SELECT to_regclass('pgops.recovery_point') IS NOT NULL"
 READ = """
 SELECT r.recovery_id::text AS id, r.recovery_name AS name, r.description, r.target_lsn::text AS lsn,
        r.target_time::text AS time, r.base_backup_id::text AS base_backup_id, r.obstacle
-FROM pgops.recovery_points AS r WHERE r.recovery_name = %s ORDER BY r.created_at LIMIT 1
+FROM pgops.recovery_point AS r WHERE r.recovery_name = %s ORDER BY r.created_at LIMIT 1
 """
-CREATE = "SELECT pgops.create_recovery_point(%s, %s)"
+HERE = """
+SELECT s.system_identifier::text || '-' || current_setting('server_version_num')::integer / 10000 AS generation
+FROM pg_control_system() AS s
+"""
+# As pgops.create_recovery_point() does, which a superuser's session does not call (server/guard.py).
+CREATE = """
+WITH point AS MATERIALIZED (SELECT pg_create_restore_point(%(name)s) AS lsn),
+
+timeline AS MATERIALIZED (
+    SELECT p.lsn, ('x' || substr(pg_walfile_name(p.lsn), 1, 8))::bit(32)::bigint AS number FROM point AS p
+)
+
+INSERT INTO pgops.recovery_point (
+    recovery_name, description, generation, timeline, target_lsn, target_time, base_backup_id, created_by
+)
+SELECT %(name)s, %(description)s, %(generation)s, t.number, t.lsn, clock_timestamp(),
+       (SELECT b.backup_id FROM pgops.backup AS b
+        WHERE b.generation = %(generation)s AND b.status = 'completed' AND b.damage IS NULL
+          AND b.timeline <= t.number AND b.stop_lsn <= t.lsn
+        ORDER BY b.timeline DESC, b.stop_lsn DESC LIMIT 1),
+       session_user
+FROM timeline AS t
+"""
 SWITCH = "SELECT pg_walfile_name(pg_switch_wal())"
 ARCHIVER = """
 SELECT archived_count, failed_count, last_failed_wal, current_setting('archive_mode') AS mode,
@@ -63,25 +85,25 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
             return changes(skipped_reason="standby: the primary writes recovery points").result()
         if not session.value(THERE):
             raise Conflict(
-                f"Database {params['database']} has no function pgops.create_recovery_point.",
+                f"Database {params['database']} has no recovery points.",
                 "Set pgops_backup to true and run site.yml.",
             )
-        become_owner(session)
-        done = read_plan_apply(
-            read=lambda: session.row(READ, [name]),
-            plan=lambda known: plan(name, description, known),
-            apply=lambda _known, _planned: _create(session, name, description),
-            check_mode=check_mode,
-        )
-        point = session.row(READ, [name])
-        session.execute("RESET ROLE")
+        generation = session.value(HERE)
+        with guarded(session):
+            done = read_plan_apply(
+                read=lambda: session.row(READ, [name]),
+                plan=lambda known: plan(name, description, known),
+                apply=lambda _known, _planned: _create(session, name, description, generation),
+                check_mode=check_mode,
+            )
+            point = session.row(READ, [name])
         segment = _archived(session) if done.plan and params["wait"] and not check_mode else None
     return done.plan.result(point=point, segment=segment)
 
 
-def _create(session: Session, name: str, description: str) -> None:
-    with session.transaction():
-        session.value(CREATE, [name, description or None])
+def _create(session: Session, name: str, description: str, generation: str) -> None:
+    values = {"name": name, "description": description or None, "generation": generation}
+    session.execute(CREATE, values)
 
 
 def _archived(session: Session) -> str:
