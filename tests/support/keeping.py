@@ -46,7 +46,7 @@ def manifest(**other: Any) -> Manifest:
 def generation(base: Path) -> str:
     """The directory of the backups of a new, empty generation."""
     (base / GENERATION).mkdir(parents=True)
-    (base / GENERATION / archiver.IDENTITY).write_text("{}")
+    (base / GENERATION / archiver.IDENTITY).write_text('{"wal_segment_size": 16777216}')
     return backups.prepared(str(base), GENERATION)
 
 

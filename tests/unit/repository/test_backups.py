@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -11,7 +12,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from keeping import GENERATION, backup, generation
+from clocks import Clock
+from keeping import GENERATION, backup, generation, manifest
 
 from pgops.errors import Busy, HostFailed
 from pgops.repository import backups
@@ -60,7 +62,7 @@ def test_what_is_not_published_is_removed(place: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         killed()
-    assert os.listdir(place) == []
+    assert os.listdir(place) == [backups.ATTEMPT]
 
 
 def test_a_damaged_manifest_is_told_and_swept_by_nobody(place: str) -> None:
@@ -153,3 +155,58 @@ def test_of_those_who_publish_at_once_one_wins(place: str) -> None:
         assert won.empty()
         assert [kept.manifest.id for kept in backups.listed(place).backups] == [str(winner)]
         assert backups.remove(place, "a")
+
+
+def test_what_is_pinned_is_not_removed(place: str) -> None:
+    backup(place, "a")
+    backups.pin(place, "a", "before the migration")
+    assert not backups.remove(place, "a")
+    assert names(place) == ["a"]
+    backups.unpin(place, "a")
+    assert backups.remove(place, "a")
+    with pytest.raises(HostFailed):
+        backups.pin(place, "a", "too late")
+    assert not os.path.lexists(os.path.join(place, "a"))
+
+
+def test_an_attempt_has_failed_until_it_is_published(place: str) -> None:
+    assert not backups.failed(place)
+    with backups.begun(place, "a") as path:
+        assert backups.failed(place)
+        backups.publish(path, manifest())
+    assert not backups.failed(place)
+    with backups.begun(place, "b"):
+        pass
+    assert backups.failed(place)
+    backup(place, "c", id="2")
+    assert not backups.failed(place)
+
+
+def test_who_wants_to_read_waits_for_who_only_looks(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup(place, "a")
+    looking = contextlib.ExitStack()
+    looking.enter_context(backups.unread(place, ["a"]))
+    monkeypatch.setattr(backups, "time", Clock(meanwhile=[lambda: None, looking.close]))
+    with backups.reading(place, ["a"]):
+        assert backups.being_read(place, "a")
+
+
+def test_who_waits_to_read_gives_up(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup(place, "a")
+    monkeypatch.setattr(backups, "time", Clock())
+    with (
+        backups.unread(place, ["a"]),
+        pytest.raises(HostFailed, match="being removed"),
+        backups.reading(place, ["a"]),
+    ):
+        pass
+
+
+def test_what_is_read_is_told_and_not_locked(place: str) -> None:
+    backup(place, "a")
+    backup(place, "b", id="2")
+    with backups.reading(place, ["a"]), backups.unread(place, ["a", "b"]) as busy:
+        assert busy == ("a",)
+        assert backups.being_read(place, "b")
+    with backups.unread(place, ["a", "b"]) as busy:
+        assert busy == ()

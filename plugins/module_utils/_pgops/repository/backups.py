@@ -3,6 +3,7 @@
 """The backups in a generation of a repository: found, begun, published, read, removed. All as the server's user.
 
     GENERATION/backup/lock                        one at a time takes or expires backups
+    GENERATION/backup/attempt.json                is there from the start of a backup until it is published
     GENERATION/backup/NAME/manifest.json          makes the directory a backup: written last, removed first
     GENERATION/backup/NAME/lock                   who reads the backup shares it, who removes it has it alone
     GENERATION/backup/NAME/checked.json           what the last verification found
@@ -23,6 +24,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,10 +36,13 @@ from ..host.files import File
 from . import archiver, manifests
 from .manifests import Manifest
 
-MANIFEST, LOCK, PIN, CHECKED = "manifest.json", "lock", "pin.json", "checked.json"
+MANIFEST, LOCK, PIN, CHECKED, ATTEMPT = "manifest.json", "lock", "pin.json", "checked.json", "attempt.json"
 DATA, TABLESPACES, CONFIGURATION = "data", "tablespaces", "configuration"
 PIN_FORMAT = 1
 CHECKED_FORMAT = 1
+ATTEMPT_FORMAT = 1
+PATIENCE = 60.0
+"""Seconds to wait for who locks a backup without removing it, which takes moments."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ def begun(place: str, name: str) -> Iterator[str]:
     To be used inside `alone`. Raises HostFailed.
     """
     path = os.path.join(place, name)
+    attempt(place, name)
     try:
         os.mkdir(path, 0o750)
         files.sync(place)
@@ -180,6 +186,21 @@ def begun(place: str, name: str) -> Iterator[str]:
     finally:
         if not os.path.lexists(os.path.join(path, MANIFEST)):
             _discard(path)
+
+
+def attempt(place: str, name: str) -> None:
+    """Note that a backup is attempted, which `begun` does too: until one is published, that has failed. To be used
+    inside `alone`.
+
+    Raises HostFailed.
+    """
+    content: dict[str, Any] = {"format": ATTEMPT_FORMAT, "name": name}
+    files.apply([File(os.path.join(place, ATTEMPT), (json.dumps(content) + "\n").encode(), 0o640)])
+
+
+def failed(place: str) -> bool:
+    """Whether the newest attempt of a backup has failed, or was killed; also true while one is running."""
+    return os.path.lexists(os.path.join(place, ATTEMPT))
 
 
 def publish(path: str, manifest: Manifest) -> None:
@@ -193,23 +214,46 @@ def publish(path: str, manifest: Manifest) -> None:
             File(os.path.join(path, MANIFEST), manifest.text().encode(), 0o640),
         ]
     )
+    files.discard(os.path.join(os.path.dirname(path), ATTEMPT))
 
 
 @contextlib.contextmanager
 def reading(place: str, names: Sequence[str]) -> Iterator[None]:
-    """Keep backups from being removed.
+    """Keep backups from being removed, with the WAL that leads from them to anywhere.
 
     Raises HostFailed if one of them is gone, or is being removed.
     """
+    until = time.monotonic() + PATIENCE
     with contextlib.ExitStack() as held:
         for name in names:
-            descriptor = _locked(os.path.join(place, name), fcntl.LOCK_SH)
+            path = os.path.join(place, name)
+            descriptor = _locked(path, fcntl.LOCK_SH)
+            while descriptor is None and os.path.exists(os.path.join(path, MANIFEST)) and time.monotonic() < until:
+                time.sleep(0.05)
+                descriptor = _locked(path, fcntl.LOCK_SH)
             if descriptor is None:
                 raise HostFailed(f"Backup {name} is being removed from {place}.", "Choose another one.")
             held.callback(os.close, descriptor)
-            if not os.path.exists(os.path.join(place, name, MANIFEST)):
+            if not os.path.exists(os.path.join(path, MANIFEST)):
                 raise HostFailed(f"Backup {name} is no longer in {place}.", "Choose another one.")
         yield
+
+
+@contextlib.contextmanager
+def unread(place: str, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Keep backups from being read for a moment: who wants to waits. Gives the names of those that are being read.
+
+    Raises HostFailed.
+    """
+    with contextlib.ExitStack() as held:
+        busy = []
+        for name in names:
+            descriptor = _locked(os.path.join(place, name), fcntl.LOCK_EX)
+            if descriptor is None:
+                busy.append(name)
+            else:
+                held.callback(os.close, descriptor)
+        yield tuple(busy)
 
 
 def being_read(place: str, name: str) -> bool:
@@ -223,7 +267,7 @@ def being_read(place: str, name: str) -> bool:
 
 def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bool:
     """Remove a backup: its manifest, then its files, so that a crash leaves garbage and never a lie; False if it is
-    being read. ``gone`` is called once it no longer counts. To be used inside `alone`.
+    being read, or pinned. ``gone`` is called once it no longer counts. To be used inside `alone`.
 
     Raises HostFailed.
     """
@@ -232,6 +276,9 @@ def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bo
     if descriptor is None:
         return False
     try:
+        # Who pins a backup shares its lock.
+        if os.path.lexists(os.path.join(path, PIN)):
+            return False
         os.unlink(os.path.join(path, MANIFEST))
         files.sync(path)
         gone()
@@ -291,9 +338,10 @@ def note_checked(place: str, name: str, problems: Sequence[str], when: datetime)
 
 
 def pin(place: str, name: str, reason: str) -> None:
-    """Keep a backup, with all that it needs, until it is unpinned. Raises HostFailed."""
+    """Keep a backup, with all that it needs, until it is unpinned. Raises HostFailed, also where it is gone."""
     content: dict[str, Any] = {"format": PIN_FORMAT, "reason": reason}
-    files.apply([File(os.path.join(place, name, PIN), (json.dumps(content) + "\n").encode(), 0o640)])
+    with reading(place, [name]):
+        files.apply([File(os.path.join(place, name, PIN), (json.dumps(content) + "\n").encode(), 0o640)])
 
 
 def unpin(place: str, name: str) -> None:

@@ -290,20 +290,13 @@ def listing(wal_directory: str, directory: str) -> dict[str, StoredFile]:
     found: dict[str, StoredFile] = {}
     with os.scandir(os.path.join(wal_directory, directory)) as entries:
         for entry in entries:
-            name, ending = _parted(entry.name)
+            name, ending = wal.parted(entry.name)
             misplaced = directory != ("" if name.endswith(".history") else name[:16])
             if misplaced or name in found or not archiver.kind(name):
                 continue
             about = entry.stat(follow_symlinks=False)
             found[name] = StoredFile(entry.path, ending, about.st_size, about.st_mtime)
     return found
-
-
-def _parted(name: str) -> tuple[str, str]:
-    for ending in filter(None, archiver.ENDINGS.values()):
-        if name.endswith(ending):
-            return name[: -len(ending)], ending
-    return name, ""
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .archiver import kind
+from .archiver import ENDINGS, kind
 
 BYTES = 1 << 32
 """WAL that the middle part of a segment's name stands for."""
@@ -52,6 +52,30 @@ def place(name: str, segment_bytes: int) -> Place | None:
     number = high * (BYTES // segment_bytes) + low
     offset = int(name.split(".")[1], 16) if what == "backup" else 0
     return Place(timeline, number * segment_bytes + offset, number if what == "segment" else None)
+
+
+def parted(stored: str) -> tuple[str, str]:
+    """The name of a WAL file, and the ending of its compression, of a stored file's name."""
+    for ending in filter(None, ENDINGS.values()):
+        if stored.endswith(ending):
+            return stored[: -len(ending)], ending
+    return stored, ""
+
+
+def runs(segments: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
+    """The runs that segments make, each of which is its timeline and its number."""
+    found: list[Run] = []
+    start: tuple[int, int] | None = None
+    before = (0, 0)
+    for here in sorted(set(segments)):
+        if start is None or here != (before[0], before[1] + 1):
+            if start is not None:
+                found.append(Run(*start, before[1]))
+            start = here
+        before = here
+    if start is not None:
+        found.append(Run(*start, before[1]))
+    return tuple(found)
 
 
 def name(timeline: int, segment: int, segment_bytes: int) -> str:

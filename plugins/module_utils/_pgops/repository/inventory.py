@@ -1,0 +1,200 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a generation of a repository holds: backups, WAL and history files, read from its directory alone. All as the
+server's user.
+
+Names and the contents of small files decide; times, owners and inodes do not, so that a copy is as good. The files
+of the WAL are neither opened nor looked at one by one: with hundreds of thousands of them that would take minutes on
+a file server. Whether they are whole says the verification (`Inventory.without`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..errors import HostFailed
+from ..host import files
+from . import archiver, backups, wal
+from .backups import Kept, Listing
+
+LARGEST_HISTORY = 1 << 20
+"""Bytes of the longest history file that is read: some 20,000 promotions."""
+SMALLEST, LARGEST = 1 << 20, 1 << 30
+"""Bytes of a segment (initdb --wal-segsize)."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is in a generation. ``segment_bytes`` is the size of its segments, ``runs`` are those that are there, in
+    order; ``histories`` the timelines that each one's history file names. ``others`` are the names of partial
+    segments and of backup history files, ``damaged`` the timelines whose history files cannot be read, with the
+    reason."""
+
+    generation: str
+    segment_bytes: int
+    runs: tuple[wal.Run, ...]
+    histories: Mapping[int, tuple[wal.Ancestor, ...]]
+    listing: Listing
+    others: tuple[str, ...] = ()
+    damaged: Mapping[int, str] = field(default_factory=dict)
+
+    def without(self, names: Iterable[str]) -> Inventory:
+        """The same without some segments, such as those that are known to be damaged."""
+        bad = {
+            (place.timeline, place.segment)
+            for name in names
+            for place in [wal.place(name, self.segment_bytes)]
+            if place is not None and place.segment is not None
+        }
+        if not bad:
+            return self
+        left = ((run.timeline, number) for run in self.runs for number in range(run.first, run.last + 1))
+        return replace(self, runs=wal.runs(segment for segment in left if segment not in bad))
+
+
+def read(repository: str, generation: str) -> Inventory:
+    """What is in a generation of a repository.
+
+    Backups come first: what they need is there before they are. A backup of another cluster, and the copy of one that
+    is there, are among the damaged of the listing.
+
+    Raises HostFailed, also where this is no generation: is its file system mounted?
+    """
+    size = _segment_bytes(repository, generation)
+    listing = _own(backups.listed(backups.folder(repository, generation)), generation, size)
+    folder = os.path.join(repository, generation, "wal")
+    segments: list[tuple[int, int]] = []
+    others: list[str] = []
+    try:
+        for directory in sorted(name for name in _names(folder) if len(name) == 16):
+            for name in wal_names(folder, directory):
+                place = wal.place(name, size)
+                if place is None or place.segment is None:
+                    others.append(name)
+                elif wal.name(place.timeline, place.segment, size) == name:
+                    segments.append((place.timeline, place.segment))
+        histories, damaged = _histories(folder)
+    except OSError as error:
+        raise files.failure(error, f"{folder} cannot be read") from error
+    return Inventory(generation, size, wal.runs(segments), histories, listing, tuple(sorted(others)), damaged)
+
+
+def wal_names(folder: str, directory: str) -> set[str]:
+    """The names, without the endings of their compression, of the WAL files in a directory of a generation's WAL;
+    '' is the top one, with history files. What does not belong there is left out.
+
+    Raises OSError.
+    """
+    found = (wal.parted(name)[0] for name in _names(os.path.join(folder, directory)))
+    return {
+        name
+        for name in found
+        if archiver.kind(name) and directory == ("" if name.endswith(".history") else name[:16])
+    }
+
+
+def _names(folder: str) -> list[str]:
+    """What is in a directory; nothing if it does not exist: an expiry has just removed it."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _segment_bytes(repository: str, generation: str) -> int:
+    """The size of a generation's segments. Raises HostFailed."""
+    path = os.path.join(repository, generation, archiver.IDENTITY)
+    try:
+        archiver.check_identity(repository, generation)
+        size = json.loads(files.contents(path))["wal_segment_size"]
+    except archiver.Failure as error:
+        raise HostFailed(f"{error}.") from error
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostFailed(f"{path} is damaged: {error!r}.", RESTORE) from error
+    if not isinstance(size, int) or not SMALLEST <= size <= LARGEST or size & (size - 1):
+        raise HostFailed(f"{path} is damaged: wal_segment_size is {size!r}.", RESTORE)
+    return size
+
+
+RESTORE = "Restore the file from a copy of the repository."
+
+
+def _own(listing: Listing, generation: str, segment_bytes: int) -> Listing:
+    """The same, with what belongs to another cluster, or is there twice, among the damaged."""
+    known: dict[str, str] = {}
+    own: list[Kept] = []
+    damaged = dict(listing.damaged)
+    for kept in sorted(listing.backups, key=lambda kept: kept.name):
+        manifest = kept.manifest
+        if (manifest.system_identifier, manifest.segment_bytes) != (generation.partition("-")[0], segment_bytes):
+            damaged[kept.name] = (
+                f"It is of the system identifier {manifest.system_identifier} with segments of "
+                f"{manifest.segment_bytes} bytes, but this is generation {generation}. Move it away."
+            )
+        elif manifest.id in known:
+            damaged[kept.name] = f"It is the same backup as {known[manifest.id]}. Move one of them away."
+        else:
+            known[manifest.id] = kept.name
+            own.append(kept)
+    chosen = {kept.name for kept in own}
+    return replace(listing, backups=tuple(kept for kept in listing.backups if kept.name in chosen), damaged=damaged)
+
+
+def _histories(folder: str) -> tuple[dict[int, tuple[wal.Ancestor, ...]], dict[int, str]]:
+    """The ancestors that history files name, by the files' timelines; and why others cannot be read."""
+    found: dict[int, tuple[wal.Ancestor, ...]] = {}
+    damaged: dict[int, str] = {}
+    for name in sorted(wal_names(folder, "")):
+        timeline = int(name[:8], 16)
+        try:
+            found[timeline] = history(_content(os.path.join(folder, name)), timeline)
+        except (ValueError, OSError, archiver.Failure) as error:
+            damaged[timeline] = f"{name} cannot be read: {error}."
+    return found, damaged
+
+
+def _content(path: str) -> str:
+    """A stored history file, unpacked. Raises OSError, archiver.Failure and ValueError."""
+    present = archiver.stored(path)
+    if present is None:
+        raise FileNotFoundError(path)
+    files.contents(present[0], LARGEST_HISTORY)  # a pipe in its place would be waited for
+    return b"".join(_bounded(archiver.unpacked(*present))).decode()
+
+
+def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        if total > LARGEST_HISTORY:
+            raise ValueError(f"it has more than {LARGEST_HISTORY} bytes")
+        yield chunk
+
+
+def history(text: str, timeline: int) -> tuple[wal.Ancestor, ...]:
+    """The timelines that the history file of a timeline names, the oldest first, by the rules of PostgreSQL
+    (src/backend/access/transam/timeline.c).
+
+    Raises ValueError if it cannot be all of the file, or that of this timeline.
+    """
+    # PostgreSQL ends each line: what does not end so was cut off, perhaps within a number.
+    if not text.endswith("\n"):
+        raise ValueError("its end is missing")
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    try:
+        found = wal.ancestry(text)
+    except ValueError:
+        found = ()
+    if len(found) != len(lines) or not found:
+        raise ValueError("a line is no timeline with the place of its end")
+    numbers = [ancestor.timeline for ancestor in found] + [timeline]
+    if any(one >= other for one, other in zip(numbers, numbers[1:])):
+        raise ValueError("its timelines are not in order")
+    if any(one.end > other.end for one, other in zip(found, found[1:])):
+        raise ValueError("a timeline ends before the one that it came from")
+    return found
