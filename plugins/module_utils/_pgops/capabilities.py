@@ -283,6 +283,18 @@ BACKUP = Capability(
             switch="pgops_repository",
         ),
         Job(
+            "expire",
+            "backup.job:expire",
+            "remove backups that have expired, and the WAL that none needs any more",
+            "*-*-* 04:30:00",
+            jitter=1800,
+            time_limit=86_400,
+            as_server=True,
+            stores=True,
+            flags=(Flag("--dry-run", "only say what would be removed"),),
+            switch="pgops_repository",
+        ),
+        Job(
             "verify",
             "backup.job:verify",
             "verify all backups again, and that their WAL is there",
