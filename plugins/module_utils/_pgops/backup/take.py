@@ -276,11 +276,13 @@ def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
     Raises HostFailed if it does not come, or is damaged.
     """
     progress = _Progress()
+    # A standby cannot have its primary end a segment: that comes with archive_timeout at the latest.
+    patience = WAL_PATIENCE + (run.source.archive_timeout if run.source.in_recovery else 0)
     while missing := segments.absent(stretch):
-        if progress.stalled(len(missing), WAL_PATIENCE):
+        if progress.stalled(len(missing), patience):
             raise HostFailed(
                 f"{len(missing)} segments of the backup's WAL did not arrive in {run.repository} within "
-                f"{WAL_PATIENCE:g} seconds, the first of them {missing[0]}.",
+                f"{patience:g} seconds, the first of them {missing[0]}.",
                 "The log of the server that archives (the primary) shows the error of the archiver.",
             )
         if run.source.in_recovery:
