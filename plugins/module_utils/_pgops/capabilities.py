@@ -303,7 +303,7 @@ BACKUP = Capability(
             "remove the backups that are no longer kept, and WAL that nobody needs",
             "*-*-* 05:30:00",
             jitter=1800,
-            time_limit=7200,
+            time_limit=86_400,
             as_server=True,
             stores=True,
             flags=(Flag("--dry-run", "only tell what would be removed, and how the recovery window would shrink"),),

@@ -19,7 +19,7 @@ from .verify import verify as verify_all
 
 
 def backup(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
-    """Take a backup, of the kind that is due or the one that was asked for."""
+    """Take a backup, of the kind that is due or the one that was asked for; after a good one, expire others."""
 
     def tell(known: Mapping[str, Any]) -> None:
         # A line of its own, before hours of copying.

@@ -30,6 +30,7 @@ SELECT s.system_identifier::text AS system_identifier, current_setting('server_v
        current_setting('data_checksums') AS data_checksums,
        (SELECT coalesce(sum(pg_database_size(d.oid)), 0)::bigint FROM pg_database AS d) AS bytes,
        current_setting('max_wal_senders')::integer AS wal_senders,
+       (SELECT t.setting::integer FROM pg_settings AS t WHERE t.name = 'archive_timeout') AS archive_timeout,
        coalesce(current_setting('summarize_wal', true), 'off') AS summarize_wal
 FROM pg_control_system() AS s, pg_control_checkpoint() AS c
 """
@@ -53,8 +54,8 @@ WAITING_FOR_WAL = "waiting for wal archiving to finish"
 
 @dataclass(frozen=True)
 class Source:
-    """A server. ``bytes`` is the size of all its databases; ``timeline`` the one on which it is;
-    ``bin_directory`` has its program, ``data_directory`` its data."""
+    """A server. ``bytes`` is the size of all its databases; ``timeline`` the one on which it is; ``archive_timeout``
+    is in seconds; ``bin_directory`` has its program, ``data_directory`` its data."""
 
     system_identifier: str
     version_num: int
@@ -64,6 +65,7 @@ class Source:
     data_checksums: str
     bytes: int
     wal_senders: int
+    archive_timeout: int
     summarize_wal: str
     bin_directory: str
     data_directory: str

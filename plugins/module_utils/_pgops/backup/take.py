@@ -25,8 +25,8 @@ from ..repository.backups import Kept, Listing
 from ..repository.manifests import Manifest
 from ..repository.segments import Stretch
 from ..server.session import Session, connect
-from . import choice, clients, environment, hooks, record, records, source
-from .choice import Choice
+from . import choice, clients, contents, environment, hooks, record, records, source
+from .choice import Choice, Summaries
 from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, forecast
@@ -41,6 +41,7 @@ WAL_PATIENCE = 900.0
 """Seconds without a newly archived segment after which the WAL of a backup is given up."""
 LOOKING = 0.2
 """Seconds between two looks for WAL in the repository."""
+SUMMARIZED = "SELECT s.summarized_tli AS tli, s.summarized_lsn::text AS lsn FROM pg_get_wal_summarizer_state() AS s"
 SUMMARIES = "SELECT s.tli, s.start_lsn::text, s.end_lsn::text FROM pg_available_wal_summaries() AS s"
 RECOVERING = "SELECT pg_is_in_recovery()"
 
@@ -185,9 +186,14 @@ def _told(run: Run, attempt: Attempt) -> Iterator[list[str]]:
         raise
 
 
-def _summaries(run: Run) -> list[dict[str, Any]]:
+def _summaries(run: Run) -> Summaries:
     """The server's summaries of WAL, where there are any."""
-    return run.session.rows(SUMMARIES) if run.source.summarize_wal == "on" else []
+    if run.source.summarize_wal != "on":
+        return choice.NO_SUMMARIES
+    # Before the summaries, so that those cannot be older than what it says.
+    state = run.session.rows(SUMMARIZED)[0]
+    reached = contents.byte(state["lsn"]) if state["lsn"] else 0
+    return Summaries(run.session.rows(SUMMARIES), int(state["tli"] or 0), reached)
 
 
 def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
@@ -311,11 +317,13 @@ def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
     Raises HostFailed if it does not come, or is damaged.
     """
     progress = _Progress()
+    # A standby cannot have its primary end a segment: that comes with archive_timeout at the latest.
+    patience = WAL_PATIENCE + (run.source.archive_timeout if run.source.in_recovery else 0)
     while missing := segments.absent(stretch):
-        if progress.stalled(len(missing), WAL_PATIENCE):
+        if progress.stalled(len(missing), patience):
             raise HostFailed(
                 f"{len(missing)} segments of the backup's WAL did not arrive in {run.repository} within "
-                f"{WAL_PATIENCE:g} seconds, the first of them {missing[0]}.",
+                f"{patience:g} seconds, the first of them {missing[0]}.",
                 "The log of the server that archives (the primary) shows the error of the archiver.",
             )
         if run.source.in_recovery:
