@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The jobs of backups: take one, and verify them all."""
+"""The jobs of backups: take one, do what was asked for, and verify them all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..agent import runner
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from . import choice
+from . import requests as asked
 from .take import take
 from .verify import verify as verify_all
 
@@ -24,6 +25,11 @@ def backup(settings: Configuration, layout: Layout, options: argparse.Namespace)
         runner.log(layout, layout.keeping, {"job": "backup", "begins": True, **known})
 
     return take(settings, layout, options.type or choice.AUTO, tell=tell)
+
+
+def requests(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
+    """Do what was asked for in SQL."""
+    return asked.serve(settings, layout)
 
 
 def verify(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
