@@ -320,6 +320,17 @@ BACKUP = Capability(
             stores=True,
             switch="pgops_repository",
         ),
+        Job(
+            "requests",
+            "backup.job:requests",
+            "take the backups, and do the expiry, that were asked for in SQL",
+            "minutely",
+            jitter=10,
+            time_limit=172_800,
+            as_server=True,
+            stores=True,
+            switch="pgops_repository",
+        ),
     ),
 )
 

@@ -19,7 +19,7 @@ from ..errors import HostFailed, InvalidInput, PgOpsError
 from ..host import files
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from ..repository import archiver, backups, chains, generations, inventory, wal, windows
+from ..repository import archiver, backups, chains, generations, inventory, removed, wal, windows
 from ..repository.backups import Kept
 from ..repository.inventory import Inventory
 from ..repository.manifests import FULL, written
@@ -191,6 +191,7 @@ class Run:
         planned = self.planned()
         while planned.removed:
             for expired in planned.removed:
+                removed.note(self.place, [expired.kept.manifest.id])
                 if not backups.remove(self.place, expired.kept.name):
                     self.reading.add(expired.kept.name)
                     break
@@ -212,15 +213,22 @@ class Run:
                 self._delete(directory, frozenset(names))
         return True
 
+    def _runs(self, stored: Sequence[str]) -> tuple[wal.Run, ...]:
+        """The segments among names of stored files."""
+        size = inventory.segment_bytes(self.repository, self.generation)
+        places = [wal.place(wal.parted(name)[0], size) for name in stored]
+        return wal.runs((one.timeline, one.segment) for one in places if one and one.segment is not None)
+
     def _delete(self, directory: str, names: Set[str]) -> None:
         """Delete WAL files in one of their directories, and that if it is empty then. Raises HostFailed."""
         folder = os.path.join(self.repository, self.generation, "wal")
         path = os.path.join(folder, directory)
         try:
-            for name in sorted(os.listdir(path)):
-                if wal.parted(name)[0] in names:
-                    os.unlink(os.path.join(path, name))
-                    self.deleted += 1
+            going = sorted(name for name in os.listdir(path) if wal.parted(name)[0] in names)
+            removed.note(self.place, runs=self._runs(going))
+            for name in going:
+                os.unlink(os.path.join(path, name))
+                self.deleted += 1
             files.sync(path)
             archiver.sweep(path)
             if not os.listdir(path):

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The jobs of backups: take one, verify them all, remove what is no longer kept."""
+"""The jobs of backups: take one, do what was asked for, verify them all, remove what is no longer kept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..server.session import connect
 from . import choice, source, work
+from . import requests as asked
 from .options import options as parsed
 from .verify import verify as verify_all
 
@@ -26,6 +27,11 @@ def backup(settings: Configuration, layout: Layout, options: argparse.Namespace)
         runner.log(layout, layout.keeping, {"job": "backup", "begins": True, **known})
 
     return work.back_up(settings, layout, options.type or choice.AUTO, tell=tell)
+
+
+def requests(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
+    """Do what was asked for in SQL."""
+    return asked.serve(settings, layout)
 
 
 def verify(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:

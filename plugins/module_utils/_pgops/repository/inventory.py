@@ -63,7 +63,7 @@ def read(repository: str, generation: str) -> Inventory:
 
     Raises HostFailed, also where this is no generation: is its file system mounted?
     """
-    size = _segment_bytes(repository, generation)
+    size = segment_bytes(repository, generation)
     listing = own(backups.listed(backups.folder(repository, generation)), generation, size)
     folder = os.path.join(repository, generation, "wal")
     segments: list[tuple[int, int]] = []
@@ -87,7 +87,7 @@ def among(repository: str, generation: str, runs: Iterable[wal.Run]) -> Inventor
 
     Raises HostFailed.
     """
-    size = _segment_bytes(repository, generation)
+    size = segment_bytes(repository, generation)
     listing = own(backups.listed(backups.folder(repository, generation)), generation, size)
     folder = os.path.join(repository, generation, "wal")
     try:
@@ -119,7 +119,7 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _segment_bytes(repository: str, generation: str) -> int:
+def segment_bytes(repository: str, generation: str) -> int:
     """The size of a generation's segments. Raises HostFailed."""
     path = os.path.join(repository, generation, archiver.IDENTITY)
     try:
@@ -139,14 +139,14 @@ def _segment_bytes(repository: str, generation: str) -> int:
 RESTORE = "Restore the file from a copy of the repository."
 
 
-def own(listing: Listing, generation: str, segment_bytes: int) -> Listing:
+def own(listing: Listing, generation: str, size: int) -> Listing:
     """A listing of a generation, with what belongs to another cluster, or is there twice, among the damaged."""
     known: dict[str, str] = {}
     own: list[Kept] = []
     damaged = dict(listing.damaged)
     for kept in sorted(listing.backups, key=lambda kept: kept.name):
         manifest = kept.manifest
-        if (manifest.system_identifier, manifest.segment_bytes) != (generation.partition("-")[0], segment_bytes):
+        if (manifest.system_identifier, manifest.segment_bytes) != (generation.partition("-")[0], size):
             damaged[kept.name] = (
                 f"It is of the system identifier {manifest.system_identifier} with segments of "
                 f"{manifest.segment_bytes} bytes, but this is generation {generation}. Move it away."

@@ -25,18 +25,19 @@ GONE = "It is no longer in the repository, and was not removed by pgops.fleet."
 BACK = "It had been removed, and is in the repository again."
 
 KNOWN = """
-SELECT b.backup_id::text AS id, b.status, b.repository, b.name, b.pinned, b.damage, b.checksum
+SELECT b.backup_id::text AS id, b.status, b.repository, b.name, b.pinned, b.damage, b.checksum, b.verified_at
 FROM pgops.backup AS b WHERE b.generation = %s AND b.status <> 'requested'
 """
 NOTE = """
 INSERT INTO pgops.backup AS b (
     backup_id, status, backup_type, repository, generation, name, backup_method, parent_id, node, from_standby,
     server_version, timeline, start_lsn, stop_lsn, layout, compression, stored_bytes, data_bytes, checksum, pinned,
-    started_at, ended_at
+    damage, verified_at, started_at, ended_at
 ) VALUES (
     %(id)s, 'completed', %(kind)s, %(repository)s, %(generation)s, %(name)s, %(method)s, nullif(%(parent)s, '')::uuid,
     %(node)s, %(from_standby)s, %(server_version)s, %(timeline)s, %(start)s::pg_lsn, %(stop)s::pg_lsn, %(layout)s,
-    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(pinned)s, %(started_at)s, %(completed_at)s
+    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(pinned)s, %(damage)s,
+    %(verified_at)s, %(started_at)s, %(completed_at)s
 )
 ON CONFLICT (backup_id) DO UPDATE SET
     status = excluded.status, backup_type = excluded.backup_type, repository = excluded.repository,
@@ -46,7 +47,7 @@ ON CONFLICT (backup_id) DO UPDATE SET
     stop_lsn = excluded.stop_lsn, layout = excluded.layout, compression = excluded.compression,
     stored_bytes = excluded.stored_bytes, data_bytes = excluded.data_bytes, checksum = excluded.checksum,
     pinned = excluded.pinned, started_at = excluded.started_at, ended_at = excluded.ended_at, pid = NULL,
-    damage = NULL, error_message = NULL, expired_at = NULL
+    damage = excluded.damage, verified_at = excluded.verified_at, error_message = NULL, expired_at = NULL
 """
 DAMAGED = """
 UPDATE pgops.backup SET damage = %(reason)s
@@ -136,8 +137,9 @@ def _as_known(repository: str, kept: Kept) -> dict[str, Any]:
         "repository": repository,
         "name": kept.name,
         "pinned": kept.pin,
-        "damage": None,
+        "damage": damage(kept),
         "checksum": kept.manifest.checksum,
+        "verified_at": None if kept.problems else kept.checked_at,
     }
 
 
@@ -152,7 +154,14 @@ def _row(repository: str, generation: str, kept: Kept) -> dict[str, Any]:
         "start": wal.lsn(manifest.start_lsn),
         "stop": wal.lsn(manifest.stop_lsn),
         "pinned": kept.pin,
+        "damage": damage(kept),
+        "verified_at": None if kept.problems else kept.checked_at,
     }
+
+
+def damage(kept: Kept) -> str | None:
+    """What the last verification found wrong with a backup, None for nothing."""
+    return "; ".join(kept.problems[:SHOWN]) or None
 
 
 def complete(session: Session, repository: str, generation: str, kept: Kept) -> None:

@@ -62,7 +62,7 @@ def note(session: Session, inventory: Inventory, timeline: int | None, backups_c
 
     Raises QueryFailed.
     """
-    kept = inventory.listing.backups
+    kept = good(inventory)
     found = windows.windows(inventory, kept)
     with session.transaction():
         session.execute(CLEAR, [inventory.generation])
@@ -74,6 +74,11 @@ def note(session: Session, inventory: Inventory, timeline: int | None, backups_c
     for point in session.rows(POINTS, {"generation": inventory.generation, "all": backups_changed}):
         session.execute(POINT, {"id": point["id"], **required(inventory, kept, point["timeline"], point["byte"])})
     session.execute(OLD_POINTS, [inventory.generation])
+
+
+def good(inventory: Inventory) -> tuple[Kept, ...]:
+    """The backups in which the last verification found nothing wrong."""
+    return tuple(kept for kept in inventory.listing.backups if not kept.problems)
 
 
 def _window(inventory: Inventory, window: windows.Window) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def prevents(inventory: Inventory, timeline: int | None) -> str | None:
     """Why the cluster cannot be recovered to the newest WAL of a timeline, in words; None if it can. Without one, of
     the newest that there is."""
     here = timeline or max(windows.timelines(inventory), default=1)
-    kept = inventory.listing.backups
+    kept = good(inventory)
     found = [window for window in windows.windows(inventory, kept) if window.timeline == here]
     if found:
         newest = max((run.last for run in inventory.runs if run.timeline == here), default=0)
@@ -109,7 +114,7 @@ def prevents(inventory: Inventory, timeline: int | None) -> str | None:
 
 def _missing(inventory: Inventory, timeline: int) -> str:
     """The first segment that the newest backup of a timeline's line lacks, '' if it lacks none."""
-    usable = chains.complete(inventory.listing.backups)
+    usable = chains.complete(good(inventory))
     reached = [windows.reachable(kept.manifest, timeline, inventory) for kept in usable]
     return next((reach.missing for reach in reversed(reached) if reach.reason == windows.MISSING_WAL), "")
 
