@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pwd
 import signal
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from backing import STATE, Bank, own
 from servers import Server
 from waiting import until
 
+from pgops import cli
 from pgops.host.identity import as_user
 from pgops.recovery import restore, targets
 from pgops.recovery.restore import Restore
@@ -130,3 +133,17 @@ class _Restored(Server):
     @property
     def socket_dir(self) -> Path:
         return self.data_dir
+
+
+def pgops(restorer: Restorer, *words: str) -> tuple[int, str]:
+    """The exit code and the output of the command, as the server's user, who has no configuration of the agent."""
+    place = ["--repository", str(restorer.bank.host.repository), "--bin-directory", TOOLS]
+    place += ["--server-bin-directory", str(restorer.bank.server.bin_dir)]
+
+    def run() -> list[Any]:
+        text = io.StringIO()
+        sys.stdout = sys.stderr = text
+        return [cli.main(["restore", *place, *words]), text.getvalue()]
+
+    code, output = as_user(restorer.owner, run, 600.0)
+    return int(code), str(output)

@@ -4,20 +4,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backing import STATE, Bank
-from restoring import TOOLS, Restorer
+from restoring import Restorer, pgops
 
 from pgops import cli
 from pgops.agent import runner
 from pgops.errors import InvalidInput
-from pgops.host.identity import as_user
 from pgops.recovery import deploy
 
 
@@ -57,20 +54,6 @@ def test_in_place_the_server_is_started_again(bank: Bank, restorer: Restorer) ->
     assert done["started"]
     assert bank.server.value(STATE) == moment.state
     assert bank.server.value("SELECT NOT pg_is_in_recovery()")
-
-
-def pgops(restorer: Restorer, *words: str) -> tuple[int, str]:
-    """The exit code and the output of the command, as the server's user, who has no configuration of the agent."""
-    place = ["--repository", str(restorer.bank.host.repository), "--bin-directory", TOOLS]
-    place += ["--server-bin-directory", str(restorer.bank.server.bin_dir)]
-
-    def run() -> list[Any]:
-        text = io.StringIO()
-        sys.stdout = sys.stderr = text
-        return [cli.main(["restore", *place, *words]), text.getvalue()]
-
-    code, output = as_user(restorer.owner, run, 600.0)
-    return int(code), str(output)
 
 
 def test_people_restore_without_anything_but_the_repository(bank: Bank, restorer: Restorer) -> None:

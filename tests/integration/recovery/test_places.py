@@ -32,6 +32,7 @@ def test_in_place_and_on(bank: Bank, restorer: Restorer) -> None:
     bank.archive()
     bank.work()
     bank.archive()
+    fetch = bank.server.value("SHOW restore_command")
     bank.server.stop()
     before = tree(bank.server.data_dir)
     found = restorer.restore(directory=bank.server.data_dir, in_place=True, time=moment.time.isoformat())
@@ -42,6 +43,7 @@ def test_in_place_and_on(bank: Bank, restorer: Restorer) -> None:
     bank.server.start()
     assert bank.server.value(STATE) == moment.state
     assert bank.server.value("SHOW archive_mode") == "on"
+    assert bank.server.value("SHOW restore_command") == fetch
     assert bank.server.value("SHOW recovery_target_time") == ""
     # The new line can be restored as well, and the old one is named by its number.
     later = bank.work()

@@ -68,16 +68,20 @@ def test_a_server_in_its_place_keeps_its_own_settings() -> None:
 
 def test_settings_of_former_recoveries_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / autoconf.NAME
-    path.write_text("work_mem = '8MB'\nrecovery_target_name = 'old'\nprimary_conninfo = 'host=a'\n")
+    path.write_text("work_mem = '8MB'\nrecovery_target_name = 'old'\nrestore_command = 'own'\n")
     (tmp_path / "standby.signal").touch()
     served = Served(str(tmp_path), 17, copy=False)
-    configuring.write(served, {"recovery_target_name": "", "recovery_target_time": "2026-11-29 15:00:00+00"})
+    settings = {"recovery_target_name": "", "recovery_target_time": "2026-11-29 15:00:00+00"}
+    former = configuring.write(served, {"restore_command": "ours", **settings})
+    assert former == "own"
     assert list(autoconf.values(path.read_text()).items()) == [
         ("work_mem", "8MB"),
+        ("restore_command", "ours"),
         ("recovery_target_name", ""),
         ("recovery_target_time", "2026-11-29 15:00:00+00"),
     ]
     assert (tmp_path / "recovery.signal").exists()
     assert not (tmp_path / "standby.signal").exists()
-    configuring.settle(served)
-    assert autoconf.values(path.read_text()) == {"work_mem": "8MB"}
+    configuring.settle(served, former)
+    assert autoconf.values(path.read_text()) == {"work_mem": "8MB", "restore_command": "own"}
+    assert configuring.write(Served(str(tmp_path), 17, copy=True), settings) is None

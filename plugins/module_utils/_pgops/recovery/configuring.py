@@ -22,6 +22,7 @@ in that."""
 MAIN = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
 """The names of files in the data directory, by the parameters that name them elsewhere."""
 LINE = re.compile(rf"\s*({'|'.join(PLACES)})\s*(?:=|\s)", re.IGNORECASE)
+FETCH = "restore_command"
 HBA = "pgops-recovery-hba.conf"
 """Who may log in during recovery: whoever gets into the data directory, where the socket is."""
 PORT = 5432
@@ -79,9 +80,9 @@ def recovery_options(served: Served) -> dict[str, str]:
     }
 
 
-def write(served: Served, recovery: Mapping[str, str]) -> None:
+def write(served: Served, recovery: Mapping[str, str]) -> str | None:
     """Write the settings of a recovery into a data directory, in place of those of former ones, and what makes the
-    server recover.
+    server recover. Returns the restore_command of a server in its original's place, which it is to have again.
 
     Raises HostFailed.
     """
@@ -89,6 +90,7 @@ def write(served: Served, recovery: Mapping[str, str]) -> None:
     found = files.read(path)
     text = found.content.decode("utf-8", "surrogateescape") if found else ""
     own = own_settings(served)
+    former = None if served.copy else autoconf.values(text).get(FETCH)
     # Those of the recovery in their order: with two targets at a time the server would not start.
     settings: dict[str, str | None] = {**dict.fromkeys(STALE), **own}
     text = autoconf.replaced(autoconf.replaced(text, settings), recovery)
@@ -101,14 +103,15 @@ def write(served: Served, recovery: Mapping[str, str]) -> None:
         ]
     )
     files.discard(os.path.join(served.data, STANDBY))
+    return former
 
 
-def settle(served: Served) -> None:
+def settle(served: Served, former: str | None) -> None:
     """Take back what only the recovery needed, once it is over. Raises HostFailed."""
     path = os.path.join(served.data, autoconf.NAME)
     found = files.read(path)
     text = found.content.decode("utf-8", "surrogateescape") if found else ""
-    cleaned = autoconf.replaced(text, dict.fromkeys(STALE))
+    cleaned = autoconf.replaced(text, {**dict.fromkeys(STALE), FETCH: former})
     files.apply([File(path, cleaned.encode("utf-8", "surrogateescape"), 0o600)])
     files.discard(os.path.join(served.data, HBA))
 

@@ -25,11 +25,15 @@ from .restore import restore as restored
 
 def restore(options: argparse.Namespace) -> int:
     """Restore as the options say, and tell people about it; the exit code."""
-    os.umask(0o077)
     try:
         request = _request(options)
     except PgOpsError as error:
         return _failed(options, error, runner.USAGE)
+    with files.umask(0o077):
+        return _restored(options, request)
+
+
+def _restored(options: argparse.Namespace, request: Restore) -> int:
     try:
         # Nothing of it needs root's rights, and what it works on belongs to the server's user.
         place = os.path.join(request.repository, request.generation)

@@ -298,15 +298,16 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
         say,
     )
     with backups.reading(planned.backups, names), planned.place.begun(runner.stop) as state:
-        lost = _fill(planned, phases)
-        result = _recover(planned, runner, phases)
+        lost, former = _fill(planned, phases)
+        result = _recover(planned, runner, phases, former)
         planned.place.done()
     said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
     return {**said, "warnings": [*planned.warnings, *lost, *result["warnings"]]}
 
 
-def _fill(planned: Planned, phases: _Phases) -> list[str]:
-    """The files of the data directory and the tablespaces; warnings."""
+def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
+    """The files of the data directory and the tablespaces; warnings, and the restore_command that a server in place
+    is to have again."""
     lost: list[str] = []
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
     with phases.phase("copy"):
@@ -325,15 +326,15 @@ def _fill(planned: Planned, phases: _Phases) -> list[str]:
         ahead.prepare(data)
         command = ahead.restore_command(planned.request.repository, planned.generation, planned.python)
         settings = planned.request.target.settings(planned.choice.reach.line.timeline)
-        configuring.write(served, {"restore_command": command, **settings})
+        former = configuring.write(served, {configuring.FETCH: command, **settings})
     with phases.phase("sync"):
         for path in planned.place.every:
             files.sync_tree(path)
             files.sync(os.path.dirname(path))
-    return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost]
+    return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost], former
 
 
-def _recover(planned: Planned, runner: Runner, phases: _Phases) -> dict[str, Any]:
+def _recover(planned: Planned, runner: Runner, phases: _Phases, former: str | None) -> dict[str, Any]:
     """Start the server, and let become of it what is asked."""
     request, reach = planned.request, planned.choice.reach
     fetching = Ahead(request.repository, planned.generation, reach.line, reach.first, reach.last, planned.place.data)
@@ -346,7 +347,7 @@ def _recover(planned: Planned, runner: Runner, phases: _Phases) -> dict[str, Any
             timeline = runner.promote()
             warnings += _unarchived(planned, timeline)
         with phases.phase("restart"):
-            _restart(planned, runner)
+            _restart(planned, runner, former)
     elif request.end == targets.SHUTDOWN:
         with phases.phase("stop"):
             runner.stop()
@@ -364,10 +365,10 @@ def _recover(planned: Planned, runner: Runner, phases: _Phases) -> dict[str, Any
     }
 
 
-def _restart(planned: Planned, runner: Runner) -> None:
+def _restart(planned: Planned, runner: Runner, former: str | None) -> None:
     """Have the server run with its own settings and rules, and not with those of its recovery."""
     runner.stop()
-    configuring.settle(planned.served)
+    configuring.settle(planned.served, former)
     ahead.discard(planned.place.data)
     # pg_ctl would start it with the options of its recovery.
     files.discard(os.path.join(planned.place.data, "postmaster.opts"))
