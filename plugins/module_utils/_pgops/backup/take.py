@@ -31,8 +31,8 @@ from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, forecast
 from .native import Native
-from .options import Options, options
-from .source import Backlog, Source
+from .options import Options, options, repository
+from .source import Source
 
 PATIENCE = 300.0
 """Seconds to wait for another run that takes or expires backups."""
@@ -80,11 +80,7 @@ def take(
     Raises PgOpsError; then nothing is left of it, or what the next run removes.
     """
     del layout  # of other engines
-    declared = options(configuration)
-    if not configuration.repository:
-        raise InvalidInput(
-            "This instance has no repository.", "Set pgops_repository and run site.yml (docs/archiving.md)."
-        )
+    declared, where = options(configuration), repository(configuration)
     for hook in (declared.hook_before, declared.hook_after):
         hooks.check(hook)
     with connect(endpoints.backed_up(configuration)) as session:
@@ -95,7 +91,7 @@ def take(
         programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
         engine = Native(declared, programs, endpoints.backup(configuration))
         source.check_archiving(session, configuration, found)
-        place = backups.prepared(configuration.repository, found.generation)
+        place = backups.prepared(where, found.generation)
         with backups.alone(place, PATIENCE) as lock:
             swept = backups.sweep(place)
             run = Run(configuration, declared, session, found, programs, engine, place, lock)
@@ -165,7 +161,11 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
     compression, rate = run.declared.compression, run.declared.max_rate_mb
     expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
     source.check_room(run.place, expected.stored_bytes, run.source.segment_bytes)
-    waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
+    waiting = (
+        source.behind(run.session, run.configuration, run.source)
+        if run.source.in_recovery
+        else source.backlog(run.session)
+    )
     return {
         "kind": chosen.kind,
         "parent": chosen.parent.manifest.id if chosen.parent else "",
