@@ -20,7 +20,9 @@ from waiting import until
 from pgops.backup import source, take
 from pgops.errors import Busy, Conflict, HostFailed
 from pgops.host import files
+from pgops.instance import endpoints
 from pgops.repository import backups
+from pgops.server.session import connect
 
 KILLS = int(os.environ.get("PGOPS_TEST_KILLS", "4"))
 """How often a backup is killed."""
@@ -238,6 +240,11 @@ def test_a_standby_is_backed_up(make: Callable[..., Host], keep: Callable[[Serve
     standby = keep(host.server.standby()).start()
     assert "standby" in Backed(Host(standby, host.base, host.prefix)).take()["skipped"]
     other = Backed(Host(standby, host.base, host.prefix), {"source": "db1/main"})
+    assert unarchived(other) == 0
+    with primary.server.stopped("archiver"):
+        for _number in range(3):
+            host.switch()
+        until(lambda: unarchived(other), "behind", lambda found: found >= 2)
     busy = _writing(primary.server)
     try:
         taken = other.take()
@@ -249,6 +256,13 @@ def test_a_standby_is_backed_up(make: Callable[..., Host], keep: Callable[[Serve
     assert other.verify()["verified"] == 1
     with other.restored(taken) as server:
         assert server.value("SELECT count(*) FROM item") == 1000
+
+
+def unarchived(backed: Backed) -> int:
+    """The segments that a standby has and the repository has not."""
+    configuration = backed.configuration()
+    with connect(endpoints.backed_up(configuration)) as session:
+        return source.behind(session, configuration, source.read(session)).segments
 
 
 def _writing(server: Server) -> int:

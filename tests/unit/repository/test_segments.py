@@ -63,6 +63,16 @@ def test_missing_ones_are_named(tmp_path: Path) -> None:
     assert list(segments.damaged(found)) == []
 
 
+def test_the_newest_is_of_a_timeline(tmp_path: Path) -> None:
+    whole(tmp_path)
+    folder = tmp_path / GENERATION / "wal"
+    (folder / "00000002.history").write_text("")
+    (folder / "0000000200000009").mkdir()
+    (folder / "0000000200000000" / ".~half").write_text("")
+    assert segments.newest(str(tmp_path), GENERATION, 2, SIZE) == 3
+    assert segments.newest(str(tmp_path), GENERATION, 1, SIZE) is None
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import Conflict, HostFailed
 from ..host import files
 from ..instance.configuration import Configuration
+from ..repository import segments
 from ..repository.manifests import Tablespace
 from ..server import postmaster
 from ..server.session import Session
@@ -48,6 +49,7 @@ SELECT a.archived_count, a.failed_count, a.last_failed_wal,
        (SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.ready') AS waiting
 FROM pg_stat_archiver AS a
 """
+REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 PHASE = "SELECT p.phase FROM pg_stat_progress_basebackup AS p"
 WAITING_FOR_WAL = "waiting for wal archiving to finish"
 
@@ -165,6 +167,21 @@ def backlog(session: Session, measuring: float = MEASURING) -> Backlog:
     done = int(now["archived_count"]) - int(before["archived_count"])
     seconds = (time.monotonic() - began) / done * int(now["waiting"]) if done else None
     return Backlog(int(now["waiting"]), seconds if now["waiting"] else 0.0)
+
+
+def behind(session: Session, configuration: Configuration, source: Source) -> Backlog:
+    """What a standby has replayed and its primary has not archived yet; how long that takes is not known here.
+
+    Raises HostFailed.
+    """
+    size = source.segment_bytes
+    try:
+        newest = segments.newest(configuration.repository, source.generation, source.timeline, size)
+    except OSError as error:
+        raise files.failure(error, f"{configuration.repository} cannot be read") from error
+    replayed = int(session.value(REPLAYED)) // size
+    waiting = max(0, replayed - 1 - newest) if newest is not None else 0
+    return Backlog(waiting, None if waiting else 0.0)
 
 
 def check_room(place: str, needed: int, segment_bytes: int) -> None:

@@ -31,9 +31,9 @@ from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, forecast
 from .native import Native
-from .options import Options, options
+from .options import Options, options, repository
 from .record import Attempt
-from .source import Backlog, Source
+from .source import Source
 
 PATIENCE = 300.0
 """Seconds to wait for another run that takes or expires backups."""
@@ -111,11 +111,7 @@ def _opened(configuration: Configuration) -> Iterator[Run | str]:
 
     Raises PgOpsError for what forbids it.
     """
-    declared = options(configuration)
-    if not configuration.repository:
-        raise InvalidInput(
-            "This instance has no repository.", "Set pgops_repository and run site.yml (docs/archiving.md)."
-        )
+    declared, where = options(configuration), repository(configuration)
     for hook in (declared.hook_before, declared.hook_after):
         hooks.check(hook)
     with connect(endpoints.backed_up(configuration)) as session:
@@ -127,7 +123,7 @@ def _opened(configuration: Configuration) -> Iterator[Run | str]:
         programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
         engine = Native(declared, programs, endpoints.backup(configuration))
         source.check_archiving(session, configuration, found)
-        place = backups.folder(configuration.repository, found.generation)
+        place = backups.folder(where, found.generation)
         yield Run(configuration, declared, session, found, programs, engine, place)
 
 
