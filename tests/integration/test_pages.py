@@ -53,6 +53,19 @@ def test_the_pages_queries_run_and_find_what_is_beyond_its_threshold(deployed: S
     assert {one for one in found if one[0] in THRESHOLDS} == {("cache_hit_ratio", True), ("database_size_mb", False)}
 
 
+def test_what_is_asked_for_in_sql_is_as_the_page_says(server: Server) -> None:
+    try:
+        deploy(server, backup=True)
+        server.psql("CREATE ROLE alice")
+        for query in queries("backup"):
+            server.psql(query, "pgops")
+        asked = server.value("SELECT array_agg(backup_type ORDER BY 1) FROM pgops.backup_history", "pgops")
+        assert asked == ["full", "incremental"]
+    finally:
+        server.psql("DROP ROLE IF EXISTS alice")
+        withdraw(server)
+
+
 def test_the_facts_page_names_the_settings() -> None:
     page = (DOCS / "facts.md").read_text()
     assert [name for name in SETTINGS if f"`{name}`" not in page] == []

@@ -407,7 +407,7 @@ def test_an_administrator_takes_over_what_a_superuser_made(watcher: Watcher, adm
         far(watcher, administrator)
     server.psql(str(refused.value).partition("Ask an administrator to run: ")[2])
     if server.major >= 16:
-        assert "pgops, pgops_owner, pgops_reader" in str(refused.value)
+        assert "pgops, pgops_operator, pgops_owner, pgops_reader" in str(refused.value)
     assert "create password of role pgops" not in far(watcher, administrator, check=True)["changes"]
     assert "update password of role pgops" in far(watcher, administrator)["changes"]
     again = far(watcher, administrator)

@@ -21,6 +21,7 @@ from pgops.facts import gathering
 from pgops.repository import catalogue
 
 MARK = "Managed by pgops.fleet"
+ROLES = ("pgops", "pgops_owner", "pgops_reader", "pgops_operator", "pgops_explain", "pgops_backup")
 FACTS = {"gather_subset": ["all"], "database": "pgops", "database_sizes": False, "prefix": "/", "max_bytes": 0}
 CAUGHT = "SELECT string_agg(DISTINCT what, ' ') FROM public.caught"
 
@@ -40,13 +41,13 @@ def somebody(server: Server, options: str = "CREATEROLE CREATEDB") -> Iterator[s
         for database in ("pgops", "postgres"):
             with contextlib.suppress(Exception):
                 server.psql("DROP OWNED BY mallory CASCADE", database)
-        for role in ("pgops_owner", "pgops_reader", "pgops", "pgops_explain"):
+        for role in ROLES:
             if server.value(f"SELECT to_regrole('{role}')"):
                 with contextlib.suppress(Exception):
                     server.psql(f"REVOKE {role} FROM mallory CASCADE")
         with contextlib.suppress(Exception):
             server.psql("DROP DATABASE IF EXISTS pgops WITH (FORCE)")
-        for role in ("pgops_owner", "pgops_reader", "pgops", "pgops_explain"):
+        for role in ROLES:
             server.psql(f"DROP ROLE IF EXISTS {role}; DROP ROLE IF EXISTS {role}_former")
         server.psql("DROP ROLE IF EXISTS mallory")
 
@@ -70,7 +71,7 @@ def mend(server: Server, said: str, database: str = "postgres") -> None:
     server.psql(re.split(r"has run: |then run there: |take it over: ", said)[-1], database)
 
 
-@pytest.mark.parametrize("role", ["pgops", "pgops_owner", "pgops_reader", "pgops_explain"])
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.every_major
 def test_a_role_that_somebody_prepared_is_not_adopted(bare: Server, role: str) -> None:
     with somebody(bare) as mallory:
@@ -79,16 +80,16 @@ def test_a_role_that_somebody_prepared_is_not_adopted(bare: Server, role: str) -
             session.execute(f"COMMENT ON ROLE {role} IS '{MARK}'".encode())
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(f"ALTER ROLE {role} SET lc_messages TO 'C'".encode())
-        said = refused(bare, explain=True)
+        said = refused(bare, explain=True, backup=True)
         assert f"role {role} exists" in said
         mend(bare, said)
         if bare.major >= 16:
             # Who creates a role is its administrator.
-            said = refused(bare, explain=True)
+            said = refused(bare, explain=True, backup=True)
             assert f"mallory is a member of {role} with ADMIN OPTION" in said
             mend(bare, said)
-        assert deploy(bare, explain=True)["changed"]
-        assert not deploy(bare, explain=True)["changed"]
+        assert deploy(bare, explain=True, backup=True)["changed"]
+        assert not deploy(bare, explain=True, backup=True)["changed"]
 
 
 def test_a_session_that_became_the_role_before_makes_no_difference(bare: Server) -> None:
@@ -103,18 +104,18 @@ def test_a_session_that_became_the_role_before_makes_no_difference(bare: Server)
         session.execute("SELECT current_user")
 
 
-@pytest.mark.parametrize("role", ["pgops", "pgops_owner", "pgops_explain"])
+@pytest.mark.parametrize("role", ["pgops", "pgops_owner", "pgops_explain", "pgops_backup"])
 @pytest.mark.every_major
 def test_a_member_that_was_added_later_is_refused(bare: Server, role: str) -> None:
-    deploy(bare, explain=True)
+    deploy(bare, explain=True, backup=True)
     with somebody(bare, "") as mallory:
         bare.psql(f"GRANT {role} TO {mallory} WITH ADMIN OPTION")
         with bare.connect(user=mallory) as session:
             session.execute("SELECT 1")
-        said = refused(bare, explain=True)
+        said = refused(bare, explain=True, backup=True)
         assert f"mallory is a member of {role} with ADMIN OPTION" in said
         mend(bare, said)
-        assert not deploy(bare, explain=True)["changed"]
+        assert not deploy(bare, explain=True, backup=True)["changed"]
 
 
 def test_members_of_the_readers_are_what_it_is_for(bare: Server) -> None:

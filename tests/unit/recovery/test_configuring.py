@@ -85,3 +85,22 @@ def test_settings_of_former_recoveries_are_replaced(tmp_path: Path) -> None:
     configuring.settle(served, former)
     assert autoconf.values(path.read_text()) == {"work_mem": "8MB", "restore_command": "own"}
     assert configuring.write(Served(str(tmp_path), 17, copy=True), settings) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "stays"),
+    [
+        ("include_dir = 'conf.d'", False),
+        ("include_dir 'there'", True),
+        ("include '/etc/absent.conf'  # of the administrator's", False),
+        ("include = there", True),
+        ("include_if_exists = 'absent'", True),
+        ("data_directory = '/var/lib/postgresql/17/main'\t\t# use data in another directory", False),
+        ("hba_file='/etc/postgresql/17/main/pg_hba.conf'", False),
+        ("data_directory_mode = 0700", True),
+        ("shared_buffers = 128MB", True),
+    ],
+)
+def test_a_copy_reads_no_file_of_its_original_and_none_that_is_not_there(line: str, stays: bool) -> None:
+    text = configuring.detached(f"{line}\nwork_mem = 4MB\n", lambda path: path == "there")
+    assert text == f"{'' if stays else '#pgops restore: '}{line}\nwork_mem = 4MB\n"

@@ -33,7 +33,7 @@ from .forecast import Forecast, forecast
 from .native import Native
 from .options import Options, options, repository
 from .record import Attempt
-from .source import Source
+from .source import Backlog, Source
 
 PATIENCE = 300.0
 """Seconds to wait for another run that takes or expires backups."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ in that."""
 MAIN = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
 """The names of files in the data directory, by the parameters that name them elsewhere."""
 LINE = re.compile(rf"\s*({'|'.join(PLACES)})\s*(?:=|\s)", re.IGNORECASE)
+INCLUDE = re.compile(r"\s*include(?:_dir)?\s*(?:=\s*|\s)'?([^'#\n]+?)'?\s*(?:#.*)?$", re.IGNORECASE)
+"""A line that includes a file or a directory, without which the server does not start."""
 FETCH = "restore_command"
 HBA = "pgops-recovery-hba.conf"
 """Who may log in during recovery: whoever gets into the data directory, where the socket is."""
@@ -158,12 +160,17 @@ def _detach(data: str, names: Iterable[str]) -> None:
         if found is None or found.kind != "file":
             continue
         text = found.content.decode("utf-8", "surrogateescape")
-        changed = detached(text)
+        changed = detached(text, lambda included, here=os.path.dirname(path): os.path.exists(os.path.join(here, included)))
         if changed != text:
             files.apply([File(path, changed.encode("utf-8", "surrogateescape"), found.mode)])
 
 
-def detached(text: str) -> str:
-    """A configuration file's text without the parameters that name files of the original. Pure."""
-    lines = text.splitlines(keepends=True)
-    return "".join(f"#pgops restore: {line}" if LINE.match(line) else line for line in lines)
+def detached(text: str, exists: Callable[[str], bool] = lambda _path: True) -> str:
+    """A configuration file's text without the parameters that name files of the original, and without what it
+    includes and does not exist in the copy, such as a directory in which no file was. Pure."""
+
+    def kept(line: str) -> bool:
+        included = INCLUDE.match(line)
+        return not LINE.match(line) and (included is None or exists(included.group(1)))
+
+    return "".join(line if kept(line) else f"#pgops restore: {line}" for line in text.splitlines(keepends=True))
