@@ -69,7 +69,7 @@ def read(repository: str, generation: str) -> Inventory:
     segments: list[tuple[int, int]] = []
     others: list[str] = []
     try:
-        for directory in sorted(name for name in _names(folder) if len(name) == 16):
+        for directory in directories(folder):
             for name in wal_names(folder, directory):
                 place = wal.place(name, size)
                 if place is None or place.segment is None:
@@ -80,6 +80,14 @@ def read(repository: str, generation: str) -> Inventory:
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be read") from error
     return Inventory(generation, size, wal.runs(segments), histories, listing, tuple(sorted(others)), damaged)
+
+
+def directories(folder: str) -> list[str]:
+    """The names of the directories in a generation's WAL, in order: by timeline, then by their place in it.
+
+    Raises OSError.
+    """
+    return sorted(name for name in _names(folder) if len(name) == 16 and archiver.HEXADECIMAL.issuperset(name))
 
 
 def wal_names(folder: str, directory: str) -> set[str]:
