@@ -194,7 +194,7 @@ def _content(path: str) -> str:
     if present is None:
         raise FileNotFoundError(path)
     files.contents(present[0], LARGEST_HISTORY)  # a pipe in its place would be waited for
-    return b"".join(_bounded(archiver.unpacked(*present))).decode()
+    return b"".join(_bounded(archiver.unpacked(*present))).decode("utf-8", "replace")
 
 
 def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -215,7 +215,7 @@ def history(text: str, timeline: int) -> tuple[wal.Ancestor, ...]:
     # PostgreSQL ends each line: what does not end so was cut off, perhaps within a number.
     if not text.endswith("\n"):
         raise ValueError("its end is missing")
-    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    lines = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith("#")]
     try:
         found = wal.ancestry(text)
     except ValueError:
