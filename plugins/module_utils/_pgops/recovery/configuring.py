@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -160,9 +161,13 @@ def _detach(data: str, names: Iterable[str]) -> None:
         if found is None or found.kind != "file":
             continue
         text = found.content.decode("utf-8", "surrogateescape")
-        changed = detached(text, lambda included, here=os.path.dirname(path): os.path.exists(os.path.join(here, included)))
+        changed = detached(text, functools.partial(_there, os.path.dirname(path)))
         if changed != text:
             files.apply([File(path, changed.encode("utf-8", "surrogateescape"), found.mode)])
+
+
+def _there(folder: str, included: str) -> bool:
+    return os.path.exists(os.path.join(folder, included))
 
 
 def detached(text: str, exists: Callable[[str], bool] = lambda _path: True) -> str:
