@@ -21,6 +21,7 @@ artifact.link_library()
 
 import deployments  # noqa: E402
 import pythons  # noqa: E402
+import replays  # noqa: E402
 import reports  # noqa: E402
 import rounds  # noqa: E402
 import segments  # noqa: E402
@@ -43,6 +44,7 @@ def main() -> int:
             "storage": storage.measure,
             "facts": lambda: reports.measure(venv, Path(work)),
             "archive": segments.measure,
+            "replay": replays.measure,
             "deploy": lambda: deployments.measure(venv),
             "task": lambda: deployments.measure_facts(venv),
             "throughput": lambda: throughput.measure(venv),
