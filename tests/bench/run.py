@@ -22,6 +22,7 @@ artifact.link_library()
 import backups  # noqa: E402
 import deployments  # noqa: E402
 import pythons  # noqa: E402
+import replays  # noqa: E402
 import reports  # noqa: E402
 import rounds  # noqa: E402
 import segments  # noqa: E402
@@ -45,6 +46,7 @@ def main() -> int:
             "facts": lambda: reports.measure(venv, Path(work)),
             "archive": segments.measure,
             "backup": backups.measure,
+            "replay": replays.measure,
             "deploy": lambda: deployments.measure(venv),
             "task": lambda: deployments.measure_facts(venv),
             "throughput": lambda: throughput.measure(venv),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -146,6 +147,13 @@ def test_a_server_is_taken_back_in_place(fleet: Fleet) -> None:
     refused = fleet.on("pg18", *command, check=False)
     assert fleet.sql("pg18", "SELECT to_regclass('after') IS NOT NULL", "postgres") == "t", refused
     fleet.on("pg18", "systemctl", "stop", "postgresql@18-main")
+    # What comes from the image of a container cannot be renamed, which the first attempt finds out.
+    unmoved = fleet.on("pg18", "sh", "-c", f"{shlex.join(command)} 2>&1; ls -d {directory}*", check=False)
+    assert "cannot be moved aside" in unmoved
+    assert unmoved.splitlines()[-1] == directory
+    fleet.on(
+        "pg18", "sh", "-c", f"cp -a {directory} {directory}.x && rm -r {directory} && mv {directory}.x {directory}"
+    )
     fleet.on("pg18", *command)
     fleet.on("pg18", "systemctl", "start", "postgresql@18-main")
     fleet.wait("the server", lambda: fleet.on("pg18", "pg_isready", check=False).endswith("accepting connections\n"))

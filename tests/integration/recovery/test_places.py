@@ -17,7 +17,9 @@ from restoring import Restorer
 from waiting import until
 
 from pgops.errors import Conflict, HostFailed, PgOpsError
-from pgops.recovery import copying
+from pgops.host.identity import as_user
+from pgops.recovery import copying, restore
+from pgops.repository import backups
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -276,3 +278,55 @@ def _kill_all(process: int) -> None:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     for one in [*map(int, children), process]:
         os.kill(one, signal.SIGKILL)
+
+
+def test_in_place_the_newest_moment_has_what_was_not_archived(bank: Bank, restorer: Restorer) -> None:
+    bank.work()
+    bank.backup()
+    with bank.server.stopped("archiver"):
+        bank.work()
+        bank.server.value("SELECT pg_switch_wal()")
+        last = bank.work()
+        _kill_server(bank)
+    found = restorer.restore(directory=bank.server.data_dir, in_place=True, latest=True)
+    assert "was not archived was taken from" in found["warnings"][0]
+    bank.server.start()
+    assert bank.server.value(STATE) == last.state
+
+
+def _kill_server(bank: Bank) -> None:
+    """All its processes at once, as in a power cut: the archiver must not go on."""
+    if bank.server.running:
+        bank.server.kill()
+        return
+    process = int((bank.server.data_dir / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    for one in [process, *map(int, children)]:
+        os.kill(one, signal.SIGKILL)
+    until(lambda: any(Path(f"/proc/{one}/exe").exists() for one in [process, *children]), "ended", wanted=False)
+
+
+def test_a_backup_that_is_read_does_not_expire(bank: Bank, restorer: Restorer) -> None:
+    made = bank.backup()
+    bank.archive()
+    request = restorer.request(immediate=True)
+    place, name = bank.place, bank.directory(made).name
+
+    def run() -> dict[str, bool]:
+        seen: dict[str, bool] = {}
+        restore.restore(request, lambda phase: seen.update({phase: backups.being_read(place, name)}))
+        return seen
+
+    seen = as_user(restorer.owner, run, 600.0)
+    assert {phase for phase, read in seen.items() if not read} == {"plan"}
+    assert not backups.being_read(place, name)
+
+
+def test_collations_of_other_versions_are_told(bank: Bank, restorer: Restorer) -> None:
+    bank.server.value("CREATE COLLATION german (provider = icu, locale = 'de')")
+    bank.server.value("UPDATE pg_collation SET collversion = '1' WHERE collname = 'german'")
+    bank.backup()
+    found = restorer.restore(immediate=True)
+    (warning,) = found["warnings"]
+    assert "Database postgres" in warning
+    assert "german" in warning

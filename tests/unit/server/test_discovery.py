@@ -305,3 +305,18 @@ def test_no_file_is_so_broken_that_it_fails(root, configuration):
     _cluster(root, "16", "main", configuration)
     (found,) = discovery.instances(str(root))
     assert found.socket is False
+
+
+def test_a_server_that_has_ended_and_was_not_reaped_does_not_run(root):
+    data = root / "data"
+    data.mkdir()
+    _cluster(root, "16", "main", f"port = 1\ndata_directory = '{data}'\n")
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        (data / "postmaster.pid").write_text(f"{child}\n{data}\n0\n7777\n{root}/tmp\nlocalhost\n")
+        assert discovery.instances(str(root))[0].port == 1
+    finally:
+        os.waitpid(child, 0)

@@ -157,10 +157,25 @@ class Place:
         for path, aside in state["moved"].items():
             # Where a run was killed in between, some are moved already.
             if os.path.lexists(path) and not os.path.lexists(aside):
-                os.rename(path, aside)
+                self._move_aside(path, state)
         os.rename(new, self.data)
         files.sync(os.path.dirname(self.data))
         return state
+
+    def _move_aside(self, path: str, state: Mapping[str, Any]) -> None:
+        """Rename an old directory; where that is not possible, all is as before. Raises HostFailed and OSError."""
+        try:
+            os.rename(path, state["moved"][path])
+        except OSError as error:
+            for old, aside in state["moved"].items():
+                if os.path.lexists(aside) and not os.path.lexists(old):
+                    os.rename(aside, old)
+            shutil.rmtree(self.data + NEW, ignore_errors=True)
+            raise HostFailed(
+                f"{path} cannot be moved aside: {error.strerror}. Nothing was changed.",
+                "Its file system does not rename it, as those of containers do not what comes from their image. "
+                "Restore to another directory.",
+            ) from error
 
     def _clear(self) -> None:
         """Remove what is left of a run that was killed."""

@@ -299,6 +299,9 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
     )
     with backups.reading(planned.backups, names), planned.place.begun(runner.stop) as state:
         lost, former = _fill(planned, phases)
+        if request.in_place and request.target.kind == targets.LATEST:
+            with phases.phase("unarchived"):
+                lost += _unarchived_wal(planned, state["moved"].get(planned.place.data, ""))
         result = _recover(planned, runner, phases, former)
         planned.place.done()
     said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
@@ -332,6 +335,25 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
             files.sync_tree(path)
             files.sync(os.path.dirname(path))
     return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost], former
+
+
+def _unarchived_wal(planned: Planned, old: str) -> list[str]:
+    """Put WAL that the old server has not archived where the new one finds it: what follows that of the repository
+    without a gap. Raises HostFailed."""
+    line, number = planned.choice.reach.line, planned.choice.reach.last + 1
+    found = []
+    while True:
+        name = line.name(number)
+        path = os.path.join(old, "pg_wal", name)
+        try:
+            # What the server keeps for later has the name of a later segment, and the content of an older one.
+            archiver.check_segment(path, name, planned.generation)
+            files.apply([files.File(os.path.join(planned.place.data, "pg_wal", name), files.contents(path), 0o600)])
+        except (OSError, archiver.Failure):
+            break
+        found.append(name)
+        number += 1
+    return [f"WAL that was not archived was taken from {old}: {', '.join(found)}."] if found else []
 
 
 def _recover(planned: Planned, runner: Runner, phases: _Phases, former: str | None) -> dict[str, Any]:

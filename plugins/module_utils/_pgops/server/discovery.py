@@ -274,9 +274,17 @@ def _status(data: str, owner: int) -> list[str]:
 
 
 def _lives(process: str, owner: int | None = None) -> bool:
-    """Whether a process lives, of a user if one is named."""
+    """Whether a process lives, of a user if one is named. One that nobody has reaped, as in a container without an
+    init, does not."""
     found = _owner(f"/proc/{process}") if process.isdigit() else None
-    return found is not None and owner in (None, found)
+    return found is not None and owner in (None, found) and not _ended(process)
+
+
+def _ended(process: str) -> bool:
+    """Source: proc_pid_stat(5), the state behind the name in parentheses."""
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{process}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    return False
 
 
 def _data(data: str) -> tuple[str | None, str | None]:
