@@ -77,7 +77,7 @@ def test_a_playbook_takes_a_backup_of_each_cluster(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("host", MAJORS)
 def test_the_facts_say_that_it_can_be_recovered(fleet: Fleet, host: str) -> None:
-    section = fleet.facts(host)["instances"][0]["backups"]
+    section = fleet.facts(host, "--become")["instances"][0]["backups"]
     assert section["error"] is None
     assert section["recoverable"] is True
 
