@@ -19,6 +19,7 @@ import artifact  # noqa: E402
 
 artifact.link_library()
 
+import backups  # noqa: E402
 import deployments  # noqa: E402
 import pythons  # noqa: E402
 import reports  # noqa: E402
@@ -43,6 +44,7 @@ def main() -> int:
             "storage": storage.measure,
             "facts": lambda: reports.measure(venv, Path(work)),
             "archive": segments.measure,
+            "backup": backups.measure,
             "deploy": lambda: deployments.measure(venv),
             "task": lambda: deployments.measure_facts(venv),
             "throughput": lambda: throughput.measure(venv),

@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import artifact
+import pytest
 import yaml
+from archives import Host
+from backing import SMALL_SEGMENTS, Bank
 from deploying import AGENT, BUNDLE, agent_arguments, deploy, target, withdraw
+from restoring import Restorer
 from servers import Server
 
 from pgops.agent import deploy as agent
 from pgops.agent import schedule
+from pgops.recovery import deploy as recovery
 from pgops.repository import deploy as archiving
 from pgops.settings import deploy as settings
 from pgops.statements import deploy as statements
@@ -94,6 +100,16 @@ def test_archiving(root: Path, server: Server) -> None:
     }
     result = archiving.converge(target(server), {**words, **switches, **place, "configure": True}, True)
     assert returned(result) == documented("pg_ops_archiving") - ONLY_SOMETIMES
+
+
+def test_restore(root: Path, major: int, make: Callable[..., Host]) -> None:
+    if major != 18:
+        pytest.skip("the tools of tests are of PostgreSQL 18")
+    bank = Bank.opened(make(initdb=SMALL_SEGMENTS))
+    bank.backup()
+    restorer = Restorer(bank, root)
+    result = recovery.converge(restorer.arguments(restorer.directory(), immediate=True), True)
+    assert returned(result) == documented("pg_ops_restore") - ONLY_SOMETIMES
 
 
 def test_every_module_is_tested_here() -> None:

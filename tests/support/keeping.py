@@ -14,7 +14,7 @@ from pgops.repository.manifests import Manifest
 
 GENERATION = "7412345678901234567-17"
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=timezone.utc)
-SOURCE = Source("7412345678901234567", 170013, 1 << 24, False, 1, "on", 10**9, 10, "on", "/bin", "/data")
+SOURCE = Source("7412345678901234567", 170013, 1 << 24, False, 1, "on", 10**9, 10, 600, "on", "/bin", "/data")
 """A server that is backed up."""
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import keeping
 from hypothesis import strategies as st
 
-from pgops.repository import wal
+from pgops.repository import archiver, backups, wal
 from pgops.repository.backups import Kept, Listing
 from pgops.repository.inventory import Inventory
 from pgops.repository.manifests import DIFFERENTIAL, FULL, INCREMENTAL
@@ -135,6 +136,25 @@ class World:
         listing = Listing(tuple(sorted(self.backups, key=lambda kept: kept.manifest.position)))
         histories = {timeline: self.history(timeline) for timeline in self.origins}
         return Inventory(keeping.GENERATION, SEGMENT, wal.runs(self.archived()), histories, listing)
+
+    def store(self, repository: Path) -> None:
+        """Make a repository of it."""
+        place = keeping.generation(repository)
+        generation = repository / keeping.GENERATION
+        (generation / archiver.IDENTITY).write_text(f'{{"wal_segment_size": {SEGMENT}}}')
+        names = [wal.name(timeline, number, SEGMENT) for timeline, number in self.archived()]
+        texts = {f"{timeline:08X}.history": self.history(timeline) for timeline in self.origins}
+        (generation / "wal").mkdir()
+        for name in (*names, *texts):
+            path = Path(archiver.place(str(repository), keeping.GENERATION, name))
+            path.parent.mkdir(exist_ok=True)
+            lines = (f"{one.timeline}\t{wal.lsn(one.end)}\twhy\n" for one in texts.get(name, ()))
+            path.write_text("".join(lines))
+        for kept in self.backups:
+            with backups.begun(place, kept.name) as path_of_backup:
+                Path(path_of_backup, backups.DATA).mkdir()
+                Path(path_of_backup, backups.DATA, "file").write_text(kept.name)
+                backups.publish(path_of_backup, kept.manifest)
 
 
 def acts(kinds: Sequence[str], most: int = 30) -> st.SearchStrategy[list[Act]]:

@@ -36,7 +36,8 @@ def test_each_module_has_its_work() -> None:
 def test_a_module_run_by_itself_says_what_carries_it_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     basic = pytest.importorskip("ansible.module_utils.basic")
     module = importlib.import_module(f"{PACKAGE}.modules.{name}")
-    needed = {"instances": [], "instance": "x", "cluster": "x", "node": "x", "repository": "/x"}
+    needed = {"instances": [], "instance": "x", "cluster": "x", "node": "x", "repository": "/x", "directory": "/y"}
+    needed = {**needed, "name": "x"}
     given = {key: value for key, value in needed.items() if key in module.SPEC}
     monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)  # since 2.19
     monkeypatch.setattr(basic, "_ANSIBLE_ARGS", json.dumps({"ANSIBLE_MODULE_ARGS": given}).encode())

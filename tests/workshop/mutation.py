@@ -31,6 +31,8 @@ SCORE = 85
 PURE: Mapping[str, str] = {
     "agent.entries": "who may read and write which of the agent's files, and whose password is kept",
     "agent.schedule": "which units, links and crontabs an instance has, and whose they are",
+    "backup.retention": "which backups are kept, and why",
+    "backup.surplus": "which WAL nobody needs any more",
     "converge": "when changes are carried out, and which",
     "facts.size": "what is left out of facts that are too long",
     "host.calendars": "when a job starts",
@@ -51,7 +53,9 @@ PURE: Mapping[str, str] = {
     "opsdb.migrations": "which migrations are pending, and which ledgers are refused",
     "opsdb.objects": "which objects are made anew, and in which order",
     "plan": "what a module says of its changes",
+    "repository.chains": "what a backup stands on",
     "repository.wal": "which WAL is there without a gap",
+    "repository.windows": "from when to when a cluster can be recovered",
     "settings.autoconf": "the text of ALTER SYSTEM's file",
     "settings.originals": "what a setting goes back to",
     "settings.parameters": "what the value of a setting means",
@@ -85,7 +89,8 @@ DOORS: Mapping[str, str] = {
 
 TESTS = (
     *("agent/test_entries.py", "agent/test_schedule.py", "facts", "host", "instance", "metrics", "opsdb"),
-    *("repository/test_wal.py", "settings", "statements", "test_converge.py", "test_plan.py"),
+    *("backup/test_expiry_plan.py", "repository/test_chains.py", "repository/test_wal.py"),
+    *("repository/test_windows.py", "settings", "statements", "test_converge.py", "test_plan.py"),
 )
 """Below tests/unit, what tests them. A test that changes the host, even if only to start a program, is skipped."""
 

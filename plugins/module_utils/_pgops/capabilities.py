@@ -16,11 +16,12 @@ from typing import Any
 @dataclass(frozen=True)
 class Flag:
     """An option of a job's command: a switch, or with ``value`` one that takes what that word stands for, or
-    nothing."""
+    nothing; with ``many`` it can be given several times."""
 
     name: str
     help: str
     value: str = ""
+    many: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,19 @@ class Job:
     stores: bool = False
     cron: str = ""
     switch: str = ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something that people do by hand: ``pgops NAME``. It is not scheduled, and needs nothing of the agent's.
+
+    ``run`` is its function as of a job; it takes the command's options, and returns the exit code.
+    """
+
+    name: str
+    run: str
+    help: str
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -284,6 +298,18 @@ BACKUP = Capability(
             switch="pgops_repository",
         ),
         Job(
+            "expire",
+            "backup.job:expire",
+            "remove the backups that are no longer kept, and WAL that nobody needs",
+            "*-*-* 05:30:00",
+            jitter=1800,
+            time_limit=86_400,
+            as_server=True,
+            stores=True,
+            flags=(Flag("--dry-run", "only tell what would be removed, and how the recovery window would shrink"),),
+            switch="pgops_repository",
+        ),
+        Job(
             "verify",
             "backup.job:verify",
             "verify all backups again, and that their WAL is there",
@@ -316,6 +342,38 @@ ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, BACKUP, SETTINGS)
 
 REMOVAL = (METRICS, STATEMENTS, BACKUP, OPSDB, REPOSITORY, SETTINGS, AGENT)
 """The order in which all are removed: jobs first, and last the program that archives until a restart."""
+
+RESTORE = Command(
+    "restore",
+    "recovery.job:restore",
+    "restore a backup, and recover it to a moment (docs/recovery.md)",
+    flags=(
+        Flag("--time", "to a time with its zone: '2026-11-29 15:30:00+01:00'", "TIME"),
+        Flag("--lsn", "to an LSN", "LSN"),
+        Flag("--name", "to a restore point", "NAME"),
+        Flag("--xid", "to the end of a transaction", "XID"),
+        Flag("--immediate", "to the end of the newest backup"),
+        Flag("--latest", "to the newest moment"),
+        Flag("--exclusive", "to just before the time, LSN or transaction"),
+        Flag("--timeline", "on this timeline and not on the cluster's own", "NUMBER"),
+        Flag("--to", "into a new or empty directory", "DIRECTORY"),
+        Flag("--in-place", "into the directory of the stopped server; its old data is moved aside", "DIRECTORY"),
+        Flag("--tablespace", "a tablespace's directory, and where it goes; for each", "OLD=NEW", many=True),
+        Flag("--end", "what becomes of the server: promote (the default), paused or shutdown", "STATE"),
+        Flag("--port", "a port for the copy on localhost; without one it has a socket in its directory only", "PORT"),
+        Flag("--plan", "only say what would be done"),
+        Flag("--json", "say it for programs"),
+        Flag("--repository", "the cluster's repository; without it that of the instance", "DIRECTORY"),
+        Flag("--generation", "the generation in it, if there are several", "NAME"),
+        Flag("--bin-directory", "the programs of the server's version, if they are nowhere usual", "DIRECTORY"),
+        Flag("--server-bin-directory", "those that run the server, if they are elsewhere", "DIRECTORY"),
+        Flag("--superuser", "a superuser of the server; without it the server's user or postgres", "ROLE"),
+        Flag("--configuration", "in place: the main configuration file, if it is not where it was", "FILE"),
+    ),
+)
+
+COMMANDS: Mapping[str, Command] = {RESTORE.name: RESTORE}
+"""By their names."""
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}
 """By the name of their commands."""

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from .agent import runner
-from .capabilities import JOBS, Flag, Job
+from .capabilities import COMMANDS, JOBS, Command, Flag, Job
 from .errors import InvalidInput
-from .instance.layout import Layout
+from .instance.layout import Layout, only_instance
 from .version import VERSION
 
 
@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.job == "version":
         sys.stdout.write(f"{VERSION}\n")
         return runner.DONE
+    if options.job in COMMANDS:
+        return int(_called(COMMANDS[options.job])(options))
     try:
         prefix = options.prefix
         layout = Layout(options.instance or only_instance(prefix), prefix)
@@ -35,8 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def function(job: Job) -> runner.Function:
     """What a job does; only its own package is read."""
-    file, _colon, name = job.run.partition(":")
-    return cast(runner.Function, getattr(importlib.import_module(f".{file}", __package__), name))
+    return cast(runner.Function, _called(job))
+
+
+def _called(what: Job | Command) -> Callable[..., Any]:
+    file, _colon, name = what.run.partition(":")
+    return cast(Callable[..., Any], getattr(importlib.import_module(f".{file}", __package__), name))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(instance=None, prefix="/", scheduled=False)
     commands = parser.add_subparsers(dest="job", metavar="JOB", required=True)
-    for job in JOBS.values():
-        command = commands.add_parser(job.name, parents=[_common()], help=job.help, description=job.help)
-        for flag in job.flags:
+    every: list[Job | Command] = [*JOBS.values(), *COMMANDS.values()]
+    for one in every:
+        command = commands.add_parser(one.name, parents=[_common()], help=one.help, description=one.help)
+        for flag in one.flags:
             _add(command, flag)
     commands.add_parser("version", help="print the version")
     return parser
@@ -67,20 +74,9 @@ def _common() -> argparse.ArgumentParser:
 
 
 def _add(command: argparse.ArgumentParser, flag: Flag) -> None:
-    if flag.value:
+    if flag.many:
+        command.add_argument(flag.name, help=flag.help, metavar=flag.value, action="append", default=[])
+    elif flag.value:
         command.add_argument(flag.name, help=flag.help, metavar=flag.value, nargs="?", const="")
     else:
         command.add_argument(flag.name, help=flag.help, action="store_true")
-
-
-def only_instance(prefix: str) -> str:
-    """The name of the host's one configured instance.
-
-    Raises InvalidInput where there is none, or several.
-    """
-    folder = Layout("any", prefix).configurations
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    if len(names) != 1:
-        known = f"This host has the instances {', '.join(names)}." if names else "No instance is configured here."
-        raise InvalidInput(known, "Choose one with --instance.")
-    return names[0]

@@ -19,7 +19,10 @@ from .version import VERSION
 WORK = {
     "pg_ops_agent": "agent.deploy",
     "pg_ops_archiving": "repository.deploy",
+    "pg_ops_backup": "backup.deploy",
     "pg_ops_facts": "facts.gathering",
+    "pg_ops_recovery_point": "recovery.points",
+    "pg_ops_restore": "recovery.deploy",
     "pg_ops_schedule": "agent.schedule",
     "pg_ops_schema": "opsdb.deploy",
     "pg_ops_settings": "settings.deploy",

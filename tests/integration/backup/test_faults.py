@@ -20,9 +20,11 @@ from waiting import until
 from pgops.backup import source, take
 from pgops.errors import Busy, Conflict, HostFailed
 from pgops.host import files
+from pgops.instance import endpoints
 from pgops.repository import backups
+from pgops.server.session import connect
 
-KILLS = int(os.environ.get("PGOPS_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("PGOPS_TEST_KILLS", "4"))
 """How often a backup is killed."""
 
 
@@ -52,6 +54,16 @@ def written(backed: Backed) -> bool:
     return any(backed.place.glob("*/data/*/*"))
 
 
+def kill_somewhere(backed: Backed, chance: random.Random) -> None:
+    """Begin a backup, and kill what takes it: sooner or later, or once something is written."""
+    child = forked(backed, max_rate_mb=chance.choice([0.0, 20.0]))
+    until(lambda: not unlocked(backed), "begun")
+    often, copying = chance.random(), chance.choice([True, False])
+    until(lambda: (copying and written(backed)) or chance.random() < often, "somewhere in it", pause=0.1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def test_a_killed_run_is_swept_by_the_next_one(make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> None:
     backed = Backed.of(make())
     backed.server.psql("CREATE TABLE item AS SELECT n, md5(n::text) FROM generate_series(1, 100000) AS n")
@@ -59,13 +71,7 @@ def test_a_killed_run_is_swept_by_the_next_one(make: Callable[..., Host], monkey
     chance = random.Random(16)
     monkeypatch.setattr("pgops.backup.take.PATIENCE", 60)
     for _number in range(KILLS):
-        child = forked(backed, max_rate_mb=chance.choice([0.0, 20.0]))
-        until(lambda: not unlocked(backed) or os.waitpid(child, os.WNOHANG)[0], "begun")
-        wait = chance.random()
-        with_end = chance.choice([True, False])
-        until(lambda: (with_end and written(backed)) or chance.random() < wait, "somewhere in it", pause=0.1)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kill_somewhere(backed, chance)
         until(lambda: unlocked(backed), "over: pg_basebackup ends by itself")
         done = backed.take()
         assert backed.listing.unfinished == ()
@@ -94,6 +100,8 @@ def test_what_a_killed_run_has_started_keeps_others_away(
 
 def test_a_server_that_is_killed_fails_the_backup(make: Callable[..., Host]) -> None:
     backed = Backed.of(make())
+    backed.server.stop()  # since archiving has restarted it, it is no child of this process
+    backed.server.start()
     backed.take()
     child = forked(backed, max_rate_mb=2.0)
     until(lambda: written(backed) and backed.server.value("SELECT phase FROM pg_stat_progress_basebackup"), "copying")
@@ -125,7 +133,7 @@ def test_too_little_room_is_told_before_anything_is_copied(root: Path, make: Cal
 def test_a_full_disk_fails_the_backup_and_leaves_room_again(
     root: Path, make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with disks.small(root / "disk", "90m") as mounted:
+    with disks.small(root / "disk", "150m") as mounted:
         if not mounted:
             pytest.skip("a small file system cannot be mounted here")
         backed = small_repository(root, make)
@@ -232,6 +240,11 @@ def test_a_standby_is_backed_up(make: Callable[..., Host], keep: Callable[[Serve
     standby = keep(host.server.standby()).start()
     assert "standby" in Backed(Host(standby, host.base, host.prefix)).take()["skipped"]
     other = Backed(Host(standby, host.base, host.prefix), {"source": "db1/main"})
+    assert unarchived(other) == 0
+    with primary.server.stopped("archiver"):
+        for _number in range(3):
+            host.switch()
+        until(lambda: unarchived(other), "behind", lambda found: found >= 2)
     busy = _writing(primary.server)
     try:
         taken = other.take()
@@ -243,6 +256,13 @@ def test_a_standby_is_backed_up(make: Callable[..., Host], keep: Callable[[Serve
     assert other.verify()["verified"] == 1
     with other.restored(taken) as server:
         assert server.value("SELECT count(*) FROM item") == 1000
+
+
+def unarchived(backed: Backed) -> int:
+    """The segments that a standby has and the repository has not."""
+    configuration = backed.configuration()
+    with connect(endpoints.backed_up(configuration)) as session:
+        return source.behind(session, configuration, source.read(session)).segments
 
 
 def _writing(server: Server) -> int:

@@ -125,6 +125,7 @@ def test_a_parent_that_is_gone_is_a_problem_of_what_added_to_it(backed: Backed) 
     full = backed.take()
     added = backed.take()
     shutil.move(backed.path(full), backed.host.base / "elsewhere")
+    assert added["kind"] == "incremental"
     found = backed.verify()
     assert "a backup that it adds to is not in the repository" in found["damaged"][added["name"]][0]
     assert backed.take()["kind"] == "full"
@@ -141,11 +142,10 @@ def test_chains_of_compressed_backups_are_verified(backed: Backed) -> None:
 def test_a_repository_that_was_copied_is_one(backed: Backed, root: Path) -> None:
     backed.take()
     backed.take()
-    copy = root / "copy"
-    backed.server.run("cp", "-r", "--no-preserve=all", backed.host.repository, root / "base" / "copy")
-    own(root / "base" / "copy", backed.server)
-    shutil.move(root / "base" / "copy", copy)
-    shutil.rmtree(backed.host.repository)
-    shutil.move(copy, backed.host.repository)
+    away = root / "away"
+    shutil.move(backed.host.repository, away)
+    # With new times, inodes and owners.
+    shutil.copytree(away, backed.host.repository, symlinks=True, copy_function=shutil.copyfile)
+    own(backed.host.repository, backed.server)
     assert backed.verify()["verified"] == 2
     assert backed.take()["kind"] == "incremental"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from archives import Host
-from backed import Backed, own
+from backed import Backed, flip, own
 from waiting import until
 
 from pgops.errors import Busy, Conflict, HostFailed, InvalidInput
 from pgops.repository import backups, segments
 from pgops.repository.segments import Stretch
 
+DEBIAN = "/usr/lib/postgresql/15/bin"
 TABLE = "CREATE TABLE item AS SELECT n AS id, md5(n::text) AS name FROM generate_series(1, 1000) AS n"
 SUM = "SELECT count(*) || ' ' || md5(string_agg(name, '' ORDER BY id)) FROM item"
 
@@ -56,6 +57,24 @@ def test_a_compressed_backup_is_smaller_and_verified(make: Callable[..., Host], 
     assert (made.layout, made.compression) == ("tar", compression)
     assert made.stored_bytes < made.data_bytes / 2
     assert backed.verify() == {"verified": 1, "damaged": {}, "errors": []}
+
+
+@pytest.mark.every_major(until=15)
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_other_compressions_are_verified_where_the_programs_have_them(
+    make: Callable[..., Host], compression: str
+) -> None:
+    if not os.access(f"{DEBIAN}/pg_basebackup", os.X_OK):
+        pytest.skip(f"{DEBIAN} has no pg_basebackup: those of the tests have neither lz4 nor zstd")
+    backed = Backed.of(make(), compression=compression, bin_directory=DEBIAN)
+    taken = backed.take()
+    made = backed.kept(taken).manifest
+    assert (made.layout, made.compression) == ("tar", compression)
+    assert made.stored_bytes < made.data_bytes / 2
+    assert backed.verify() == {"verified": 1, "damaged": {}, "errors": []}
+    (file,) = (backed.path(taken) / "data").glob("base.tar.*")
+    flip(file)
+    assert file.name in backed.verify()["errors"][0]
 
 
 def test_strange_names_and_tablespaces_are_kept(root: Path, make: Callable[..., Host]) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from keeping import MIDNIGHT, SOURCE, manifest
 
-from pgops.backup.choice import Choice, chosen, covered
+from pgops.backup.choice import Choice, Summaries, chosen, covered
 from pgops.backup.options import Options
 from pgops.backup.source import Source
 from pgops.errors import Conflict, InvalidInput
 from pgops.repository.backups import Kept, Listing
 
 OPTIONS = Options("native", "none", "primary", True, False, 168.0, 0.0, {}, "", "", "")
-SUMMARIES = [{"tli": 1, "start_lsn": "0/2000028", "end_lsn": "0/9000000"}]
+SUMMARIES = Summaries([{"tli": 1, "start_lsn": "0/2000028", "end_lsn": "0/9000000"}], 1, 0x9000000)
 
 
 def kept(number: int, kind: str = "full", parent: int = 0, **other: Any) -> Kept:
@@ -73,7 +73,7 @@ def test_they_have_to_be_declared_unless_asked_for() -> None:
         ([FULL], {"summarize_wal": "off"}, "summarize_wal is off"),
         ([FULL], {"timeline": 2}, "The server is on timeline 2, and name1 on 1"),
         ([FULL], {"data_checksums": "off"}, "Data checksums were switched"),
-        ([FULL], {"summaries": []}, "summaries of WAL do not reach back to name1"),
+        ([FULL], {"summaries": Summaries()}, "summaries of WAL do not reach back to name1"),
         ([FULL, kept(3, "incremental", 2)], {}, "name3 lacks one of the backups"),
         ([replace(FULL, problems=("base/1 is missing",)), SECOND], {}, "name1 is damaged"),
     ],
@@ -122,5 +122,15 @@ def test_other_kinds_are_refused() -> None:
 )
 def test_summaries_reach_back_where_they_have_no_gap(spans: list[tuple[int, int]], enough: bool) -> None:
     rows = [{"tli": 3, "start_lsn": f"0/{begin}", "end_lsn": f"0/{end:X}"} for begin, end in spans]
-    assert covered(rows, 3, 4) is enough
-    assert not covered(rows, 2, 4)
+    assert covered(Summaries(rows, 3, 10), 3, 4) is enough
+    assert not covered(Summaries(rows, 3, 10), 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("timeline", "reached", "enough"), [(3, 4, True), (3, 3, True), (3, 5, False), (2, 4, False), (3, 0, False)]
+)
+def test_those_that_are_still_to_come_go_on_from_where_the_server_is(
+    timeline: int, reached: int, enough: bool
+) -> None:
+    older = [{"tli": 3, "start_lsn": "0/1", "end_lsn": "0/4"}]
+    assert covered(Summaries(older, timeline, reached), 3, 4) is enough

@@ -61,9 +61,9 @@ def test_a_whole_one_has_no_problems(tmp_path: Path, packed: bool) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({**FILES, "base/1/1259": b"0ne" * 5000}, "base/1/1259 has another checksum"),
-        ({**FILES, "base/1/1259": b"one"}, "base/1/1259 has 3 bytes, and not 15000"),
-        ({**FILES, "base/1/9": b""}, "base/1/9 is not listed"),
+        ({**FILES, "base/1/1259": b"0ne" * 5000}, "base.tar.gz: base/1/1259 has another checksum"),
+        ({**FILES, "base/1/1259": b"one"}, "base.tar.gz: base/1/1259 has 3 bytes, and not 15000"),
+        ({**FILES, "base/1/9": b""}, "base.tar.gz: base/1/9 is not listed"),
         ({name: FILES[name] for name in list(FILES)[1:]}, "base/1/1259 is missing"),
         ({name: FILES[name] for name in FILES if "tblspc" not in name}, "pg_tblspc/16384/PG_18/5/7 is missing"),
     ],

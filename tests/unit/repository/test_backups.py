@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from clocks import Clock
-from keeping import GENERATION, backup, generation, manifest
+from keeping import GENERATION, MIDNIGHT, backup, generation, manifest
 
 from pgops.errors import Busy, HostFailed
 from pgops.repository import backups
@@ -210,3 +210,14 @@ def test_what_is_read_is_told_and_not_locked(place: str) -> None:
         assert backups.being_read(place, "b")
     with backups.unread(place, ["a", "b"]) as busy:
         assert busy == ()
+
+
+def test_what_a_verification_found_is_kept_beside_a_backup(place: str) -> None:
+    backup(place, "one")
+    (kept,) = backups.listed(place).backups
+    assert (kept.checked_at, kept.problems) == (None, ())
+    backups.note_checked(place, "one", ["base/1 is missing"], MIDNIGHT)
+    (kept,) = backups.listed(place).backups
+    assert (kept.checked_at, kept.problems) == (MIDNIGHT, ("base/1 is missing",))
+    Path(place, "one", backups.CHECKED).write_text("{")
+    assert backups.listed(place).backups[0].problems == ()

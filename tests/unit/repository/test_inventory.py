@@ -72,6 +72,13 @@ def test_histories(repository: Path) -> None:
     assert found.damaged[5] == "00000005.history cannot be read: its end is missing."
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "\u2028 \x0b9\t0/1 \x85".encode(), b"#", b""])
+def test_a_history_with_the_name_of_a_restore_point(repository: Path, name: bytes) -> None:
+    store(repository, "00000002.history", content=b'1\t0/5000077\tat restore point "' + name + b'"\n')
+    found = inventory.read(str(repository), GENERATION)
+    assert (found.histories, found.damaged) == ({2: (Ancestor(1, 0x5000077),)}, {})
+
+
 def test_an_unreadable_history_is_told_and_nothing_waits_for_a_pipe(repository: Path) -> None:
     os.mkfifo(repository / GENERATION / "wal" / "00000002.history")
     (repository / GENERATION / "wal" / "00000003.history").mkdir()

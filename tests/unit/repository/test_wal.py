@@ -38,6 +38,8 @@ def test_a_history_file() -> None:
         Ancestor(1, (10 << 32) + 0x3000000),
         Ancestor(12, 0x1F << 32),
     )
+    # The name of a restore point is anybody's who may make one: only a newline ends a line.
+    assert wal.ancestry('1\t0/3000000\tat restore point "\x0b4\t0/1\u20285\t0/2"\n') == (Ancestor(1, 0x3000000),)
     assert wal.ancestry("#1\t0/3\n1 # 0/3\nx\t0/3\n1\t3\n1") == ()
     assert wal.ancestry("") == ()
 

@@ -29,15 +29,28 @@ class Choice:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Summaries:
+    """The server's summaries of its WAL: rows of pg_available_wal_summaries(), and how far the server has come with
+    them, a timeline and a byte of the WAL; it goes on from there."""
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    timeline: int = 0
+    reached: int = 0
+
+
+NO_SUMMARIES = Summaries()
+
+
 def chosen(
     asked: str,
     options: Options,
     source: Source,
     listing: Listing,
     now: datetime,
-    summaries: Sequence[Mapping[str, Any]] = (),
+    summaries: Summaries = NO_SUMMARIES,
 ) -> Choice:
-    """What to take where ``asked`` is a kind, or AUTO. ``summaries`` are the server's of its WAL.
+    """What to take where ``asked`` is a kind, or AUTO.
 
     Raises InvalidInput for another kind, and Conflict if an incremental or differential one is asked for that cannot
     be.
@@ -72,9 +85,7 @@ def _full_due(options: Options, listing: Listing, now: datetime) -> str:
     return ""
 
 
-def _parent(
-    kind: str, options: Options, source: Source, listing: Listing, summaries: Sequence[Mapping[str, Any]]
-) -> Kept:
+def _parent(kind: str, options: Options, source: Source, listing: Listing, summaries: Summaries) -> Kept:
     """The backup that an incremental or differential one adds to.
 
     Raises Conflict if it cannot be taken.
@@ -106,17 +117,19 @@ def _needs_full(why: str) -> Conflict:
     return Conflict(why, "Take a full backup.")
 
 
-def covered(summaries: Sequence[Mapping[str, Any]], timeline: int, start: int) -> bool:
-    """Whether summaries of WAL lead without a gap from a byte to their end: rows of pg_available_wal_summaries()."""
+def covered(summaries: Summaries, timeline: int, start: int) -> bool:
+    """Whether the server has, or is about to have, summaries of its WAL without a gap from a byte on."""
     spans = sorted(
         (contents.byte(one["start_lsn"]), contents.byte(one["end_lsn"]))
-        for one in summaries
+        for one in summaries.rows
         if one["tli"] == timeline
     )
-    reached = start
     later = [(begin, end) for begin, end in spans if end > start]
+    if not later:
+        return summaries.timeline == timeline and 0 < summaries.reached <= start
+    reached = start
     for begin, end in later:
         if begin > reached:
             return False
         reached = max(reached, end)
-    return bool(later)
+    return True

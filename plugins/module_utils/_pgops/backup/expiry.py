@@ -8,6 +8,7 @@ backups that are whole, or gone, and perhaps WAL that the next run deletes.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -145,7 +146,7 @@ UNFINISHED = "The newest backup was not completed: it failed, or is still being 
 
 
 @dataclass
-class Run:
+class Expiry:
     """An expiry in a generation of a repository, by its server's user. ``failed`` as in `plan`; ``reading`` are the
     backups that were found to be read: they stay in this run."""
 
@@ -157,6 +158,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.place = backups.folder(self.repository, self.generation)
+        self.wal = os.path.join(self.repository, self.generation, "wal")
         self.reading: set[str] = set()
         self.removed: list[Expired] = []
         self.deleted = 0
@@ -183,6 +185,8 @@ class Run:
             planned = self._without_backups()
             while not self._without_wal(planned):
                 planned = self._without_backups()
+            if not planned.skipped:
+                self._without_directories()
             return Outcome(self.generation, self.planned(), tuple(self.removed), self.deleted, swept, before)
 
     def _without_backups(self) -> ExpiryPlan:
@@ -220,24 +224,33 @@ class Run:
         return wal.runs((one.timeline, one.segment) for one in places if one and one.segment is not None)
 
     def _delete(self, directory: str, names: Set[str]) -> None:
-        """Delete WAL files in one of their directories, and that if it is empty then. Raises HostFailed."""
-        folder = os.path.join(self.repository, self.generation, "wal")
-        path = os.path.join(folder, directory)
+        """Delete WAL files in one of their directories. Raises HostFailed."""
+        path = os.path.join(self.wal, directory)
         try:
+            archiver.sweep(path)
             going = sorted(name for name in os.listdir(path) if wal.parted(name)[0] in names)
             removed.note(self.place, runs=self._runs(going))
             for name in going:
                 os.unlink(os.path.join(path, name))
                 self.deleted += 1
             files.sync(path)
-            archiver.sweep(path)
-            if not os.listdir(path):
-                os.rmdir(path)
-                files.sync(folder)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise files.failure(error, f"WAL cannot be deleted from {path}") from error
+
+    def _without_directories(self) -> None:
+        """Remove directories of WAL that are empty, but for the newest, which an archiver may just have made for what
+        comes now. Raises HostFailed."""
+        try:
+            for name in inventory.directories(self.wal)[:-1]:
+                path = os.path.join(self.wal, name)
+                if not os.listdir(path):
+                    os.rmdir(path)
+            files.sync(self.wal)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise files.failure(error, f"{self.wal} cannot be cleared of empty directories") from error
 
 
 def expire(
@@ -259,7 +272,7 @@ def expire(
     errors: list[PgOpsError] = []
     names = _generations(configuration.repository)
     for name in names:
-        run = Run(configuration.repository, name, retention, now or datetime.now(timezone.utc), failed)
+        run = Expiry(configuration.repository, name, retention, now or datetime.now(timezone.utc), failed)
         try:
             outcomes.append(_imagined(run) if dry_run else run.apply())
         except PgOpsError as error:
@@ -269,7 +282,7 @@ def expire(
     return {**_result(outcomes), "errors": [str(error) for error in errors]}
 
 
-def _imagined(run: Run) -> Outcome:
+def _imagined(run: Expiry) -> Outcome:
     """What an expiry would do."""
     planned = run.planned()
     swept = backups.listed(run.place).unfinished
@@ -283,10 +296,10 @@ def _generations(repository: str) -> list[str]:
     try:
         names = sorted(os.listdir(repository))
     except OSError as error:
-        raise files.failure(error, f"{repository} cannot be read: is it mounted?") from error
+        raise HostFailed(f"{repository} cannot be read: {error.strerror or error}.", "Is it mounted?") from error
     found = list(generations.generations(repository, names))
     if not found:
-        raise HostFailed(f"{repository} is not a repository with WAL: is it mounted?")
+        raise HostFailed(f"{repository} is not a repository with WAL.", "Is it mounted?")
     return found
 
 

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The jobs of backups: take one, do what was asked for, and verify them all."""
+"""The jobs of backups: take one, do what was asked for, verify them all, remove what is no longer kept."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..agent import runner
+from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from . import choice
+from ..server.session import connect
+from . import choice, source, work
 from . import requests as asked
-from .take import take
+from .options import options as parsed
 from .verify import verify as verify_all
 
 
 def backup(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
-    """Take a backup, of the kind that is due or the one that was asked for."""
+    """Take a backup, of the kind that is due or the one that was asked for; after a good one, expire others."""
 
     def tell(known: Mapping[str, Any]) -> None:
         # A line of its own, before hours of copying.
         runner.log(layout, layout.keeping, {"job": "backup", "begins": True, **known})
 
-    return take(settings, layout, options.type or choice.AUTO, tell=tell)
+    return work.back_up(settings, layout, options.type or choice.AUTO, tell=tell)
 
 
 def requests(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
@@ -35,3 +37,12 @@ def requests(settings: Configuration, layout: Layout, _options: argparse.Namespa
 def verify(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Verify all backups again."""
     return verify_all(settings, layout)
+
+
+def expire(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Remove the backups that are no longer kept, and WAL that nobody needs without them; or tell what would be."""
+    with connect(endpoints.backed_up(settings)) as session:
+        skipped = source.elsewhere(parsed(settings).source, settings.node, session.in_recovery)
+    if skipped:
+        return {"skipped": skipped, "errors": []}
+    return work.expire(settings, layout, options.dry_run)

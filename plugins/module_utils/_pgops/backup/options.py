@@ -67,3 +67,15 @@ def options(configuration: Configuration) -> Options:
             f"It can be 0, for no limit, or {least} to {most} megabytes each second.",
         )
     return found
+
+
+def repository(configuration: Configuration) -> str:
+    """The repository that backups go into.
+
+    Raises InvalidInput if there is none.
+    """
+    if not configuration.repository:
+        raise InvalidInput(
+            "This instance has no repository.", "Set pgops_repository and run site.yml (docs/archiving.md)."
+        )
+    return configuration.repository

@@ -19,9 +19,8 @@ from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..repository import recorded
 from ..repository.backups import Kept
-from ..server import ownership
-from ..server.names import OWNER
-from ..server.session import Session, connect, identifier, statement
+from ..repository.catalogue import guarded
+from ..server.session import Session, connect
 
 LONGEST = 2000
 """Characters of an error that are stored."""
@@ -166,18 +165,8 @@ def _written(configuration: Configuration, write: Callable[[Session], Any]) -> l
     try:
         with connect(endpoints.superuser(configuration, "backup")) as session:
             if not session.in_recovery:
-                become_owner(session)
-                with session.transaction():
+                with guarded(session):
                     write(session)
     except PgOpsError as error:
         return [f"The ops database was not told; the job catalogue does it once that is possible: {error}"]
     return []
-
-
-def become_owner(session: Session) -> None:
-    """Step down to the owner of the ops database.
-
-    Raises Conflict where code of others would run there.
-    """
-    ownership.refuse_foreign(session)
-    session.execute(statement("SET ROLE {}", identifier(OWNER)))

@@ -18,13 +18,12 @@ from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..repository import backups, generations
+from ..repository.catalogue import guarded
 from ..server.session import connect
-from . import record, source
+from . import record, source, work
 from . import retention as keeping
-from .expiry import expire
 from .options import options
 from .record import Asked, Request
-from .take import take
 
 TRIED = "requests.json"
 """In the directory of the server's user: a standby cannot mark requests, and takes none twice."""
@@ -43,8 +42,8 @@ def serve(settings: Configuration, layout: Layout) -> dict[str, Any]:
     declared = options(settings)
     with connect(endpoints.superuser(settings, "requests")) as session:
         standby = session.in_recovery
-        record.become_owner(session)
-        asked = record.requested(session)
+        with guarded(session):
+            asked = record.requested(session)
     errors: list[str] = []
     taken: list[str] = []
     if not source.elsewhere(declared.source, settings.node, standby):
@@ -62,7 +61,7 @@ def _take(settings: Configuration, layout: Layout, asked: Asked, errors: list[st
         if request.id in tried:
             continue
         try:
-            done = take(_as_asked(settings, request), layout, request.kind, request.id)
+            done = work.back_up(_as_asked(settings, request), layout, request.kind, request.id)
         except Busy as error:  # the next run tries again
             errors.append(f"backup {request.id}: {error}")
             break
@@ -115,11 +114,11 @@ def _expire(settings: Configuration, layout: Layout, asked: Asked, errors: list[
 def _expired(settings: Configuration, layout: Layout, errors: list[str]) -> dict[str, Any] | None:
     errors += record.expiring(settings)
     try:
-        done = expire(settings, layout, dry_run=False)
+        done = work.expire(settings, layout, dry_run=False)
     except PgOpsError as error:
         errors += [str(error), *record.expiry_ended(settings, str(error))]
         return None
-    errors += done["errors"] + record.expired(settings, [one["backup"] for one in done["removed"]])
+    errors += done["errors"]
     errors += record.expiry_ended(settings, " ".join([*done["errors"], *done["skipped"]]))
     return {"backups": [one["name"] for one in done["removed"]], "wal": done["wal_removed"]}
 
@@ -127,7 +126,7 @@ def _expired(settings: Configuration, layout: Layout, errors: list[str]) -> dict
 def _forecast(settings: Configuration, layout: Layout) -> list[str]:
     """Tell how many backups an expiry would remove. Returns what is wrong."""
     try:
-        going = expire(settings, layout, dry_run=True)["removed"]
+        going = work.expire(settings, layout, dry_run=True)["removed"]
         until = _until(settings)
     except PgOpsError as error:
         return [f"It is not known what an expiry would remove: {error}"]

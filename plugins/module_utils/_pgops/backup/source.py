@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import Conflict, HostFailed
 from ..host import files
 from ..instance.configuration import Configuration
+from ..repository import segments
 from ..repository.manifests import Tablespace
 from ..server import postmaster
 from ..server.session import Session
@@ -30,6 +31,7 @@ SELECT s.system_identifier::text AS system_identifier, current_setting('server_v
        current_setting('data_checksums') AS data_checksums,
        (SELECT coalesce(sum(pg_database_size(d.oid)), 0)::bigint FROM pg_database AS d) AS bytes,
        current_setting('max_wal_senders')::integer AS wal_senders,
+       (SELECT t.setting::integer FROM pg_settings AS t WHERE t.name = 'archive_timeout') AS archive_timeout,
        coalesce(current_setting('summarize_wal', true), 'off') AS summarize_wal
 FROM pg_control_system() AS s, pg_control_checkpoint() AS c
 """
@@ -47,14 +49,15 @@ SELECT a.archived_count, a.failed_count, a.last_failed_wal,
        (SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.ready') AS waiting
 FROM pg_stat_archiver AS a
 """
+REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 PHASE = "SELECT p.phase FROM pg_stat_progress_basebackup AS p"
 WAITING_FOR_WAL = "waiting for wal archiving to finish"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A server. ``bytes`` is the size of all its databases; ``timeline`` the one on which it is;
-    ``bin_directory`` has its program, ``data_directory`` its data."""
+    """A server. ``bytes`` is the size of all its databases; ``timeline`` the one on which it is; ``archive_timeout``
+    is in seconds; ``bin_directory`` has its program, ``data_directory`` its data."""
 
     system_identifier: str
     version_num: int
@@ -64,6 +67,7 @@ class Source:
     data_checksums: str
     bytes: int
     wal_senders: int
+    archive_timeout: int
     summarize_wal: str
     bin_directory: str
     data_directory: str
@@ -163,6 +167,21 @@ def backlog(session: Session, measuring: float = MEASURING) -> Backlog:
     done = int(now["archived_count"]) - int(before["archived_count"])
     seconds = (time.monotonic() - began) / done * int(now["waiting"]) if done else None
     return Backlog(int(now["waiting"]), seconds if now["waiting"] else 0.0)
+
+
+def behind(session: Session, configuration: Configuration, source: Source) -> Backlog:
+    """What a standby has replayed and its primary has not archived yet; how long that takes is not known here.
+
+    Raises HostFailed.
+    """
+    size = source.segment_bytes
+    try:
+        newest = segments.newest(configuration.repository, source.generation, source.timeline, size)
+    except OSError as error:
+        raise files.failure(error, f"{configuration.repository} cannot be read") from error
+    replayed = int(session.value(REPLAYED)) // size
+    waiting = max(0, replayed - 1 - newest) if newest is not None else 0
+    return Backlog(waiting, None if waiting else 0.0)
 
 
 def check_room(place: str, needed: int, segment_bytes: int) -> None:

@@ -25,13 +25,13 @@ from ..repository.backups import Kept, Listing
 from ..repository.manifests import Manifest
 from ..repository.segments import Stretch
 from ..server.session import Session, connect
-from . import choice, clients, environment, hooks, record, records, source
-from .choice import Choice
+from . import choice, clients, contents, environment, hooks, record, records, source
+from .choice import Choice, Summaries
 from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, forecast
 from .native import Native
-from .options import Options, options
+from .options import Options, options, repository
 from .record import Attempt
 from .source import Backlog, Source
 
@@ -41,6 +41,7 @@ WAL_PATIENCE = 900.0
 """Seconds without a newly archived segment after which the WAL of a backup is given up."""
 LOOKING = 0.2
 """Seconds between two looks for WAL in the repository."""
+SUMMARIZED = "SELECT s.summarized_tli AS tli, s.summarized_lsn::text AS lsn FROM pg_get_wal_summarizer_state() AS s"
 SUMMARIES = "SELECT s.tli, s.start_lsn::text, s.end_lsn::text FROM pg_available_wal_summaries() AS s"
 RECOVERING = "SELECT pg_is_in_recovery()"
 
@@ -50,7 +51,7 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Run:
-    """One backup to be taken: where, of what, and by what."""
+    """One backup to be taken: where, of what, and by what. ``lock`` is the descriptor that keeps other runs out."""
 
     configuration: Configuration
     declared: Options
@@ -59,7 +60,7 @@ class Run:
     programs: Clients
     engine: Engine
     place: str
-    lock: int
+    lock: int = -1
 
     @property
     def repository(self) -> str:
@@ -80,27 +81,50 @@ def take(
     Raises PgOpsError; then nothing is left of it, or what the next run removes.
     """
     del layout  # of other engines
-    declared = options(configuration)
-    if not configuration.repository:
-        raise InvalidInput(
-            "This instance has no repository.", "Set pgops_repository and run site.yml (docs/archiving.md)."
-        )
+    with _opened(configuration) as run:
+        if isinstance(run, str):
+            return {"skipped": run, "errors": []}
+        place = backups.prepared(run.repository, run.source.generation)
+        with backups.alone(place, PATIENCE) as lock:
+            swept = backups.sweep(place)
+            done = _take(dataclasses.replace(run, lock=lock), kind, _identifier(requested), tell)
+        return {**done, "swept": list(swept)}
+
+
+def foreseen(configuration: Configuration, kind: str = choice.AUTO) -> dict[str, Any]:
+    """What `take` would do: what it tells before it copies. Nothing is written.
+
+    Raises PgOpsError for what would keep a backup from being taken.
+    """
+    with _opened(configuration) as run:
+        if isinstance(run, str):
+            return {"skipped": run, "errors": []}
+        listing, now = backups.listed(run.place), datetime.now(timezone.utc)
+        chosen = choice.chosen(kind, run.declared, run.source, listing, now, _summaries(run))
+        run.engine.check(run.source, chosen.kind)
+        return {**_before(run, chosen, listing), "backup": None, "name": None, "errors": []}
+
+
+@contextlib.contextmanager
+def _opened(configuration: Configuration) -> Iterator[Run | str]:
+    """A backup that can be taken once its lock is held; or why this node's is not taken.
+
+    Raises PgOpsError for what forbids it.
+    """
+    declared, where = options(configuration), repository(configuration)
     for hook in (declared.hook_before, declared.hook_after):
         hooks.check(hook)
     with connect(endpoints.backed_up(configuration)) as session:
         skipped = source.elsewhere(declared.source, configuration.node, session.in_recovery)
         if skipped:
-            return {"skipped": skipped, "errors": []}
+            yield skipped
+            return
         found = source.read(session)
         programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
         engine = Native(declared, programs, endpoints.backup(configuration))
         source.check_archiving(session, configuration, found)
-        place = backups.prepared(configuration.repository, found.generation)
-        with backups.alone(place, PATIENCE) as lock:
-            swept = backups.sweep(place)
-            run = Run(configuration, declared, session, found, programs, engine, place, lock)
-            done = _take(run, kind, _identifier(requested), tell)
-        return {**done, "swept": list(swept)}
+        place = backups.folder(where, found.generation)
+        yield Run(configuration, declared, session, found, programs, engine, place)
 
 
 def _identifier(requested: str) -> str:
@@ -158,9 +182,14 @@ def _told(run: Run, attempt: Attempt) -> Iterator[list[str]]:
         raise
 
 
-def _summaries(run: Run) -> list[dict[str, Any]]:
+def _summaries(run: Run) -> Summaries:
     """The server's summaries of WAL, where there are any."""
-    return run.session.rows(SUMMARIES) if run.source.summarize_wal == "on" else []
+    if run.source.summarize_wal != "on":
+        return choice.NO_SUMMARIES
+    # Before the summaries, so that those cannot be older than what it says.
+    state = run.session.rows(SUMMARIZED)[0]
+    reached = contents.byte(state["lsn"]) if state["lsn"] else 0
+    return Summaries(run.session.rows(SUMMARIES), int(state["tli"] or 0), reached)
 
 
 def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
@@ -172,7 +201,7 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
     manifests = [kept.manifest for kept in listing.backups]
     compression, rate = run.declared.compression, run.declared.max_rate_mb
     expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
-    source.check_room(run.place, expected.stored_bytes, run.source.segment_bytes)
+    source.check_room(run.repository, expected.stored_bytes, run.source.segment_bytes)
     waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
     return {
         "kind": chosen.kind,
@@ -284,11 +313,13 @@ def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
     Raises HostFailed if it does not come, or is damaged.
     """
     progress = _Progress()
+    # A standby cannot have its primary end a segment: that comes with archive_timeout at the latest.
+    patience = WAL_PATIENCE + (run.source.archive_timeout if run.source.in_recovery else 0)
     while missing := segments.absent(stretch):
-        if progress.stalled(len(missing), WAL_PATIENCE):
+        if progress.stalled(len(missing), patience):
             raise HostFailed(
                 f"{len(missing)} segments of the backup's WAL did not arrive in {run.repository} within "
-                f"{WAL_PATIENCE:g} seconds, the first of them {missing[0]}.",
+                f"{patience:g} seconds, the first of them {missing[0]}.",
                 "The log of the server that archives (the primary) shows the error of the archiver.",
             )
         if run.source.in_recovery:

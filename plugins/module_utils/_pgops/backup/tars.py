@@ -77,7 +77,8 @@ def _tar(path: str, compression: str, prefix: bytes, wanted: dict[bytes, Listed]
             for member in tar:
                 if member.isreg():
                     name = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
-                    found += _member(cast("IO[bytes]", tar.extractfile(member)), name, wanted)
+                    wrong = _member(cast("IO[bytes]", tar.extractfile(member)), name, wanted)
+                    found += [f"{os.path.basename(path)}: {one}" for one in wrong]
         while stream.read(archiver.CHUNK):  # what follows the tar: a compressed file has its checksum there
             pass
     except (archiver.Failure, tarfile.TarError, EOFError, OSError) as error:

@@ -23,7 +23,7 @@ from . import clients, contents, records, source
 from .clients import Clients
 from .engine import Engine
 from .native import Native
-from .options import options
+from .options import options, repository
 
 SCRATCH = "wal.verify"
 MOST = 20
@@ -52,24 +52,20 @@ def verify(configuration: Configuration, layout: Layout, names: Sequence[str] = 
 
     Raises PgOpsError if the repository or the server cannot be reached, InvalidInput for a name that is not there.
     """
-    declared = options(configuration)
-    if not configuration.repository:
-        raise InvalidInput(
-            "This instance has no repository.", "Set pgops_repository and run site.yml (docs/archiving.md)."
-        )
+    declared, where = options(configuration), repository(configuration)
     with connect(endpoints.backed_up(configuration)) as session:
         skipped = source.elsewhere(declared.source, configuration.node, session.in_recovery)
         if skipped:
             return {"skipped": skipped, "errors": []}
         found = source.read(session)
     try:
-        archiver.check_identity(configuration.repository, found.generation)
+        archiver.check_identity(where, found.generation)
     except archiver.Failure as error:
         raise HostFailed(f"{error}.") from error
     programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
     engine = Native(declared, programs, endpoints.backup(configuration))
     scratch = os.path.join(layout.keeping, SCRATCH)
-    return _verified(Verification(configuration.repository, found.generation, engine, programs, scratch), names)
+    return _verified(Verification(where, found.generation, engine, programs, scratch), names)
 
 
 def _verified(run: Verification, names: Sequence[str]) -> dict[str, Any]:

@@ -176,3 +176,16 @@ class Layout:
     def crontab(self) -> str:
         """The instance's file for cron; cron ignores names with a dot, so none is in it."""
         return self._below("etc/cron.d", f"pgops-{self.instance}".replace(".", "_"))
+
+
+def only_instance(prefix: str) -> str:
+    """The name of the host's one configured instance.
+
+    Raises InvalidInput where there is none, or several.
+    """
+    folder = Layout("any", prefix).configurations
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    if len(names) != 1:
+        known = f"This host has the instances {', '.join(names)}." if names else "No instance is configured here."
+        raise InvalidInput(known, "Choose one with --instance.")
+    return names[0]

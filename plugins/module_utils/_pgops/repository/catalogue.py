@@ -8,6 +8,7 @@ from the newest one without a gap, however often a run is cut short.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -16,12 +17,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import HostFailed, PgOpsError
+from ..errors import Conflict, HostFailed, PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
-from ..server import ownership
+from ..server import foreign, guard, ownership
 from ..server.names import OWNER
-from ..server.session import Session, connect, identifier, statement
+from ..server.session import Session, connect
 from . import archiver, backups, generations, inventory, recorded, recoverable, removed, wal
 
 BATCH = 100
@@ -127,6 +128,20 @@ ON CONFLICT (generation_id, first_wal, last_wal) DO NOTHING
 """
 
 
+TABLES = (
+    "backup",
+    "expiry",
+    "generation",
+    "recovery_point",
+    "recovery_window",
+    "setting",
+    "wal_directory",
+    "wal_file",
+    "wal_gap",
+)
+"""Those of the catalogue."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file of the repository. ``ending`` shows its compression; ``modified`` is in Unix time."""
@@ -182,17 +197,26 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             if path.replace("%", "%%") not in here["command"]:
                 return {"skipped": f"no WAL has been archived into {path} yet", "errors": []}
             raise HostFailed(f"{path} does not exist, but WAL is archived into it.", "Is it mounted?")
-        session.execute(statement("SET ROLE {}", identifier(OWNER)))
         if rebuild:
-            session.execute(FORGET, {"path": path})
+            with guarded(session):
+                session.execute(FORGET, {"path": path})
         tally = Tally(time.monotonic() + (float("inf") if rebuild else budget))
         for generation in _generations(session, path, here):
             try:
                 _catalogue(session, generation, tally)
+            except Conflict:
+                raise
             except (PgOpsError, OSError, archiver.Failure) as error:
                 tally.errors.append(f"{generation.name}: {error}")
-        recorded.forget(session)
+        with guarded(session):
+            recorded.forget(session)
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": tally.errors}
+
+
+def guarded(session: Session) -> contextlib.AbstractContextManager[None]:
+    """A transaction as the owner of the catalogue. Files are read outside of it: that may take long."""
+    mode = guard.READING if session.in_recovery else guard.WRITING
+    return guard.guarded(session, TABLES, mode, lambda one: foreign.refuse(one, become=OWNER, local=True))
 
 
 def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:
@@ -201,7 +225,9 @@ def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None
     Raises HostFailed.
     """
     folder = os.path.join(path, here["generation"], "wal")
-    if not session.value(KNOWN, [here["generation"], path]):
+    with guarded(session):
+        known = session.value(KNOWN, [here["generation"], path])
+    if not known:
         return
     # Checked by the owner: this job may see a file system as read-only that the server can write to.
     if not os.path.isdir(folder) or not _servers(folder, os.stat(here["data"]).st_uid):
@@ -224,34 +250,37 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
     except OSError as error:
         raise HostFailed(f"{path} cannot be read: {error.strerror}.") from error
     found = []
-    for name, identity in generations.generations(path, names).items():
-        size = int(identity["wal_segment_size"])
-        with session.transaction():
+    sizes = {name: int(one["wal_segment_size"]) for name, one in generations.generations(path, names).items()}
+    with guarded(session):
+        for name, size in sizes.items():
             session.execute(MOVED, [name, path])
             number = session.value(GENERATION, [name, size, path])
-        timeline = here["timeline"] if name == here["generation"] else None
-        found.append(Generation(number, name, path, size, timeline))
-    gone = session.rows(GONE, [path, [generation.name for generation in found]])
+            timeline = here["timeline"] if name == here["generation"] else None
+            found.append(Generation(number, name, path, size, timeline))
+        gone = session.rows(GONE, [path, [generation.name for generation in found]])
     found += [Generation(row["generation_id"], row["name"], path, row["segment_bytes"], None) for row in gone]
     return sorted(found, key=lambda generation: generation.timeline is None)
 
 
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
-    stored = recorded.note(session, generation.repository, generation.name, generation.segment_bytes)
+    with guarded(session):
+        stored = recorded.note(session, generation.repository, generation.name, generation.segment_bytes)
     tally.errors += [f"{generation.name}: {error}" for error in stored.errors]
     expired, tally.lost = tally.expired, []
     changed = _wal(session, generation, tally)
     told = [recorded.told(sorted(tally.lost))] if tally.lost else []
     tally.errors += [f"{generation.name}: {error}" for error in told]
-    recorded.note_lost(session, generation.name, [*stored.lost, *told])
+    with guarded(session):
+        recorded.note_lost(session, generation.name, [*stored.lost, *told])
     if changed or (stored.changed and changed is not None):
         _summarise(session, generation, stored.changed or tally.expired > expired)
 
 
 def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
     """Record the WAL of a generation; whether anything is new, None if the time was too short for all of it."""
-    session.execute(DOUBTED, {"generation": generation.id})
-    known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
+    with guarded(session):
+        session.execute(DOUBTED, {"generation": generation.id})
+        known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
     present = _directories(generation.wal)
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
     complete = True
@@ -260,12 +289,12 @@ def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
         if not complete:
             tally.complete = False
             break
-    for directory in sorted(set(known) - set(present)):
-        with session.transaction():
+    with guarded(session):
+        for directory in sorted(set(known) - set(present)):
             _gone(session, generation, set(_known(session, generation, directory)), tally)
             session.execute(REMOVED, [generation.id, directory])
-    failing = _note_failure(session, generation)
-    session.execute(OLD, [generation.id])
+        failing = _note_failure(session, generation)
+        session.execute(OLD, [generation.id])
     return bool(changed or failing or set(known) != set(present)) if complete else None
 
 
@@ -288,15 +317,17 @@ def _directories(folder: str) -> dict[str, int]:
 def _record_directory(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
     """Record the new and the missing files of a directory; False if the time limit was reached."""
     present = listing(generation.wal, directory)
-    known = _known(session, generation, directory)
+    with guarded(session):
+        known = _known(session, generation, directory)
     new = [name for name, kept in present.items() if known.get(name) != (kept.size, kept.ending)]
     for batch in _batches(sorted(new, reverse=True)):
         if time.monotonic() > tally.until:
             return False
         rows = [_row(name, present[name], generation.segment_bytes) for name in batch]
-        session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
+        with guarded(session):
+            session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
         tally.noted += len(batch)
-    with session.transaction():
+    with guarded(session):
         _gone(session, generation, set(known) - set(present), tally)
         session.execute(LOOKED, [generation.id, directory, modified])
     return True
@@ -384,18 +415,20 @@ def _summarise(session: Session, generation: Generation, less: bool) -> None:
     """Record since when WAL is available without a gap, the gaps, and what can be recovered; ``less``: what could be
     before may no longer be."""
     size = generation.segment_bytes
-    runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
+    with guarded(session):
+        runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
     timeline = generation.timeline or max((run.timeline for run in runs), default=1)
     ancestors = wal.ancestry(_history(generation, timeline))
     chain = wal.continuous(runs, timeline, ancestors, size)
     since = wal.name(chain[-1].timeline, chain[-1].first, size) if chain else None
     to = wal.lsn((chain[0].last + 1) * size) if chain else None
-    with session.transaction():
+    with guarded(session):
         session.execute(SUMMARY, {"generation": generation.id, "since": since, "to": to})
         _note_gaps(session, generation, wal.gaps(runs, timeline, ancestors, size))
     if os.path.isdir(generation.wal):
         stored = inventory.among(generation.repository, generation.name, runs)
-        recoverable.note(session, stored, generation.timeline, less)
+        with guarded(session):
+            recoverable.note(session, stored, generation.timeline, less)
 
 
 def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]) -> None:

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field, replace
 from ..errors import HostFailed
 from ..host import files
 from . import archiver, backups, wal
+from .archiver import HEXADECIMAL
 from .backups import Kept, Listing
 
 LARGEST_HISTORY = 1 << 20
 """Bytes of the longest history file that is read: some 20,000 promotions."""
+ENDINGS = frozenset(archiver.ENDINGS.values())
 SMALLEST, LARGEST = 1 << 20, 1 << 30
 """Bytes of a segment (initdb --wal-segsize)."""
 
@@ -69,13 +71,10 @@ def read(repository: str, generation: str) -> Inventory:
     segments: list[tuple[int, int]] = []
     others: list[str] = []
     try:
-        for directory in sorted(name for name in _names(folder) if len(name) == 16):
-            for name in wal_names(folder, directory):
-                place = wal.place(name, size)
-                if place is None or place.segment is None:
-                    others.append(name)
-                elif wal.name(place.timeline, place.segment, size) == name:
-                    segments.append((place.timeline, place.segment))
+        for directory in directories(folder):
+            found, rest = _segments(folder, directory, size)
+            segments += found
+            others += rest
         histories, damaged = _histories(folder)
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be read") from error
@@ -97,13 +96,44 @@ def among(repository: str, generation: str, runs: Iterable[wal.Run]) -> Inventor
     return Inventory(generation, size, tuple(sorted(runs)), histories, listing, damaged=damaged)
 
 
+def _segments(folder: str, directory: str, segment_bytes: int) -> tuple[list[tuple[int, int]], set[str]]:
+    """The segments in a directory, by timeline and number, and the names of the other WAL files there. Of 100,000s of
+    segments each is looked at only once: only what is none goes the usual way."""
+    timeline, high = int(directory[:8], 16), int(directory[8:], 16)
+    each = wal.BYTES // segment_bytes
+    found: list[tuple[int, int]] = []
+    rest: list[str] = []
+    for stored in _names(os.path.join(folder, directory)):
+        low = stored[16:24]
+        if stored[:16] == directory and stored[24:] in ENDINGS and len(low) == 8 and HEXADECIMAL.issuperset(low):
+            number = int(low, 16)
+            # There is none of a higher number: who wrote that had segments of another size.
+            if number < each:
+                found.append((timeline, high * each + number))
+        else:
+            rest.append(stored)
+    return found, _wal_names(rest, directory)
+
+
+def directories(folder: str) -> list[str]:
+    """The names of the directories in a generation's WAL, in order: by timeline, then by their place in it.
+
+    Raises OSError.
+    """
+    return sorted(name for name in _names(folder) if len(name) == 16 and HEXADECIMAL.issuperset(name))
+
+
 def wal_names(folder: str, directory: str) -> set[str]:
     """The names, without the endings of their compression, of the WAL files in a directory of a generation's WAL;
     '' is the top one, with history files. What does not belong there is left out.
 
     Raises OSError.
     """
-    found = (wal.parted(name)[0] for name in _names(os.path.join(folder, directory)))
+    return _wal_names(_names(os.path.join(folder, directory)), directory)
+
+
+def _wal_names(stored: Iterable[str], directory: str) -> set[str]:
+    found = (wal.parted(name)[0] for name in stored)
     return {
         name
         for name in found
@@ -179,7 +209,7 @@ def _content(path: str) -> str:
     if present is None:
         raise FileNotFoundError(path)
     files.contents(present[0], LARGEST_HISTORY)  # a pipe in its place would be waited for
-    return b"".join(_bounded(archiver.unpacked(*present))).decode()
+    return b"".join(_bounded(archiver.unpacked(*present))).decode("utf-8", "replace")
 
 
 def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -200,7 +230,7 @@ def history(text: str, timeline: int) -> tuple[wal.Ancestor, ...]:
     # PostgreSQL ends each line: what does not end so was cut off, perhaps within a number.
     if not text.endswith("\n"):
         raise ValueError("its end is missing")
-    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    lines = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith("#")]
     try:
         found = wal.ancestry(text)
     except ValueError:

@@ -37,6 +37,18 @@ class Stretch:
         return archiver.stored(archiver.place(self.repository, self.generation, self.name(number)))
 
 
+def newest(repository: str, generation: str, timeline: int, segment_bytes: int) -> int | None:
+    """The number of the newest segment of a timeline in the repository, None if there is none. Raises OSError."""
+    folder, prefix = os.path.join(repository, generation, "wal"), f"{timeline:08X}"
+    directories = (name for name in os.listdir(folder) if name.startswith(prefix) and "." not in name)
+    for directory in sorted(directories, reverse=True):
+        places = (wal.place(name[:24], segment_bytes) for name in os.listdir(os.path.join(folder, directory)))
+        numbers = [one.segment for one in places if one is not None and one.segment is not None]
+        if numbers:
+            return max(numbers)
+    return None
+
+
 def absent(stretch: Stretch) -> list[str]:
     """The names of the segments that are not in the repository, in their order."""
     return [stretch.name(number) for number in stretch.numbers if stretch.stored(number) is None]

@@ -92,7 +92,7 @@ def lsn(byte: int) -> str:
 def ancestry(history: str) -> tuple[Ancestor, ...]:
     """The timelines that a history file names, the oldest first; other lines are skipped."""
     found = []
-    for line in history.splitlines():
+    for line in history.split("\n"):
         words = line.partition("#")[0].split()
         if len(words) >= 2 and words[0].isdigit() and "/" in words[1]:
             high, low = words[1].split("/")

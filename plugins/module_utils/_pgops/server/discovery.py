@@ -231,6 +231,12 @@ def starting(data: str, owner: int) -> bool:
     return len(lines) >= 8 and _lives(lines[0], owner) and lines[7].strip() == "starting"
 
 
+def accepts(data: str, owner: int) -> bool:
+    """Whether the server of a data directory accepts connections, perhaps for reading only."""
+    lines = _status(data, owner)
+    return len(lines) >= 8 and _lives(lines[0], owner) and lines[7].strip() in ("ready", "standby")
+
+
 def listening_at(data: str, owner: int) -> tuple[int, str] | None:
     """Port and socket directory of the server that runs in a data directory, from its lock file; None unless there is
     a socket of its user's."""
@@ -246,6 +252,21 @@ def _listening_at(data: str) -> tuple[int, str] | None:
     if len(lines) < 5 or not lines[3].isdigit() or not lines[4] or not _lives(lines[0]):
         return None
     return int(lines[3]), lines[4]
+
+
+def major_at(socket_path: str, owner: int) -> int | None:
+    """The major version of the server of a local socket, from the files of its user ``owner``; None if they do not
+    show it, as to others."""
+    with contextlib.suppress(HostFailed):
+        found = as_user(owner, lambda: _version(f"{socket_path}.lock"), READING)
+        return int(found) if found.isdigit() else None
+    return None
+
+
+def _version(lock_file: str) -> str:
+    lines = _lines(lock_file)
+    data = lines[DATA_DIRECTORY] if len(lines) > DATA_DIRECTORY else ""
+    return next((line.strip() for line in _lines(os.path.join(data, "PG_VERSION"))), "")
 
 
 def _status(data: str, owner: int) -> list[str]:
@@ -266,6 +287,11 @@ def _data(data: str) -> tuple[str | None, str | None]:
         return None, None
     standby = os.path.exists(os.path.join(data, "standby.signal"))
     return "standby" if standby else "primary", str(identifier)
+
+
+def system_identifier(data: str) -> str | None:
+    """The system identifier of a data directory; None if its files do not show one."""
+    return _data(data)[1]
 
 
 # --- sockets

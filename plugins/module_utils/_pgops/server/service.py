@@ -8,6 +8,7 @@ import contextlib
 import glob
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -148,6 +149,22 @@ def restart(service: Service) -> None:
     former = discovery.postmaster(service.data_directory, service.owner)
     commands.run(command, timeout=LONGEST_START + 60, owner=owner)
     _came_up(service, former)
+
+
+def start(service: Service) -> None:
+    """Start a server that is stopped, as it is usually started, whatever the options of its last start were.
+
+    Raises HostFailed if it does not come up.
+    """
+    if service.unit or (service.cluster and not systemd.booted()):
+        restart(service)
+        return
+    log = service.log or os.path.join(service.data_directory, "pg_ctl.log")
+    options = ["-D", service.data_directory, "-l", log, "-w", "-t", str(LONGEST_START)]
+    if service.configuration:
+        options += ["-o", f"-c {shlex.quote(f'config_file={service.configuration}')}"]
+    tool = os.path.join(service.bin_directory, "pg_ctl")
+    commands.run([tool, "start", *options], timeout=LONGEST_START + 60, owner=service.owner)
 
 
 def _came_up(service: Service, former: int | None) -> None:

@@ -1,0 +1,189 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What pg_ops_backup does: a backup now, an expiry, a verification, a pin, a list. All work is the server's user's,
+with the agent's configuration of the instance, as in its jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import HostFailed, InvalidInput
+from ..host.identity import as_user
+from ..instance import configuration
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from ..plan import Change, Plan, changes
+from ..repository import backups, generations, wal
+from ..repository.backups import Kept
+from ..repository.manifests import written
+from . import work
+from .take import foreseen
+from .verify import verify
+
+LONGEST = 172_800.0
+"""Seconds that an action may take."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An action on an instance's backups, as the server's user carries it out."""
+
+    settings: Configuration
+    layout: Layout
+    params: Mapping[str, Any]
+    check_mode: bool
+
+    def found(self) -> tuple[str, Kept]:
+        """The backup that is named, and the directory that it is in.
+
+        Raises InvalidInput.
+        """
+        name = self.params["backup"]
+        if not name:
+            raise InvalidInput(f"{self.params['action']} needs the name of a backup.", "Set backup.")
+        for place, kept in listed(self.settings.repository):
+            if name in (kept.name, kept.manifest.id):
+                return place, kept
+        raise InvalidInput(f"There is no backup {name} in {self.settings.repository}.", "The action list names them.")
+
+
+def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Carry out an action; what pg_ops_backup returns.
+
+    Raises PgOpsError.
+    """
+    layout = Layout(params["instance"], params["prefix"])
+    try:
+        owner = os.stat(layout.keeping).st_uid
+    except OSError as error:
+        raise HostFailed(
+            f"The agent is not set up for the backups of instance {layout.instance}: {error.filename} is missing.",
+            "Set pgops_backup to true and run site.yml on this host.",
+        ) from error
+    action = ACTIONS[params["action"]]
+
+    def carried_out() -> dict[str, Any]:
+        settings = configuration.load(layout)
+        if not settings.repository:
+            raise InvalidInput("This instance has no repository.", "Set pgops_repository and run site.yml.")
+        return action.work(Asked(settings, layout, params, check_mode))
+
+    done = dict(as_user(owner, carried_out, LONGEST))
+    if done.get("errors"):
+        raise HostFailed(f"{params['action']} ended with errors: {' '.join(done['errors'])}")
+    return action.plan(done).warned(done.pop("warnings", [])).result(**done)
+
+
+def _take(asked: Asked) -> dict[str, Any]:
+    kind = asked.params["type"]
+    if asked.check_mode:
+        return foreseen(asked.settings, kind)
+    return work.back_up(asked.settings, asked.layout, kind)
+
+
+def _taken(done: Mapping[str, Any]) -> Plan[Change]:
+    if done.get("skipped"):
+        return changes(skipped_reason=done["skipped"])
+    about = {name: done[name] for name in ("kind", "parent", "why")}
+    return changes([Change(f"{done['kind']} backup", None, about)])
+
+
+def _expire(asked: Asked) -> dict[str, Any]:
+    return work.expire(asked.settings, asked.layout, asked.check_mode)
+
+
+def _expired(done: Mapping[str, Any]) -> Plan[Change]:
+    removed = [Change(f"backup {one['name']}", {"reason": one["reason"]}, None) for one in done["removed"]]
+    number = done["wal_removed"]
+    segments = [Change(f"{number} WAL files", "in the repository", None)] if number else []
+    return changes([*removed, *segments], skipped_reason=" ".join(done["skipped"]))
+
+
+def _verify(asked: Asked) -> dict[str, Any]:
+    names = [asked.found()[1].name] if asked.params["backup"] else []
+    if asked.check_mode:
+        return {"verified": []}
+    return verify(asked.settings, asked.layout, names)
+
+
+def _pin(asked: Asked) -> dict[str, Any]:
+    """Pin a backup or let it go; before and after are the reasons, None where it is not pinned."""
+    place, kept = asked.found()
+    reason = asked.params["reason"] or "pinned by pg_ops_backup" if asked.params["action"] == "pin" else None
+    if not asked.check_mode and reason != kept.pin:
+        if reason is None:
+            backups.unpin(place, kept.name)
+        else:
+            backups.pin(place, kept.name, reason)
+    return {"backup": kept.manifest.id, "name": kept.name, "before": kept.pin, "after": reason}
+
+
+def _pinned(done: dict[str, Any]) -> Plan[Change]:
+    before, after = done.pop("before"), done.pop("after")
+    if before == after:
+        return changes()
+    return changes([Change(f"pin of backup {done['name']}", before, after)])
+
+
+def _list(asked: Asked) -> dict[str, Any]:
+    return {"backups": [told(kept) for _place, kept in listed(asked.settings.repository)]}
+
+
+def _unchanged(_done: Mapping[str, Any]) -> Plan[Change]:
+    return changes()
+
+
+def listed(repository: str) -> list[tuple[str, Kept]]:
+    """The backups of all generations of a repository, each with the directory that it is in.
+
+    Raises HostFailed.
+    """
+    try:
+        names = sorted(os.listdir(repository))
+    except OSError as error:
+        raise HostFailed(f"{repository} cannot be read: {error.strerror}.", "Is its file system mounted?") from error
+    places = [backups.folder(repository, name) for name in generations.generations(repository, names)]
+    return [(place, kept) for place in places for kept in backups.listed(place).backups]
+
+
+def told(kept: Kept) -> dict[str, Any]:
+    """A backup as pg_ops_backup returns it."""
+    made = kept.manifest
+    return {
+        "name": kept.name,
+        "id": made.id,
+        "kind": made.kind,
+        "parent": made.parent or None,
+        "node": made.node,
+        "started_at": written(made.started_at),
+        "completed_at": written(made.completed_at),
+        "timeline": made.timeline,
+        "start_lsn": wal.lsn(made.start_lsn),
+        "stop_lsn": wal.lsn(made.stop_lsn),
+        "stored_bytes": made.stored_bytes,
+        "data_bytes": made.data_bytes,
+        "compression": made.compression,
+        "pinned": kept.pin,
+        "problems": list(kept.problems),
+    }
+
+
+@dataclass(frozen=True)
+class Action:
+    """What an action does as the server's user, and the changes that its result stands for."""
+
+    work: Callable[[Asked], dict[str, Any]]
+    plan: Callable[[dict[str, Any]], Plan[Change]]
+
+
+ACTIONS = {
+    "take": Action(_take, _taken),
+    "expire": Action(_expire, _expired),
+    "verify": Action(_verify, _unchanged),
+    "pin": Action(_pin, _pinned),
+    "unpin": Action(_pin, _pinned),
+    "list": Action(_list, _unchanged),
+}

@@ -1,0 +1,159 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""WAL fetched ahead of replay: threads keep the next segments in a spool from which restore_command only moves them.
+
+    DATA/pg_wal/pgops-ahead/NAME        a segment, complete and checked
+    DATA/pg_wal/pgops-ahead/.NAME       one that is being unpacked
+    DATA/pg_wal/pgops-ahead/archiver    the program that fetches what the spool lacks
+
+A segment that is missing or damaged does not get into the spool: the program then decides, and ends the recovery if
+it is damaged. So the spool can only save time, and a recovery goes on without it if we are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import threading
+from dataclasses import dataclass, field
+
+from ..repository import archiver
+from .line import Line
+
+FOLDER = os.path.join("pg_wal", "pgops-ahead")
+PROGRAM = "archiver"
+MOST_BYTES = 512 << 20
+"""Of segments in the spool."""
+MOST_SEGMENTS = 32
+THREADS = 3
+PAUSE = 0.003
+"""Seconds between two looks at what replay has taken: it takes some 10 ms for a small segment."""
+
+
+def restore_command(repository: str, generation: str, python: str) -> str:
+    """The command for a server whose spool is prepared. It runs in the data directory.
+
+    mv ends in 2 ms, which is what almost every segment costs; Python is started only for the others.
+    """
+    words = [python, "-IS", os.path.join(FOLDER, PROGRAM), "fetch", repository, generation]
+    fetch = shlex.join(words).replace("%", "%%")
+    return f'mv {FOLDER}/%f "%p" 2>/dev/null || exec {fetch} %f "%p"'
+
+
+def prepare(data: str) -> None:
+    """Make the spool of a data directory. Raises OSError."""
+    spool = os.path.join(data, FOLDER)
+    shutil.rmtree(spool, ignore_errors=True)
+    os.makedirs(spool, 0o700)
+    with open(os.path.join(spool, PROGRAM), "wb") as file:
+        file.write(program())
+
+
+def program() -> bytes:
+    """The program that fetches, wherever the library is: it may be in an archive of Ansible's."""
+    loader = getattr(archiver, "__loader__", None)
+    content: bytes = loader.get_data(archiver.__file__) if loader else b""
+    return content
+
+
+def discard(data: str) -> None:
+    """Remove the spool of a data directory."""
+    shutil.rmtree(os.path.join(data, FOLDER), ignore_errors=True)
+
+
+@dataclass
+class Ahead:
+    """Fetches the segments of a line, from number ``first`` to ``last``, into the spool of a data directory."""
+
+    repository: str
+    generation: str
+    line: Line
+    first: int
+    last: int
+    data: str
+    fetched: int = 0
+    _next: int = 0
+    _published: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Ahead:
+        self._next = self.first
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _number in range(THREADS)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for name in self._published:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.spool, name))
+
+    @property
+    def spool(self) -> str:
+        """The directory."""
+        return os.path.join(self.data, FOLDER)
+
+    @property
+    def limit(self) -> int:
+        """How many segments are kept."""
+        return max(4, min(MOST_SEGMENTS, MOST_BYTES // self.line.segment_bytes))
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            number = self._claimed()
+            if number is None:
+                if self._next > self.last:
+                    return
+                self._stop.wait(PAUSE)
+                continue
+            # What cannot be fetched is the program's: it says why, where PostgreSQL logs it.
+            with contextlib.suppress(OSError, archiver.Failure, archiver.Absent):
+                self._fetch(self.line.name(number))
+
+    def _claimed(self) -> int | None:
+        """The next segment, if there is room for it."""
+        with self._lock:
+            if self._next > self.last or self._waiting() >= self.limit:
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def _waiting(self) -> int:
+        """How many segments are there or are being fetched. One that came too late, since replay has already taken a
+        later one, is removed."""
+        there = {name for name in os.listdir(self.spool) if archiver.kind(name.lstrip("."))}
+        done = {name for name in self._published if name not in there}
+        newest = max((name[8:] for name in done), default="")
+        late = {name for name in there & self._published if name[8:] < newest}
+        for name in late:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.spool, name))
+        self._published -= late
+        return len(there - late)
+
+    def _fetch(self, name: str) -> None:
+        path, temporary = os.path.join(self.spool, name), os.path.join(self.spool, f".{name}")
+        present = archiver.stored(archiver.place(self.repository, self.generation, name))
+        if present is None:
+            return
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                archiver.unpack(*present, descriptor)
+            finally:
+                os.close(descriptor)
+            archiver.check_segment(temporary, name, self.generation)
+            with self._lock:
+                os.rename(temporary, path)
+                self._published.add(name)
+                self.fetched += 1
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)

@@ -1,0 +1,292 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The directories that a restore fills: checked before, made, and put back if it fails. All as the server's user.
+
+Old data is moved aside and never deleted. What a killed restore has left is known by MARKER, which also says what was
+moved where; the next restore goes on from that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import Busy, Conflict, HostFailed
+from ..host import files
+from ..server import discovery
+from .copying import MARKER
+
+ASIDE = ".before-restore-"
+FORMAT = 1
+NEW = ".pgops-new"
+IGNORED = ("lost+found", ".snapshot", ".zfs")
+"""What file systems have at their top by themselves."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data directory, and the directories of its tablespaces by their OIDs."""
+
+    data: str
+    spaces: Mapping[int, str] = field(default_factory=dict)
+    in_place: bool = False
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All directories."""
+        return (self.data, *self.spaces.values())
+
+    # --- before
+
+    def check(self, identifier: str) -> list[str]:
+        """Raises Conflict and HostFailed for all that forbids to fill it; ``identifier`` is the cluster's. Returns
+        warnings."""
+        for path in self.every:
+            self._check_parent(path)
+        if len(set(self.every)) < len(self.every) or any(
+            one != other and f"{other}/".startswith(f"{one}/") for one in self.every for other in self.every
+        ):
+            raise Conflict(f"The directories {', '.join(self.every)} are not apart.", "Choose others.")
+        running = server_in(self.data)
+        if running and read_marker(self.data) is None:
+            stop = "Stop it first (systemctl stop, pg_ctlcluster stop or pg_ctl stop)."
+            raise Conflict(f"A server runs in {self.data} (process {running}).", stop)
+        return self._check_old(identifier) if self.in_place else self._check_empty()
+
+    def _check_parent(self, path: str) -> None:
+        if not os.path.isabs(path) or os.path.normpath(path) in ("/", "/tmp"):  # noqa: S108 - refused
+            raise Conflict(f"{path} cannot be a data directory.", "Name an absolute path of its own.")
+        if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
+            raise Conflict(f"{path} is no directory.", "Name the directory itself.")
+        here = path if os.path.isdir(path) and not self.in_place else _existing(os.path.dirname(path))
+        if not os.access(here, os.W_OK | os.X_OK):
+            name = files.user_name(os.geteuid())
+            hint = (
+                f"Create {path} as root, empty and owned by {name}" if not self.in_place else f"Give {here} to {name}"
+            )
+            raise HostFailed(f"User {name} may not write into {here}.", f"{hint}, or choose another directory.")
+        if self.in_place and os.path.ismount(path):
+            raise Conflict(
+                f"{path} is a mount point, so its content cannot be moved aside.",
+                "Restore to another directory, or map the tablespace elsewhere.",
+            )
+
+    def _check_empty(self) -> list[str]:
+        unfinished = read_marker(self.data)
+        ours = [self.data, *(unfinished or {}).get("spaces", [])] if unfinished is not None else []
+        for path in self.every:
+            if path not in ours and contents(path):
+                raise Conflict(
+                    f"{path} is not empty.",
+                    "Choose another directory; one of a tablespace by tablespace_map. "
+                    "To replace a server by its restored data, use in_place.",
+                )
+        return [f"{self.data} has what a restore has left that did not end; it is removed."] if ours else []
+
+    def _check_old(self, identifier: str) -> list[str]:
+        if read_marker(self.data) is not None or read_marker(self.data + NEW) is not None:
+            return [f"{self.data} has what a restore has left that did not end; it is removed."]
+        found = discovery.system_identifier(self.data)
+        if found != identifier:
+            raise Conflict(
+                f"{self.data} is not the data directory of the cluster with the system identifier {identifier}"
+                f"{f', but of {found}' if found else ''}.",
+                "Restore to another directory.",
+            )
+        wal = os.path.join(self.data, "pg_wal")
+        linked = os.path.islink(wal)
+        return [f"{wal} is a link; the restored one will be inside the data directory."] if linked else []
+
+    # --- making
+
+    @contextlib.contextmanager
+    def begun(self, stop: Callable[[], None]) -> Iterator[dict[str, Any]]:
+        """The empty directories, with the old ones moved aside where it is in place; the content of MARKER. If it
+        fails, the old ones are put back. ``stop`` ends a server that a killed restore has left.
+
+        Raises Busy, Conflict and HostFailed.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                state = self._start(held)
+                stop()
+                self._clear()
+            except OSError as error:
+                raise files.failure(error, f"{error.filename or self.data} cannot be written") from error
+            try:
+                yield state
+            except BaseException:
+                stop()
+                self._put_back(state)
+                raise
+
+    def _start(self, held: contextlib.ExitStack) -> dict[str, Any]:
+        """Hold the lock of the data directory, and of what takes its place. Raises Busy, HostFailed and OSError."""
+        if not self.in_place:
+            os.makedirs(self.data, 0o700, exist_ok=True)
+        if os.path.isdir(self.data):
+            _hold(held, self.data)
+        state = read_marker(self.data)
+        if state is not None:
+            return state
+        state = {"format": FORMAT, "spaces": list(self.spaces.values()), "moved": {}}
+        if self.in_place:
+            return self._moved(held, state)
+        os.chmod(self.data, 0o700)
+        write_marker(self.data, state)
+        return state
+
+    def _moved(self, held: contextlib.ExitStack, state: dict[str, Any]) -> dict[str, Any]:
+        """Move the old directories aside, and a new one in place of the data directory."""
+        new = self.data + NEW
+        os.makedirs(new, 0o700, exist_ok=True)
+        _hold(held, new)
+        known = read_marker(new)
+        if known is None:
+            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+            state["moved"] = {path: f"{path}{ASIDE}{stamp}" for path in self.every if os.path.lexists(path)}
+            write_marker(new, state)
+        state = known or state
+        for path, aside in state["moved"].items():
+            # Where a run was killed in between, some are moved already.
+            if os.path.lexists(path) and not os.path.lexists(aside):
+                os.rename(path, aside)
+        os.rename(new, self.data)
+        files.sync(os.path.dirname(self.data))
+        return state
+
+    def _clear(self) -> None:
+        """Remove what is left of a run that was killed."""
+        for path in self.every:
+            for name in contents(path):
+                if name != MARKER:
+                    files.remove(os.path.join(path, name))
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
+        """Move old data back. A new directory keeps what there is, with its MARKER, for whoever wants to look."""
+        if not self.in_place:
+            return
+        for path, aside in state["moved"].items():
+            if os.path.lexists(aside):
+                shutil.rmtree(path, ignore_errors=True)
+                os.rename(aside, path)
+                files.sync(os.path.dirname(path))
+
+    def done(self) -> None:
+        """It is a data directory from now on. Raises HostFailed."""
+        files.discard(os.path.join(self.data, MARKER))
+        files.sync(self.data)
+
+
+def _hold(held: contextlib.ExitStack, path: str) -> None:
+    """Keep other restores out of a directory. Raises Busy and OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(f"Another restore fills {path}; nothing was changed.", "Wait for its end.") from None
+
+
+def contents(path: str) -> list[str]:
+    """The names in a directory, without those of file systems; none if it does not exist. Raises HostFailed."""
+    try:
+        return sorted(set(os.listdir(path)) - set(IGNORED))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise files.failure(error, f"{path} cannot be read") from error
+
+
+def read_marker(data: str) -> dict[str, Any] | None:
+    """What the marker of a directory says; None without one. Raises HostFailed."""
+    try:
+        content = files.contents(os.path.join(data, MARKER), 1 << 20, follow=False)
+        return dict(json.loads(content))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise HostFailed(f"{os.path.join(data, MARKER)} cannot be read: {error}.", "Look at it.") from error
+
+
+def write_marker(data: str, state: Mapping[str, Any]) -> None:
+    """Say that a directory is being restored. Raises HostFailed."""
+    files.apply([files.File(os.path.join(data, MARKER), json.dumps(state).encode(), 0o600)])
+
+
+def server_in(data: str) -> int | None:
+    """The process of a server that runs in a directory, also one whose lock file was removed; None if none does."""
+    running = discovery.postmaster(data, os.geteuid())
+    if running:
+        return running
+    try:
+        here = os.stat(data)
+    except OSError:
+        return None
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            program = os.readlink(f"/proc/{name}/exe") if name.isdigit() else ""
+            if os.path.basename(program).startswith("postgres") and os.path.samestat(
+                os.stat(f"/proc/{name}/cwd"), here
+            ):
+                return int(name)
+    return None
+
+
+def _existing(path: str) -> str:
+    """The nearest directory above that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def check_space(needed: Mapping[str, int]) -> dict[str, Any]:
+    """Compare what directories will take, in bytes, with what their file systems have; needs and free bytes by
+    directory.
+
+    Raises HostFailed.
+    """
+    systems: dict[int, list[str]] = {}
+    for path in needed:
+        systems.setdefault(os.stat(_existing(path)).st_dev, []).append(path)
+    for paths in systems.values():
+        free = free_bytes(paths[0])
+        whole = sum(needed[path] for path in paths)
+        if whole > free:
+            raise HostFailed(
+                f"{', '.join(paths)} would take {_mb(whole)} MB, and {_mb(free)} MB are free.",
+                "Free space there, or choose another file system.",
+            )
+    return {path: {"needed": size, "free": free_bytes(path)} for path, size in needed.items()}
+
+
+def free_bytes(path: str) -> int:
+    """What the file system of a directory, which may not exist yet, has for users."""
+    status = os.statvfs(_existing(path))
+    return status.f_bavail * status.f_frsize
+
+
+def _mb(size: int) -> int:
+    return -(-size // (1 << 20))
+
+
+def mapped(paths: Sequence[tuple[int, str]], asked: Mapping[str, str]) -> dict[int, str]:
+    """Where tablespaces go, by their OIDs: ``asked`` maps the original's directories to others.
+
+    Raises Conflict for one that is asked for and is none's.
+    """
+    known = {path for _oid, path in paths}
+    unknown = sorted(set(asked) - known)
+    if unknown:
+        raise Conflict(
+            f"The backup has no tablespace in {', '.join(unknown)}.",
+            f"It has them in {', '.join(sorted(known)) or 'no other directory'}.",
+        )
+    return {oid: os.path.normpath(asked.get(path, path)) for oid, path in paths}

@@ -1,0 +1,395 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A data directory restored from a repository, and recovered to a target. All as the server's user.
+
+A restore needs the repository and the server's programs, and nothing else: not the ops database, not the agent's
+configuration. All that can refuse refuses before a byte is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
+from ..host import commands, files
+from ..repository import archiver, backups, inventory, wal
+from ..repository.inventory import Inventory
+from . import ahead, choice, commits, configuring, copying, replay, targets
+from . import line as lines
+from .ahead import Ahead
+from .choice import Choice
+from .configuring import Served
+from .place import ASIDE, Place, check_space, mapped
+from .replay import Runner
+from .targets import Target
+
+PROGRAMS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
+"""Where packages have the programs of a major version."""
+PYTHONS = (sys.executable, "/usr/bin/python3")
+LONGEST_SOCKET = 107
+"""Bytes of a socket's path, unix(7)."""
+ARCHIVING = 30.0
+"""Seconds that the archiver may take for the history file of the new timeline."""
+
+
+@dataclass(frozen=True)
+class Restore:
+    """What is restored, where to, and to which moment.
+
+    ``generation`` '' is the repository's only one. ``bin_directory`` has the programs of the server's version, such
+    as pg_waldump, '' for where packages have them; ``server_directory`` those that run the server, '' for the same.
+    ``tablespace_map`` maps directories of the original's tablespaces to others. ``in_place``: the directory is the
+    original's own, whose data is moved aside; ``configuration`` is then its main configuration file, '' for one in
+    the data directory. ``port`` 0: a copy can only be reached by a socket in its data directory.
+    """
+
+    repository: str
+    generation: str
+    directory: str
+    target: Target
+    end: str = targets.PROMOTE
+    in_place: bool = False
+    tablespace_map: Mapping[str, str] = field(default_factory=dict)
+    bin_directory: str = ""
+    server_directory: str = ""
+    port: int = 0
+    superuser: str = ""
+    configuration: str = ""
+    threads: int = copying.THREADS
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a restore will do. ``tools`` and ``programs`` are directories; ``space`` needs and free bytes by
+    directory."""
+
+    request: Restore
+    generation: str
+    choice: Choice
+    place: Place
+    tools: str
+    programs: str
+    python: str
+    space: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def served(self) -> Served:
+        """The server that comes out of it."""
+        major = self.choice.chain[-1].manifest.major
+        return Served(self.place.data, major, not self.request.in_place, self.request.port)
+
+    @property
+    def configuration(self) -> str:
+        """The main configuration file, '' for the one in the data directory."""
+        return _configuration(self.request, self.choice)
+
+    @property
+    def backups(self) -> str:
+        """The directory of the backups."""
+        return backups.folder(self.request.repository, self.generation)
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The WAL that is replayed, at most: its first and last segments' names."""
+        reach = self.choice.reach
+        last = reach.last
+        if self.choice.lsn is not None:
+            last = self.choice.lsn // reach.line.segment_bytes
+        return tuple(reach.line.name(number) for number in (reach.first, last))
+
+    def told(self) -> dict[str, Any]:
+        """The plan as data."""
+        reach, newest = self.choice.reach, self.choice.newest
+        last = reach.kept
+        return {
+            "backup": {
+                "name": last.name,
+                "id": last.manifest.id,
+                "kind": last.manifest.kind,
+                "completed_at": last.manifest.completed_at.isoformat(),
+                "stop_lsn": wal.lsn(last.manifest.stop_lsn),
+                "chain": [kept.name for kept in self.choice.chain],
+            },
+            "generation": self.generation,
+            "timeline": reach.line.timeline,
+            "target": str(self.request.target),
+            "end": self.request.end,
+            "directory": self.place.data,
+            "tablespaces": {str(oid): path for oid, path in self.place.spaces.items()},
+            "first_segment": self.segments[0],
+            "last_segment": self.segments[1],
+            "last_commit": targets.written(newest.time) if newest and newest.time else None,
+            "space": dict(self.space),
+        }
+
+
+# --- the plan
+
+
+def plan(request: Restore) -> Planned:
+    """Find out how to restore, and all that forbids it; nothing is written but to a scratch directory.
+
+    Raises what forbids it, with what would work instead.
+    """
+    targets.check_end(request.target, request.end)
+    generation = request.generation or only_generation(request.repository)
+    found = inventory.read(request.repository, generation)
+    major = int(generation.rpartition("-")[2])
+    tools = _programs(request.bin_directory, major, "pg_waldump")
+    programs = _programs(request.server_directory or request.bin_directory, major, "postgres")
+    chosen = choice.choose(found, request.target, _readers(request.repository, generation, tools))
+    copying.check_tools(tools, chosen.chain)
+    folder = backups.folder(request.repository, generation)
+    for kept in chosen.chain:
+        copying.check_manifest(os.path.join(folder, kept.name), kept)
+    last = chosen.chain[-1].manifest
+    spaces = mapped([(one.oid, one.path) for one in last.tablespaces], request.tablespace_map)
+    place = Place(os.path.normpath(request.directory), spaces, request.in_place)
+    warnings = [*chosen.warnings, *place.check(found.generation.partition("-")[0])]
+    _check_server(request, place, chosen)
+    space = check_space(_needs(folder, chosen, place, found))
+    return Planned(request, generation, chosen, place, tools, programs, _python(), space, tuple(warnings))
+
+
+def only_generation(repository: str) -> str:
+    """The only generation of a repository. Raises HostFailed and InvalidInput."""
+    try:
+        names = sorted(os.listdir(repository))
+    except OSError as error:
+        raise files.failure(error, f"{repository} cannot be read") from error
+    found = [name for name in names if os.path.isfile(os.path.join(repository, name, archiver.IDENTITY))]
+    if not found:
+        raise HostFailed(f"{repository} has no generation.", "Is its file system mounted?")
+    if len(found) > 1:
+        raise InvalidInput(f"{repository} has the generations {', '.join(found)}.", "Choose one.")
+    return found[0]
+
+
+def _programs(asked: str, major: int, needed: str) -> str:
+    """The directory of a program, which has to be of a major version. Raises InvalidInput and HostFailed."""
+    places = [asked] if asked else [place.format(major=major) for place in PROGRAMS]
+    for place in places:
+        program = os.path.join(place, needed)
+        if os.access(program, os.X_OK):
+            said = commands.run([program, "--version"]).split("\n", maxsplit=1)[0].split()
+            version = next((word for word in said if word[0].isdigit()), "of no version")
+            if version.partition(".")[0] != str(major):
+                raise InvalidInput(
+                    f"{program} is PostgreSQL {version}, and the backups are of PostgreSQL {major}.",
+                    "Set bin_directory to the programs of that version.",
+                )
+            return place
+    raise InvalidInput(
+        f"There is no {needed} of PostgreSQL {major} in {' or '.join(places)}.",
+        f"Install PostgreSQL {major}, or set bin_directory to its programs.",
+    )
+
+
+def _readers(repository: str, generation: str, tools: str) -> choice.Readers:
+    def reader(line: lines.Line) -> AbstractContextManager[commits.Reader]:
+        return commits.reading(repository, generation, tools, line)
+
+    return reader
+
+
+def _python() -> str:
+    """A Python that the server's user can run. Raises HostFailed."""
+    for python in dict.fromkeys(PYTHONS):
+        with contextlib.suppress(HostFailed):
+            commands.run([python, "-IS", "-c", ""])
+            return python
+    raise HostFailed(f"User {files.user_name(os.geteuid())} can run no Python.", "Install python3.")
+
+
+def _check_server(request: Restore, place: Place, chosen: Choice) -> None:
+    """Raises Conflict and InvalidInput where the server could not be started in its place."""
+    socket = os.path.join(place.data, f".s.PGSQL.{request.port or configuring.PORT}")
+    if len(socket.encode()) > LONGEST_SOCKET:
+        raise Conflict(f"The path of the socket {socket} is too long.", "Choose a directory with a shorter path.")
+    if request.in_place and request.port:
+        raise InvalidInput("A server that is restored in place keeps its port.", "Leave port out.")
+    configuration = _configuration(request, chosen)
+    if configuration and not os.access(configuration, os.R_OK):
+        raise InvalidInput(
+            f"{configuration}, the configuration of {place.data}, cannot be read.",
+            "Put it back, or name another one by configuration.",
+        )
+
+
+def _recorded(chosen: Choice) -> list[Mapping[str, Any]]:
+    """The configuration files from outside of the data directory that a backup has."""
+    return list(chosen.chain[-1].manifest.environment.get("configuration", ()))
+
+
+def _configuration(request: Restore, chosen: Choice) -> str:
+    """The main configuration file of a server that is restored in place, '' where that is in the data directory."""
+    if not request.in_place or request.configuration:
+        return request.configuration if request.in_place else ""
+    return next((str(one["path"]) for one in _recorded(chosen) if one["name"] == "config_file"), "")
+
+
+def _needs(folder: str, chosen: Choice, place: Place, found: Inventory) -> dict[str, int]:
+    """The bytes that each directory will take, with the WAL that is there at a time."""
+    last = chosen.chain[-1]
+    spool = min(ahead.MOST_SEGMENTS, max(4, ahead.MOST_BYTES // found.segment_bytes)) * found.segment_bytes
+    path = os.path.join(folder, last.name, backups.TABLESPACES)
+    spaces: dict[str, int] = {}
+    if last.manifest.layout == "plain" and len(chosen.chain) == 1:
+        spaces = {where: copying.size_of(os.path.join(path, str(oid))) for oid, where in place.spaces.items()}
+    whole = last.manifest.data_bytes - sum(spaces.values())
+    if len(chosen.chain) > 1:
+        # What is unpacked before it is combined.
+        whole += sum(kept.manifest.data_bytes for kept in chosen.chain if kept.manifest.layout == "tar")
+    return {place.data: whole + spool, **spaces}
+
+
+# --- the restore
+
+
+class _Phases:
+    """The phases of a restore with their seconds; an error names the one in which it came."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.done: list[tuple[str, float]] = []
+        self.say = say
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self.say(name)
+        began = time.monotonic()
+        try:
+            yield
+        except PgOpsError as error:
+            error.message = f"The restore failed in phase {name}: {error.message}"
+            raise
+        except OSError as error:
+            failed = files.failure(error, f"{error.filename or 'A file'} cannot be used")
+            failed.message = f"The restore failed in phase {name}: {failed.message}"
+            raise failed from error
+        self.done.append((name, time.monotonic() - began))
+
+
+def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -> dict[str, Any]:
+    """Restore, recover, compare what was reached with the target, and let become of the server what is asked.
+
+    Returns the plan's data with ``reached`` (lsn, time, timeline), ``phases``, ``warnings``, ``moved`` (old
+    directories and where they are now), ``socket_directory`` and ``port`` of a server that is left running, which are
+    None in place after a promotion: the server is stopped then, to be started in its usual way.
+
+    Raises PgOpsError; in place, the old data is put back.
+    """
+    phases = _Phases(say)
+    with phases.phase("plan"):
+        planned = plan(request)
+    names = [kept.name for kept in planned.choice.chain]
+    runner = Runner(
+        planned.served,
+        planned.programs,
+        replay.superusers(request.superuser),
+        planned.configuration,
+        say,
+    )
+    with backups.reading(planned.backups, names), planned.place.begun(runner.stop) as state:
+        lost, former = _fill(planned, phases)
+        result = _recover(planned, runner, phases, former)
+        planned.place.done()
+    said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
+    return {**said, "warnings": [*planned.warnings, *lost, *result["warnings"]]}
+
+
+def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
+    """The files of the data directory and the tablespaces; warnings, and the restore_command that a server in place
+    is to have again."""
+    lost: list[str] = []
+    chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
+    with phases.phase("copy"):
+        if len(chain) > 1:
+            copying.combine(planned.backups, chain, data, spaces, planned.tools)
+        else:
+            copying.put(planned.backups, chain[0], data, spaces)
+    with phases.phase("verify"):
+        copying.verify(data, planned.tools)
+    with phases.phase("configure"):
+        copying.remap(data, spaces)
+        served = planned.served
+        if served.copy:
+            backup = os.path.join(planned.backups, chain[-1].name)
+            lost = configuring.adopt(backup, _recorded(planned.choice), served)
+        ahead.prepare(data)
+        command = ahead.restore_command(planned.request.repository, planned.generation, planned.python)
+        settings = planned.request.target.settings(planned.choice.reach.line.timeline)
+        former = configuring.write(served, {configuring.FETCH: command, **settings})
+    with phases.phase("sync"):
+        for path in planned.place.every:
+            files.sync_tree(path)
+            files.sync(os.path.dirname(path))
+    return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost], former
+
+
+def _recover(planned: Planned, runner: Runner, phases: _Phases, former: str | None) -> dict[str, Any]:
+    """Start the server, and let become of it what is asked."""
+    request, reach = planned.request, planned.choice.reach
+    fetching = Ahead(request.repository, planned.generation, reach.line, reach.first, reach.last, planned.place.data)
+    with phases.phase("recover"), fetching:
+        runner.start(recovering=True)
+        reached = runner.reach(request.target, planned.choice)
+    timeline, warnings = reach.line.timeline, list(runner.collation_warnings())
+    if request.end == targets.PROMOTE:
+        with phases.phase("promote"):
+            timeline = runner.promote()
+            warnings += _unarchived(planned, timeline)
+        with phases.phase("restart"):
+            _restart(planned, runner, former)
+    elif request.end == targets.SHUTDOWN:
+        with phases.phase("stop"):
+            runner.stop()
+    running = request.end == targets.PAUSED or (request.end == targets.PROMOTE and not request.in_place)
+    return {
+        "reached": {
+            "lsn": wal.lsn(reached.lsn),
+            "time": targets.written(reached.time) if reached.time else None,
+            "timeline": timeline,
+        },
+        "warnings": warnings,
+        "fetched_ahead": fetching.fetched,
+        "socket_directory": planned.place.data if running else None,
+        "port": ((request.port if request.end == targets.PROMOTE else 0) or configuring.PORT) if running else None,
+    }
+
+
+def _restart(planned: Planned, runner: Runner, former: str | None) -> None:
+    """Have the server run with its own settings and rules, and not with those of its recovery."""
+    runner.stop()
+    configuring.settle(planned.served, former)
+    ahead.discard(planned.place.data)
+    # pg_ctl would start it with the options of its recovery.
+    files.discard(os.path.join(planned.place.data, "postmaster.opts"))
+    if planned.served.copy:
+        runner.start(recovering=False)
+        runner.wait()
+
+
+def _unarchived(planned: Planned, timeline: int) -> list[str]:
+    """A warning if the history file of a new timeline does not arrive in the repository, without which the WAL after
+    it cannot be restored. A copy archives nothing."""
+    if planned.served.copy:
+        return []
+    name = f"{timeline:08X}.history"
+    path = archiver.place(planned.request.repository, planned.generation, name)
+    until = time.monotonic() + ARCHIVING
+    while archiver.stored(path) is None:
+        if time.monotonic() > until:
+            return [f"{name} has not arrived in {planned.request.repository}: see whether the server archives."]
+        time.sleep(replay.PAUSE)
+    return []
+
+
+__all__ = ["ASIDE", "Planned", "Restore", "plan", "restore"]

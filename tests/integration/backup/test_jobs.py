@@ -1,0 +1,54 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The agent's command takes backups, as timers call it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from archives import Host
+from backed import Backed, own
+
+from pgops import cli
+from pgops.host.identity import as_user
+
+
+def ran(backed: Backed, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    """A job as the server's user: its exit code, and the lines that it has logged."""
+    log = Path(backed.layout.keeping, "agent.log")
+    seen = len(log.read_text().splitlines()) if log.exists() else 0
+    command = ["--instance", "main", "--prefix", str(backed.host.prefix), *words]
+
+    def run() -> int:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return cli.main(command)
+
+    code = as_user(backed.user, run, 600)
+    lines = log.read_text().splitlines()[seen:]
+    return code, [json.loads(line.partition(" ")[2]) for line in lines]
+
+
+def test_a_job_tells_what_it_is_about_to_do_and_what_it_did(make: Callable[..., Host]) -> None:
+    backed = Backed.of(make(), retention={"full_days": 0, "minimum_full": 1})
+    path = Path(backed.layout.agent_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(backed.configuration().text())
+    own(path.parent, backed.server)
+    code, (begins, done) = ran(backed, "backup", "--type", "full")
+    assert code == 0
+    assert (begins["begins"], begins["kind"], begins["wal_waiting"]) == (True, "full", 0)
+    assert begins["expected_bytes"] > 10_000_000
+    assert (done["ok"], done["expired"], done["name"]) == (True, [], backed.listing.backups[0].name)
+    code, (_begins, again) = ran(backed, "backup")
+    assert (code, again["expired"]) == (0, [done["name"]])
+    code, (verified,) = ran(backed, "verify")
+    assert (code, verified["verified"]) == (0, 1)
+    code, (expired,) = ran(backed, "expire", "--dry-run")
+    assert (code, expired["removed"]) == (0, [])
+    code, (refused,) = ran(backed, "backup", "--type", "logical")
+    assert (code, refused["code"]) == (1, "invalid_input")

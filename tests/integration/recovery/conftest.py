@@ -1,0 +1,29 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A bank, and restores of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import binaries
+import pytest
+from archives import Host
+from backing import SMALL_SEGMENTS, Bank
+from restoring import Restorer
+
+
+@pytest.fixture(name="bank")
+def _bank(make: Callable[..., Host]) -> Bank:
+    if binaries.majors()[-1] != 18:
+        pytest.skip("the tools of tests are of PostgreSQL 18")
+    return Bank.opened(make(initdb=SMALL_SEGMENTS, settings={"summarize_wal": "on"}))
+
+
+@pytest.fixture(name="restorer")
+def _restorer(root: Path, bank: Bank) -> Iterator[Restorer]:
+    made = Restorer(bank, root)
+    yield made
+    for data in made.made:
+        made.end(data)

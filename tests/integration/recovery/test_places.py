@@ -1,0 +1,278 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""In place and back, tablespaces, layouts, chains, and what killed restores leave."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backing import STATE, Bank, own
+from restoring import Restorer
+from waiting import until
+
+from pgops.errors import Conflict, HostFailed, PgOpsError
+from pgops.recovery import copying
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """All files below a directory, with their contents."""
+    return {str(one.relative_to(path)): one.read_bytes() for one in path.rglob("*") if one.is_file()}
+
+
+def test_in_place_and_on(bank: Bank, restorer: Restorer) -> None:
+    bank.work()
+    bank.backup()
+    moment = bank.work()
+    bank.archive()
+    bank.work()
+    bank.archive()
+    fetch = bank.server.value("SHOW restore_command")
+    bank.server.stop()
+    before = tree(bank.server.data_dir)
+    found = restorer.restore(directory=bank.server.data_dir, in_place=True, time=moment.time.isoformat())
+    assert found["warnings"] == []
+    aside = Path(found["moved"][str(bank.server.data_dir)])
+    assert tree(aside) == before
+    assert "00000002.history" in bank.host.archived()
+    bank.server.start()
+    assert bank.server.value(STATE) == moment.state
+    assert bank.server.value("SHOW archive_mode") == "on"
+    assert bank.server.value("SHOW restore_command") == fetch
+    assert bank.server.value("SHOW recovery_target_time") == ""
+    # The new line can be restored as well, and the old one is named by its number.
+    later = bank.work()
+    bank.archive()
+    again = restorer.restore(latest=True)
+    assert restorer.state(again) == later.state
+    assert again["timeline"] == 2
+
+
+def test_in_place_that_fails_puts_the_old_data_back(bank: Bank, restorer: Restorer) -> None:
+    last = bank.work()
+    made = bank.backup()
+    label = bank.directory(made) / "data" / "backup_label"
+    label.write_text(label.read_text().replace("LABEL", "LABLE"))
+    bank.server.stop()
+    before = tree(bank.server.data_dir)
+    with pytest.raises(HostFailed, match="phase verify"):
+        restorer.restore(directory=bank.server.data_dir, in_place=True, immediate=True)
+    assert tree(bank.server.data_dir) == before
+    bank.server.start()
+    assert bank.server.value(STATE) == last.state
+
+
+def test_a_copy_leaves_its_original_alone(bank: Bank, restorer: Restorer) -> None:
+    bank.server.value("ALTER SYSTEM SET primary_conninfo = 'host=nowhere'")
+    bank.server.value("ALTER SYSTEM SET recovery_target_name = 'of long ago'")
+    bank.server.configure({"recovery_target_xid": "7"})
+    bank.work()
+    bank.backup()
+    bank.work()
+    bank.archive()
+    before = set(bank.host.archived())
+    found = restorer.restore(latest=True)
+    settings = ("archive_mode", "archive_library", "primary_conninfo", "listen_addresses", "restore_command")
+    assert [restorer.value(found, f"SHOW {name}") for name in settings] == ["off", "", "", "", ""]
+    data = Path(found["directory"])
+    assert str(restorer.value(found, "SHOW unix_socket_directories")) == str(data)
+    assert (data.stat().st_mode & 0o777, (data / "PG_VERSION").stat().st_mode & 0o777) == (0o700, 0o600)
+    restorer.value(found, "INSERT INTO transfer VALUES (-1)")
+    restorer.value(found, "SELECT pg_switch_wal()")
+    bank.archive()
+    assert not [name for name in set(bank.host.archived()) - before if not name.startswith("00000001")]
+    assert not (data / copying.MARKER).exists()
+    assert not (data / "pg_wal" / "pgops-ahead").exists()
+
+
+def test_a_stray_promotion_does_not_hide_the_newest_moment(bank: Bank, restorer: Restorer) -> None:
+    bank.work()
+    bank.backup()
+    moment = bank.work()
+    bank.archive()
+    bank.work()
+    bank.archive()
+    stray = Path(restorer.restore(time=moment.time.isoformat())["directory"])
+    # As if the copy had archived: its history and its WAL get into the repository.
+    place = next(bank.host.repository.glob("*/wal"))
+    target = place / "00000002.history"
+    target.write_bytes((stray / "pg_wal" / "00000002.history").read_bytes())
+    segments = sorted(path for path in (stray / "pg_wal").iterdir() if path.name.startswith("00000002" + "0" * 8))
+    (place / segments[0].name[:16]).mkdir()
+    (place / segments[0].name[:16] / segments[0].name).write_bytes(segments[0].read_bytes())
+    own(place, bank.server)
+    last = bank.work()
+    bank.archive()
+    found = restorer.restore(latest=True)
+    assert restorer.state(found) == last.state
+    assert "several ends" in found["warnings"][0]
+    assert restorer.state(restorer.restore(latest=True, timeline=2)) == moment.state
+
+
+def test_paused_is_read_only_until_it_is_promoted(bank: Bank, restorer: Restorer) -> None:
+    bank.backup()
+    moment = bank.work()
+    bank.archive()
+    bank.work()
+    bank.archive()
+    found = restorer.restore(time=moment.time.isoformat(), end="paused")
+    assert restorer.state(found) == moment.state
+    assert restorer.value(found, "SELECT pg_is_in_recovery()")
+    restorer.value(found, "SELECT pg_promote()")
+    until(lambda: restorer.value(found, "SELECT pg_is_in_recovery()"), "promoted", wanted=False)
+    assert restorer.state(found) == moment.state
+    stopped = restorer.restore(time=moment.time.isoformat(), end="shutdown")
+    assert stopped["port"] is None
+    assert not (Path(stopped["directory"]) / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("layout", ["plain", "tar", "gzip", "zstd", "lz4"])
+def test_tablespaces_go_where_they_are_told(bank: Bank, restorer: Restorer, root: Path, layout: str) -> None:
+    original = root / "space"
+    original.mkdir()
+    own(original, bank.server)
+    bank.server.value(f"CREATE TABLESPACE fast LOCATION '{original}'")
+    bank.server.value("ALTER TABLE transfer SET TABLESPACE fast")
+    bank.work()
+    bank.backup("full", *([] if layout == "plain" else ["--format=tar"]), packed=layout)
+    last = bank.work()
+    bank.archive()
+    before = tree(original)
+    with pytest.raises(Conflict, match="is not empty"):
+        restorer.restore(latest=True)
+    with pytest.raises(Conflict, match="no tablespace in /elsewhere"):
+        restorer.restore(latest=True, tablespace_map={"/elsewhere": "/tmp/there"})
+    directory = restorer.directory()
+    moved = directory.parent / "fast"
+    found = restorer.restore(directory=directory, latest=True, tablespace_map={str(original): str(moved)})
+    assert restorer.state(found) == last.state
+    assert [one.name for one in moved.iterdir()] == [one.name for one in original.iterdir()]
+    (link,) = (directory / "pg_tblspc").iterdir()
+    assert link.readlink() == moved
+    assert set(tree(original)) >= set(before)
+    assert bank.server.value(STATE) == last.state
+
+
+def test_tablespaces_in_place(bank: Bank, restorer: Restorer, root: Path) -> None:
+    original = root / "spaces" / "space"
+    original.mkdir(parents=True)
+    own(original.parent, bank.server)
+    bank.server.value(f"CREATE TABLESPACE fast LOCATION '{original}'")
+    bank.server.value("ALTER TABLE transfer SET TABLESPACE fast")
+    bank.backup()
+    moment = bank.work()
+    bank.archive()
+    bank.work()
+    bank.archive()
+    bank.server.stop()
+    before = tree(original)
+    found = restorer.restore(directory=bank.server.data_dir, in_place=True, xid=moment.xid)
+    assert tree(Path(found["moved"][str(original)])) == before
+    bank.server.start()
+    assert bank.server.value(STATE) == moment.state
+
+
+@pytest.mark.parametrize("layout", ["plain", "tar"])
+def test_a_chain_of_incremental_backups(bank: Bank, restorer: Restorer, root: Path, layout: str) -> None:
+    original = root / "space"
+    original.mkdir()
+    own(original, bank.server)
+    bank.server.value(f"CREATE TABLESPACE fast LOCATION '{original}'")
+    bank.server.value(
+        "CREATE TABLE wide TABLESPACE fast AS SELECT n, repeat('x', 500) FROM generate_series(1, 2000) n"
+    )
+    options = ["--format=tar"] if layout == "tar" else []
+    bank.work()
+    made = bank.backup("full", *options)
+    for _number in range(2):
+        bank.work()
+        bank.server.value("UPDATE wide SET n = n + 1 WHERE n % 100 = 0")
+        made = bank.backup("incremental", *options, parent=made)
+    last = bank.work()
+    bank.archive()
+    directory = restorer.directory()
+    spaces = {str(original): str(directory.parent / "fast")}
+    found = restorer.restore(directory=directory, latest=True, tablespace_map=spaces)
+    assert len(found["backup"]["chain"]) == 3
+    assert restorer.state(found) == last.state
+    count = "SELECT sum(n) FROM wide"
+    assert restorer.value(found, count) == bank.server.value(count)
+    assert not (directory / copying.SCRATCH).exists()
+
+
+def test_ten_restores_in_a_row_with_alternating_targets(bank: Bank, restorer: Restorer) -> None:
+    bank.backup()
+    bank.work(4)
+    bank.archive()
+    bank.backup()
+    bank.work(4)
+    bank.archive()
+    bank.work(1)
+    bank.archive()
+    early, late = bank.moments[1], bank.moments[6]
+    directory = bank.server.data_dir
+    for number in range(10):
+        moment = (early, late)[number % 2]
+        asked: dict[str, Any] = {"time": moment.time.isoformat()} if number % 3 else {"lsn": moment.lsn}
+        bank.server.stop()
+        # Each goes back to what was archived before all of them.
+        restorer.restore(directory=directory, in_place=True, timeline=1, inclusive=False, **asked)
+        bank.server.start()
+        assert bank.server.value(STATE) == moment.state, number
+    last = bank.work(1)
+    bank.archive()
+    found = restorer.restore(latest=True)
+    assert restorer.state(found) == last.state
+
+
+@pytest.mark.parametrize("phase", ["copy", "recover"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["copy", "in place"])
+def test_a_killed_restore_is_done_again(bank: Bank, restorer: Restorer, phase: str, in_place: bool) -> None:
+    bank.work()
+    bank.backup()
+    last = bank.work()
+    bank.archive()
+    directory = bank.server.data_dir if in_place else restorer.directory()
+    if in_place:
+        bank.server.stop()
+    seen = "base" if phase == "copy" else "postmaster.pid"
+    killed = multiprocessing.get_context("fork").Process(
+        target=_restoring, args=(restorer, directory, in_place), daemon=False
+    )
+    killed.start()
+
+    def begun() -> bool:
+        return (directory / copying.MARKER).exists() and (directory / seen).exists()
+
+    until(begun, "restoring", pause=0.002)
+    _kill_all(killed.pid or 0)
+    killed.join()
+    assert (directory / copying.MARKER).exists()
+    found = restorer.restore(directory=directory, in_place=in_place, latest=True)
+    assert any("did not end" in warning for warning in found["warnings"])
+    if in_place:
+        bank.server.start()
+        assert bank.server.value(STATE) == last.state
+        assert len(list(directory.parent.glob("data.before-restore-*"))) == 1
+    else:
+        assert restorer.state(found) == last.state
+
+
+def _restoring(restorer: Restorer, directory: Path, in_place: bool) -> None:
+    os.setsid()
+    try:
+        restorer.restore(directory=directory, in_place=in_place, latest=True)
+    except PgOpsError:
+        time.monotonic()
+
+
+def _kill_all(process: int) -> None:
+    """Kill a restore with the child that works as the server's user, and not the server."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    for one in [*map(int, children), process]:
+        os.kill(one, signal.SIGKILL)

@@ -1,0 +1,73 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The commands of the runbook, as it has them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import artifact
+import binaries
+import pytest
+from backing import STATE, Bank
+from restoring import Restorer, pgops
+
+from pgops.agent import runner
+
+TEXT = (artifact.ROOT / "docs" / "recovery.md").read_text()
+LONGEST = 5
+"""Commands to a running server."""
+
+
+def commands(heading: str) -> list[list[str]]:
+    """The words of each command below a heading, in its first block."""
+    part = TEXT.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return [shlex.split(line) for line in part.split("```")[1].strip().splitlines()]
+
+
+HEADINGS = ("The data is wrong, and the server still runs", "The server itself has to go back", "The host is lost")
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_the_commands_lead_to_a_running_server(bank: Bank, restorer: Restorer, heading: str) -> None:
+    bank.work()
+    bank.backup()
+    moment = bank.work()
+    bank.archive()
+    last = bank.work()
+    bank.archive()
+    directory = restorer.directory()
+    places = {
+        "/srv/restored": str(directory),
+        "/var/lib/postgresql/17/main": str(bank.server.data_dir),
+        "/backup/orders": str(bank.host.repository),
+        "2026-11-29 15:29:00+01:00": moment.time.isoformat(),
+    }
+    steps = commands(heading)
+    assert 1 < len(steps) <= LONGEST
+    for program, *words in steps:
+        given = [places.get(word, word) for word in words]
+        if program == "systemctl":
+            getattr(bank.server, given[0])()
+        elif program == "pgops":
+            code, said = pgops(restorer, *given)
+            assert code == runner.DONE, said
+            assert ("Nothing was changed." in said) == ("--plan" in given)
+        else:
+            assert program == "psql"
+            query = ["-X", "-A", "-t", "-U", bank.server.superuser, "-c", STATE]
+            assert bank.server.run(binaries.client("psql"), *given, *query).strip() in (moment.state, last.state)
+    if "systemctl" in [step[0] for step in steps]:
+        assert bank.server.value(STATE) == moment.state
+
+
+def test_every_option_of_the_runbook_is_one() -> None:
+    from pgops.capabilities import RESTORE
+
+    known = {flag.name for flag in RESTORE.flags}
+    used = {word for line in re.findall(r"pgops restore[^\n]*", TEXT) for word in re.findall(r"--[a-z-]+", line)}
+    used |= set(re.findall(r"`(--[a-z-]+)", TEXT))
+    assert used <= known
+    assert Path(artifact.ROOT / "docs" / "archiving.md").exists()
