@@ -29,3 +29,20 @@ def test_each_kind_of_target_brings_the_state_of_its_moment(bank: Bank, restorer
     assert restorer.state(restorer.restore(xid=moment.xid, inclusive=False)) == before.state
     assert restorer.state(restorer.restore(immediate=True)) == at_backup.state
     assert restorer.state(restorer.restore(latest=True)) == last.state
+
+
+def test_settings_that_the_original_has_raised_since_are_raised_for_the_recovery(
+    bank: Bank, restorer: Restorer
+) -> None:
+    bank.backup()
+    bank.work()
+    bank.server.configure({"max_connections": "70", "max_worker_processes": "11"})
+    bank.server.stop()
+    bank.server.start()
+    moment = bank.work()
+    bank.archive()
+    bank.work()
+    bank.archive()
+    found = restorer.restore(time=moment.time.isoformat())
+    assert restorer.state(found) == moment.state
+    assert restorer.value(found, "SHOW max_connections") == "50"

@@ -161,6 +161,7 @@ def test_a_missing_segment_makes_it_unrecoverable_from_there_on(kept: Kept) -> N
     (error,) = kept.update()
     assert names[1] in error
     assert kept.state() == (False, f"missing segment {names[1]}")
+    assert names[1] in str(kept.value("SELECT lost FROM pgops.recovery_status"))
     (window,) = kept.windows()
     assert window["missing_wal"] == names[1]
     # Another backup makes it whole from then on.
@@ -244,6 +245,37 @@ POINT = """
 SELECT jsonb_build_array(base_backup_id, required_wal_files, required_segments, obstacle)
 FROM pgops.recovery_points WHERE recovery_name = '{}'
 """
+
+
+def test_a_recovery_point_whose_wal_is_lost_cannot_be_restored(kept: Kept) -> None:
+    made = kept.backup("one")
+    lost = kept.archive()
+    kept.value("SELECT pgops.create_recovery_point('here')")
+    kept.archive()
+    kept.update()
+    assert kept.value(POINT.format("here"))[0] == made.id  # type: ignore[index]
+    kept.host.archived()[lost].unlink()
+    (error,) = kept.update()
+    assert lost in error
+    assert kept.value(POINT.format("here")) == [None, None, None, f"missing segment {lost}"]
+
+
+def test_what_a_verification_found_counts(kept: Kept) -> None:
+    first, second = kept.backup("one"), kept.backup("two")
+    when = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    backups.note_checked(kept.place, "one", [], when)
+    backups.note_checked(kept.place, "two", ["base/1/2 is damaged"], when)
+    assert kept.update() == []
+    one, two = kept.history()
+    assert (one["damage"], one["verified_at"][:10]) == (None, "2026-01-01")
+    assert (two["damage"], two["verified_at"]) == ("base/1/2 is damaged", None)
+    assert [window["backups"] for window in kept.windows()] == [[first.id]]
+    backups.note_checked(kept.place, "one", ["it is damaged, too"], when)
+    kept.update()
+    assert kept.state() == (False, "no base backup")
+    backups.note_checked(kept.place, "two", [], when)
+    kept.update()
+    assert (kept.state(), kept.windows()[0]["backups"]) == ((True, None), [second.id])
 
 
 @pytest.mark.every_major

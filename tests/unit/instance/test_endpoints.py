@@ -51,6 +51,16 @@ def test_each_job_has_no_more_rights_than_it_needs() -> None:
     ]
 
 
+def test_a_server_is_copied_as_a_role_of_its_own_over_its_socket() -> None:
+    assert endpoints.backup(HERE) == {
+        "host": "/run/postgresql",
+        "port": "5433",
+        "user": "pgops_backup",
+        "dbname": "replication",
+        "application_name": "pgops backup",
+    }
+
+
 def test_the_servers_views_and_log_show_which_job_it_is() -> None:
     assert [one.application_name for one in local()] == [
         *("pgops collect", "pgops catalogue", "pgops deploy", "pgops inspect", "pgops explain")

@@ -126,3 +126,16 @@ def test_lines_and_rules_are_the_same():
         'local all "pgops_explain" peer map=pgops': changed(MAPPED, users=("pgops_explain",)),
         'hostssl "ops" "pgops" 10.0.0.7/32 scram-sha-256': REMOTE,
     }
+
+
+def test_replication_is_no_database():
+    (wanted,) = [
+        rule
+        for rule in access.wanted(Access(backup=True, keeper="postgres"), "ops", []).values()
+        if rule.users == ("pgops_backup",)
+    ]
+    assert not hba.admit([changed(wanted, databases=("all",))], wanted)
+    assert not hba.admit([changed(wanted, databases=("sameuser",))], wanted)
+    assert hba.admit([changed(wanted, databases=("ops", "replication"))], wanted)
+    assert hba.admit([changed(wanted, databases=("all",), method="reject"), wanted], wanted)
+    assert not hba.admit([changed(wanted, databases=("replication",), method="reject"), wanted], wanted)

@@ -78,6 +78,7 @@ def recovery_options(served: Served) -> dict[str, str]:
         "logging_collector": "off",
         "log_destination": "stderr",
         "log_min_messages": "warning",
+        "lc_messages": "C",  # what it says of its target is read
         "ssl": "off",
         "external_pid_file": "",
     }

@@ -11,7 +11,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +38,10 @@ TELLING = 10.0
 """Seconds between two messages about the progress."""
 POINT_BYTES = 1024
 """More than the record of a restore point takes, with the head of a page in it."""
+STOPPING_AT = re.compile(r"recovery stopping (before|after|at) ")
+"""What a server says that has reached its target (PostgreSQL, xlogrecovery.c)."""
+TOO_LOW = re.compile(r"(\w+) = \d+ is a lower setting than on the primary server, where its value was (\d+)")
+"""What it says that cannot replay the WAL of its original, which had more of something."""
 
 STATE = """
 SELECT pg_is_in_recovery() AS recovering,
@@ -80,6 +84,8 @@ class Runner:
     superusers: tuple[str, ...]
     configuration: str = ""
     say: Callable[[str], None] = lambda _text: None
+    raised: dict[str, str] = field(default_factory=dict)
+    """Settings that the original had higher, which it takes to replay its WAL."""
 
     @property
     def log(self) -> str:
@@ -93,7 +99,7 @@ class Runner:
 
         Raises HostFailed.
         """
-        options = configuring.recovery_options(self.served) if recovering else {}
+        options = {**configuring.recovery_options(self.served), **self.raised} if recovering else {}
         if self.configuration:
             options["config_file"] = self.configuration
         words = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
@@ -103,6 +109,9 @@ class Runner:
         while not self.running() and time.monotonic() < until and "FATAL" not in self.tail(before):
             time.sleep(PAUSE)
         if not self.running():
+            if recovering and self._raised():
+                self.start(recovering)
+                return
             raise self.failed("The server did not start")
 
     def stop(self) -> None:
@@ -172,16 +181,41 @@ class Runner:
         told = time.monotonic()
         while True:
             state = self._state()
-            if state and (not state["recovering"] or state["pause"] == "paused"):
-                if state["recovering"] or target.kind == targets.LATEST:
-                    return state
-                raise self.failed("The recovery ended before its target")
-            if state is None and not self.running():
-                raise self.failed("The recovery failed")
+            ended = not self.running() if state is None else not state["recovering"] or state["pause"] == "paused"
+            if ended and self._raised():
+                self.stop()
+                self.start(recovering=True)
+                continue
+            if ended:
+                return self._ended(target, state)
             if state and time.monotonic() > told + TELLING:
                 told = time.monotonic()
                 self.say(f"replayed up to LSN {state['lsn']}, last commit {state['time']}")
             time.sleep(PAUSE)
+
+    def _ended(self, target: Target, state: dict[str, Any] | None) -> dict[str, Any]:
+        """The state in which a recovery ended. Raises HostFailed unless it ended at a target."""
+        if state is None:
+            raise self.failed("The recovery failed")
+        if target.kind == targets.LATEST and not state["recovering"]:
+            return state
+        # A recovery also pauses for other reasons, and then has nothing to say.
+        if not state["recovering"] or not STOPPING_AT.search(self.text()):
+            raise self.failed("The recovery ended before its target")
+        return state
+
+    def _raised(self) -> bool:
+        """Whether the log asks for settings that are not raised yet; then they are, for the next start."""
+        asked = {name: value for name, value in TOO_LOW.findall(self.text()) if self.raised.get(name) != value}
+        self.raised.update(asked)
+        return bool(asked)
+
+    def text(self) -> str:
+        """The end of its log."""
+        with contextlib.suppress(OSError), open(self.log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 20)))
+            return file.read().decode("utf-8", "replace")
+        return ""
 
     def _state(self) -> dict[str, Any] | None:
         """What the server says; None while it does not."""

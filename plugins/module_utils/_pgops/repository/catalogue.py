@@ -154,14 +154,15 @@ class StoredFile:
 
 @dataclass
 class Tally:
-    """What a run found: the numbers of files recorded and gone, and what is wrong; ``until`` is its end, in monotonic
-    time."""
+    """What a run found: the numbers of files recorded and gone, and what is wrong; ``lost`` are the segments of the
+    generation at hand that others have removed; ``until`` is its end, in monotonic time."""
 
     until: float
     noted: int = 0
     expired: int = 0
     complete: bool = True
     errors: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -265,9 +266,14 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         stored = recorded.note(session, generation.repository, generation.name, generation.segment_bytes)
     tally.errors += [f"{generation.name}: {error}" for error in stored.errors]
+    expired, tally.lost = tally.expired, []
     changed = _wal(session, generation, tally)
+    told = [recorded.told(sorted(tally.lost))] if tally.lost else []
+    tally.errors += [f"{generation.name}: {error}" for error in told]
+    with guarded(session):
+        recorded.note_lost(session, generation.name, [*stored.lost, *told])
     if changed or (stored.changed and changed is not None):
-        _summarise(session, generation, stored.changed)
+        _summarise(session, generation, stored.changed or tally.expired > expired)
 
 
 def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
@@ -277,21 +283,18 @@ def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
         known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
     present = _directories(generation.wal)
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
-    lost: list[str] = []
     complete = True
     for directory in sorted(changed, reverse=True):
-        complete = _record_directory(session, generation, directory, present[directory], tally, lost)
+        complete = _record_directory(session, generation, directory, present[directory], tally)
         if not complete:
             tally.complete = False
             break
     with guarded(session):
         for directory in sorted(set(known) - set(present)):
-            tally.expired += _gone(session, generation, set(_known(session, generation, directory)), lost)
+            _gone(session, generation, set(_known(session, generation, directory)), tally)
             session.execute(REMOVED, [generation.id, directory])
         failing = _note_failure(session, generation)
         session.execute(OLD, [generation.id])
-    if lost:
-        tally.errors.append(f"{generation.name}: {recorded.told(sorted(lost))}")
     return bool(changed or failing or set(known) != set(present)) if complete else None
 
 
@@ -311,11 +314,8 @@ def _directories(folder: str) -> dict[str, int]:
     return {name: modified if modified < now - SETTLED_NS else 0 for name, modified in found.items()}
 
 
-def _record_directory(
-    session: Session, generation: Generation, directory: str, modified: int, tally: Tally, lost: list[str]
-) -> bool:
-    """Record the new and the missing files of a directory, with those that are ``lost``; False if the time limit was
-    reached."""
+def _record_directory(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
+    """Record the new and the missing files of a directory; False if the time limit was reached."""
     present = listing(generation.wal, directory)
     with guarded(session):
         known = _known(session, generation, directory)
@@ -328,7 +328,7 @@ def _record_directory(
             session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
         tally.noted += len(batch)
     with guarded(session):
-        tally.expired += _gone(session, generation, set(known) - set(present), lost)
+        _gone(session, generation, set(known) - set(present), tally)
         session.execute(LOOKED, [generation.id, directory, modified])
     return True
 
@@ -391,13 +391,13 @@ def _known(session: Session, generation: Generation, directory: str) -> dict[str
     return {row["wal_filename"]: (row["file_size"], row["ending"]) for row in rows}
 
 
-def _gone(session: Session, generation: Generation, names: set[str], lost: list[str]) -> int:
-    """Record the files that no longer exist; their number. Those that we have not removed are ``lost``."""
+def _gone(session: Session, generation: Generation, names: set[str], tally: Tally) -> None:
+    """Record the files that no longer exist."""
     if names:
         ours = removed.read(backups.folder(generation.repository, generation.name))
-        lost += recorded.unexplained(ours, names, generation.segment_bytes)
         session.execute(EXPIRED, [generation.id, sorted(names)])
-    return len(names)
+        tally.lost += recorded.unexplained(ours, names, generation.segment_bytes)
+        tally.expired += len(names)
 
 
 def _note_failure(session: Session, generation: Generation) -> bool:
@@ -411,8 +411,9 @@ def _note_failure(session: Session, generation: Generation) -> bool:
     return True
 
 
-def _summarise(session: Session, generation: Generation, backups_changed: bool) -> None:
-    """Record since when WAL is available without a gap, the gaps, and what can be recovered."""
+def _summarise(session: Session, generation: Generation, less: bool) -> None:
+    """Record since when WAL is available without a gap, the gaps, and what can be recovered; ``less``: what could be
+    before may no longer be."""
     size = generation.segment_bytes
     with guarded(session):
         runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
@@ -427,7 +428,7 @@ def _summarise(session: Session, generation: Generation, backups_changed: bool) 
     if os.path.isdir(generation.wal):
         stored = inventory.among(generation.repository, generation.name, runs)
         with guarded(session):
-            recoverable.note(session, stored, generation.timeline, backups_changed)
+            recoverable.note(session, stored, generation.timeline, less)
 
 
 def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]) -> None:

@@ -98,6 +98,8 @@ SELECT
     o.obstacle,
     'unproven' AS recovery,
     o.backups_seen_at AS seen_at,
+    o.lost,
+    o.lost_at,
     (SELECT count(*) FROM taken AS t WHERE t.status = 'completed') AS backups,
     (SELECT count(*) FROM taken AS t WHERE t.status = 'requested') AS requested,
     o.backup_bytes + coalesce(o.wal_bytes, 0) AS repository_bytes,
@@ -139,7 +141,10 @@ FROM (SELECT) AS one LEFT JOIN own AS o ON true
 BACKUPS = Section(
     "backups",
     TAKEN,
-    ("recoverable", "obstacle", "seen_at", "repository_bytes", "failure", "restore_s", "replay_bytes"),
+    (
+        *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "restore_s"),
+        "replay_bytes",
+    ),
     lists=("newest", "running", "windows"),
     fixed={"recovery": "unproven", "backups": 0, "requested": 0},
 )

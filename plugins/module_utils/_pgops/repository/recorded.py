@@ -61,6 +61,11 @@ SEEN = """
 UPDATE pgops.generation SET backups_seen_at = now(), backup_bytes = %(bytes)s WHERE name = %(generation)s
 RETURNING recoverable IS NULL
 """
+LOST = """
+UPDATE pgops.generation SET lost_at = now(), lost = left(%(lost)s, %(longest)s) WHERE name = %(generation)s
+"""
+LONGEST = 2000
+"""Characters of a text that is stored."""
 KILLED = """
 UPDATE pgops.backup SET status = 'failed', ended_at = now(), pid = NULL, error_message = %(message)s
 WHERE generation = %(generation)s AND status = 'running' AND backup_id::text <> %(but)s
@@ -82,10 +87,12 @@ DIED = "Its process ended before it was done: it was killed, or its host went do
 
 @dataclass(frozen=True)
 class Found:
-    """What a look at a generation's backups brought: whether anything has ``changed``, and what is wrong."""
+    """What a look at a generation's backups brought: whether anything has ``changed``, and what is wrong; ``lost`` is
+    what shows that others have removed something, or set the repository back."""
 
     changed: bool = False
     errors: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def note(session: Session, repository: str, generation: str, segment_bytes: int) -> Found:
@@ -97,7 +104,7 @@ def note(session: Session, repository: str, generation: str, segment_bytes: int)
     known = {row["id"]: row for row in session.rows(KNOWN, [generation])}  # before the repository is looked at
     listing = inventory.own(backups.listed(place), generation, segment_bytes)
     ours = removed.read(place)
-    changed, errors = False, [f"backup {name}: {reason}" for name, reason in listing.damaged.items()]
+    changed, lost = False, list[str]()
     with session.transaction():
         for kept in listing.backups:
             row = known.get(kept.manifest.id)
@@ -105,7 +112,7 @@ def note(session: Session, repository: str, generation: str, segment_bytes: int)
                 changed = True
                 session.execute(NOTE, _row(repository, generation, kept))
             if row is not None and row["status"] == "expired":
-                errors.append(f"backup {kept.name}: {BACK} Was the repository set back in time?")
+                lost.append(f"backup {kept.name}: {BACK} Was the repository set back in time?")
         for name, reason in listing.damaged.items():
             session.execute(DAMAGED, {"generation": generation, "name": name, "reason": reason})
         missing = _missing(known, listing)
@@ -114,9 +121,16 @@ def note(session: Session, repository: str, generation: str, segment_bytes: int)
             session.execute(EXPIRED, {"ids": [row["id"] for row in rows], "message": message})
         stored = sum(kept.manifest.stored_bytes for kept in listing.backups)
         new = bool(session.value(SEEN, {"bytes": stored, "generation": generation}))
-    errors += [f"backup {row['name']}: {GONE} Was the repository set back in time?" for row in gone]
+    lost += [f"backup {row['name']}: {GONE} Was the repository set back in time?" for row in gone]
     _note_killed(session, place, generation)
-    return Found(changed or new or bool(missing), tuple(errors))
+    damaged = [f"backup {name}: {reason}" for name, reason in listing.damaged.items()]
+    return Found(changed or new or bool(missing), (*damaged, *lost), tuple(lost))
+
+
+def note_lost(session: Session, generation: str, lost: Sequence[str]) -> None:
+    """Remember what is gone from a generation that we have not removed. Raises QueryFailed."""
+    if lost:
+        session.execute(LOST, {"generation": generation, "lost": "; ".join(lost), "longest": LONGEST})
 
 
 def _missing(known: Mapping[str, Mapping[str, Any]], listing: Listing) -> list[Mapping[str, Any]]:

@@ -56,9 +56,9 @@ WHERE r.generation = %s AND r.required_segments IS NULL AND r.created_at < now()
 """
 
 
-def note(session: Session, inventory: Inventory, timeline: int | None, backups_changed: bool) -> None:
+def note(session: Session, inventory: Inventory, timeline: int | None, less: bool) -> None:
     """Record the windows of a generation, whether all of it can be recovered, and what its recovery points need.
-    ``timeline`` is the server's, None for a generation of the past.
+    ``timeline`` is the server's, None for a generation of the past; ``less``: what could be recovered may no longer.
 
     Raises QueryFailed.
     """
@@ -71,7 +71,7 @@ def note(session: Session, inventory: Inventory, timeline: int | None, backups_c
         obstacle = prevents(inventory, timeline)
         state = {"generation": inventory.generation, "recoverable": obstacle is None, "obstacle": obstacle}
         session.execute(STATE, state)
-    for point in session.rows(POINTS, {"generation": inventory.generation, "all": backups_changed}):
+    for point in session.rows(POINTS, {"generation": inventory.generation, "all": less}):
         session.execute(POINT, {"id": point["id"], **required(inventory, kept, point["timeline"], point["byte"])})
     session.execute(OLD_POINTS, [inventory.generation])
 
@@ -124,13 +124,21 @@ def required(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: 
     base = windows.base(inventory, kept, timeline, byte)
     nothing: dict[str, Any] = {"base": None, "names": None, "segments": None}
     if base is None:
-        newest = max((run.last for run in inventory.runs if run.timeline == timeline), default=0)
-        late = byte > (newest + 1) * inventory.segment_bytes
-        why = windows.prevented(inventory, kept).get(timeline, windows.NO_BACKUP)
-        words = NOT_ARCHIVED if late else WORDS[why].format(timeline=timeline, missing=_missing(inventory, timeline))
-        return {**nothing, "obstacle": words}
+        return {**nothing, "obstacle": _lacking(inventory, kept, timeline, byte)}
     try:
         names = windows.segments(base.manifest, timeline, byte, inventory.histories)
     except InvalidInput as error:  # a history file that contradicts another
         return {**nothing, "obstacle": str(error)}
     return {"base": base.manifest.id, "names": list(names[:MOST_NAMES]), "segments": len(names), "obstacle": None}
+
+
+def _lacking(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: int) -> str:
+    """Why no backup leads to a byte on the line of a timeline, in words."""
+    newest = max((run.last for run in inventory.runs if run.timeline == timeline), default=0)
+    if byte > (newest + 1) * inventory.segment_bytes:
+        return NOT_ARCHIVED
+    before = [one for one in chains.complete(kept) if one.manifest.stop_lsn <= byte]
+    reached = [windows.reachable(one.manifest, timeline, inventory) for one in before]
+    missing = next((reach.missing for reach in reversed(reached) if reach.missing), "")
+    why = windows.MISSING_WAL if missing else windows.prevented(inventory, kept).get(timeline, windows.NO_BACKUP)
+    return WORDS[why].format(timeline=timeline, missing=missing)

@@ -23,6 +23,9 @@
 --   is, and where a segment is missing. The view recovery_status has the obstacle.
 -- metric: recovery_window_seconds unit=s category=availability
 --   Length of the window from which each moment up to the newest archived WAL can be recovered; 0 if there is none.
+-- metric: repository_lost_age_seconds unit=s category=availability direction=below warning=604800 critical=86400
+--   Time since backups or WAL were last found to be gone that this collection had not removed: others did it, or the
+--   repository was set back in time. No value if that never was. The view recovery_status has what it was.
 WITH own AS (
     SELECT s.* FROM pgops.recovery_status AS s
     WHERE s.generation = pgops.server_generation() AND s.backed_up
@@ -50,7 +53,8 @@ SELECT
     NULL::numeric AS repository_size_mb,
     NULL::numeric AS repository_seen_age_seconds,
     NULL::integer AS recoverable,
-    NULL::numeric AS recovery_window_seconds
+    NULL::numeric AS recovery_window_seconds,
+    NULL::numeric AS repository_lost_age_seconds
 FROM newest AS n
 UNION ALL
 SELECT
@@ -84,5 +88,6 @@ SELECT
                 LIMIT 1
             )
         WHEN NOT o.recoverable THEN 0
-    END AS recovery_window_seconds
+    END AS recovery_window_seconds,
+    extract(EPOCH FROM clock_timestamp() - o.lost_at) AS repository_lost_age_seconds
 FROM own AS o

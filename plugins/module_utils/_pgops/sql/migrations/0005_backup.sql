@@ -109,3 +109,6 @@ ALTER TABLE pgops.generation ADD COLUMN backups_seen_at timestamptz;
 ALTER TABLE pgops.generation ADD COLUMN backup_bytes bigint;
 ALTER TABLE pgops.generation ADD COLUMN recoverable boolean;
 ALTER TABLE pgops.generation ADD COLUMN obstacle text;
+-- What was gone at last that we had not removed, and when that was noticed.
+ALTER TABLE pgops.generation ADD COLUMN lost_at timestamptz;
+ALTER TABLE pgops.generation ADD COLUMN lost text;

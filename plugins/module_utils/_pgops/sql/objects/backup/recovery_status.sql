@@ -11,7 +11,9 @@ SELECT
     coalesce((
         SELECT s.value = 'true' FROM pgops.setting AS s
         WHERE s.name = 'backup'
-    ), FALSE) AS backed_up
+    ), FALSE) AS backed_up,
+    g.lost_at,
+    g.lost
 FROM pgops.generation AS g;
 
 REVOKE ALL ON pgops.recovery_status FROM PUBLIC;
