@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`make demo`: a throw-away server, site.yml on it, real load, collection, and a page to open."""
+"""`make demo`: a throw-away server, site.yml on it, real load, collection, a backup, an accident, a restore to just
+before it, and a page to open."""
 
 from __future__ import annotations
 
@@ -27,6 +28,9 @@ from playbooks import Run, play  # noqa: E402
 PAGE = ROOT / "build" / "demo" / "index.html"
 LOG = ROOT / "build" / "demo" / "ansible.log"
 LOAD_SECONDS = 30
+LOST = "pgbench_accounts"
+"""The table that is dropped, in the database shop."""
+MOMENT = "before the accident"
 COLLECTORS = ("activity", "locks", "database_activity", "database_size", "table_size")
 SAMPLES = """
 SELECT metric_name, coalesce(concat_ws('.', database_name, schema_name, table_name), '') AS series,
@@ -55,6 +59,7 @@ def inventory(work: Path, server: DemoServer) -> Path:
     variables = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
+        "pgops_python": interpreter(work, server),
         "pgops_become": False,
         "pgops_prefix": str(work / "agent"),
         "pgops_user": server.os_user,
@@ -63,30 +68,47 @@ def inventory(work: Path, server: DemoServer) -> Path:
         "pgops_cluster": "demo",
         "pgops_instances": [{"name": "demo", "port": server.port, "socket_directory": str(server.socket_dir)}],
         "pgops_collector_settings": {name: {"interval": 1} for name in COLLECTORS},
+        "pgops_repository": str(work / "repository"),
+        "pgops_restart": "if_required",
+        "pgops_backup": True,
+        "pgops_bin_directory": str(server.bin_dir),
     }
     path = work / "inventory.json"
     path.write_text(json.dumps({"all": {"hosts": {"demo": variables}}}))
     return path
 
 
-def played(work: Path, hosts: Path, *arguments: str) -> Run:
-    """A run of site.yml that went well."""
-    run = play(hosts, work, "pgops.fleet.site", *arguments)
+def interpreter(work: Path, server: DemoServer) -> str:
+    """The demo's Python. Where the server's user may not run it, since it is in root's home, the archive program,
+    which is started with -IS and needs no packages, gets the system's."""
+    try:
+        server.run(sys.executable, "-c", "")
+    except (OSError, RuntimeError):
+        either = work / "python3"
+        either.write_text(f'#!/bin/sh\n[ "$1" != -IS ] || exec /usr/bin/python3 "$@"\nexec {sys.executable} "$@"\n')
+        either.chmod(0o755)
+        return str(either)
+    return sys.executable
+
+
+def played(work: Path, hosts: Path, playbook: str, *arguments: str) -> Run:
+    """A run of a playbook that went well."""
+    run = play(hosts, work, f"pgops.fleet.{playbook}", *arguments)
     with LOG.open("a") as log:
         log.write(run.text)
     if run.code:
-        raise DemoError(f"ansible-playbook pgops.fleet.site {' '.join(arguments)} failed; {LOG} says why")
+        raise DemoError(f"ansible-playbook pgops.fleet.{playbook} {' '.join(arguments)} failed; {LOG} says why")
     return run
 
 
 def deploy(work: Path, hosts: Path) -> None:
     """Predict, change, and see that a second run changes nothing."""
-    predicted = played(work, hosts, "--check", "--diff")
+    predicted = played(work, hosts, "site", "--check", "--diff")
     say(f"site.yml --check --diff: {details(predicted)} changes predicted")
-    first = played(work, hosts, "--diff")
+    first = played(work, hosts, "site", "--diff")
     same = "exactly as predicted" if first.changes == predicted.changes else "NOT as predicted"
     say(f"site.yml: {details(first)} changes, {same}")
-    second = played(work, hosts)
+    second = played(work, hosts, "site")
     say(f"site.yml again: changed={len(second.changes)}")
     if first.changes != predicted.changes or second.changes:
         raise DemoError("a prediction did not come true")
@@ -123,6 +145,38 @@ def collect(work: Path, server: DemoServer) -> int:
         load.terminate()
         load.wait()
     return samples
+
+
+def recover(work: Path, hosts: Path, server: DemoServer) -> None:
+    """Take a backup, drop a table, and restore to just before that, into a directory beside the server."""
+    (cluster,) = (work / "repository").iterdir()
+    # Below a prefix, all of the agent is whose who installed it.
+    shutil.chown(work / "agent/var/lib/pgops/demo/keeping", server.os_user)
+    played(work, hosts, "backup")
+    balance = f"SELECT sum(abalance) FROM {LOST}"
+    before = server.ask(balance, *server.options)
+    played(work, hosts, "recovery_point", "-e", json.dumps({"pgops_recovery_point": MOMENT}))
+    server.ask(f"DROP TABLE {LOST}", *server.options)
+    say(f"Backup taken. Table {LOST} dropped ...")
+    copy = work / "copy" / "data"
+    copy.parent.mkdir()
+    shutil.chown(copy.parent, server.os_user)
+    wanted = {
+        "pgops_restore_host": "demo",
+        "pgops_restore_repository": str(cluster),
+        "pgops_restore_directory": str(copy),
+        "pgops_restore_name": MOMENT,
+    }
+    began = time.monotonic()
+    played(work, hosts, "restore", "-e", json.dumps(wanted))
+    seconds = time.monotonic() - began
+    try:
+        after = server.ask(balance, "-h", str(copy))
+    finally:
+        server.run(server.bin_dir / "pg_ctl", "-D", copy, "-m", "fast", "stop")
+    if after != before:
+        raise DemoError(f"the restored balance is {after}, and was {before}")
+    say(f"Restored to just before that in {seconds:.0f} seconds, into a copy: the same balance, {after}")
 
 
 def facts(work: Path, hosts: Path, server: DemoServer) -> dict[str, Any]:
@@ -167,16 +221,19 @@ def main() -> int:
     LOG.write_text("")
     work = Path(tempfile.mkdtemp(prefix="pgops-demo-", dir="/tmp"))
     work.chmod(0o755)
-    (work / "agent").mkdir()
+    for folder in ("agent", "repository"):
+        (work / folder).mkdir()
     server: DemoServer | None = None
     try:
         server = DemoServer.make()
+        shutil.chown(work / "repository", server.os_user)
         say(f"PostgreSQL 18 runs on port {server.port}, as {server.os_user}")
         hosts = inventory(work, server)
         deploy(work, hosts)
         say(f"{LOAD_SECONDS} seconds of pgbench, and pgops collect every other second ...")
         samples = collect(work, server)
         say(f"{samples} samples collected")
+        recover(work, hosts, server)
         show(work, hosts, server, samples)
     except (DemoError, RuntimeError) as error:
         say(f"The demo failed: {error}")

@@ -48,6 +48,10 @@ class DemoServer(servers.Server):
         """Connection options of PostgreSQL's programs."""
         return ["-h", str(self.socket_dir), "-p", str(self.port)]
 
+    def ask(self, statement: str, *options: str) -> str:
+        """What a statement gives in the shop, of this server or of a copy, by connection options."""
+        return self.run(self.bin_dir / "psql", *options, "-XAtq", "-d", "shop", "-c", statement).strip()
+
     def load(self, seconds: int) -> subprocess.Popen[bytes]:
         """Begin some real work in the shop."""
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]

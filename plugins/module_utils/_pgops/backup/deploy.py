@@ -63,15 +63,10 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             f"The agent is not set up for the backups of instance {layout.instance}: {error.filename} is missing.",
             "Set pgops_backup to true and run site.yml on this host.",
         ) from error
-    action = ACTIONS[params["action"]]
-
-    def carried_out() -> dict[str, Any]:
-        settings = configuration.load(layout)
-        if not settings.repository:
-            raise InvalidInput("This instance has no repository.", "Set pgops_repository and run site.yml.")
-        return action.work(Asked(settings, layout, params, check_mode))
-
-    done = dict(as_user(owner, carried_out, LONGEST))
+    action, asked = ACTIONS[params["action"]], Asked(configuration.load(layout), layout, params, check_mode)
+    if not asked.settings.repository:
+        raise InvalidInput("This instance has no repository.", "Set pgops_repository and run site.yml.")
+    done = dict(as_user(owner, lambda: action.work(asked), LONGEST))
     if done.get("errors"):
         raise HostFailed(f"{params['action']} ended with errors: {' '.join(done['errors'])}")
     return action.plan(done).warned(done.pop("warnings", [])).result(**done)
