@@ -14,7 +14,7 @@ from archives import Host
 from backed import Backed, flip, own
 from servers import Server
 
-from pgops.errors import Conflict
+from pgops.errors import Conflict, HostFailed
 from pgops.repository import chains
 
 SETTINGS = {"summarize_wal": "on"}
@@ -110,6 +110,18 @@ def test_after_a_promotion_the_next_one_is_full(backed: Backed, keep: Callable[[
     assert "timeline 2" in taken["why"]
     assert other.kept(taken).manifest.timeline == 2
     assert other.take()["kind"] == "incremental"
+
+
+def test_after_a_failed_attempt_the_next_one_is_full(backed: Backed, monkeypatch: pytest.MonkeyPatch) -> None:
+    backed.take()
+    monkeypatch.setattr("pgops.backup.source.RESERVE", 1 << 40)
+    monkeypatch.setattr("pgops.backup.source.check_room", lambda *_room: None)
+    with pytest.raises(HostFailed):
+        backed.take(max_rate_mb=1.0)
+    monkeypatch.undo()
+    again = backed.take()
+    assert (again["kind"], again["why"]) == ("full", "the last attempt to take a backup failed")
+    assert backed.take()["kind"] == "incremental"
 
 
 def test_minor_versions_with_the_error_are_refused(backed: Backed) -> None:

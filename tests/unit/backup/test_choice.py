@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from keeping import MIDNIGHT, SOURCE, manifest
 
-from pgops.backup.choice import Choice, Summaries, chosen, covered
+from pgops.backup.choice import Choice, Summaries, There, chosen, covered
 from pgops.backup.options import Options
 from pgops.backup.source import Source
 from pgops.errors import Conflict, InvalidInput
@@ -40,7 +40,8 @@ def choose(*there: Kept, kind: str = "auto", hours: float = 1, **other: Any) -> 
     found = replace(SOURCE, **{key: value for key, value in other.items() if key in Source.__dataclass_fields__})
     declared = replace(OPTIONS, **{key: value for key, value in other.items() if key in Options.__dataclass_fields__})
     now = MIDNIGHT + timedelta(hours=hours)
-    return chosen(kind, declared, found, Listing(there), now, other.get("summaries", SUMMARIES))
+    known = There(Listing(there), other.get("failed", False), other.get("summaries", SUMMARIES))
+    return chosen(kind, declared, found, known, now)
 
 
 def test_the_first_backup_is_full() -> None:
@@ -57,6 +58,11 @@ def test_others_add_to_the_newest_until_a_full_one_is_due() -> None:
 
 def test_a_clock_that_was_set_back_makes_a_full_one_due() -> None:
     assert "the clock was set back" in choose(FULL, hours=-1).why
+
+
+def test_after_a_failed_attempt_a_full_one_is_due() -> None:
+    assert choose(FULL, failed=True) == Choice("full", why="the last attempt to take a backup failed")
+    assert choose(FULL, failed=True, kind="incremental").parent == FULL
 
 
 def test_they_have_to_be_declared_unless_asked_for() -> None:

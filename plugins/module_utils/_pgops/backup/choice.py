@@ -42,14 +42,16 @@ class Summaries:
 NO_SUMMARIES = Summaries()
 
 
-def chosen(
-    asked: str,
-    options: Options,
-    source: Source,
-    listing: Listing,
-    now: datetime,
-    summaries: Summaries = NO_SUMMARIES,
-) -> Choice:
+@dataclass(frozen=True)
+class There:
+    """What is there to add to: the backups, whether the last attempt to take one ``failed``, and the summaries."""
+
+    listing: Listing
+    failed: bool = False
+    summaries: Summaries = NO_SUMMARIES
+
+
+def chosen(asked: str, options: Options, source: Source, there: There, now: datetime) -> Choice:
     """What to take where ``asked`` is a kind, or AUTO.
 
     Raises InvalidInput for another kind, and Conflict if an incremental or differential one is asked for that cannot
@@ -59,25 +61,28 @@ def chosen(
         raise InvalidInput(f"There are no {asked} backups.", f"Use {', '.join((AUTO, *manifests.KINDS))}.")
     if asked == FULL:
         return Choice(FULL, why="a full one was asked for")
-    due = _full_due(options, listing, now) if asked == AUTO else ""
+    due = _full_due(options, there, now) if asked == AUTO else ""
     if due:
         return Choice(FULL, why=due)
     kind = INCREMENTAL if asked == AUTO else asked
     try:
-        return Choice(kind, _parent(kind, options, source, listing, summaries))
+        return Choice(kind, _parent(kind, options, source, there))
     except PgOpsError as error:
         if asked != AUTO:
             raise
         return Choice(FULL, why=f"an incremental one cannot be taken: {error.message}")
 
 
-def _full_due(options: Options, listing: Listing, now: datetime) -> str:
+def _full_due(options: Options, there: There, now: datetime) -> str:
     """Why it is time for a full backup; '' if it is not."""
     if not options.incremental:
         return "incremental backups are not declared (pgops_backup_incremental)"
-    fulls = [kept for kept in listing.backups if kept.manifest.kind == FULL]
+    fulls = [kept for kept in there.listing.backups if kept.manifest.kind == FULL]
     if not fulls:
         return "there is no full one yet"
+    if there.failed:
+        # Perhaps because the server has refused an incremental one: the next would fail as well.
+        return "the last attempt to take a backup failed"
     age = now - fulls[-1].manifest.started_at
     # A clock that was set back says nothing about an age.
     if not timedelta() <= age < timedelta(hours=options.full_interval_hours):
@@ -85,16 +90,16 @@ def _full_due(options: Options, listing: Listing, now: datetime) -> str:
     return ""
 
 
-def _parent(kind: str, options: Options, source: Source, listing: Listing, summaries: Summaries) -> Kept:
+def _parent(kind: str, options: Options, source: Source, there: There) -> Kept:
     """The backup that an incremental or differential one adds to.
 
     Raises Conflict if it cannot be taken.
     """
     native.check_incremental(source, options.unsafe_incremental)
-    suited = [kept for kept in listing.backups if kind == INCREMENTAL or kept.manifest.kind == FULL]
+    suited = [kept for kept in there.listing.backups if kind == INCREMENTAL or kept.manifest.kind == FULL]
     if not suited:
         raise _needs_full("There is no backup that it could add to.")
-    parent, known = suited[-1], listing.by_id()
+    parent, known = suited[-1], there.listing.by_id()
     line = chains.chain(parent, known)
     if line is None:
         raise _needs_full(f"{parent.name} lacks one of the backups that it adds to.")
@@ -106,7 +111,7 @@ def _parent(kind: str, options: Options, source: Source, listing: Listing, summa
         raise _needs_full(f"The server is on timeline {source.timeline}, and {parent.name} on {made.timeline}.")
     if made.environment.get("data_checksums") != source.data_checksums:
         raise _needs_full(f"Data checksums were switched since {parent.name}.")
-    if not covered(summaries, made.timeline, made.start_lsn):
+    if not covered(there.summaries, made.timeline, made.start_lsn):
         raise _needs_full(
             f"The server's summaries of WAL do not reach back to {parent.name} (wal_summary_keep_time)."
         )

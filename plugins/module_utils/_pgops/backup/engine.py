@@ -54,7 +54,7 @@ class Engine(ABC):
     def copy(self, source: Source, order: Order) -> Copied:
         """Copy the server and verify the copy, which need not be flushed to disk.
 
-        Raises PgOpsError.
+        Raises PgOpsError and OSError.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import Conflict, HostFailed, InvalidInput
@@ -72,7 +73,11 @@ class Native(Engine):
         for one in spaces:
             _relative(data, one.oid)
         span = contents.span(os.path.join(data, contents.NAME))
-        found = self._problems(order.path, layout, self.options.compression)
+        # Verification keeps a processor busy, and flushing the disk.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            flushed = pool.submit(files.sync_tree, order.path)
+            found = self._problems(order.path, layout, self.options.compression)
+            flushed.result()
         if found:
             raise HostFailed(
                 f"The backup that was taken is damaged, and was discarded: {'; '.join(found)}.",
@@ -105,7 +110,7 @@ class Native(Engine):
             "--manifest-checksums=SHA256",
             "--no-password",
             "--progress",
-            "--no-sync",  # all is flushed once it is verified
+            "--no-sync",  # that is done while it is verified
         ]
         words += [f"--max-rate={rate}k"] if rate else []
         if layout == PLAIN:

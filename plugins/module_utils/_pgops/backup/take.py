@@ -39,7 +39,7 @@ PATIENCE = 300.0
 """Seconds to wait for another run that takes or expires backups."""
 WAL_PATIENCE = 900.0
 """Seconds without a newly archived segment after which the WAL of a backup is given up."""
-LOOKING = 0.2
+LOOKING = 0.5
 """Seconds between two looks for WAL in the repository."""
 SUMMARIZED = "SELECT s.summarized_tli AS tli, s.summarized_lsn::text AS lsn FROM pg_get_wal_summarizer_state() AS s"
 SUMMARIES = "SELECT s.tli, s.start_lsn::text, s.end_lsn::text FROM pg_available_wal_summaries() AS s"
@@ -140,7 +140,8 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
     if identifier in listing.by_id():
         raise Conflict(f"There is a backup {identifier} already.", "Request another one.")
     now = datetime.now(timezone.utc)
-    chosen = choice.chosen(kind, run.declared, run.source, listing, now, _summaries(run))
+    there = choice.There(listing, backups.failed(run.place), _summaries(run))
+    chosen = choice.chosen(kind, run.declared, run.source, there, now)
     run.engine.check(run.source, chosen.kind)
     known = _before(run, chosen, listing)
     tell(known)
@@ -316,7 +317,9 @@ def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
     # A standby cannot have its primary end a segment: that comes with archive_timeout at the latest.
     patience = WAL_PATIENCE + (run.source.archive_timeout if run.source.in_recovery else 0)
     while missing := segments.absent(stretch):
-        if progress.stalled(len(missing), patience):
+        # Others are archived before them.
+        newest = segments.newest(run.repository, run.source.generation, stretch.timeline, stretch.segment_bytes)
+        if progress.stalled((len(missing), newest), patience):
             raise HostFailed(
                 f"{len(missing)} segments of the backup's WAL did not arrive in {run.repository} within "
                 f"{patience:g} seconds, the first of them {missing[0]}.",
