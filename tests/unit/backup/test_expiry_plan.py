@@ -203,6 +203,28 @@ def test_a_backup_that_was_taken_with_a_clock_set_back_is_not_older_than_one_fro
     assert reasons(found)["h"] == ("age",)
 
 
+def test_backups_of_a_dead_end_grow_old_whatever_goes_on_elsewhere() -> None:
+    """A copy was promoted by mistake, and backed up once; the cluster goes on upon timeline 1."""
+    runs = (Run(1, 0, 20), Run(2, 5, 9), Run(3, 13, 20))
+    backups = [kept("a", 3, 0), kept("s", 6, 5, timeline=2), kept("b", 8, 90), kept("c", 12, 95)]
+    found = on(100, held(*backups, runs=runs[:2], histories=BRANCHED), Retention(30, 7, 1, 0))
+    assert reasons(found) == {"s": ("last", "minimum"), "b": ("age",), "c": ("age", "last", "minimum")}
+    # Nor is it the last good chain because its timeline has the higher number.
+    late = on(1000, held(*backups, runs=runs[:2], histories=BRANCHED), Retention(30, 7, 1, 0))
+    assert reasons(late) == {"s": ("last", "minimum"), "c": ("last", "minimum")}
+    third = {**BRANCHED, 3: (Ancestor(1, 13 * MB),)}
+    found = on(100, held(*backups, runs=runs, histories=third), Retention(30, 7, 1, 20))
+    assert reasons(found) == {
+        "a": ("window",),
+        "b": ("age", "window"),
+        "c": ("age", "last", "minimum", "window"),
+        "s": ("last", "minimum", "window"),
+    }
+    newest = kept("t", 14, 99, timeline=3)
+    found = on(100, held(*backups, newest, runs=runs, histories=third), Retention(30, 7, 1, 0))
+    assert removed(found) == ["a", "s"]
+
+
 # --- pins, readers
 
 
