@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from keeping import MIDNIGHT, manifest
 from worlds import SEGMENT, World
 
-from pgops.backup import expiry, retention, surplus
+from pgops.backup import retention, surplus
 from pgops.backup.expiry import ExpiryPlan, plan
 from pgops.backup.retention import Retention
 from pgops.errors import InvalidInput
@@ -94,6 +94,7 @@ def test_a_retention_that_cannot_be_meant_is_refused(given: dict[str, Any]) -> N
 def test_retention() -> None:
     assert retention.parse({}) == Retention(30.0, 7.0, 2, 0.0)
     assert retention.parse({"full_days": 3, "minimum_full": 0}) == Retention(3, 7.0, 0, 0.0)
+    assert retention.parse({"window_days": 36500}).window_days == 36500
 
 
 def test_age_counts_by_kind() -> None:
@@ -272,6 +273,19 @@ def test_partial_segments_and_backup_history_files_go_with_their_places() -> Non
     )
     found = on(20, held(kept("f", 3, 0), others=others))
     assert [name for name in found.wal if "." in name] == [others[0], others[2]]
+
+
+def test_what_is_no_segment_stays_with_the_only_segment_of_a_pinned_backup() -> None:
+    others = (
+        "000000010000000000000003.00000028.backup",
+        "000000010000000000000003.partial",
+        "000000010000000000000004.00000028.backup",
+        "000000020000000000000006.00000028.backup",
+    )
+    backups = [kept("f", 3, 0, pin="why"), kept("n", 9, 100, timeline=3)]
+    histories = {**BRANCHED, 3: (Ancestor(1, 8 * MB),)}
+    found = on(100, held(*backups, runs=[Run(3, 8, 20)], others=others, histories=histories))
+    assert [name for name in found.wal if "." in name] == [*others[2:]]
 
 
 def test_after_a_recovery_to_before_the_newest_backups_the_older_ones_count() -> None:
@@ -496,4 +510,6 @@ def test_needs_of_many_segments_are_runs() -> None:
     found = surplus.needs(inventory, retention.retained(inventory, ONLY_AGE, MIDNIGHT + timedelta(days=2)))
     assert [run.first for run in found[1]] == [3]
     assert surplus.parted(inventory, found) == ((Run(1, 3, 1 << 30),), (Run(1, 0, 2),))
-    assert expiry.UNFINISHED
+    # A run that begins with what is needed has nothing before that.
+    exact = replace(inventory, runs=(Run(1, 3, 9), Run(2, 0, 4)))
+    assert surplus.parted(exact, found) == ((Run(1, 3, 9),), (Run(2, 0, 4),))
