@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from keeping import MIDNIGHT, manifest
 from worlds import SEGMENT, World
 
-from pgops.backup import expiry, retention, surplus
+from pgops.backup import retention, surplus
 from pgops.backup.expiry import ExpiryPlan, plan
 from pgops.backup.retention import Retention
 from pgops.errors import InvalidInput
@@ -94,6 +94,7 @@ def test_a_retention_that_cannot_be_meant_is_refused(given: dict[str, Any]) -> N
 def test_retention() -> None:
     assert retention.parse({}) == Retention(30.0, 7.0, 2, 0.0)
     assert retention.parse({"full_days": 3, "minimum_full": 0}) == Retention(3, 7.0, 0, 0.0)
+    assert retention.parse({"window_days": 36500}).window_days == 36500
 
 
 def test_age_counts_by_kind() -> None:
@@ -203,6 +204,28 @@ def test_a_backup_that_was_taken_with_a_clock_set_back_is_not_older_than_one_fro
     assert reasons(found)["h"] == ("age",)
 
 
+def test_backups_of_a_dead_end_grow_old_whatever_goes_on_elsewhere() -> None:
+    """A copy was promoted by mistake, and backed up once; the cluster goes on upon timeline 1."""
+    runs = (Run(1, 0, 20), Run(2, 5, 9), Run(3, 13, 20))
+    backups = [kept("a", 3, 0), kept("s", 6, 5, timeline=2), kept("b", 8, 90), kept("c", 12, 95)]
+    found = on(100, held(*backups, runs=runs[:2], histories=BRANCHED), Retention(30, 7, 1, 0))
+    assert reasons(found) == {"s": ("last", "minimum"), "b": ("age",), "c": ("age", "last", "minimum")}
+    # Nor is it the last good chain because its timeline has the higher number.
+    late = on(1000, held(*backups, runs=runs[:2], histories=BRANCHED), Retention(30, 7, 1, 0))
+    assert reasons(late) == {"s": ("last", "minimum"), "c": ("last", "minimum")}
+    third = {**BRANCHED, 3: (Ancestor(1, 13 * MB),)}
+    found = on(100, held(*backups, runs=runs, histories=third), Retention(30, 7, 1, 20))
+    assert reasons(found) == {
+        "a": ("window",),
+        "b": ("age", "window"),
+        "c": ("age", "last", "minimum", "window"),
+        "s": ("last", "minimum", "window"),
+    }
+    newest = kept("t", 14, 99, timeline=3)
+    found = on(100, held(*backups, newest, runs=runs, histories=third), Retention(30, 7, 1, 0))
+    assert removed(found) == ["a", "s"]
+
+
 # --- pins, readers
 
 
@@ -250,6 +273,19 @@ def test_partial_segments_and_backup_history_files_go_with_their_places() -> Non
     )
     found = on(20, held(kept("f", 3, 0), others=others))
     assert [name for name in found.wal if "." in name] == [others[0], others[2]]
+
+
+def test_what_is_no_segment_stays_with_the_only_segment_of_a_pinned_backup() -> None:
+    others = (
+        "000000010000000000000003.00000028.backup",
+        "000000010000000000000003.partial",
+        "000000010000000000000004.00000028.backup",
+        "000000020000000000000006.00000028.backup",
+    )
+    backups = [kept("f", 3, 0, pin="why"), kept("n", 9, 100, timeline=3)]
+    histories = {**BRANCHED, 3: (Ancestor(1, 8 * MB),)}
+    found = on(100, held(*backups, runs=[Run(3, 8, 20)], others=others, histories=histories))
+    assert [name for name in found.wal if "." in name] == [*others[2:]]
 
 
 def test_after_a_recovery_to_before_the_newest_backups_the_older_ones_count() -> None:
@@ -474,4 +510,6 @@ def test_needs_of_many_segments_are_runs() -> None:
     found = surplus.needs(inventory, retention.retained(inventory, ONLY_AGE, MIDNIGHT + timedelta(days=2)))
     assert [run.first for run in found[1]] == [3]
     assert surplus.parted(inventory, found) == ((Run(1, 3, 1 << 30),), (Run(1, 0, 2),))
-    assert expiry.UNFINISHED
+    # A run that begins with what is needed has nothing before that.
+    exact = replace(inventory, runs=(Run(1, 3, 9), Run(2, 0, 4)))
+    assert surplus.parted(exact, found) == ((Run(1, 3, 9),), (Run(2, 0, 4),))

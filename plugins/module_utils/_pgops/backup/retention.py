@@ -106,7 +106,7 @@ def retained(
     backups that are being read."""
     backups = inventory.listing.backups
     known = inventory.listing.by_id()
-    ages = _ages(backups, now)
+    ages = _ages(inventory, now)
     claims: dict[str, set[Claim]] = defaultdict(set)
     for kept in backups:
         claims[kept.manifest.id] |= set(_own(kept, retention, ages, reading))
@@ -132,14 +132,24 @@ def usable(inventory: Inventory) -> tuple[Kept, ...]:
     )
 
 
-def _ages(backups: Sequence[Kept], now: datetime) -> dict[str, timedelta]:
+def _ages(inventory: Inventory, now: datetime) -> dict[str, timedelta]:
     """How old backups are. None is older than one from before it in the WAL: if its time says so, the clock had been
     set back when it was taken."""
     found: dict[str, timedelta] = {}
-    youngest = timedelta.max
+    youngest: dict[int, timedelta] = {}
+    backups = inventory.listing.backups
     for kept in backups:
-        youngest = min(youngest, now - kept.manifest.completed_at)
-        found[kept.manifest.id] = youngest
+        timeline = kept.manifest.timeline
+        if timeline not in youngest:
+            before = (
+                found[other.manifest.id]
+                for other in backups
+                if other.manifest.timeline < timeline
+                and windows.leads_to(other.manifest, timeline, inventory.histories)
+            )
+            youngest[timeline] = min(before, default=timedelta.max)
+        youngest[timeline] = min(youngest[timeline], now - kept.manifest.completed_at)
+        found[kept.manifest.id] = youngest[timeline]
     return found
 
 
@@ -155,13 +165,18 @@ def _own(kept: Kept, retention: Retention, ages: Mapping[str, timedelta], readin
 
 def _lines(inventory: Inventory) -> Iterator[tuple[int, Sequence[Kept]]]:
     """What counts and windows are about, each by its timeline: all usable backups, and those that lead to the newest
-    timeline and to that of the newest backup. The first alone would be wrong after a recovery to before the newest
-    backups, the second after a promotion by mistake."""
+    timeline, and to that of the newest backup, by the WAL and by the clock.
+
+    The first alone would be wrong after a recovery to before the newest backups, the second after a promotion by
+    mistake, and the third if that was backed up too. That a clock is wrong keeps more, and never less.
+    """
     found = usable(inventory)
     if not found:
         return
     yield ALL, found
-    for timeline in {windows.timelines(inventory)[-1], found[-1].manifest.timeline}:
+    latest = max(found, key=lambda kept: kept.manifest.completed_at)
+    newest = windows.timelines(inventory)[-1]
+    for timeline in {newest, found[-1].manifest.timeline, latest.manifest.timeline}:
         yield timeline, [kept for kept in found if windows.leads_to(kept.manifest, timeline, inventory.histories)]
 
 
@@ -171,5 +186,5 @@ def _of_line(line: Sequence[Kept], retention: Retention, ages: Mapping[str, time
     yield from ((kept, LAST) for kept in line[-1:])
     yield from ((kept, MINIMUM) for kept in fulls[max(0, len(fulls) - retention.minimum_full) :])
     if retention.window_days:
-        before = [kept for kept in fulls if ages[kept.manifest.id] >= timedelta(days=retention.window_days)]
-        yield from ((kept, WINDOW) for kept in fulls[max(0, len(before) - 1) :])
+        older = [kept for kept in fulls if ages[kept.manifest.id] >= timedelta(days=retention.window_days)]
+        yield from ((kept, WINDOW) for kept in fulls if kept in older[-1:] or kept not in older)
