@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import binaries
@@ -192,7 +193,8 @@ def test_a_run_that_is_cut_short_is_carried_on(kept: Catalogue, monkeypatch: pyt
         """Whether an update was cut short, after two steps of its clock."""
         ticks = iter([0.0, 1.0, 3.0])
         with monkeypatch.context() as patched:
-            patched.setattr(catalogue.time, "monotonic", lambda: next(ticks, 9.0))
+            clock = SimpleNamespace(monotonic=lambda: next(ticks, 9.0), time_ns=time.time_ns)
+            patched.setattr(catalogue, "time", clock)
             done = kept.update(budget=2)
         return not done["complete"]
 

@@ -209,7 +209,7 @@ def test_a_server_that_hangs_in_a_pipe_is_not_waited_for(elsewhere: Server, monk
     pipe = elsewhere.directory / "conf/access/pipe"
     os.mkfifo(pipe)
     os.chown(pipe, NOBODY, NOBODY)
-    elsewhere.write(elsewhere.directory / "conf/access/pg_hba.conf", "local all all trust\ninclude pipe\n")
+    elsewhere.write(elsewhere.directory / "conf/access/pg_hba.conf", "local all all trust\nlocal all @pipe trust\n")
     monkeypatch.setattr(access, "READS_FILES", 0.2)
     monkeypatch.setattr(hba, "READS_FILES", 0.2)
     for read in (access.read, hba.read):

@@ -4,17 +4,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from servers import Server
+from waiting import until
 
 import playbooks
 from pgops.errors import SettingsRefused
+from pgops.server import service
+from pgops.server.session import connect
 from pgops.server.target import Target
 from pgops.settings import deploy as settings
 
@@ -67,6 +72,36 @@ def test_the_servers_words_about_a_change_are_quoted_without_its_secrets(own: Se
     with pytest.raises(SettingsRefused) as caught:
         apply(own, tmp_path, **SECRETS, ssl="on", ssl_cert_file=f"https://me:{MARK}@example.org/")
     assert MARK not in str(caught.value)
+
+
+def test_what_others_have_the_server_log_meanwhile_is_not_quoted(own: Server) -> None:
+    with connect(Target(host=str(own.socket_dir), port=str(own.port), user=own.superuser)) as session:
+        found = service.of(session)
+    assert found.log == str(own.log)
+    marked = service.mark(found, "log")
+    own.value("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 password=hunter2'")
+    own.value("ALTER SYSTEM SET log_statement = 'all'")
+    own.value("ALTER SYSTEM SET log_parameter_max_length_on_error = -1")
+    own.value("SELECT pg_reload_conf()")
+    until(lambda: own.value("SHOW log_statement"), "reloaded", "all")
+    own.psql("CREATE TABLE t (token text UNIQUE CHECK (token <> 'hunter2'));")
+    own.psql("INSERT INTO t VALUES ('hunter2 too');")
+    for wrong in (
+        "CREATE ROLE a\n PASSWORD 'hunter2'",
+        "SELECT 1/0 AS error,\n 'hunter2'",
+        "INSERT INTO t VALUES ('hunter2')",
+        "INSERT INTO t VALUES ('hunter2 too')",
+        "DO $$ BEGIN EXECUTE 'SELECT ''hunter2'', 1/0'; END $$",
+    ):
+        with contextlib.suppress(psycopg.Error):
+            own.value(wrong)
+    with contextlib.suppress(psycopg.Error), own.connect() as connection:
+        connection.execute("SELECT 1 / (%s::text = 'hunter2')::int / 0", ["hunter2"], prepare=True)
+    assert own.log.read_text().count(MARK) > 10
+    said = service.log_since(found, marked)
+    assert "division by zero" in said
+    assert MARK not in said
+    assert not [line for line in service.quotable(service.lines_since(found, marked)) if MARK in line]
 
 
 def test_ansible_shows_no_secrets(own: Server, tmp_path: Path) -> None:

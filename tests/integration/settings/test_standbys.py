@@ -168,11 +168,16 @@ def test_a_slot_that_waits_for_its_standby_counts_too(pair: Pair, free: int) -> 
 def test_a_server_of_another_cluster_is_none_of_this_ones(
     pair: Pair, major: int, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    (tmp_path / "other").mkdir()
-    other = clusters.primary(new_server(major).start(), "db7/main", tmp_path / "other")
-    pair.know(pair.peer, Peer("127.0.0.1", other.server.port))
-    pair.apply(pair.standby)
-    assert pair.apply(pair.primary)["restarted"]
+    """Though it is a standby, and has less."""
+    (tmp_path / "db7").mkdir()
+    (tmp_path / "db8").mkdir()
+    first = clusters.primary(new_server(major).start(), "db7/main", tmp_path / "db7")
+    other = first.standby("db8/main", tmp_path / "db8")
+    with other.server:
+        assert other.server.value("SHOW max_connections") == "50"
+        pair.know(pair.peer, Peer("127.0.0.1", other.server.port))
+        pair.apply(pair.standby)
+        assert pair.apply(pair.primary)["restarted"]
 
 
 @pytest.fixture(name="free")

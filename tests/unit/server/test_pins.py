@@ -48,3 +48,21 @@ def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
 )
 def test_an_error_about_the_parameters_is_known(words: str, ours: bool) -> None:
     assert pins.unknown(words) is ours
+
+
+def test_event_triggers_are_left_alone_unless_asked_for() -> None:
+    assert pins.EVENT_TRIGGERS not in pins.options({})
+    assert pins.options({}, event_triggers=False).endswith(" -c event_triggers=off")
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ('FATAL: unrecognized configuration parameter "event_triggers"', True),
+        ("FATAL:  keine Berechtigung, um Parameter »event_triggers« zu setzen", True),
+        ('FATAL: unrecognized configuration parameter "default_toast_compression"', False),
+    ],
+)
+def test_a_server_or_role_that_has_none_to_set_is_known(words: str, refused: bool) -> None:
+    assert pins.refused(words) is refused
+    assert not (refused and pins.unknown(words))

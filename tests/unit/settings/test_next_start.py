@@ -61,6 +61,24 @@ def test_only_lines_about_what_is_set_say_that_it_is_not_used():
     assert list(transaction.not_used(["ERROR:  could not open file /etc/x.crt"], [memory])) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'app@shop ERROR:  invalid value for parameter "work_mem": "lots"',
+        'app@shop FATAL:  invalid value for parameter "work_mem": "lots"',
+        "app@shop STATEMENT:  SELECT 'could not set', current_setting('work_mem')",
+        "app@shop LOG:  statement: SET work_mem = 'lots' -- could not set",
+        "app@shop LOG:  statement: SELECT 1,\n\t'could not set work_mem'",
+    ],
+)
+def test_what_goes_wrong_for_clients_says_nothing_about_the_servers_settings(line: str):
+    """A run would put the settings back for that."""
+    memory = Setting(Parameter("work_mem", "integer", "kB"), "8MB")
+    assert list(transaction.not_used(line.splitlines(), [memory])) == []
+    servers = 'LOG:  invalid value for parameter "work_mem": "8MB"'
+    assert len(list(transaction.not_used([*line.splitlines(), servers], [memory]))) == 1
+
+
 def test_the_latest_settings_that_can_be_restored_come_first():
     journal = Journal({"a": "1"}, "settings")
     started = Started("b = '2'\n", 5.0)

@@ -99,8 +99,20 @@ class Wanted:
     retention: Mapping[str, int] = field(default_factory=dict)
 
 
-def read(session: Session, node: str) -> Contents:
-    """The contents, from a session in the ops database.
+READ = (
+    *("migration", "fingerprint", "object_source", "setting", "node", "metric", "threshold", "retention"),
+    "collector",
+)
+"""The tables that read() uses."""
+
+
+def installed(session: Session) -> bool:
+    """Whether there is a schema with tables."""
+    return bool(session.value("SELECT to_regclass('pgops.migration') IS NOT NULL"))
+
+
+def read(session: Session, node: str, with_tables: bool) -> Contents:
+    """The contents, from a session in the ops database; ``with_tables``: those of READ exist, and are looked into.
 
     Raises Conflict if the database lacks what each has that is made from template0.
     """
@@ -113,7 +125,7 @@ def read(session: Session, node: str) -> Contents:
     found = session.row(SCHEMA_RIGHTS)
     if found is None:
         return Contents(public=basics["public"])
-    if session.value("SELECT to_regclass('pgops.migration')") is None:
+    if not with_tables:
         return Contents(exists=True, rights=tuple(found["rights"]), public=basics["public"])
     catalogue = _pairs(session, present("pgops.fingerprint"))
     recorded = session.rows("SELECT object, sha256, server_major FROM pgops.fingerprint")

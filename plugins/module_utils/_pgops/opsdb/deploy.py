@@ -15,7 +15,7 @@ from ..instance import passfile
 from ..metrics import collectors, thresholds, trial
 from ..metrics.collectors import LONGEST_RETENTION, Collector
 from ..plan import Change, Plan, changes, difference
-from ..server import foreign, managers, ownership
+from ..server import foreign, guard, managers, ownership
 from ..server.changes import ServerChange, Statements
 from ..server.changes import apply as carry_out
 from ..server.locking import locked
@@ -30,6 +30,8 @@ from .install import install, without_timeout
 from .roles import Administrator, Holding
 
 NEEDED = "roles, a database and access rules cannot be created"
+CALLED = ("register_node", "renew_shapes")
+"""The functions that changes of the contents call, by their files."""
 ON_STANDBY = "standby: the schema is replicated from its primary"
 
 
@@ -117,10 +119,11 @@ def read(
     if not (ownership.is_ours(found) and current.roles[OWNER]["held"]):
         _refuse_without_template(session, found)
         return current
-    with connect(replace(session.target, database=name)) as inside, inside.transaction():
-        foreign.refuse_code(inside)
-        with ownership.as_owner(inside):
-            return replace(current, contents=contents.read(inside, node))
+    with connect(replace(session.target, database=name)) as inside:
+        with_tables = contents.installed(inside)
+        used = contents.READ if with_tables else ()
+        with guard.guarded(inside, used, guard.READING, foreign.refuse_code), ownership.as_owner(inside):
+            return replace(current, contents=contents.read(inside, node, with_tables))
 
 
 def _refuse_without_template(session: Session, found: Mapping[str, Any] | None) -> None:
@@ -152,7 +155,8 @@ def _refuse_others(session: Session, current: Current, explain: bool) -> None:
 @dataclass(frozen=True)
 class SchemaPlan:
     """A plan and its parts, each carried out in its own way; ``disowned`` are statements by the databases in which
-    they run, and belong to the changes of the roles."""
+    they run, and belong to the changes of the roles; ``called`` are the functions that ``contents`` call: they are
+    created anew before, though nothing of them changes (server/guard.py). ``tables`` are those that exist."""
 
     roles: tuple[ServerChange, ...] = ()
     disowned: tuple[tuple[str, Any], ...] = ()
@@ -160,9 +164,17 @@ class SchemaPlan:
     migrations: tuple[ServerChange, ...] = ()
     objects: tuple[ServerChange, ...] = ()
     contents: tuple[Statements, ...] = ()
+    called: tuple[ServerChange, ...] = ()
+    tables: tuple[str, ...] = ()
     access: tuple[AccessChange, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped_reason: str = ""
+
+    @property
+    def inside(self) -> tuple[ServerChange, ...]:
+        """The objects to be created, with those that the contents call."""
+        created = {one.subject for one in self.objects}
+        return self.objects + tuple(one for one in self.called if self.contents and one.subject not in created)
 
     @property
     def plan(self) -> Plan[Change]:
@@ -191,6 +203,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
         for collector in wanted
         if collector.called_in(desired.database, current.major)
     ]
+    steps = migrations.shipped(below(desired.sources, "sql/migrations"))
     shipped = objects.shipped(below(desired.sources, "sql/objects")) + functions
     found = current.contents
     warnings += kept + objects.still_used(shipped, found.sources, found.users)
@@ -208,8 +221,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
         )
         + planning,
         database=database.plan(current.database, desired.database, current.major),
-        migrations=contents.schema(found)
-        + migrations.plan(found.ledger, migrations.shipped(below(desired.sources, "sql/migrations"))),
+        migrations=contents.schema(found) + migrations.plan(found.ledger, steps),
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue, found.users),
         contents=contents.plan(
             found,
@@ -218,6 +230,8 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
         )
         + _node(found.node, desired, current.system_identifier)
         + _recorded(found.recorded_by, current.major),
+        called=objects.anew(shipped, CALLED),
+        tables=tuple(migrations.tables(found.ledger, steps)),
         access=blocks,
         warnings=warnings,
         skipped_reason=current.left_out,
@@ -259,7 +273,10 @@ def _node(present: Mapping[str, Any] | None, desired: Desired, system_identifier
     if present and present["cluster"] == desired.cluster:
         return ()
     registered = statement(
-        "SELECT pgops.register_node({}, {}, {}, true, '')", desired.cluster, desired.node, system_identifier
+        "SELECT pgops.register_node({}::text, {}::text, {}::text, true, ''::text)",
+        desired.cluster,
+        desired.node,
+        system_identifier,
     )
     before = {"cluster": present["cluster"]} if present else None
     return (Statements(f"node {desired.node}", before, {"cluster": desired.cluster}, (registered,)),)
@@ -300,7 +317,7 @@ def apply(session: Session, desired: Desired, planned: SchemaPlan) -> None:
         with connect(replace(session.target, database=desired.database, lock_timeout=5.0)) as inside:
             if planned.database:  # they could not be tried before it existed
                 _validate(inside, desired)
-            install(inside, planned.migrations, planned.objects, planned.contents)
+            install(inside, planned.tables, planned.migrations, planned.inside, planned.contents)
     if planned.access:
         access.apply(session, planned.access)
 
@@ -438,7 +455,8 @@ def _review(session: Session, current: Current, wanted: Desired, planned: Schema
     _validate(session, wanted)
     if rehearse and current.contents.exists:
         with connect(replace(session.target, database=wanted.database, lock_timeout=5.0)) as inside:
-            install(inside, planned.migrations, planned.objects, planned.contents, rehearse=True)
+            parts = (planned.migrations, planned.inside, planned.contents)
+            install(inside, planned.tables, *parts, rehearse=True)
 
 
 def _converge_remote(target: Target, wanted: Desired, rehearse: bool, check_mode: bool) -> dict[str, Any]:

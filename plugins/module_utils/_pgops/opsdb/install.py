@@ -7,57 +7,35 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from ..errors import Busy, QueryFailed
-from ..server import ownership
+from ..server import foreign, guard, ownership
 from ..server.changes import ServerChange, Statements, apply, apply_together
 from ..server.session import Session, statement
 from .fingerprints import CATALOGUE, MARKS
 
-LOCK_NOT_AVAILABLE = "55P03"
-"""SQLSTATE."""
-
-HOLDERS = """
-SELECT DISTINCT a.pid AS process, a.usename AS role
-FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid JOIN pg_class AS c ON c.oid = l.relation
-WHERE l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-  AND c.relnamespace = to_regnamespace('pgops') AND l.granted AND l.pid <> pg_backend_pid()
-ORDER BY 1 LIMIT 5
-"""
+PARTITIONED = ("query_usage", "rollup", "round")
+"""What only migrations touch: to lock it would wait for a vacuum of any of the partitions."""
 
 
 def install(
     inside: Session,
+    tables: Sequence[str],
     migrated: Sequence[ServerChange],
     replaced: Sequence[ServerChange],
     configured: Sequence[Statements],
     rehearse: bool = False,
 ) -> None:
-    """Carry out the changes of migrations, objects and contents; a rehearsal is rolled back.
+    """Carry out the changes of migrations, objects and contents; a rehearsal is rolled back. ``tables`` are there.
+    Of the schema's functions, ``configured`` may call those that are ``replaced`` only (server/guard.py).
 
     Raises Busy if somebody holds a lock that is needed: who reads a view does until their transaction ends.
     """
-    try:
-        with inside.transaction(rollback=rehearse):
-            apply(inside, migrated)
-            apply(inside, replaced)
-            with ownership.as_owner(inside):
-                apply_together(inside, configured)
-                _record(inside, tables=bool(migrated))
-    except QueryFailed as error:
-        if error.sqlstate != LOCK_NOT_AVAILABLE:
-            raise
-        raise _busy(inside) from error
-
-
-def _busy(inside: Session) -> Busy:
-    found = inside.rows(HOLDERS)
-    named = ", ".join(f"process {one['process']} of role {one['role']}" for one in found) or "they have just ended"
-    hint = "Let them end their transactions, and run this again"
-    ending = "; ".join(f"SELECT pg_terminate_backend({one['process']})" for one in found)
-    return Busy(
-        f"Sessions in database {inside.database} hold locks that the changes wait for: {named}.",
-        f"{hint}. To end them: {ending};" if found else f"{hint}.",
-    )
+    used = [name for name in tables if migrated or name not in PARTITIONED]
+    with guard.guarded(inside, used, guard.WRITING, foreign.refuse_code, rollback=rehearse):
+        apply(inside, migrated)
+        apply(inside, replaced)
+        with ownership.as_owner(inside):
+            apply_together(inside, configured)
+            _record(inside, tables=bool(migrated))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..errors import Conflict, InvalidInput
 from ..server import ownership
 from ..server.changes import ServerChange
+from ..server.foreign import TABLES
 from ..server.session import Session
 from ..version import VERSION
 
@@ -84,6 +85,14 @@ def pending(ledger: Sequence[Migration], files: Sequence[Migration]) -> list[Mig
             "Applied migrations must not change: reinstall the released collection pgops.fleet.",
         )
     return [file for file in files if file.number not in applied]
+
+
+def tables(ledger: Sequence[Migration], files: Sequence[Migration]) -> list[str]:
+    """The tables of the schema that exist, by the ledger and the files of its migrations."""
+    applied = {migration.number for migration in ledger}
+    texts = [file.text for file in files if file.number in applied]
+    created = {name for text in texts for name in re.findall(r"^CREATE TABLE pgops\.(\w+)", text, re.MULTILINE)}
+    return sorted(created & set(TABLES))
 
 
 def plan(ledger: Sequence[Migration], files: Sequence[Migration]) -> tuple[MigrationChange, ...]:

@@ -170,6 +170,19 @@ def plan(
     return tuple(changes)
 
 
+def anew(wanted: Sequence[SchemaObject], names: Sequence[str]) -> tuple[ServerChange, ...]:
+    """What creates the objects of these files as they are shipped, and those that they require, whatever is there."""
+    by_name = {_name(one.file): one for one in wanted}
+    needed: set[str] = set()
+    left = [name for name in names if name in by_name]
+    while left:
+        name = left.pop()
+        needed.add(name)
+        left += by_name[name].requires
+    chosen = [one for one in wanted if _name(one.file) in needed]
+    return tuple(ObjectChange(one.identity, None, {"source sha256": one.sha256}, one) for one in chosen)
+
+
 def still_used(
     wanted: Sequence[SchemaObject], sources: Mapping[str, str], users: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from the newest one without a gap, however often a run is cut short.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import HostFailed, PgOpsError
+from ..errors import Conflict, HostFailed, PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
-from ..server import ownership
+from ..server import foreign, guard, ownership
 from ..server.names import OWNER
-from ..server.session import Session, connect, identifier, statement
+from ..server.session import Session, connect
 from . import archiver, generations, wal
 
 BATCH = 100
@@ -124,6 +125,10 @@ ON CONFLICT (generation_id, first_wal, last_wal) DO NOTHING
 """
 
 
+TABLES = ("generation", "setting", "wal_directory", "wal_file", "wal_gap")
+"""Those of the catalogue."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file of the repository. ``ending`` shows its compression; ``modified`` is in Unix time."""
@@ -176,17 +181,25 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             if path.replace("%", "%%") not in here["command"]:
                 return {"skipped": f"no WAL has been archived into {path} yet", "errors": []}
             raise HostFailed(f"{path} does not exist, but WAL is archived into it.", "Is it mounted?")
-        session.execute(statement("SET ROLE {}", identifier(OWNER)))
         if rebuild:
-            session.execute(FORGET, [path])
+            with _guarded(session):
+                session.execute(FORGET, [path])
         tally = Tally(time.monotonic() + (float("inf") if rebuild else budget))
         errors: list[str] = []
         for generation in _generations(session, path, here):
             try:
                 _catalogue(session, generation, tally)
+            except Conflict:
+                raise
             except (PgOpsError, OSError, archiver.Failure) as error:
                 errors.append(f"{generation.name}: {error}")
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": errors}
+
+
+def _guarded(session: Session) -> contextlib.AbstractContextManager[None]:
+    """A transaction as the owner of the catalogue. Files are read outside of it: that may take long."""
+    mode = guard.READING if session.in_recovery else guard.WRITING
+    return guard.guarded(session, TABLES, mode, lambda one: foreign.refuse(one, become=OWNER, local=True))
 
 
 def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None:
@@ -195,7 +208,9 @@ def _check_standby(session: Session, path: str, here: Mapping[str, Any]) -> None
     Raises HostFailed.
     """
     folder = os.path.join(path, here["generation"], "wal")
-    if not session.value(KNOWN, [here["generation"], path]):
+    with _guarded(session):
+        known = session.value(KNOWN, [here["generation"], path])
+    if not known:
         return
     # Checked by the owner: this job may see a file system as read-only that the server can write to.
     if not os.path.isdir(folder) or not _servers(folder, os.stat(here["data"]).st_uid):
@@ -218,21 +233,22 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
     except OSError as error:
         raise HostFailed(f"{path} cannot be read: {error.strerror}.") from error
     found = []
-    for name, identity in generations.generations(path, names).items():
-        size = int(identity["wal_segment_size"])
-        with session.transaction():
+    sizes = {name: int(one["wal_segment_size"]) for name, one in generations.generations(path, names).items()}
+    with _guarded(session):
+        for name, size in sizes.items():
             session.execute(MOVED, [name, path])
             number = session.value(GENERATION, [name, size, path])
-        timeline = here["timeline"] if name == here["generation"] else None
-        found.append(Generation(number, name, path, size, timeline))
-    gone = session.rows(GONE, [path, [generation.name for generation in found]])
+            timeline = here["timeline"] if name == here["generation"] else None
+            found.append(Generation(number, name, path, size, timeline))
+        gone = session.rows(GONE, [path, [generation.name for generation in found]])
     found += [Generation(row["generation_id"], row["name"], path, row["segment_bytes"], None) for row in gone]
     return sorted(found, key=lambda generation: generation.timeline is None)
 
 
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
-    session.execute(DOUBTED, {"generation": generation.id})
-    known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
+    with _guarded(session):
+        session.execute(DOUBTED, {"generation": generation.id})
+        known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
     present = _directories(generation.wal)
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
     complete = True
@@ -241,12 +257,12 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
         if not complete:
             tally.complete = False
             break
-    for directory in sorted(set(known) - set(present)):
-        with session.transaction():
+    with _guarded(session):
+        for directory in sorted(set(known) - set(present)):
             tally.expired += _gone(session, generation, set(_known(session, generation, directory)))
             session.execute(REMOVED, [generation.id, directory])
-    failing = _note_failure(session, generation)
-    session.execute(OLD, [generation.id])
+        failing = _note_failure(session, generation)
+        session.execute(OLD, [generation.id])
     if complete and (changed or failing or set(known) != set(present)):
         _summarise(session, generation)
 
@@ -270,15 +286,17 @@ def _directories(folder: str) -> dict[str, int]:
 def _record_directory(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
     """Record the new and the missing files of a directory; False if the time limit was reached."""
     present = listing(generation.wal, directory)
-    known = _known(session, generation, directory)
+    with _guarded(session):
+        known = _known(session, generation, directory)
     new = [name for name, kept in present.items() if known.get(name) != (kept.size, kept.ending)]
     for batch in _batches(sorted(new, reverse=True)):
         if time.monotonic() > tally.until:
             return False
         rows = [_row(name, present[name], generation.segment_bytes) for name in batch]
-        session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
+        with _guarded(session):
+            session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
         tally.noted += len(batch)
-    with session.transaction():
+    with _guarded(session):
         tally.expired += _gone(session, generation, set(known) - set(present))
         session.execute(LOOKED, [generation.id, directory, modified])
     return True
@@ -363,13 +381,14 @@ def _note_failure(session: Session, generation: Generation) -> bool:
 def _summarise(session: Session, generation: Generation) -> None:
     """Record since when WAL is available without a gap, and the gaps."""
     size = generation.segment_bytes
-    runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
+    with _guarded(session):
+        runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
     timeline = generation.timeline or max((run.timeline for run in runs), default=1)
     ancestors = wal.ancestry(_history(generation, timeline))
     chain = wal.continuous(runs, timeline, ancestors, size)
     since = wal.name(chain[-1].timeline, chain[-1].first, size) if chain else None
     to = wal.lsn((chain[0].last + 1) * size) if chain else None
-    with session.transaction():
+    with _guarded(session):
         session.execute(SUMMARY, {"generation": generation.id, "since": since, "to": to})
         _note_gaps(session, generation, wal.gaps(runs, timeline, ancestors, size))
 

@@ -254,6 +254,21 @@ def _listening_at(data: str) -> tuple[int, str] | None:
     return int(lines[3]), lines[4]
 
 
+def major_at(socket_path: str, owner: int) -> int | None:
+    """The major version of the server of a local socket, from the files of its user ``owner``; None if they do not
+    show it, as to others."""
+    with contextlib.suppress(HostFailed):
+        found = as_user(owner, lambda: _version(f"{socket_path}.lock"), READING)
+        return int(found) if found.isdigit() else None
+    return None
+
+
+def _version(lock_file: str) -> str:
+    lines = _lines(lock_file)
+    data = lines[DATA_DIRECTORY] if len(lines) > DATA_DIRECTORY else ""
+    return next((line.strip() for line in _lines(os.path.join(data, "PG_VERSION"))), "")
+
+
 def _status(data: str, owner: int) -> list[str]:
     return list(as_user(owner, lambda: _lines(os.path.join(data, "postmaster.pid")), READING))
 

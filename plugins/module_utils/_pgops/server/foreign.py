@@ -150,7 +150,7 @@ WITH everything AS MATERIALIZED (
 
 SELECT e.what, e.mend FROM everything AS e
 UNION ALL
-SELECT NULL, set_config('role', :become, false) WHERE :become <> '' AND NOT EXISTS (SELECT FROM everything)
+SELECT NULL, set_config('role', :become, :local) WHERE :become <> '' AND NOT EXISTS (SELECT FROM everything)
 """
 
 
@@ -184,14 +184,14 @@ def refuse_event_triggers(session: Session) -> None:
     _refuse(found, f"In database {session.database}, code of others would run", "Look at it, then run there")
 
 
-def refuse(session: Session, become: str = "") -> None:
+def refuse(session: Session, become: str = "", local: bool = False) -> None:
     """All that is asked of the ops database before a session with more rights than its owner works in it, and where
-    nothing is found, the role that it becomes; in one query.
+    nothing is found, the role that it becomes, with ``local`` for the transaction only; in one query.
 
     Raises Conflict.
     """
     names = [OWNER, READER, AGENT, EXPLAINER]
-    found = _rows(session, BOTH, names=names, tables=list(TABLES), service=False, become=become)
+    found = _rows(session, BOTH, names=names, tables=list(TABLES), service=False, become=become, local=local)
     words = f"Others can act for the roles of pgops.fleet, or have code in database {session.database} that would run"
     _refuse([one for one in found if one["what"]], words, "Look at it, then a superuser has to run there")
 

@@ -88,6 +88,13 @@ SINCE: Mapping[str, tuple[int, str]] = {
 BY_SUPERUSERS: Mapping[str, str] = {"lc_messages": "C", "session_replication_role": "origin"}
 """What only a superuser can set."""
 
+EVENT_TRIGGERS = "event_triggers"
+"""What only a superuser can set, from the first moment on: an event trigger on login runs before any statement of a
+session, with the superuser's rights, and its function may be anybody's. It stays off for the session, since nothing
+shows what it would be without us."""
+EVENT_TRIGGERS_SINCE = 17
+"""The first version that has it, and triggers on login."""
+
 POOLER = "unsupported startup parameter"
 """What PgBouncer says to settings in the parameters of a connection, which every server takes."""
 
@@ -105,15 +112,18 @@ RESTRICTION = "restrict_nonsystem_relation_kind"
 """Some minor versions of all have it."""
 
 
-def options(timeouts: Mapping[str, str], as_users: bool = False, as_is: bool = False) -> str:
+def options(
+    timeouts: Mapping[str, str], as_users: bool = False, as_is: bool = False, event_triggers: bool = True
+) -> str:
     """The connection parameter ``options``, as libpq spells it. ``as_users``: names and plans are as users have them;
-    ``as_is``: settings are shown as the server has them.
+    ``as_is``: settings are shown as the server has them; ``event_triggers``: they run as they do for others.
 
     >>> options({"lock_timeout": "100"}, as_users=True).split(" -c ")[-1]
     'lock_timeout=100'
     """
     pinned = {"role": PINNED["role"]} if as_is else {**PINNED, **({} if as_users else {**NAMES, **PLANS})}
     pinned.update(timeouts)
+    pinned.update({} if event_triggers else {EVENT_TRIGGERS: "off"})
     return " ".join(f"-c {name}={_escaped(value)}" for name, value in pinned.items())
 
 
@@ -125,6 +135,12 @@ def unknown(words: str) -> bool:
     """Whether an error is about the parameters themselves: of a server that is too old to have one of them, or of a
     pooler, which takes none. A server names it in quotes in every language."""
     return POOLER in words or any(f'"{name}"' in words for name in {**PINNED, **NAMES, **PLANS})
+
+
+def refused(words: str) -> bool:
+    """Whether an error is that this server or this role cannot do without event triggers: in every language it names
+    the parameter, in quotes of that language."""
+    return EVENT_TRIGGERS in words
 
 
 def opening(major: int, as_is: bool = False) -> str:

@@ -24,6 +24,11 @@ from .session import Session
 LONGEST_START = 600
 """Seconds that a server may take to stop and start: recovery after a crash takes its time."""
 LAST_LINES = 12
+OF_CLIENTS = re.compile(
+    r"\b(STATEMENT|QUERY|CONTEXT):  |\bstatement: |\b(execute|parse|bind|fastpath) [^:]{0,80}: |[Pp]arameters: "
+    r"|DETAIL:  (Key|Failing row|prepare:|Array value)\b|changed to \""
+)
+"""What comes with a client's own text in a line of the log; the lines after it that begin with a tab belong to it."""
 MOST_LOGS = 1000
 """Files of logs that are looked at."""
 
@@ -218,9 +223,20 @@ def _opened(path: str, flags: int) -> int:
 
 def log_since(service: Service, since: Mark) -> str:
     """The last lines that the server has logged since a moment: those with an error, if there are any."""
-    lines = lines_since(service, since)
+    lines = quotable(lines_since(service, since))
     important = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|WARNING|HINT|DETAIL)\b", line)]
     return "\n".join((important or lines)[-LAST_LINES:])
+
+
+def quotable(lines: Iterable[str]) -> list[str]:
+    """The lines of a log without those in which clients' statements, parameters and rows are, or values of settings:
+    others have the server log meanwhile what only they may see. Pure."""
+    kept: list[str] = []
+    dropped = False
+    for line in lines:
+        dropped = dropped if line.startswith("\t") else bool(OF_CLIENTS.search(line))
+        kept += [] if dropped else [line]
+    return kept
 
 
 def lines_since(service: Service, since: Mark) -> list[str]:

@@ -24,6 +24,7 @@ from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unrea
 from ..host.files import user_name
 from ..host.identity import acting_as, peer
 from . import discovery, pins, tls
+from .names import AGENT, EXPLAINER
 from .target import DRIVER_HINT, Target
 
 try:
@@ -42,6 +43,9 @@ READS_FILES = 30.0
 """Seconds that the server may take to read its configuration files."""
 USUAL, ALWAYS = "postgres", "template1"
 """The database to log in to where it does not matter, and the one of those that has none."""
+
+ORDINARY = (AGENT, EXPLAINER)
+"""Roles that are no superusers, which a run sees to."""
 
 WAIT_FOR_END = 0.5
 """Seconds to wait for the end of a closed session's server process."""
@@ -247,9 +251,10 @@ def connect(target: Target) -> Session:
     owner = socket_owner(target) if target.local else None
     switch = _identity(target, owner) if os.geteuid() == 0 and target.password is None else None
     user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
+    quiet = _quiet(target, user, owner)
     try:
         with acting_as(switch):
-            connection = _connection(target, user)
+            connection, told = _connection(target, user, quiet)
     except LoginRefused as error:
         if target.database != USUAL or error.password_used:
             raise
@@ -259,17 +264,31 @@ def connect(target: Target) -> Session:
     try:
         if owner is not None:
             _check_peer(target, owner, connection)
-        return _opened(target, user, connection)
+        known = target.triggers_at_login if user in ORDINARY else not told
+        return _opened(replace(target, triggers_at_login=known), user, connection)
     except BaseException:
         connection.close()
         raise
 
 
-def _connection(target: Target, user: str) -> Any:
-    arguments = _arguments(target, user)
+def _quiet(target: Target, user: str, owner: int | None) -> bool:
+    """Whether to tell the server at login to run no event trigger: if it may have such on login, and the role may be
+    a superuser. An older server on this host, whose files show its version, is not asked in vain: it would log that.
+    """
+    if user in ORDINARY or target.triggers_at_login is not None:
+        return user not in ORDINARY and not target.triggers_at_login
+    major = discovery.major_at(target.socket_path, owner) if owner is not None else None
+    return major is None or major >= pins.EVENT_TRIGGERS_SINCE
+
+
+def _connection(target: Target, user: str, quiet: bool) -> tuple[Any, bool]:
+    """The connection, and whether the server was told to run no event trigger in it."""
+    arguments = _arguments(target, user, quiet)
     try:
-        return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None)
+        return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None), quiet
     except psycopg.Error as error:
+        if quiet and pins.refused(str(error)):
+            return _connection(target, user, quiet=False)
         if pins.unknown(str(error)):
             with contextlib.suppress(psycopg.Error), psycopg.connect(**{**arguments, "options": ""}) as other:
                 if pins.POOLER in str(error) or other.info.server_version // 10000 < OLDEST:
@@ -345,7 +364,7 @@ GIVING_UP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count
 """Seconds, a number, and milliseconds, after which a connection without answers is given up."""
 
 
-def _arguments(target: Target, user: str) -> dict[str, Any]:
+def _arguments(target: Target, user: str, quiet: bool) -> dict[str, Any]:
     """libpq's connection parameters; those left empty stay libpq's defaults."""
     host = os.path.dirname(target.socket_path) if target.local else target.host
     sslmode, channel_binding = target.protection
@@ -363,7 +382,7 @@ def _arguments(target: Target, user: str) -> dict[str, Any]:
         "application_name": target.application_name,
         "connect_timeout": target.connect_timeout,
         "client_encoding": "UTF8",
-        "options": pins.options(_timeouts(target), target.as_users, target.as_is),
+        "options": pins.options(_timeouts(target), target.as_users, target.as_is, event_triggers=not quiet),
         **({} if target.local else GIVING_UP),
     }
     return {key: value for key, value in wanted.items() if value not in ("", None)}

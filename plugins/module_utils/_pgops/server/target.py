@@ -21,7 +21,9 @@ class Target:
     user that runs the server; ``role`` is set after login; ``os_user`` is the user as which root opens a
     local socket, empty for its owner. ``sslmode`` and ``channel_binding`` are libpq's; empty means what
     ``protection`` says. ``as_users``: names are looked up and statements planned as in a session of anybody;
-    ``as_is``: the server's settings can be read in it. Times are in seconds.
+    ``as_is``: the server's settings can be read in it. ``triggers_at_login``: whether it is known that the server
+    cannot be told to run no event trigger in the session, as it is too old, or the role no superuser; None until
+    a session shows it. Times are in seconds.
     """
 
     host: str = ""
@@ -42,6 +44,7 @@ class Target:
     lock_timeout: float = 10.0
     as_users: bool = False
     as_is: bool = False
+    triggers_at_login: bool | None = None
 
     @property
     def local(self) -> bool:

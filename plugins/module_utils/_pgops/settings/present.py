@@ -7,11 +7,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InvalidInput, QueryFailed
 from ..server import managers
+from ..server.pins import EVENT_TRIGGERS
 from ..server.session import READS_FILES, Session
 from .autoconf import NAME
 from .parameters import Meaning, Parameter
@@ -185,7 +186,7 @@ def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple
     running = {row["name"].lower(): _running(row) for row in rows}
     path = running["dynamic_library_path"].value
     return Current(
-        running=running,
+        running=_without_ours(running, entries),
         entries=entries,
         version_num=session.version_num,
         in_recovery=session.in_recovery,
@@ -195,6 +196,15 @@ def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple
             for name, words in libraries.items()
         },
     )
+
+
+def _without_ours(running: Mapping[str, Running], entries: tuple[Entry, ...]) -> dict[str, Running]:
+    """What this session has set at its login (server/pins.py) hides how the server runs; the files show it."""
+    ours = running.get(EVENT_TRIGGERS)
+    if ours is None or ours.source != "client":
+        return dict(running)
+    value = Current(running=running, entries=entries).configured(EVENT_TRIGGERS) or ""
+    return {**running, EVENT_TRIGGERS: replace(ours, value=value, source="configuration file")}
 
 
 def _running(row: Mapping[str, Any]) -> Running:

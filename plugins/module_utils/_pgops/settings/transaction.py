@@ -50,6 +50,9 @@ NOT_USED = re.compile(
 )
 """What a server logs that goes on without what a setting says (in English: in other languages it is not seen)."""
 
+CLIENTS_OWN = re.compile(r"\bERROR:  |\bFATAL:  invalid value")
+"""What is wrong with what a client asks for: of its own settings the server says LOG."""
+
 DISABLED = "(disabled)"
 """What the server shows for archive_command while archive_mode is off, whatever it is (show_archive_command)."""
 
@@ -236,9 +239,9 @@ def not_used(lines: Iterable[str], settings: Sequence[Setting]) -> Iterator[str]
     words += [setting.text for setting in settings if setting.text and "/" in setting.text]
     if any(setting.parameter.name.lower().startswith("ssl") for setting in settings):
         words += ["SSL", "certificate"]
-    for line in lines:
+    for line in service.quotable(lines):
         found = NOT_USED.search(line)
-        if found and any(word in line for word in words):
+        if found and not CLIENTS_OWN.search(line) and any(word in line for word in words):
             yield line[found.start() :].rstrip(".")
 
 
