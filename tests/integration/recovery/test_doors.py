@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backing import STATE, Bank
-from restoring import Restorer, pgops
+from restoring import TOOLS, Restorer, pgops
 
 from pgops import cli
 from pgops.agent import runner
@@ -100,3 +103,22 @@ def test_wrong_usage_is_told(words: tuple[str, ...], tmp_path: Path, capsys: Any
     error = capsys.readouterr().err
     assert error.startswith("pgops restore: ")
     assert len(error.splitlines()) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_becomes_the_servers_user(bank: Bank, restorer: Restorer) -> None:
+    directory = restorer.directory()
+    place = ("--repository", str(bank.host.repository), "--bin-directory", TOOLS)
+    words = ["restore", *place, "--server-bin-directory", str(bank.server.bin_dir), "--immediate", "--to"]
+    child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(cli.main([*words, str(directory)])))
+    child.start()
+    child.join()
+    assert child.exitcode == runner.DONE
+    assert (directory.stat().st_uid, (directory / "PG_VERSION").stat().st_uid) == (restorer.owner, restorer.owner)
+    # A repository of root's is nobody's.
+    generation = bank.host.repository / bank.generation / "generation.json"
+    os.chown(generation, 0, 0)
+    try:
+        assert cli.main([*words, str(restorer.directory())]) == runner.FAILED
+    finally:
+        os.chown(generation, restorer.owner, -1)

@@ -330,3 +330,26 @@ def test_collations_of_other_versions_are_told(bank: Bank, restorer: Restorer) -
     (warning,) = found["warnings"]
     assert "Database postgres" in warning
     assert "german" in warning
+
+
+def test_in_place_of_a_disk_that_was_lost(bank: Bank, restorer: Restorer, root: Path) -> None:
+    original = root / "spaces" / "space"
+    original.mkdir(parents=True)
+    own(original.parent, bank.server)
+    bank.server.value(f"CREATE TABLESPACE fast LOCATION '{original}'")
+    bank.server.value("ALTER TABLE transfer SET TABLESPACE fast")
+    bank.backup()
+    last = bank.work()
+    bank.archive()
+    bank.server.stop()
+    before = tree(original)
+    (bank.server.data_dir / "global" / "pg_control").write_bytes(b"lost")
+    with pytest.raises(Conflict, match="move it away"):
+        restorer.restore(directory=bank.server.data_dir, in_place=True, latest=True)
+    bank.server.data_dir.rename(bank.server.directory / "lost")
+    found = restorer.restore(directory=bank.server.data_dir, in_place=True, latest=True)
+    assert list(found["moved"]) == [str(original)]
+    assert tree(Path(found["moved"][str(original)])) == before
+    bank.server.start()
+    assert bank.server.value(STATE) == last.state
+    assert bank.server.value("SHOW archive_mode") == "on"

@@ -110,12 +110,25 @@ def close_all(but: int) -> None:
             os.close(other)
 
 
-def _become(whom: User) -> None:
-    """With no way back, and without a terminal that root may be reading from."""
-    os.setsid()
+def become(uid: int) -> None:
+    """As root, have this process become a user for good, with all of that user's groups. Otherwise nothing.
+
+    Raises HostFailed, also for root as the user.
+    """
+    if os.geteuid() == 0:
+        _give_up(user(uid))
+
+
+def _give_up(whom: User) -> None:
     os.setgroups(whom.groups)
     os.setresgid(whom.gid, whom.gid, whom.gid)
     os.setresuid(whom.uid, whom.uid, whom.uid)
+
+
+def _become(whom: User) -> None:
+    """With no way back, and without a terminal that root may be reading from."""
+    os.setsid()
+    _give_up(whom)
     _WORKING_AS.append(whom.name)
     os.chdir("/")
 

@@ -59,6 +59,7 @@ def own_settings(served: Served) -> dict[str, str]:
         "listen_addresses": "localhost" if served.port else "",
         "port": str(served.port or PORT),
         "unix_socket_directories": served.data,
+        "ssl": "off",  # its key may be elsewhere, and nobody comes over the network
         "log_directory": "log",
         "external_pid_file": "",
         **({"stats_temp_directory": "pg_stat_tmp"} if served.major < 15 else {}),

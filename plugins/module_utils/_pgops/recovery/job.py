@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..agent import runner
-from ..errors import HostFailed, InvalidInput, PgOpsError
-from ..host import files
+from ..errors import InvalidInput, PgOpsError
+from ..host import files, identity
 from ..instance import configuration
 from ..instance.layout import Layout, only_instance
+from ..repository import archiver
 from . import targets
 from .restore import Planned, Restore, only_generation, plan
 from .restore import restore as restored
@@ -36,11 +37,8 @@ def restore(options: argparse.Namespace) -> int:
 def _restored(options: argparse.Namespace, request: Restore) -> int:
     try:
         # Nothing of it needs root's rights, and what it works on belongs to the server's user.
-        place = os.path.join(request.repository, request.generation)
-        runner.step_down(place)
+        identity.become(os.stat(os.path.join(request.repository, request.generation, archiver.IDENTITY)).st_uid)
         os.chdir("/")  # where that user may look
-        if os.geteuid() == 0:
-            raise HostFailed(f"{place} belongs to root.", "Give the repository to the user that runs the server.")
         if options.plan:
             planned = plan(request)
             return _said(options, {**planned.told(), "warnings": list(planned.warnings)}, _outlook(planned))

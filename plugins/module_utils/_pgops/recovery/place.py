@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -72,7 +72,7 @@ class Place:
                 f"Create {path} as root, empty and owned by {name}" if not self.in_place else f"Give {here} to {name}"
             )
             raise HostFailed(f"User {name} may not write into {here}.", f"{hint}, or choose another directory.")
-        if self.in_place and os.path.ismount(path):
+        if self.in_place and os.path.ismount(path) and contents(path):
             raise Conflict(
                 f"{path} is a mount point, so its content cannot be moved aside.",
                 "Restore to another directory, or map the tablespace elsewhere.",
@@ -93,12 +93,14 @@ class Place:
     def _check_old(self, identifier: str) -> list[str]:
         if read_marker(self.data) is not None or read_marker(self.data + NEW) is not None:
             return [f"{self.data} has what a restore has left that did not end; it is removed."]
+        if not contents(self.data):
+            return []
         found = discovery.system_identifier(self.data)
         if found != identifier:
             raise Conflict(
                 f"{self.data} is not the data directory of the cluster with the system identifier {identifier}"
                 f"{f', but of {found}' if found else ''}.",
-                "Restore to another directory.",
+                "Restore to another directory. If it is damaged, move it away: then nothing is in the way.",
             )
         wal = os.path.join(self.data, "pg_wal")
         linked = os.path.islink(wal)
@@ -130,17 +132,22 @@ class Place:
     def _start(self, held: contextlib.ExitStack) -> dict[str, Any]:
         """Hold the lock of the data directory, and of what takes its place. Raises Busy, HostFailed and OSError."""
         if not self.in_place:
-            os.makedirs(self.data, 0o700, exist_ok=True)
+            os.makedirs(self.data, 0o700, exist_ok=True)  # what is locked
         if os.path.isdir(self.data):
             _hold(held, self.data)
         state = read_marker(self.data)
         if state is not None:
             return state
         state = {"format": FORMAT, "spaces": list(self.spaces.values()), "moved": {}}
-        if self.in_place:
+        if self.in_place and (contents(self.data) or read_marker(self.data + NEW) is not None):
             return self._moved(held, state)
+        os.makedirs(self.data, 0o700, exist_ok=True)
         os.chmod(self.data, 0o700)
+        if self.in_place:
+            # The disk of the data was lost, and not those of tablespaces.
+            state["moved"] = _asides(path for path in self.spaces.values() if contents(path))
         write_marker(self.data, state)
+        _move_aside(state["moved"])
         return state
 
     def _moved(self, held: contextlib.ExitStack, state: dict[str, Any]) -> dict[str, Any]:
@@ -150,32 +157,17 @@ class Place:
         _hold(held, new)
         known = read_marker(new)
         if known is None:
-            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-            state["moved"] = {path: f"{path}{ASIDE}{stamp}" for path in self.every if os.path.lexists(path)}
+            state["moved"] = _asides(path for path in self.every if os.path.lexists(path))
             write_marker(new, state)
         state = known or state
-        for path, aside in state["moved"].items():
-            # Where a run was killed in between, some are moved already.
-            if os.path.lexists(path) and not os.path.lexists(aside):
-                self._move_aside(path, state)
+        try:
+            _move_aside(state["moved"])
+        except HostFailed:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         os.rename(new, self.data)
         files.sync(os.path.dirname(self.data))
         return state
-
-    def _move_aside(self, path: str, state: Mapping[str, Any]) -> None:
-        """Rename an old directory; where that is not possible, all is as before. Raises HostFailed and OSError."""
-        try:
-            os.rename(path, state["moved"][path])
-        except OSError as error:
-            for old, aside in state["moved"].items():
-                if os.path.lexists(aside) and not os.path.lexists(old):
-                    os.rename(aside, old)
-            shutil.rmtree(self.data + NEW, ignore_errors=True)
-            raise HostFailed(
-                f"{path} cannot be moved aside: {error.strerror}. Nothing was changed.",
-                "Its file system does not rename it, as those of containers do not what comes from their image. "
-                "Restore to another directory.",
-            ) from error
 
     def _clear(self) -> None:
         """Remove what is left of a run that was killed."""
@@ -198,6 +190,33 @@ class Place:
         """It is a data directory from now on. Raises HostFailed."""
         files.discard(os.path.join(self.data, MARKER))
         files.sync(self.data)
+
+
+def _asides(paths: Iterable[str]) -> dict[str, str]:
+    """Where directories are moved to."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return {path: f"{path}{ASIDE}{stamp}" for path in paths}
+
+
+def _move_aside(moved: Mapping[str, str]) -> None:
+    """Rename directories; where a run was killed in between, some are renamed already. Where one cannot be, all are
+    as before.
+
+    Raises HostFailed.
+    """
+    for path, aside in moved.items():
+        try:
+            if os.path.lexists(path) and not os.path.lexists(aside):
+                os.rename(path, aside)
+        except OSError as error:
+            for old, new in moved.items():
+                if os.path.lexists(new) and not os.path.lexists(old):
+                    os.rename(new, old)
+            raise HostFailed(
+                f"{path} cannot be moved aside: {error.strerror}. Nothing was changed.",
+                "Its file system does not rename it, as those of containers do not what comes from their image. "
+                "Restore to another directory.",
+            ) from error
 
 
 def _hold(held: contextlib.ExitStack, path: str) -> None:
