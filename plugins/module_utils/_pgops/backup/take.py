@@ -99,9 +99,8 @@ def foreseen(configuration: Configuration, kind: str = choice.AUTO) -> dict[str,
     with _opened(configuration) as run:
         if isinstance(run, str):
             return {"skipped": run, "errors": []}
-        listing, now = backups.listed(run.place), datetime.now(timezone.utc)
-        chosen = choice.chosen(kind, run.declared, run.source, listing, now, _summaries(run))
-        run.engine.check(run.source, chosen.kind)
+        listing = backups.listed(run.place)
+        chosen = _choose(run, kind, listing, datetime.now(timezone.utc))
         return {**_before(run, chosen, listing), "backup": None, "name": None, "errors": []}
 
 
@@ -140,9 +139,7 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
     if identifier in listing.by_id():
         raise Conflict(f"There is a backup {identifier} already.", "Request another one.")
     now = datetime.now(timezone.utc)
-    there = choice.There(listing, backups.failed(run.place), _summaries(run))
-    chosen = choice.chosen(kind, run.declared, run.source, there, now)
-    run.engine.check(run.source, chosen.kind)
+    chosen = _choose(run, kind, listing, now)
     known = _before(run, chosen, listing)
     tell(known)
     name = f"{now:%Y%m%dT%H%M%SZ}-{chosen.kind}-{identifier[:8]}"
@@ -170,6 +167,14 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
         "warnings": [*made.environment.get("warnings", []), *warnings],
         "errors": errors,
     }
+
+
+def _choose(run: Run, kind: str, listing: Listing, now: datetime) -> Choice:
+    """Which backup is taken. Raises PgOpsError if the engine cannot."""
+    there = choice.There(listing, backups.failed(run.place), _summaries(run))
+    chosen = choice.chosen(kind, run.declared, run.source, there, now)
+    run.engine.check(run.source, chosen.kind)
+    return chosen
 
 
 @contextlib.contextmanager
