@@ -117,6 +117,11 @@ name:
   returned: with O(action=take), O(action=pin) and O(action=unpin)
   type: str
   sample: 20261129T013000Z-full-6c84fb90
+kind:
+  description: Type of the backup.
+  returned: with O(action=take)
+  type: str
+  sample: full
 expected_bytes:
   description: Size in the repository that was expected before copying.
   returned: with O(action=take)
@@ -127,22 +132,64 @@ expected_seconds:
   returned: with O(action=take)
   type: float
   sample: 12.5
+wal_waiting:
+  description: Number of WAL segments that waited to be archived before those of the backup.
+  returned: with O(action=take)
+  type: int
+  sample: 0
+wal_waiting_seconds:
+  description: How long that would take; null if none was archived while that was measured.
+  returned: with O(action=take)
+  type: float
+  sample: 0.0
 stored_bytes:
-  description: Its size in the repository.
-  returned: with O(action=take), not in check mode
+  description: Its size in the repository; null in check mode.
+  returned: with O(action=take)
   type: int
   sample: 24117248
+data_bytes:
+  description: The size of what is restored from it; null in check mode.
+  returned: with O(action=take)
+  type: int
+  sample: 98566144
 seconds:
-  description: How long it took.
-  returned: with O(action=take), not in check mode
+  description: How long it took; null in check mode.
+  returned: with O(action=take)
   type: float
   sample: 11.9
+expired:
+  description: Names of the backups that were removed after it; null in check mode.
+  returned: with O(action=take)
+  type: list
+  elements: str
+  sample: []
 removed:
   description: The backups that were removed, or would be, each with C(name), C(backup), C(kind) and C(reason).
   returned: with O(action=expire)
   type: list
   elements: dict
   sample: []
+wal_removed:
+  description: Number of WAL files that were deleted, or would be.
+  returned: with O(action=expire)
+  type: int
+  sample: 0
+retained:
+  description: The backups that stay, each with C(name), C(backup), C(kind) and C(reasons).
+  returned: with O(action=expire)
+  type: list
+  elements: dict
+  sample: []
+verified:
+  description: Number of backups that are as they should be; null in check mode.
+  returned: with O(action=verify)
+  type: int
+  sample: 3
+damaged:
+  description: What is wrong, by the names of backups. The module fails then. Null in check mode.
+  returned: with O(action=verify)
+  type: dict
+  sample: {}
 window_before:
   description: From when to when the cluster could be recovered before, by timeline.
   returned: with O(action=expire)

@@ -13,6 +13,7 @@ import artifact
 import pytest
 import yaml
 from archives import Host
+from backed import Backed
 from backing import SMALL_SEGMENTS, Bank
 from deploying import AGENT, BUNDLE, agent_arguments, deploy, target, withdraw
 from restoring import Restorer
@@ -21,6 +22,7 @@ from servers import Server
 from pgops.agent import deploy as agent
 from pgops.agent import schedule
 from pgops.recovery import deploy as recovery
+from pgops.recovery import points
 from pgops.repository import deploy as archiving
 from pgops.settings import deploy as settings
 from pgops.statements import deploy as statements
@@ -100,6 +102,27 @@ def test_archiving(root: Path, server: Server) -> None:
     }
     result = archiving.converge(target(server), {**words, **switches, **place, "configure": True}, True)
     assert returned(result) == documented("pg_ops_archiving") - ONLY_SOMETIMES
+
+
+def test_backup(root: Path, major: int, make: Callable[..., Host]) -> None:
+    if major != 18:
+        pytest.skip("the tools of tests are of PostgreSQL 18")
+    backed = Backed.of(make())
+    backed.configure()
+    every: set[str] = set()
+    for action in ("list", "take", "expire", "verify"):
+        every |= returned(backed.module(action, check=True))
+    assert every == documented("pg_ops_backup") - ONLY_SOMETIMES
+
+
+def test_recovery_point(undeployed: Server) -> None:
+    try:
+        deploy(undeployed, backup=True)
+        params = {"name": "here", "description": None, "wait": False, "database": "pgops"}
+        result = points.converge(target(undeployed), params, True)
+        assert returned(result) == documented("pg_ops_recovery_point") - ONLY_SOMETIMES
+    finally:
+        withdraw(undeployed)
 
 
 def test_restore(root: Path, major: int, make: Callable[..., Host]) -> None:

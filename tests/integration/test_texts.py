@@ -68,8 +68,11 @@ def test_site_and_remove_take_texts(new_server: Callable[..., Server], root: Pat
     assert server.value("SELECT count(*) FROM pg_database WHERE datname = 'pgops'") == 0
 
 
+@pytest.mark.parametrize(
+    "declared", ["pgops_archive_compression=zstd", "pgops_backup=yes pgops_backup_compression=zstd"]
+)
 def test_a_compressor_that_may_not_be_installed_is_missed_before_anything_changes(
-    new_server: Callable[..., Server], root: Path, monkeypatch: pytest.MonkeyPatch
+    new_server: Callable[..., Server], root: Path, monkeypatch: pytest.MonkeyPatch, declared: str
 ) -> None:
     server = new_server(18).start()
     programs = root / "programs"
@@ -82,7 +85,7 @@ def test_a_compressor_that_may_not_be_installed_is_missed_before_anything_change
     given = {**placed(server, root), "pgops_repository": str(root / "base")}
     local = f"ansible_connection=local ansible_python_interpreter={sys.executable}"
     hosts = root / "hosts"
-    hosts.write_text(f"one {local}\nother {local} pgops_archive_compression=zstd\n")
+    hosts.write_text(f"one {local}\nother {local} {declared}\n")
     run = playbooks.play(hosts, root, "pgops.fleet.site", "-e", json.dumps({**given, "pgops_packages": []}))
     assert run.code != 0
     (failed,) = [said for said in run.outcomes if said["state"] == "failed"]

@@ -19,6 +19,7 @@ from archives import Host
 from deploying import deploy
 from servers import Server
 
+from pgops.backup import deploy as backing_up
 from pgops.backup import take, verify
 from pgops.host.identity import as_user
 from pgops.instance.configuration import Configuration
@@ -74,6 +75,18 @@ class Backed:
             repository=str(self.host.repository),
             parts={"backup": {"bin_directory": TOOLS, **self.declared, **declared}},
         )
+
+    def configure(self, **declared: Any) -> None:
+        """Write the agent's configuration, as pg_ops_agent does."""
+        path = Path(self.layout.agent_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.configuration(**declared).text())
+
+    def module(self, action: str, check: bool = False, **params: Any) -> dict[str, Any]:
+        """What pg_ops_backup returns; raises what it reports."""
+        usual = {"type": "full", "backup": None, "reason": None}
+        place = {"instance": "main", "prefix": str(self.host.prefix)}
+        return backing_up.converge({**usual, **place, **params, "action": action}, check)
 
     def take(self, kind: str = "auto", **declared: Any) -> dict[str, Any]:
         """Take a backup; raises what that reports."""

@@ -68,8 +68,9 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         raise InvalidInput("This instance has no repository.", "Set pgops_repository and run site.yml.")
     done = dict(as_user(owner, lambda: action.work(asked), LONGEST))
     if done.get("errors"):
-        raise HostFailed(f"{params['action']} ended with errors: {' '.join(done['errors'])}")
-    return action.plan(done).warned(done.pop("warnings", [])).result(**done)
+        raise HostFailed(f"The action {params['action']} ended with errors: {' '.join(done['errors'])}")
+    told = {name: done.get(name) for name in action.keys}
+    return action.plan(done).warned(done.get("warnings", [])).result(**told)
 
 
 def _take(asked: Asked) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _expired(done: Mapping[str, Any]) -> Plan[Change]:
 def _verify(asked: Asked) -> dict[str, Any]:
     names = [asked.found()[1].name] if asked.params["backup"] else []
     if asked.check_mode:
-        return {"verified": []}
+        return {"verified": None, "damaged": None}
     return verify(asked.settings, asked.layout, names)
 
 
@@ -116,11 +117,10 @@ def _pin(asked: Asked) -> dict[str, Any]:
     return {"backup": kept.manifest.id, "name": kept.name, "before": kept.pin, "after": reason}
 
 
-def _pinned(done: dict[str, Any]) -> Plan[Change]:
-    before, after = done.pop("before"), done.pop("after")
-    if before == after:
+def _pinned(done: Mapping[str, Any]) -> Plan[Change]:
+    if done["before"] == done["after"]:
         return changes()
-    return changes([Change(f"pin of backup {done['name']}", before, after)])
+    return changes([Change(f"pin of backup {done['name']}", done["before"], done["after"])])
 
 
 def _list(asked: Asked) -> dict[str, Any]:
@@ -168,17 +168,23 @@ def told(kept: Kept) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Action:
-    """What an action does as the server's user, and the changes that its result stands for."""
+    """What an action does as the server's user, the changes that its result stands for, and those of its keys that
+    are returned."""
 
     work: Callable[[Asked], dict[str, Any]]
-    plan: Callable[[dict[str, Any]], Plan[Change]]
+    plan: Callable[[Mapping[str, Any]], Plan[Change]]
+    keys: tuple[str, ...]
 
 
+ONE = ("backup", "name")
+EXPECTED = ("kind", "expected_bytes", "expected_seconds", "wal_waiting", "wal_waiting_seconds")
+TAKEN = ("stored_bytes", "data_bytes", "seconds", "expired")
+EXPIRED = ("removed", "wal_removed", "retained", "window_before", "window_after")
 ACTIONS = {
-    "take": Action(_take, _taken),
-    "expire": Action(_expire, _expired),
-    "verify": Action(_verify, _unchanged),
-    "pin": Action(_pin, _pinned),
-    "unpin": Action(_pin, _pinned),
-    "list": Action(_list, _unchanged),
+    "take": Action(_take, _taken, (*ONE, *EXPECTED, *TAKEN)),
+    "expire": Action(_expire, _expired, EXPIRED),
+    "verify": Action(_verify, _unchanged, ("verified", "damaged")),
+    "pin": Action(_pin, _pinned, ONE),
+    "unpin": Action(_pin, _pinned, ONE),
+    "list": Action(_list, _unchanged, ("backups",)),
 }
