@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -107,9 +106,7 @@ def retained(
     backups = inventory.listing.backups
     known = inventory.listing.by_id()
     ages = _ages(inventory, now)
-    claims: dict[str, set[Claim]] = defaultdict(set)
-    for kept in backups:
-        claims[kept.manifest.id] |= set(_own(kept, retention, ages, reading))
+    claims = {kept.manifest.id: set(_own(kept, retention, ages, reading)) for kept in backups}
     for timeline, line in _lines(inventory):
         for kept, word in _of_line(line, retention, ages):
             claims[kept.manifest.id].add(Claim(word, timeline))
