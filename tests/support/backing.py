@@ -10,17 +10,15 @@ import os
 import pwd
 import shutil
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import binaries
 from archives import Host
 from servers import Server
 
-from pgops.repository import backups, manifests
+from pgops.repository import backups
 from pgops.repository.manifests import Manifest, Tablespace
 
 SMALL_SEGMENTS = ("--wal-segsize=1",)
@@ -202,15 +200,3 @@ def own(path: Path, server: Server) -> None:
         owner = pwd.getpwnam(server.os_user)
         for one in [path, *path.rglob("*")]:
             shutil.chown(one, owner.pw_uid, owner.pw_gid) if not one.is_symlink() else None
-
-
-def seen(dsn: Mapping[str, Any]) -> str:
-    """The state of a bank on a server that was restored."""
-    import psycopg
-
-    with psycopg.connect(**dsn, autocommit=True) as connection:
-        row = connection.execute(STATE).fetchone()
-    return str(row[0]) if row else ""
-
-
-__all__ = ["Bank", "Moment", "manifests", "own", "seen"]

@@ -250,12 +250,12 @@ class _Search:
         return self._chosen(self._at(found.lsn, what), found.lsn)
 
     def _time(self) -> Choice:
-        before = [reach for reach in self.known if self._was_complete(reach)]
+        newest_first = reversed(range(len(self.known)))
+        complete = next((number for number in newest_first if self._was_complete(self.known[number])), -1)
+        before = self.known[: complete + 1]
         if not before:
             self._refuse(f"{self.target} is before the end of the first backup.")
         reach = max(before, key=lambda one: (one.last, one.kept.manifest.stop_lsn))
-        # A newer backup that lacks WAL does not reach as far as an older one, but may do.
-        reach = max((one for one in before if one.last == reach.last), key=lambda one: one.kept.manifest.stop_lsn)
         try:
             newest = commits.newest(self.reader, reach.first, reach.last)
         except (Unknown, HostFailed) as error:

@@ -9,6 +9,7 @@ pg_waldump of the server's own version reads them (PostgreSQL, src/backend/acces
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from ..errors import HostFailed, InvalidInput
+from ..errors import HostFailed
 from ..host import commands
 from ..host.files import failure
 from ..repository import archiver, wal
@@ -28,6 +29,8 @@ BUDGET = 10.0
 """Seconds that a question may take, unless the caller says otherwise."""
 DUMPING = 60.0
 """Seconds that pg_waldump may take for a segment."""
+REMEMBERED = 4
+"""Segments whose records are kept in memory."""
 SCRATCH_TIMELINE = 1
 """All segments of a line get its name in the scratch directory: pg_waldump reads those of one timeline only."""
 LINE = re.compile(r"rmgr: (\w+) .*? tx: +(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), .*?desc: (\w+) ?(.*)")
@@ -93,6 +96,8 @@ class Reader:
         known = self.read.get((segment, manager))
         if known is None:
             known = parse(self._dumped(segment, manager))
+            if len(self.read) >= REMEMBERED:
+                self.read.clear()  # a segment can have 100,000 records
             self.read[(segment, manager)] = known
         return known
 
@@ -136,8 +141,9 @@ class Reader:
     def contains(self, segment: int, text: bytes) -> bool:
         """Whether a segment has some bytes. Raises HostFailed."""
         self._unpack(segment)
-        with open(self._path(segment), "rb") as file:
-            return text in file.read()
+        path = self._path(segment)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(text) >= 0
 
 
 def unpacked(repository: str, generation: str, name: str, path: str) -> None:
@@ -248,17 +254,3 @@ def transaction(reader: Reader, xid: int, first: int, last: int, seconds: float 
             if record.xid == xid & 0xFFFFFFFF:
                 return record
     return None
-
-
-def tools(directory: str, major: int) -> str:
-    """The directory of programs, if they are of a server's major version.
-
-    Raises InvalidInput.
-    """
-    said = commands.run([os.path.join(directory, "pg_waldump"), "--version"]).split()
-    if not said or said[-1].partition(".")[0] != str(major):
-        raise InvalidInput(
-            f"{directory} has PostgreSQL {said[-1] if said else 'of no version'}, but this needs {major}.",
-            "Set bin_directory to the programs of the server's version.",
-        )
-    return directory

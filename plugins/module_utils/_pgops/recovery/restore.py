@@ -26,7 +26,7 @@ from . import line as lines
 from .ahead import Ahead
 from .choice import Choice
 from .configuring import Served
-from .place import ASIDE, Place, check_space, mapped
+from .place import Place, check_space, mapped
 from .replay import Runner
 from .targets import Target
 
@@ -412,6 +412,3 @@ def _unarchived(planned: Planned, timeline: int) -> list[str]:
             return [f"{name} has not arrived in {planned.request.repository}: see whether the server archives."]
         time.sleep(replay.PAUSE)
     return []
-
-
-__all__ = ["ASIDE", "Planned", "Restore", "plan", "restore"]
