@@ -77,8 +77,8 @@ options:
   in_place:
     description:
       - Whether O(directory) is the original's own. Its server must be stopped. The old data is moved to
-        C(DIRECTORY.before-restore-TIME). If the directory is empty or does not exist, as after the loss of a disk, it is
-        filled.
+        C(DIRECTORY.before-restore-TIME). If the directory is empty or does not exist, as after the loss of a disk, it
+        is filled.
       - The server keeps its configuration, and archives the history of its new timeline.
     type: bool
     default: false
@@ -116,7 +116,7 @@ options:
     description: With O(in_place), the server's main configuration file, if it is not where it was at the backup.
     type: path
   owner:
-    description: The user that runs the server. Without it, the owner of the repository.
+    description: The user that runs the server. Without it, the owner of the directory O(repository).
     type: str
     default: ""
 extends_documentation_fragment:

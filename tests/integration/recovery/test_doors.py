@@ -116,9 +116,23 @@ def test_root_becomes_the_servers_user(bank: Bank, restorer: Restorer) -> None:
     assert child.exitcode == runner.DONE
     assert (directory.stat().st_uid, (directory / "PG_VERSION").stat().st_uid) == (restorer.owner, restorer.owner)
     # A repository of root's is nobody's.
-    generation = bank.host.repository / bank.generation / "generation.json"
-    os.chown(generation, 0, 0)
+    os.chown(bank.host.repository, 0, 0)
     try:
         assert cli.main([*words, str(restorer.directory())]) == runner.FAILED
     finally:
-        os.chown(generation, restorer.owner, -1)
+        os.chown(bank.host.repository, restorer.owner, -1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_becomes_nobody_whom_the_servers_user_can_name(
+    bank: Bank, restorer: Restorer, tmp_path: Path, capsys: Any
+) -> None:
+    """A link in place of the generation, or of the repository, to what is another user's."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 1, 1)
+    link = bank.host.base / "link"
+    link.symlink_to(theirs)
+    words = ["restore", "--repository", str(link), "--generation", "1-18", "--immediate"]
+    assert cli.main([*words, "--to", str(restorer.directory())]) == runner.FAILED
+    assert "links are not followed" in capsys.readouterr().err

@@ -12,10 +12,8 @@ from typing import Any, ClassVar
 
 from ..errors import HostFailed
 from ..host import systemd
-from ..host.files import failure
 from ..host.identity import as_user, user
 from ..plan import Change, Plan
-from ..repository import archiver
 from ..server import discovery, service
 from ..server.service import Service
 from . import restore as restoring
@@ -49,7 +47,7 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     targets.check_end(target, params["end"])
     repository = os.path.normpath(params["repository"])
     generation = params["generation"] or restoring.only_generation(repository)
-    uid = _owner(params["owner"], repository, generation)
+    uid = _owner(params["owner"], repository)
     request = _request(params, target, repository, generation)
     if check_mode:
         told = as_user(uid, lambda: _planned(request), PLANNING)
@@ -79,18 +77,17 @@ def _plan(request: Restore, told: Mapping[str, Any]) -> Plan[Restored]:
     return Plan((Restored(subject, told["before"], {**after, "end": plan["end"]}),)).warned(told["warnings"])
 
 
-def _owner(asked: str, repository: str, generation: str) -> int:
-    """The uid of the server's user: the one that is asked for, or who has the repository.
+def _owner(asked: str, repository: str) -> int:
+    """The uid of the server's user: the one that is asked for, or whose repository it is.
 
     Raises HostFailed, also for root.
     """
-    path = os.path.join(repository, generation, archiver.IDENTITY)
+    if os.geteuid() != 0:
+        return 0
     try:
-        return user(pwd.getpwnam(asked).pw_uid if asked else os.stat(path).st_uid).uid if os.geteuid() == 0 else 0
+        return user(pwd.getpwnam(asked).pw_uid if asked else restoring.owner(repository)).uid
     except KeyError as error:
         raise HostFailed(f"This host has no user {asked}.") from error
-    except OSError as error:
-        raise failure(error, f"{path} cannot be read") from error
 
 
 def _request(params: Mapping[str, Any], target: targets.Target, repository: str, generation: str) -> Restore:

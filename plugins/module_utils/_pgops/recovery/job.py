@@ -18,9 +18,8 @@ from ..errors import InvalidInput, PgOpsError
 from ..host import files, identity
 from ..instance import configuration
 from ..instance.layout import Layout, only_instance
-from ..repository import archiver
 from . import targets
-from .restore import Planned, Restore, only_generation, plan
+from .restore import Planned, Restore, only_generation, owner, plan
 from .restore import restore as restored
 
 
@@ -37,7 +36,7 @@ def restore(options: argparse.Namespace) -> int:
 def _restored(options: argparse.Namespace, request: Restore) -> int:
     try:
         # Nothing of it needs root's rights, and what it works on belongs to the server's user.
-        identity.become(os.stat(os.path.join(request.repository, request.generation, archiver.IDENTITY)).st_uid)
+        identity.become(owner(request.repository))
         os.chdir("/")  # where that user may look
         if options.plan:
             planned = plan(request)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -157,6 +158,21 @@ def plan(request: Restore) -> Planned:
     _check_server(request, place, chosen)
     space = check_space(_needs(folder, chosen, place, found))
     return Planned(request, generation, chosen, place, tools, programs, _python(), space, tuple(warnings))
+
+
+def owner(repository: str) -> int:
+    """The uid of the user whose repository it is. The directory itself says it, and nothing inside: who owns that
+    could put a link there to what is another user's, as whom root would then work.
+
+    Raises HostFailed.
+    """
+    try:
+        found = os.lstat(repository)
+    except OSError as error:
+        raise files.failure(error, f"{repository} cannot be read") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise HostFailed(f"{repository} is no directory.", "Name the directory itself; links are not followed.")
+    return found.st_uid
 
 
 def only_generation(repository: str) -> str:
