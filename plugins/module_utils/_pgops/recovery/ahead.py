@@ -54,8 +54,7 @@ def prepare(data: str) -> None:
 def program() -> bytes:
     """The program that fetches, wherever the library is: it may be in an archive of Ansible's."""
     loader = getattr(archiver, "__loader__", None)
-    content = str(loader.get_source(archiver.__name__)).encode() if loader else b""
-    return content
+    return str(loader.get_source(archiver.__name__)).encode() if loader else b""
 
 
 def discard(data: str) -> None:
