@@ -57,7 +57,7 @@ def test_what_is_asked_for_in_sql_is_as_the_page_says(server: Server) -> None:
     try:
         deploy(server, backup=True)
         server.psql("CREATE ROLE alice")
-        for query in queries("backup"):
+        for query in queries("backups"):
             server.psql(query, "pgops")
         asked = server.value("SELECT array_agg(backup_type ORDER BY 1) FROM pgops.backup_history", "pgops")
         assert asked == ["full", "incremental"]

@@ -69,6 +69,8 @@ def _take(settings: Configuration, layout: Layout, asked: Asked, errors: list[st
             tried = _tried_too(path, tried, request.id)
             errors += [f"backup {request.id}: {error}", *record.failed(settings, request.id, str(error))]
             continue
+        if "skipped" in done:  # the node has become another meanwhile
+            break
         tried = _tried_too(path, tried, request.id)
         taken.append(request.id)
         errors += done["errors"]
