@@ -39,6 +39,8 @@ def test_a_circle_is_no_chain() -> None:
     known = {"x": one, "y": other}
     assert chains.chain(one, known) is None
     assert chains.complete((one, other, FULL)) == (FULL,)
+    # One that stands on a circle is not in it.
+    assert chains.chain(kept("w", "x"), known) is None
     assert chains.chain(kept("z", "z"), {"z": kept("z", "z")}) is None
 
 

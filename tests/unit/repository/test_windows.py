@@ -73,6 +73,7 @@ def test_the_wal_that_a_restore_replays() -> None:
     )
     # It ends with a segment: the next one is not needed.
     assert windows.own(kept("a", 3 * MB + 40, 5 * MB).manifest) == (Run(1, 3, 4),)
+    assert windows.own(kept("a", 3 * MB + 40, 5 * MB + 1).manifest) == (Run(1, 3, 5),)
     # It began in the segment in which the timeline branched off.
     early = kept("a", 5 * MB + 40, 5 * MB + 70).manifest
     assert windows.needed(early, 2, 6 * MB, BRANCHED) == (Run(2, 5, 5),)
@@ -158,6 +159,11 @@ def test_why_there_is_no_window() -> None:
     damaged = inventory(healthy, backup, kept("c", 6 * MB, 6 * MB + 9, timeline=2), histories={}, damaged={2: "x"})
     assert why(damaged) == {2: "damaged_history"}
     assert [window[0] for window in found(damaged)] == [1]
+
+
+def test_a_timeline_is_known_by_anything_that_is_of_it() -> None:
+    held = inventory([Run(1, 0, 9)], kept("a", 6 * MB, 6 * MB + 9, timeline=4), damaged={3: "x"})
+    assert windows.timelines(held) == (1, 2, 3, 4)
 
 
 def test_the_backup_for_a_target() -> None:
