@@ -77,8 +77,8 @@ options:
   in_place:
     description:
       - Whether O(directory) is the original's own. Its server must be stopped. The old data is moved to
-        C(DIRECTORY.before-restore-TIME). If the directory is empty or does not exist, as after the loss of a disk, it is
-        filled.
+        C(DIRECTORY.before-restore-TIME).
+      - If the directory is empty or does not exist, as after the loss of a disk, it is filled.
       - The server keeps its configuration, and archives the history of its new timeline.
     type: bool
     default: false
