@@ -77,8 +77,8 @@ options:
   in_place:
     description:
       - Whether O(directory) is the original's own. Its server must be stopped. The old data is moved to
-        C(DIRECTORY.before-restore-TIME). If the directory is empty or does not exist, as after the loss of a disk, it
-        is filled.
+        C(DIRECTORY.before-restore-TIME).
+      - If the directory is empty or does not exist, as after the loss of a disk, it is filled.
       - The server keeps its configuration, and archives the history of its new timeline.
     type: bool
     default: false
@@ -234,7 +234,7 @@ last_commit:
   description: When the last transaction in the WAL ended; null if that was not looked for.
   returned: success
   type: str
-  sample: 2026-11-29 15:12:07.123456+00
+  sample: "2026-11-29 15:12:07.123456+00"
 space:
   description: The bytes that each directory needs, and those that are free there.
   returned: success
@@ -246,7 +246,7 @@ reached:
       server now. Null in check mode.
   returned: success
   type: dict
-  sample: {lsn: 16/B374D848, time: 2026-11-29 14:29:58.123456+00, timeline: 2}
+  sample: {lsn: 16/B374D848, time: "2026-11-29 14:29:58.123456+00", timeline: 2}
 phases:
   description: The phases of the restore and the seconds that each took.
   returned: success

@@ -96,6 +96,7 @@ def test_directories_that_are_used_are_left_alone(bank: Bank, restorer: Restorer
         restorer.restore(directory=restorer.directory() / ("d" * 100), immediate=True)
     other = restorer.directory()
     other.mkdir()
+    (other / "letter").write_text("dear")
     own(other, bank.server)
     with pytest.raises(Conflict, match="is not the data directory"):
         restorer.restore(directory=other, in_place=True, immediate=True)

@@ -56,7 +56,7 @@ def options(configuration: Configuration) -> Options:
     ):
         if value not in known:
             raise InvalidInput(f"{variable} is {value!r}.", f"It can be {', '.join(known)}.")
-    if not found.full_interval_hours >= 0:
+    if not 0 <= found.full_interval_hours < float("inf"):
         raise InvalidInput(
             f"pgops_backup_full_interval_hours is {found.full_interval_hours}.", "It has to be 0 or more."
         )

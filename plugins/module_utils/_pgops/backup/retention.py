@@ -173,7 +173,7 @@ def _lines(inventory: Inventory) -> Iterator[tuple[int, Sequence[Kept]]]:
     yield ALL, found
     latest = max(found, key=lambda kept: kept.manifest.completed_at)
     newest = windows.timelines(inventory)[-1]
-    for timeline in {newest, found[-1].manifest.timeline, latest.manifest.timeline}:
+    for timeline in sorted({newest, found[-1].manifest.timeline, latest.manifest.timeline}):
         yield timeline, [kept for kept in found if windows.leads_to(kept.manifest, timeline, inventory.histories)]
 
 
