@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from waiting import until
 
 from pgops.errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from pgops.recovery import targets
-from pgops.repository import wal
+from pgops.repository import backups, wal
 
 
 def refused(restorer: Restorer, kind: type[PgOpsError], **asked: Any) -> str:
@@ -182,3 +182,12 @@ def test_a_flipped_byte_in_a_backup_is_found(
     flipped(victim(bank.directory(made)))
     with pytest.raises(HostFailed, match=told):
         restorer.restore(immediate=True)
+
+
+def test_a_backup_that_is_known_to_be_damaged_is_not_taken(bank: Bank, restorer: Restorer) -> None:
+    bank.backup()
+    newest = bank.directory(bank.backup())
+    assert restorer.plan(immediate=True)["backup"]["name"] == newest.name
+    backups.note_checked(bank.place, newest.name, ["base/1 has another checksum"], datetime.now(timezone.utc))
+    own(newest, bank.server)
+    assert restorer.plan(immediate=True)["backup"]["name"] != newest.name

@@ -66,21 +66,29 @@ def choose(found: Inventory, target: Target, reader: Readers) -> Choice:
     here = [reach for reach in known if reach.line.timeline == line.timeline]
     with reader(line) as reading:
         chosen = _Search(found, target, here, reading).answer()
-    others = [*chosen.warnings, *warnings, *(f"Backup {name}: {why}" for name, why in found.listing.damaged.items())]
+    others = [*chosen.warnings, *warnings, *_hurt(found)]
     return replace(chosen, warnings=tuple(others))
+
+
+def _hurt(found: Inventory) -> list[str]:
+    """What is wrong with backups that are not taken for that reason."""
+    damaged = [f"Backup {name}: {why}" for name, why in found.listing.damaged.items()]
+    noted = [kept for kept in found.listing.backups if kept.problems]
+    return damaged + [f"Backup {kept.name}, by its last verification: {'; '.join(kept.problems)}" for kept in noted]
 
 
 def reaches(found: Inventory) -> tuple[Reach, ...]:
     """What each whole backup can be recovered to, on every line that it is on; by line, then in the order of the WAL.
 
-    A backup that lacks WAL of its own time cannot be used at all.
+    A backup that lacks WAL of its own time, or that its last verification found damaged, cannot be used at all.
     """
+    sound = chains.complete(kept for kept in found.listing.backups if not kept.problems)
     known = []
     for timeline in windows.timelines(found):
         if timeline in found.damaged:
             continue
         line = lines.to(timeline, found.histories, found.segment_bytes)
-        for kept in chains.complete(found.listing.backups):
+        for kept in sound:
             reach = windows.reachable(kept.manifest, timeline, found)
             if reach.byte is not None:
                 last = reach.byte // found.segment_bytes - 1
@@ -90,8 +98,8 @@ def reaches(found: Inventory) -> tuple[Reach, ...]:
 
 def _why(found: Inventory) -> str:
     listing = found.listing
-    if listing.damaged:
-        return "; ".join(f"backup {name}: {why}" for name, why in listing.damaged.items())
+    if _hurt(found):
+        return "; ".join(_hurt(found))
     if not listing.backups:
         return "it has no backup, and WAL alone cannot be restored."
     if not chains.complete(listing.backups):
