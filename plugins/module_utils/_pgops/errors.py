@@ -91,6 +91,14 @@ class HostFailed(PgOpsError):
     code = "host_failed"
 
 
+class ProgramFailed(HostFailed):
+    """A program ended otherwise than well. ``status`` is its exit code; negative, it was ended by that signal."""
+
+    def __init__(self, message: str, hint: str = "", status: int = 1) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
 class Managed(PgOpsError):
     """Another manager (Patroni, a managed service) controls what would have to change."""
 

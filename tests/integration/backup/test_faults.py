@@ -13,7 +13,7 @@ from pathlib import Path
 import disks
 import pytest
 from archives import Host
-from backed import Backed, own
+from backed import TOOLS, Backed, own
 from servers import Server
 from waiting import until
 
@@ -228,8 +228,41 @@ def test_hooks_surround_a_backup(make: Callable[..., Host], root: Path) -> None:
         hook.unlink()
     (error,) = taken["errors"]
     assert "The hook" in error
+    assert backups.failed(str(backed.place))  # so that nothing expires
     assert said.read_text().splitlines() == ["before shop full", f"after shop full completed {backed.path(taken)}"]
     assert backed.kept(taken)
+
+
+def test_what_keeps_a_backup_from_being_taken_keeps_all_others(make: Callable[..., Host]) -> None:
+    """Nothing expires while archiving fails."""
+    backed = Backed.of(make())
+    backed.take()
+    assert not backups.failed(str(backed.place))
+    backed.server.value("ALTER SYSTEM SET archive_command = '/bin/false'")
+    backed.server.reload()
+    with pytest.raises(Conflict, match="is not archived into"):
+        backed.take()
+    assert backups.failed(str(backed.place))
+    backed.host.apply()
+    backed.take()
+    assert not backups.failed(str(backed.place))
+
+
+def test_what_cannot_be_looked_at_is_not_called_damaged(make: Callable[..., Host], root: Path) -> None:
+    """The program that verifies is killed."""
+    backed = Backed.of(make())
+    taken = backed.take()
+    tools = root / "prefix" / "tools"
+    tools.mkdir()
+    for program in Path(TOOLS).iterdir():
+        (tools / program.name).symlink_to(program)
+    (tools / "pg_verifybackup").unlink()
+    (tools / "pg_verifybackup").write_text('#!/bin/sh\n[ "$1" = --version ] || kill -9 $$\n')
+    (tools / "pg_verifybackup").chmod(0o755)
+    backed.declared["bin_directory"] = str(tools)
+    (error,) = backed.verify()["errors"]
+    assert "cannot be verified" in error
+    assert backed.kept(taken).problems == ()
 
 
 def test_a_standby_is_backed_up(make: Callable[..., Host], keep: Callable[[Server], Server]) -> None:

@@ -38,7 +38,7 @@ def test_a_backup_is_predicted_taken_pinned_and_listed(backed: Backed) -> None:
     assert not backed.module("unpin", backup=done["backup"])["changed"]
     assert backed.module("verify")["verified"] == 1
     assert not backed.module("expire")["changed"]
-    with pytest.raises(InvalidInput, match="There is no backup other") as caught:
+    with pytest.raises(InvalidInput, match="has no backup other") as caught:
         backed.module("pin", backup="other")
     assert caught.value.hint
 

@@ -179,6 +179,75 @@ def test_tablespaces_in_place(bank: Bank, restorer: Restorer, root: Path) -> Non
     assert bank.server.value(STATE) == moment.state
 
 
+def _in_tablespace(bank: Bank, root: Path, *names: str) -> list[Path]:
+    """Tablespaces with something in them."""
+    paths = [root / "spaces" / name for name in names]
+    for path in paths:
+        path.mkdir(parents=True)
+        own(path.parent, bank.server)
+        bank.server.value(f"CREATE TABLESPACE {path.name} LOCATION '{path}'")
+        bank.server.value(f"CREATE TABLE of_{path.name} TABLESPACE {path.name} AS SELECT 1 AS n")
+    return paths
+
+
+def test_a_tablespace_of_a_running_server_is_not_taken(bank: Bank, restorer: Restorer, root: Path) -> None:
+    """Although the directory that is named is empty: it may be a slip of the pen."""
+    (path,) = _in_tablespace(bank, root, "fast")
+    bank.backup()
+    before = (path.stat().st_ino, tree(path))
+    with pytest.raises(Conflict, match=rf"{path} is used by the server in {bank.server.data_dir}"):
+        restorer.restore(in_place=True, immediate=True)
+    assert (path.stat().st_ino, tree(path)) == before
+    assert bank.server.value("SELECT n FROM of_fast") == 1
+
+
+def test_a_repetition_with_other_tablespaces_removes_none(
+    bank: Bank, restorer: Restorer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, slow = _in_tablespace(bank, root, "fast", "slow")
+    bank.backup()
+    bank.server.stop()
+    before = tree(fast)
+    elsewhere = root / "spaces" / "elsewhere"
+    asked: dict[str, Any] = {"directory": bank.server.data_dir, "in_place": True, "immediate": True}
+
+    def killed(*_given: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(copying, "verify", killed)
+    with pytest.raises(HostFailed):
+        restorer.restore(**asked, tablespace_map={str(fast): str(elsewhere)})
+    monkeypatch.undo()
+    with pytest.raises(Conflict, match=f"{fast} is not empty, and was not a part"):
+        restorer.restore(**asked)
+    assert tree(fast) == before
+    restorer.restore(**asked, tablespace_map={str(fast): str(elsewhere)})
+    assert tree(fast) == before
+    bank.server.start()
+    assert bank.server.value("SELECT n FROM of_slow") == 1
+    assert slow.exists()
+
+
+def test_what_was_promoted_is_never_removed(bank: Bank, restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever became of the restore."""
+    bank.backup()
+    bank.server.stop()
+    asked: dict[str, Any] = {"directory": bank.server.data_dir, "in_place": True, "immediate": True}
+
+    def killed(*_given: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(restore, "_restart", killed)
+    with pytest.raises(HostFailed):
+        restorer.restore(**asked)
+    monkeypatch.undo()
+    with pytest.raises(Conflict, match="A server runs in"):
+        restorer.restore(**asked)
+    bank.server.stop()
+    found = restorer.restore(**asked)
+    assert Path(found["moved"][str(bank.server.data_dir)], "PG_VERSION").exists()
+
+
 @pytest.mark.parametrize("layout", ["plain", "tar"])
 def test_a_chain_of_incremental_backups(bank: Bank, restorer: Restorer, root: Path, layout: str) -> None:
     original = root / "space"

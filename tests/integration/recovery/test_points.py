@@ -38,7 +38,7 @@ def test_a_point_is_made_once_and_its_wal_is_archived(host: Host) -> None:
     assert done["segment"] in host.archived()
     assert (done["point"]["name"], done["point"]["description"]) == ("before the release", "42")
     again = point(host.server)
-    assert (again["changed"], again["point"], again["segment"]) == (False, done["point"], None)
+    assert (again["changed"], again["point"], again["segment"]) == (False, done["point"], done["segment"])
     view = "SELECT target_lsn::text FROM pgops.recovery_points WHERE recovery_name = 'before the release'"
     assert host.server.value(view, "pgops") == done["point"]["lsn"]
 
@@ -46,9 +46,10 @@ def test_a_point_is_made_once_and_its_wal_is_archived(host: Host) -> None:
 def test_what_cannot_be_archived_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(points, "PATIENCE", 0.5)
     host.repository.rename(host.base / "away")
-    with pytest.raises(HostFailed, match="was not archived within") as caught:
-        point(host.server)
-    assert caught.value.hint
+    for _attempt in range(2):  # it is there the second time, and still not archived
+        with pytest.raises(HostFailed, match="was not archived within") as caught:
+            point(host.server)
+        assert caught.value.hint
     (host.base / "away").rename(host.repository)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import artifact
 import binaries
 import pytest
-from backing import STATE, Bank
+from backing import STATE, Bank, own
 from restoring import Restorer, pgops
 
 from pgops.agent import runner
@@ -49,7 +49,10 @@ def test_the_commands_lead_to_a_running_server(bank: Bank, restorer: Restorer, h
     assert 1 < len(steps) <= LONGEST
     for program, *words in steps:
         given = [places.get(word, word) for word in words]
-        if program == "systemctl":
+        if program == "install":
+            directory.mkdir(0o700)
+            own(directory, bank.server)
+        elif program == "systemctl":
             getattr(bank.server, given[0])()
         elif program == "pgops":
             assert given.pop(0) == "restore"
@@ -57,7 +60,8 @@ def test_the_commands_lead_to_a_running_server(bank: Bank, restorer: Restorer, h
             assert code == runner.DONE, said
             assert ("Nothing was changed." in said) == ("--plan" in given)
         else:
-            assert program == "psql"
+            assert (program, *given[:3]) == ("sudo", "-u", "postgres", "psql")
+            del given[:3]
             query = ["-X", "-A", "-t", "-U", bank.server.superuser, "-c", STATE]
             assert bank.server.run(binaries.client("psql"), *given, *query).strip() in (moment.state, last.state)
     if "systemctl" in [step[0] for step in steps]:

@@ -50,6 +50,7 @@ def deploy(running: Server, target: Target | None = None, **changed: Any) -> dic
         "max_size_mb": 10240,
         "query_texts": True,
         "explain": False,
+        "backup": False,
         "thresholds": {},
         "collectors": [],
         "sources": sources.gather(str(artifact.LIBRARY), (".sql",)),

@@ -33,7 +33,7 @@ ONLY_AGE = Retention(30, 7, 0, 0)
 
 def kept(name: str, at: int, day: float, parent: str = "", **other: Any) -> Kept:
     """A backup that began in a segment, ended in it, and was completed on a day."""
-    pin = other.pop("pin", None)
+    pin, problems = other.pop("pin", None), other.pop("problems", ())
     usual: dict[str, Any] = {
         "id": name,
         "kind": "incremental" if parent else FULL,
@@ -43,7 +43,7 @@ def kept(name: str, at: int, day: float, parent: str = "", **other: Any) -> Kept
         "stop_lsn": at * MB + 300,
         "completed_at": MIDNIGHT + timedelta(days=day),
     }
-    return Kept(name, manifest(**{**usual, **other}), pin)
+    return Kept(name, manifest(**{**usual, **other}), pin, problems=problems)
 
 
 def held(*backups: Kept, runs: Sequence[Run] = (Run(1, 0, 99),), **other: Any) -> Inventory:
@@ -95,6 +95,22 @@ def test_retention() -> None:
     assert retention.parse({}) == Retention(30.0, 7.0, 2, 0.0)
     assert retention.parse({"full_days": 3, "minimum_full": 0}) == Retention(3, 7.0, 0, 0.0)
     assert retention.parse({"window_days": 36500}).window_days == 36500
+
+
+@pytest.mark.parametrize("wanted", [Retention(), Retention(window_days=14), Retention(minimum_full=1)])
+def test_what_was_found_damaged_stands_for_nothing(wanted: Retention) -> None:
+    hurt = ("base/1 has another checksum",)
+    good = kept("good", 1, 0)
+    bad = [kept("bad", 20, 20, problems=hurt), kept("worse", 30, 30, problems=hurt)]
+    found = on(31, held(good, *bad), wanted)
+    assert removed(found) == []
+    assert "last" in reasons(found)["good"]
+    assert found.wal == ()
+    added = kept("added", 31, 30.5, "worse")
+    assert removed(on(31, held(good, *bad, added), wanted)) == []
+    lost = on(60, held(*bad), wanted)
+    assert (removed(lost), lost.wal) == ([], ())
+    assert "None of the backups can be restored" in lost.skipped
 
 
 def test_age_counts_by_kind() -> None:

@@ -102,6 +102,23 @@ def test_what_is_gone_cannot_be_read(place: str) -> None:
         pass
 
 
+def test_nothing_is_open_in_a_directory_that_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS it could not be removed."""
+    backup(place, "a")
+    opened: list[str] = []
+    discard = backups._discard
+
+    def seen(path: str) -> None:
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        opened.extend(os.readlink(link) for link in links if os.path.islink(link))
+        discard(path)
+
+    monkeypatch.setattr(backups, "_discard", seen)
+    assert backups.remove(place, "a")
+    assert opened
+    assert [path for path in opened if path.startswith(os.path.join(place, "a"))] == []
+
+
 def test_a_crash_of_a_removal_leaves_garbage_and_no_backup(place: str) -> None:
     backup(place, "a")
 

@@ -19,7 +19,7 @@ from ..plan import Change, Plan, changes
 from ..repository import backups, generations, wal
 from ..repository.backups import Kept
 from ..repository.manifests import written
-from . import work
+from . import pins, work
 from .take import foreseen
 from .verify import verify
 
@@ -36,18 +36,9 @@ class Asked:
     params: Mapping[str, Any]
     check_mode: bool
 
-    def found(self) -> tuple[str, Kept]:
-        """The backup that is named, and the directory that it is in.
-
-        Raises InvalidInput.
-        """
-        name = self.params["backup"]
-        if not name:
-            raise InvalidInput(f"{self.params['action']} needs the name of a backup.", "Set backup.")
-        for place, kept in listed(self.settings.repository):
-            if name in (kept.name, kept.manifest.id):
-                return place, kept
-        raise InvalidInput(f"There is no backup {name} in {self.settings.repository}.", "The action list names them.")
+    def found(self) -> Kept:
+        """The backup that is named. Raises InvalidInput."""
+        return pins.find(self.settings.repository, self.params["backup"])[1]
 
 
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -99,7 +90,7 @@ def _expired(done: Mapping[str, Any]) -> Plan[Change]:
 
 
 def _verify(asked: Asked) -> dict[str, Any]:
-    names = [asked.found()[1].name] if asked.params["backup"] else []
+    names = [asked.found().name] if asked.params["backup"] else []
     if asked.check_mode:
         return {"verified": None, "damaged": None}
     return verify(asked.settings, asked.layout, names)
@@ -107,14 +98,13 @@ def _verify(asked: Asked) -> dict[str, Any]:
 
 def _pin(asked: Asked) -> dict[str, Any]:
     """Pin a backup or let it go; before and after are the reasons, None where it is not pinned."""
-    place, kept = asked.found()
-    reason = asked.params["reason"] or "pinned by pg_ops_backup" if asked.params["action"] == "pin" else None
-    if not asked.check_mode and reason != kept.pin:
-        if reason is None:
-            backups.unpin(place, kept.name)
-        else:
-            backups.pin(place, kept.name, reason)
-    return {"backup": kept.manifest.id, "name": kept.name, "before": kept.pin, "after": reason}
+    before, place = asked.found(), asked.settings.repository
+    if asked.params["action"] == "pin":
+        reason = asked.params["reason"] or "pinned by pg_ops_backup"
+        done = pins.pin(place, before.manifest.id, reason, asked.check_mode)
+    else:
+        done = pins.unpin(place, before.manifest.id, asked.check_mode)
+    return {"backup": before.manifest.id, "name": before.name, "before": before.pin, "after": done["pinned"]}
 
 
 def _pinned(done: Mapping[str, Any]) -> Plan[Change]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import Conflict, HostFailed, InvalidInput
+from ..errors import Conflict, HostFailed, InvalidInput, ProgramFailed
 from ..host import commands, files
 from ..host.commands import Watch
 from ..repository import archiver, backups
@@ -76,7 +77,8 @@ class Native(Engine):
         # Verification keeps a processor busy, and flushing the disk.
         with ThreadPoolExecutor(max_workers=1) as pool:
             flushed = pool.submit(files.sync_tree, order.path)
-            found = self._problems(order.path, layout, self.options.compression)
+            watch = Watch(order.look, (order.lock,))
+            found = self._problems(order.path, layout, self.options.compression, watch)
             flushed.result()
         if found:
             raise HostFailed(
@@ -135,16 +137,32 @@ class Native(Engine):
             return [f"{backups.DATA}/{contents.NAME} has another checksum"]
         return self._problems(path, manifest.layout, manifest.compression)
 
-    def _problems(self, path: str, layout: str, compression: str) -> list[str]:
+    def _problems(self, path: str, layout: str, compression: str, watch: Watch = commands.UNWATCHED) -> list[str]:
+        """Raises HostFailed where it cannot be found out: that says nothing about the backup."""
         data = os.path.join(path, backups.DATA)
         if layout == TAR:
-            return tars.problems(data, compression)
+            return tars.problems(data, compression, _now_and_then(watch.look))
         command = [self.programs.program(clients.VERIFYING), "--no-parse-wal", "--quiet", data]
         try:
-            commands.run(command, LONGEST)
-        except HostFailed as error:
+            commands.run(command, LONGEST, watch=watch)
+        except ProgramFailed as error:
+            if error.status != 1:
+                raise
             return [error.message.partition(": ")[2] or error.message]
         return []
+
+
+def _now_and_then(look: Callable[[], None]) -> Callable[[], None]:
+    """The same look, at most each second."""
+    last = time.monotonic()
+
+    def now_and_then() -> None:
+        nonlocal last
+        if time.monotonic() > last + commands.LOOKING:
+            last = time.monotonic()
+            look()
+
+    return now_and_then
 
 
 def check_incremental(source: Source, unsafe: bool) -> None:

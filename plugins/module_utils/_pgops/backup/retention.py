@@ -120,10 +120,12 @@ def retained(
 
 
 def usable(inventory: Inventory) -> tuple[Kept, ...]:
-    """The backups that can be restored now: the whole chain is there, and the WAL that makes them consistent."""
+    """The backups that can be restored now: the whole chain is there, nothing of it was found damaged, and the WAL
+    that makes them consistent is there."""
+    sound = [kept for kept in inventory.listing.backups if not kept.problems]
     return tuple(
         kept
-        for kept in chains.complete(inventory.listing.backups)
+        for kept in chains.complete(sound)
         if kept.manifest.timeline not in inventory.damaged
         and windows.reachable(kept.manifest, kept.manifest.timeline, inventory).byte is not None
     )

@@ -101,6 +101,7 @@ def foreseen(configuration: Configuration, kind: str = choice.AUTO) -> dict[str,
             return {"skipped": run, "errors": []}
         listing = backups.listed(run.place)
         chosen = _choose(run, kind, listing, datetime.now(timezone.utc))
+        source.check_archiving(run.session, run.configuration, run.source)
         return {**_before(run, chosen, listing), "backup": None, "name": None, "errors": []}
 
 
@@ -121,7 +122,6 @@ def _opened(configuration: Configuration) -> Iterator[Run | str]:
         found = source.read(session)
         programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
         engine = Native(declared, programs, endpoints.backup(configuration))
-        source.check_archiving(session, configuration, found)
         place = backups.folder(where, found.generation)
         yield Run(configuration, declared, session, found, programs, engine, place)
 
@@ -140,10 +140,13 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
         raise Conflict(f"There is a backup {identifier} already.", "Request another one.")
     now = datetime.now(timezone.utc)
     chosen = _choose(run, kind, listing, now)
-    known = _before(run, chosen, listing)
-    tell(known)
     name = f"{now:%Y%m%dT%H%M%SZ}-{chosen.kind}-{identifier[:8]}"
     with _told(run, Attempt(identifier, chosen.kind, run.source.generation, name, chosen.why)) as warnings:
+        # Whatever keeps it from being taken from here on, nothing expires until one is.
+        backups.attempt(run.place, name)
+        source.check_archiving(run.session, run.configuration, run.source)
+        known = _before(run, chosen, listing)
+        tell(known)
         hooks.run(run.declared.hook_before, "before", run.configuration.cluster, chosen.kind)
         result, path = "failed", ""
         errors: list[str] = []
@@ -151,10 +154,12 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
             with _chain_kept(run, chosen, listing), backups.begun(run.place, name) as path:
                 made = _made(run, chosen, identifier, now, path)
                 files.sync_tree(path)
-                backups.publish(path, made)
+                backups.publish(path, made, settled=not run.declared.hook_after)
             result = "completed"
         finally:
             errors += _after(run, chosen, result, path)
+        if not errors:
+            backups.settle(run.place)
     warnings += record.finished(run.configuration, run.source.generation, Kept(name, made))
     seconds = (made.completed_at - made.started_at).total_seconds()
     return {
@@ -318,20 +323,20 @@ def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
 
     Raises HostFailed if it does not come, or is damaged.
     """
-    progress = _Progress()
+    progress, look = _Progress(), _look(run)
     # A standby cannot have its primary end a segment: that comes with archive_timeout at the latest.
     patience = WAL_PATIENCE + (run.source.archive_timeout if run.source.in_recovery else 0)
     while missing := segments.absent(stretch):
         # Others are archived before them.
         newest = segments.newest(run.repository, run.source.generation, stretch.timeline, stretch.segment_bytes)
-        if progress.stalled((len(missing), newest), patience):
+        look()
+        # What comes behind them does not bring them.
+        if progress.stalled((len(missing), min(newest or 0, stretch.numbers[-1])), patience):
             raise HostFailed(
                 f"{len(missing)} segments of the backup's WAL did not arrive in {run.repository} within "
                 f"{patience:g} seconds, the first of them {missing[0]}.",
                 "The log of the server that archives (the primary) shows the error of the archiver.",
             )
-        if run.source.in_recovery:
-            _check_standby(run)
         time.sleep(LOOKING)
     damaged = next(segments.damaged(stretch), "") or records.broken(
         stretch, run.programs, os.path.join(path, "scratch")

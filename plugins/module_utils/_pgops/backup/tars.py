@@ -12,9 +12,11 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, cast
 
+from ..errors import HostFailed
+from ..host import files
 from ..repository import archiver
 from . import contents
 from .contents import Listed
@@ -48,8 +50,9 @@ class _Stream(io.RawIOBase):
         return count
 
 
-def problems(folder: str, compression: str) -> list[str]:
+def problems(folder: str, compression: str, look: Callable[[], None] = lambda: None) -> list[str]:
     """What is wrong with the tar files in a directory, by their backup_manifest there; empty where nothing is.
+    ``look`` is called for each of their files.
 
     Raises HostFailed if a program that unpacks is missing, and InvalidInput for a damaged backup_manifest.
     """
@@ -60,7 +63,7 @@ def problems(folder: str, compression: str) -> list[str]:
         if name.endswith(ending):
             stem = name[: -len(ending)]
             prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
-            found += _tar(os.path.join(folder, name), compression, prefix, wanted)
+            found += _tar(os.path.join(folder, name), compression, prefix, wanted, look)
         elif name != contents.NAME:
             found.append(f"{name} does not belong to the backup")
     missing = sorted(set(wanted) - IGNORED)
@@ -68,21 +71,29 @@ def problems(folder: str, compression: str) -> list[str]:
     return found[:MOST] + ([f"and {len(found) - MOST} more"] if len(found) > MOST else [])
 
 
-def _tar(path: str, compression: str, prefix: bytes, wanted: dict[bytes, Listed]) -> list[str]:
+def _tar(
+    path: str, compression: str, prefix: bytes, wanted: dict[bytes, Listed], look: Callable[[], None]
+) -> list[str]:
     """The problems of one tar file; what it holds is taken out of ``wanted``."""
     stream = cast("IO[bytes]", io.BufferedReader(_Stream(archiver.unpacked(path, compression)), archiver.CHUNK))
     found: list[str] = []
     try:
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
             for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # of millions nothing is kept
+                look()
                 if member.isreg():
                     name = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
                     wrong = _member(cast("IO[bytes]", tar.extractfile(member)), name, wanted)
                     found += [f"{os.path.basename(path)}: {one}" for one in wrong]
         while stream.read(archiver.CHUNK):  # what follows the tar: a compressed file has its checksum there
             pass
-    except (archiver.Failure, tarfile.TarError, EOFError, OSError) as error:
+    except (archiver.Damaged, tarfile.TarError, EOFError) as error:
         found.append(f"{os.path.basename(path)} is damaged: {error}")
+    except OSError as error:  # which says nothing about what is stored
+        raise files.failure(error, f"{path} cannot be read") from error
+    except archiver.Failure as error:
+        raise HostFailed(f"{path} cannot be read: {error}.") from error
     return found
 
 

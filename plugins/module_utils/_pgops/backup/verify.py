@@ -6,7 +6,7 @@ found is noted beside the backup, and no further backup adds to a damaged one.""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -74,13 +74,14 @@ def _verified(run: Verification, names: Sequence[str]) -> dict[str, Any]:
     unknown = sorted(set(names) - known)
     if unknown:
         raise InvalidInput(f"There is no backup {unknown[0]} in {run.place}.")
-    wanted = [kept for kept in reversed(listing.backups) if not names or kept.name in names]
+    # Those that others add to come first: damage of theirs is that of the others too.
+    wanted = [kept for kept in listing.backups if not names or kept.name in names]
     damaged = {name: [why] for name, why in listing.damaged.items() if not names or name in names}
     errors: list[str] = []
     verified = 0
     for kept in wanted:
         try:
-            problems = _problems(run, kept, listing)
+            problems = _problems(run, kept, listing, {*damaged, *_noted(listing, wanted)})
         except PgOpsError as error:
             if os.path.isdir(os.path.join(run.place, kept.name)):
                 errors.append(f"{kept.name} cannot be verified: {error}")
@@ -92,8 +93,13 @@ def _verified(run: Verification, names: Sequence[str]) -> dict[str, Any]:
     return {"verified": verified, "damaged": damaged, "errors": errors}
 
 
-def _problems(run: Verification, kept: Kept, listing: Listing) -> list[str]:
-    """What is wrong with a backup, which is noted beside it.
+def _noted(listing: Listing, wanted: Sequence[Kept]) -> set[str]:
+    """The names of backups that are not verified now and were found damaged before."""
+    return {kept.name for kept in listing.backups if kept.problems and kept not in wanted}
+
+
+def _problems(run: Verification, kept: Kept, listing: Listing, damaged: Set[str]) -> list[str]:
+    """What is wrong with a backup, which is noted beside it; ``damaged`` are others by their names.
 
     Raises PgOpsError if it cannot be found out.
     """
@@ -103,7 +109,7 @@ def _problems(run: Verification, kept: Kept, listing: Listing) -> list[str]:
             found = run.engine.problems(path, kept.manifest)
         except InvalidInput as error:
             found = [error.message]
-        found += [*_configuration(path, kept), *_parents(kept, listing), *_wal(run, kept)]
+        found += [*_configuration(path, kept), *_parents(kept, listing, damaged), *_wal(run, kept)]
         found = found[:MOST]
         backups.note_checked(run.place, kept.name, found, datetime.now(timezone.utc))
     return found
@@ -119,9 +125,12 @@ def _configuration(path: str, kept: Kept) -> Iterator[str]:
             yield f"{one['file']} has another checksum"
 
 
-def _parents(kept: Kept, listing: Listing) -> Iterator[str]:
-    if chains.chain(kept, listing.by_id()) is None:
+def _parents(kept: Kept, listing: Listing, damaged: Set[str]) -> Iterator[str]:
+    line = chains.chain(kept, listing.by_id())
+    if line is None:
         yield "a backup that it adds to is not in the repository, or its manifest is damaged"
+        return
+    yield from (f"it adds to {one.name}, which is damaged" for one in line[:-1] if one.name in damaged)
 
 
 def _wal(run: Verification, kept: Kept) -> Iterator[str]:

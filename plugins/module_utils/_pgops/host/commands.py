@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import HostFailed
+from ..errors import HostFailed, ProgramFailed
 from .identity import User, user
 
 SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -80,7 +80,8 @@ def run(
     if process.returncode not in accepted:
         said = "\n".join(line for line in errors.splitlines() if not watch.noise.search(line))
         words = " ".join((said.strip() or output.strip()).split())[-MOST_SHOWN:]
-        raise HostFailed(f"{_shown(command)} failed with exit code {process.returncode}: {words or 'no output'}")
+        told = f"{_shown(command)} failed with exit code {process.returncode}: {words or 'no output'}"
+        raise ProgramFailed(told, status=process.returncode)
     return output
 
 

@@ -62,6 +62,8 @@ def own_settings(served: Served) -> dict[str, str]:
         "ssl": "off",  # its key may be elsewhere, and nobody comes over the network
         "log_directory": "log",
         "external_pid_file": "",
+        # Those of the host may be its original's.
+        "huge_pages": "try",
         **({"stats_temp_directory": "pg_stat_tmp"} if served.major < 15 else {}),
     }
 
@@ -82,6 +84,12 @@ def recovery_options(served: Served) -> dict[str, str]:
         "lc_messages": "C",  # what it says of its target is read
         "ssl": "off",
         "external_pid_file": "",
+        # What the files have for standbys would be done here as well.
+        "archive_cleanup_command": "",
+        "recovery_end_command": "",
+        "recovery_min_apply_delay": "0",
+        "primary_conninfo": "",
+        "primary_slot_name": "",
     }
 
 

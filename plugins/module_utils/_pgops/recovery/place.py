@@ -21,11 +21,14 @@ from typing import Any
 from ..errors import Busy, Conflict, HostFailed
 from ..host import files
 from ..server import discovery
+from .configuring import SIGNAL
 from .copying import MARKER
 
 ASIDE = ".before-restore-"
 FORMAT = 1
 NEW = ".pgops-new"
+RECOVERING = "recover"
+"""The phase from which on a server runs in the directory."""
 IGNORED = ("lost+found", ".snapshot", ".zfs")
 """What file systems have at their top by themselves."""
 
@@ -54,8 +57,10 @@ class Place:
             one != other and f"{other}/".startswith(f"{one}/") for one in self.every for other in self.every
         ):
             raise Conflict(f"The directories {', '.join(self.every)} are not apart.", "Choose others.")
+        for path in self.spaces.values():
+            _refuse_used(path)
         running = server_in(self.data)
-        if running and read_marker(self.data) is None:
+        if running and unfinished(self.data) is None:
             stop = "Stop it first (systemctl stop, pg_ctlcluster stop or pg_ctl stop)."
             raise Conflict(f"A server runs in {self.data} (process {running}).", stop)
         return self._check_old(identifier) if self.in_place else self._check_empty()
@@ -79,8 +84,8 @@ class Place:
             )
 
     def _check_empty(self) -> list[str]:
-        unfinished = read_marker(self.data)
-        ours = [self.data, *(unfinished or {}).get("spaces", [])] if unfinished is not None else []
+        left = unfinished(self.data)
+        ours = [self.data, *left["spaces"]] if left is not None else []
         for path in self.every:
             if path not in ours and contents(path):
                 raise Conflict(
@@ -91,7 +96,7 @@ class Place:
         return [f"{self.data} has what a restore has left that did not end; it is removed."] if ours else []
 
     def _check_old(self, identifier: str) -> list[str]:
-        if read_marker(self.data) is not None or read_marker(self.data + NEW) is not None:
+        if unfinished(self.data) is not None or read_marker(self.data + NEW) is not None:
             return [f"{self.data} has what a restore has left that did not end; it is removed."]
         if not contents(self.data):
             return []
@@ -135,9 +140,9 @@ class Place:
             os.makedirs(self.data, 0o700, exist_ok=True)  # what is locked
         if os.path.isdir(self.data):
             _hold(held, self.data)
-        state = read_marker(self.data)
+        state = unfinished(self.data)
         if state is not None:
-            return state
+            return self._resumed(state)
         state = {"format": FORMAT, "spaces": list(self.spaces.values()), "moved": {}}
         if self.in_place and (contents(self.data) or read_marker(self.data + NEW) is not None):
             return self._moved(held, state)
@@ -160,6 +165,7 @@ class Place:
             state["moved"] = _asides(path for path in self.every if os.path.lexists(path))
             write_marker(new, state)
         state = known or state
+        self._refuse_strangers(state)
         try:
             _move_aside(state["moved"])
         except HostFailed:
@@ -168,6 +174,31 @@ class Place:
         os.rename(new, self.data)
         files.sync(os.path.dirname(self.data))
         return state
+
+    def _resumed(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Go on from what a run has left that did not end: what it was to move aside, it may not have moved yet.
+
+        Raises Conflict and HostFailed.
+        """
+        self._refuse_strangers(state)
+        _move_aside(state["moved"])
+        return state
+
+    def _refuse_strangers(self, state: Mapping[str, Any]) -> None:
+        """Raises Conflict where a directory is in use that the run which did not end has not known."""
+        known = {self.data, *state["spaces"]}
+        strange = [path for path in self.spaces.values() if path not in known and contents(path)]
+        if strange:
+            raise Conflict(
+                f"{', '.join(strange)} is not empty, and was not a part of the restore that did not end.",
+                "Repeat that restore with the same tablespaces, or move the directory away.",
+            )
+
+    def recovering(self, state: dict[str, Any]) -> None:
+        """Note that the server is started now: from its promotion on it is one like any other, whatever becomes of
+        the restore. Raises HostFailed."""
+        state["phase"] = RECOVERING
+        write_marker(self.data, state)
 
     def _clear(self) -> None:
         """Remove what is left of a run that was killed."""
@@ -248,6 +279,40 @@ def read_marker(data: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise HostFailed(f"{os.path.join(data, MARKER)} cannot be read: {error}.", "Look at it.") from error
+
+
+def unfinished(data: str) -> dict[str, Any] | None:
+    """What a restore into a directory has left that did not end; None where there is nothing, and where its server
+    has been promoted: its data is nobody's to remove. Raises HostFailed."""
+    state = read_marker(data)
+    promoted = state and state.get("phase") == RECOVERING and not os.path.lexists(os.path.join(data, SIGNAL))
+    return None if promoted else state
+
+
+def _refuse_used(path: str) -> None:
+    """Raises Conflict if a running server of this user has a tablespace in a directory, wherever its data is."""
+    try:
+        here = os.stat(path)
+    except OSError:
+        return
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if not os.path.basename(os.readlink(f"/proc/{name}/exe")).startswith("postgres"):
+                continue
+            spaces = os.path.join(os.readlink(f"/proc/{name}/cwd"), "pg_tblspc")
+            used = any(_same(os.path.join(spaces, space), here) for space in os.listdir(spaces))
+            if used:
+                raise Conflict(
+                    f"{path} is used by the server in {os.path.dirname(spaces)} (process {name}).",
+                    "Map the tablespace elsewhere, or stop that server if it is the one to be restored.",
+                )
+
+
+def _same(path: str, other: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), other)
+    except OSError:
+        return False
 
 
 def write_marker(data: str, state: Mapping[str, Any]) -> None:

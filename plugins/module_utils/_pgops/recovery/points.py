@@ -52,7 +52,9 @@ SELECT %(name)s, %(description)s, %(generation)s, t.number, t.lsn, clock_timesta
        session_user
 FROM timeline AS t
 """
-SWITCH = "SELECT pg_walfile_name(pg_switch_wal())"
+HOLDING = "SELECT pg_walfile_name(%s::pg_lsn)"
+PRESENT = "SELECT pg_walfile_name(pg_current_wal_lsn())"
+SWITCH = "SELECT pg_switch_wal()"
 ARCHIVER = """
 SELECT archived_count, failed_count, last_failed_wal, current_setting('archive_mode') AS mode,
        coalesce(last_archived_wal >= %s, false) AS arrived
@@ -97,7 +99,7 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
                 check_mode=check_mode,
             )
             point = session.row(READ, [name])
-        segment = _archived(session) if done.plan and params["wait"] and not check_mode else None
+        segment = _archived(session, point["lsn"]) if point and params["wait"] and not check_mode else None
     return done.plan.result(point=point, segment=segment)
 
 
@@ -106,13 +108,15 @@ def _create(session: Session, name: str, description: str, generation: str) -> N
     session.execute(CREATE, values)
 
 
-def _archived(session: Session) -> str:
-    """Switch to another segment, and wait until the one with the point is archived, as long as others arrive before
-    it; its name.
+def _archived(session: Session, lsn: str) -> str:
+    """Wait until the segment with a point is archived, as long as others arrive before it; its name. The present one
+    is ended for that.
 
     Raises HostFailed.
     """
-    segment = str(session.value(SWITCH))
+    segment, present = str(session.value(HOLDING, [lsn])), str(session.value(PRESENT))
+    if segment == present:
+        session.value(SWITCH)
     progress: Any = None
     deadline = time.monotonic() + PATIENCE
     while True:

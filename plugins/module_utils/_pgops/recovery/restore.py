@@ -318,7 +318,7 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
         if request.in_place and request.target.kind == targets.LATEST:
             with phases.phase("unarchived"):
                 lost += _unarchived_wal(planned, state["moved"].get(planned.place.data, ""))
-        result = _recover(planned, runner, phases, former)
+        result = _recover(planned, runner, phases, former, state)
         planned.place.done()
     said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
     return {**said, "warnings": [*planned.warnings, *lost, *result["warnings"]]}
@@ -344,7 +344,9 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
             lost = configuring.adopt(backup, _recorded(planned.choice), served)
         ahead.prepare(data)
         command = ahead.restore_command(planned.request.repository, planned.generation, planned.python)
-        settings = planned.request.target.settings(planned.choice.reach.line.timeline)
+        reach = planned.choice.reach
+        own = reach.kept.manifest.timeline == reach.line.timeline
+        settings = planned.request.target.settings(reach.line.timeline, own)
         former = configuring.write(served, {configuring.FETCH: command, **settings})
     with phases.phase("sync"):
         for path in planned.place.every:
@@ -364,21 +366,32 @@ def _unarchived_wal(planned: Planned, old: str) -> list[str]:
         try:
             # What the server keeps for later has the name of a later segment, and the content of an older one.
             archiver.check_segment(path, name, planned.generation)
-            files.apply([files.File(os.path.join(planned.place.data, "pg_wal", name), files.contents(path), 0o600)])
-        except (OSError, archiver.Failure):
+            content = files.contents(path, 1 << 31)
+            files.apply([files.File(os.path.join(planned.place.data, "pg_wal", name), content, 0o600)])
+        except (FileNotFoundError, archiver.Failure):
             break
+        except OSError as error:
+            raise files.failure(error, f"{path}, which was not archived, cannot be read") from error
         found.append(name)
         number += 1
     return [f"WAL that was not archived was taken from {old}: {', '.join(found)}."] if found else []
 
 
-def _recover(planned: Planned, runner: Runner, phases: _Phases, former: str | None) -> dict[str, Any]:
+def _recover(
+    planned: Planned, runner: Runner, phases: _Phases, former: str | None, state: dict[str, Any]
+) -> dict[str, Any]:
     """Start the server, and let become of it what is asked."""
     request, reach = planned.request, planned.choice.reach
     fetching = Ahead(request.repository, planned.generation, reach.line, reach.first, reach.last, planned.place.data)
     with phases.phase("recover"), fetching:
+        planned.place.recovering(state)
         runner.start(recovering=True)
         reached = runner.reach(request.target, planned.choice)
+    if reached.promoted and request.end != targets.PROMOTE and request.target.kind != targets.LATEST:
+        raise runner.failed(
+            "The server reached its target, but could not wait there: a transaction with many subtransactions was "
+            "open since before the backup. It has been promoted; choose the end promote"
+        )
     timeline, warnings = reach.line.timeline, list(runner.collation_warnings())
     if request.end == targets.PROMOTE:
         with phases.phase("promote"):

@@ -81,8 +81,9 @@ class Target:
         words = {IMMEDIATE: "the end of the backup", LATEST: "the newest moment"}
         return words.get(self.kind, f"{self.kind} {self.value}")
 
-    def settings(self, timeline: int) -> dict[str, str]:
-        """The parameters of the recovery on a timeline, in the order in which they have to be written.
+    def settings(self, timeline: int, current: bool = False) -> dict[str, str]:
+        """The parameters of the recovery on a timeline, in the order in which they have to be written. ``current``:
+        it is the backup's own, whose history file may be missing, if archiving began later.
 
         The server always waits at the target: what it has reached is compared before anything becomes of it. The
         other kinds are emptied, and before: PostgreSQL refuses more than one, in whatever file it is.
@@ -92,7 +93,7 @@ class Target:
         if own:
             values[own] = self.value
         values["recovery_target_inclusive"] = "on" if self.inclusive else "off"
-        values["recovery_target_timeline"] = "current" if self.kind == IMMEDIATE else str(timeline)
+        values["recovery_target_timeline"] = "current" if current or self.kind == IMMEDIATE else str(timeline)
         values["recovery_target_action"] = "promote" if self.kind == LATEST else "pause"
         return values
 

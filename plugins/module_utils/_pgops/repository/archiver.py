@@ -382,6 +382,8 @@ def unpacked(path: str, compression: str) -> Iterator[bytes]:
                     yield chunk
         finally:
             code = _exit_code(process)
+        if code < 0:
+            raise Failure(f"{DECOMPRESS[compression][0]} was ended by signal {-code}")
         if code:
             raise Damaged(f"{path} is damaged: {DECOMPRESS[compression][0]} ended with {code}")
 

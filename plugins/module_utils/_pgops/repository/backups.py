@@ -203,8 +203,9 @@ def failed(place: str) -> bool:
     return os.path.lexists(os.path.join(place, ATTEMPT))
 
 
-def publish(path: str, manifest: Manifest) -> None:
-    """Make a directory, all of whose files are on disk, a backup.
+def publish(path: str, manifest: Manifest, settled: bool = True) -> None:
+    """Make a directory, all of whose files are on disk, a backup. If it is not ``settled``, more has to be done until
+    the attempt counts as a good one.
 
     Raises HostFailed.
     """
@@ -214,7 +215,13 @@ def publish(path: str, manifest: Manifest) -> None:
             File(os.path.join(path, MANIFEST), manifest.text().encode(), 0o640),
         ]
     )
-    files.discard(os.path.join(os.path.dirname(path), ATTEMPT))
+    if settled:
+        settle(os.path.dirname(path))
+
+
+def settle(place: str) -> None:
+    """The attempt to take a backup was a good one. Raises HostFailed."""
+    files.discard(os.path.join(place, ATTEMPT))
 
 
 @contextlib.contextmanager
@@ -282,11 +289,12 @@ def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bo
         os.unlink(os.path.join(path, MANIFEST))
         files.sync(path)
         gone()
-        _discard(path)
     except OSError as error:
         raise files.failure(error, f"{path} cannot be removed") from error
     finally:
         os.close(descriptor)
+    # Without its manifest nobody reads it. On NFS a directory with an open file in it cannot be removed.
+    _discard(path)
     return True
 
 

@@ -113,7 +113,9 @@ def note(session: Session, repository: str, generation: str, segment_bytes: int)
                 session.execute(NOTE, _row(repository, generation, kept))
             if row is not None and row["status"] == "expired":
                 lost.append(f"backup {kept.name}: {BACK} Was the repository set back in time?")
+        damage = {row["name"]: row["damage"] for row in known.values()}
         for name, reason in listing.damaged.items():
+            changed = changed or damage.get(name) != reason
             session.execute(DAMAGED, {"generation": generation, "name": name, "reason": reason})
         missing = _missing(known, listing)
         gone = [row for row in missing if row["id"] not in ours.backups]

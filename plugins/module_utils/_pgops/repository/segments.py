@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..errors import HostFailed
+from ..host import files
 from . import archiver, wal
 
 
@@ -71,8 +73,12 @@ def _problem(stretch: Stretch, number: int, path: str, compression: str) -> str:
             head = (head + chunk)[: archiver.LONG_HEADER.size] if len(head) < archiver.LONG_HEADER.size else head
             size += len(chunk)
         wrong = _wrong(stretch, number, head, size)
-    except (OSError, archiver.Failure, struct.error) as error:
+    except (archiver.Damaged, struct.error) as error:
         wrong = f"cannot be read: {error}"
+    except OSError as error:  # which says nothing about what is stored
+        raise files.failure(error, f"{path} cannot be read") from error
+    except archiver.Failure as error:
+        raise HostFailed(f"{path} cannot be read: {error}.") from error
     return f"{os.path.relpath(path, stretch.repository)} {wrong}" if wrong else ""
 
 
