@@ -57,13 +57,14 @@ class Place:
             one != other and f"{other}/".startswith(f"{one}/") for one in self.every for other in self.every
         ):
             raise Conflict(f"The directories {', '.join(self.every)} are not apart.", "Choose others.")
-        for path in self.spaces.values():
-            _refuse_used(path)
         running = server_in(self.data)
         if running and unfinished(self.data) is None:
             stop = "Stop it first (systemctl stop, pg_ctlcluster stop or pg_ctl stop)."
             raise Conflict(f"A server runs in {self.data} (process {running}).", stop)
-        return self._check_old(identifier) if self.in_place else self._check_empty()
+        warnings = self._check_old(identifier) if self.in_place else self._check_empty()
+        for path in self.spaces.values():
+            _refuse_used(path)
+        return warnings
 
     def _check_parent(self, path: str) -> None:
         if not os.path.isabs(path) or os.path.normpath(path) in ("/", "/tmp"):  # noqa: S108 - refused
