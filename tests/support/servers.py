@@ -366,7 +366,8 @@ class Server:
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # the server may have been killed meanwhile
+                os.kill(pid, signal.SIGCONT)
 
     @contextlib.contextmanager
     def database(self, options: str = "") -> Iterator[str]:

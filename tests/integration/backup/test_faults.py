@@ -243,7 +243,7 @@ def test_what_keeps_a_backup_from_being_taken_keeps_all_others(make: Callable[..
     with pytest.raises(Conflict, match="is not archived into"):
         backed.take()
     assert backups.failed(str(backed.place))
-    backed.host.apply()
+    backed.host.apply(replace=True)
     backed.take()
     assert not backups.failed(str(backed.place))
 

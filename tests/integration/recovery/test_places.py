@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -371,7 +372,8 @@ def _kill_server(bank: Bank) -> None:
     process = int((bank.server.data_dir / "postmaster.pid").read_text().split()[0])
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     for one in [process, *map(int, children)]:
-        os.kill(one, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
     # Until somebody has asked how it ended, its number is taken, and a server that starts would see it as alive.
     until(lambda: any(Path(f"/proc/{one}").exists() for one in [process, *children]), "ended", wanted=False)
 

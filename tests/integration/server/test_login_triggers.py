@@ -104,10 +104,10 @@ def test_who_is_no_superuser_logs_in_all_the_same(trapped: Server) -> None:
 
 @SINCE_17
 def test_the_agent_does_not_ask_for_what_it_may_not(deployed: Server) -> None:
-    before = len(deployed.log.read_text())
+    before = len(deployed.log.read_bytes())
     with connect(target(deployed, user="pgops", database="pgops")):
         pass
-    assert "event_triggers" not in deployed.log.read_text()[before:]
+    assert b"event_triggers" not in deployed.log.read_bytes()[before:]
 
 
 @SINCE_17
@@ -134,10 +134,10 @@ def test_a_login_trigger_does_run_for_others(trapped: Server) -> None:
 
 @BEFORE
 def test_an_older_server_is_not_asked_where_its_files_show_what_it_is(deployed: Server) -> None:
-    before = len(deployed.log.read_text())
+    before = len(deployed.log.read_bytes())
     with connect(target(deployed)) as session:
         assert session.superuser
-    assert "event_triggers" not in deployed.log.read_text()[before:]
+    assert b"event_triggers" not in deployed.log.read_bytes()[before:]
 
 
 @BEFORE
