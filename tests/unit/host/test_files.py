@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from waiting import until
 
 from pgops.errors import Conflict
 from pgops.host import files
@@ -131,3 +135,16 @@ def test_what_is_removed_is_shown_without_its_content() -> None:
     assert [change.path for change in removed] == ["/etc/l", "/etc/a", "/etc/d"]
     assert removed[1].before == {"mode": "0640", "owner": "root", "group": "staff", "content": "(hidden)"}
     assert removed[2].before == {"mode": "0755", "owner": "root", "group": "root"}
+
+
+def test_a_directory_that_is_still_written_to_is_removed(tmp_path: Path) -> None:
+    """As by the compiler that a killed run has started."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    script = "import sys\nfor n in range(20000): open(f'{sys.argv[1]}/{n % 50}', 'w').close()"
+    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL) as writer:
+        until(lambda: any(folder.iterdir()), "written to")
+        files.remove(str(folder))
+        writer.kill()
+    files.remove(str(folder))
+    assert not folder.exists()

@@ -151,6 +151,9 @@ def unpacked(document: Mapping[str, Any] | None) -> Found | None:
     return Found(**{**document, "content": document["content"].encode("latin-1")}) if document else None
 
 
+WRITING = 30.0
+"""Seconds for which what a killed run has started, such as a compiler, may go on writing into a directory."""
+
 LARGEST = 64 * 1024 * 1024
 """Bytes of the largest file that is read."""
 
@@ -361,11 +364,24 @@ def rewrite(path: str, old: bytes, new: bytes) -> None:
 def remove(path: str) -> None:
     """Remove a file, a link or a directory with its content, if it exists."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
+        _remove_tree(path, time.monotonic() + WRITING)
         return
     folder, name = os.path.split(path)
     with contextlib.suppress(FileNotFoundError), reached(folder) as place:
         os.unlink(name, dir_fd=place)
+
+
+def _remove_tree(path: str, until: float) -> None:
+    """Remove a directory, until a time again if something is put into it meanwhile."""
+    while True:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def sync_tree(root: str) -> None:
