@@ -141,7 +141,7 @@ def test_a_directory_that_is_still_written_to_is_removed(tmp_path: Path) -> None
     """As by the compiler that a killed run has started."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    script = "import sys\nfor n in range(20000): open(f'{sys.argv[1]}/{n % 50}', 'w').close()"
+    script = "import sys\nfor n in range(3000): open(f'{sys.argv[1]}/{n % 50}', 'w').close()"
     with subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL) as writer:
         until(lambda: any(folder.iterdir()), "written to")
         files.remove(str(folder))
