@@ -118,7 +118,7 @@ def test_removal_leaves_the_hosts_as_found_but_for_what_was_collected(
     removed = fleet.play("pgops.fleet.remove", "--diff")
     assert removed.code == 0, removed.text
     assert removed.changes == predicted.changes
-    kept = ("pgops", "pgops_owner", "pgops_reader")
+    kept = ("pgops", "pgops_operator", "pgops_owner", "pgops_reader")
     after = {host: without(lines, *kept) for host, lines in fleet.states().items()}
     assert after == pristine
     assert int(fleet.sql("pg17", "SELECT count(*) FROM pgops.system_metrics")) > 0
