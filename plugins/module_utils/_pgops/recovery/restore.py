@@ -63,7 +63,6 @@ class Restore:
     port: int = 0
     superuser: str = ""
     configuration: str = ""
-    threads: int = copying.THREADS
 
 
 @dataclass(frozen=True)
