@@ -108,6 +108,10 @@ class Backed:
         (generation,) = (path for path in self.host.repository.iterdir() if path.is_dir())
         return generation / "backup"
 
+    def directories(self) -> list[Path]:
+        """Those of all backups, of any state."""
+        return [path for path in self.host.repository.glob("*/backup/*") if path.is_dir()]
+
     @property
     def listing(self) -> Listing:
         return backups.listed(str(self.place))

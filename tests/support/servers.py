@@ -116,6 +116,10 @@ class Server:
     def log(self) -> Path:
         return self.directory / "log"
 
+    def logged(self, since: int = 0) -> str:
+        """What the server logged from a number of bytes on. Each database logs in its own encoding."""
+        return self.log.read_bytes()[since:].decode(errors="replace")
+
     @property
     def bin_dir(self) -> Path:
         return binaries.directory(self.major)
@@ -253,7 +257,7 @@ class Server:
             until(self._is_up, "up")
         except RuntimeError as error:
             self.kill()
-            raise RuntimeError(f"PostgreSQL {self.major}: {error}\n{self.log.read_text()[-4000:]}") from None
+            raise RuntimeError(f"PostgreSQL {self.major}: {error}\n{self.logged()[-4000:]}") from None
         return self
 
     def _is_up(self) -> bool:

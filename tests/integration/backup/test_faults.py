@@ -127,7 +127,7 @@ def test_too_little_room_is_told_before_anything_is_copied(root: Path, make: Cal
         backed = small_repository(root, make)
         with pytest.raises(HostFailed, match=r"MB free, and the backup needs some \d+ MB"):
             backed.take()
-        assert not [path for path in backed.place.iterdir() if path.is_dir()]
+        assert not backed.directories()
 
 
 def test_a_full_disk_fails_the_backup_and_leaves_room_again(

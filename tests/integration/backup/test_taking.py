@@ -177,7 +177,7 @@ def test_without_archiving_nothing_is_copied(make: Callable[..., Host]) -> None:
     host.server.start()
     with pytest.raises(Conflict, match="archive_mode is off"):
         backed.take()
-    assert not [path for path in backed.place.iterdir() if path.is_dir()]
+    assert not backed.directories()
 
 
 def test_archiving_that_fails_is_told_before_anything_is_copied(make: Callable[..., Host]) -> None:
@@ -188,7 +188,7 @@ def test_archiving_that_fails_is_told_before_anything_is_copied(make: Callable[.
     until(lambda: host.server.value("SELECT last_failed_wal FROM pg_stat_archiver"), "failing", name)
     with pytest.raises(HostFailed, match=f"Archiving fails, for {name} last"):
         backed.take()
-    assert not [path for path in backed.place.iterdir() if path.is_dir()]
+    assert not backed.directories()
 
 
 def test_two_at_once_are_one_too_many(make: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_other_nodes_are_left_alone(make: Callable[..., Host]) -> None:
     backed = Backed.of(make())
     assert "db2/main is backed up" in backed.take(source="db2/main")["skipped"]
     assert "db2/main is backed up" in Backed(backed.host, {"source": "db2/main"}).verify()["skipped"]
-    assert not [path for path in backed.place.iterdir() if path.is_dir()]
+    assert not backed.directories()
 
 
 def test_programs_that_are_missing_or_of_another_version_are_named(make: Callable[..., Host], root: Path) -> None:

@@ -222,7 +222,7 @@ def test_an_unmounted_repository_is_not_written_to(make: Callable[..., Host]) ->
     failed = "SELECT failed_count > 0 FROM pg_stat_archiver"
     until(lambda: host.server.value(failed), "failed")
     assert list(host.repository.iterdir()) == []
-    assert "is the repository mounted?" in host.server.log.read_text()
+    assert "is the repository mounted?" in host.server.logged()
     host.repository.rmdir()
     away.rename(host.repository)
     host.wait_for(name)
@@ -239,7 +239,7 @@ def test_a_full_repository_recovers_by_itself(root: Path, major: int, new_server
         name = host.switch()
         until(lambda: host.server.value("SELECT failed_count > 0 FROM pg_stat_archiver"), "failed")
         assert name not in host.archived()
-        assert "No space left" in host.server.log.read_text()
+        assert "No space left" in host.server.logged()
         (base / "disk" / "filler").unlink()
         host.wait_for(name)
 

@@ -42,6 +42,7 @@ def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
     ("words", "ours"),
     [
         ('FATAL: unrecognized configuration parameter "default_toast_compression"', True),
+        ("FATAL:  unbekannter Konfigurationsparameter »idle_session_timeout«", True),
         ("FATAL: unsupported startup parameter in options: role", True),
         ('FATAL: role "nobody" does not exist', False),
     ],

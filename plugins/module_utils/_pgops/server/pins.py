@@ -133,8 +133,9 @@ def _escaped(value: str) -> str:
 
 def unknown(words: str) -> bool:
     """Whether an error is about the parameters themselves: of a server that is too old to have one of them, or of a
-    pooler, which takes none. A server names it in quotes in every language."""
-    return POOLER in words or any(f'"{name}"' in words for name in {**PINNED, **NAMES, **PLANS})
+    pooler, which takes none. In every language a server names it, in that language's quotes; the names that are also
+    words are older than any server that answers."""
+    return POOLER in words or any(name in words for name in {**PINNED, **NAMES, **PLANS} if "_" in name)
 
 
 def refused(words: str) -> bool:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import socket
 import stat
 import threading
@@ -256,7 +257,7 @@ def connect(target: Target) -> Session:
         with acting_as(switch):
             connection, told = _connection(target, user, quiet)
     except LoginRefused as error:
-        if target.database != USUAL or error.password_used:
+        if target.database != USUAL or error.password_used or not _names(USUAL, error):
             raise
         with contextlib.suppress(PgOpsError):  # somebody may have dropped it
             return connect(replace(target, database=ALWAYS))
@@ -269,6 +270,11 @@ def connect(target: Target) -> Session:
     except BaseException:
         connection.close()
         raise
+
+
+def _names(database: str, error: LoginRefused) -> bool:
+    """Whether a refusal can be about the database: one for too many connections of a role names the role alone."""
+    return re.search(rf"\b{re.escape(database)}\b", error.message) is not None
 
 
 def _quiet(target: Target, user: str, owner: int | None) -> bool:
@@ -288,12 +294,24 @@ def _connection(target: Target, user: str, quiet: bool) -> tuple[Any, bool]:
         return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None), quiet
     except psycopg.Error as error:
         if quiet and pins.refused(str(error)):
-            return _connection(target, user, quiet=False)
+            return _once_more(target, user), False
         if pins.unknown(str(error)):
             with contextlib.suppress(psycopg.Error), psycopg.connect(**{**arguments, "options": ""}) as other:
                 if pins.POOLER in str(error) or other.info.server_version // 10000 < OLDEST:
                     raise _unfit(target, other) from error
         raise refusal(target, user, error) from error
+
+
+def _once_more(target: Target, user: str) -> Any:
+    """The connection after a refused one, whose server process counts against its role's limit until it has gone."""
+    until = time.monotonic() + WAIT_FOR_END
+    while True:
+        try:
+            return _connection(target, user, quiet=False)[0]
+        except LoginRefused:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _unfit(target: Target, connection: Any) -> Unsupported:
