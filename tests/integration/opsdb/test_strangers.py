@@ -235,6 +235,20 @@ def test_what_somebody_planted_stops_every_session_before_it_runs(
     assert deployed.value("SELECT count(*) FROM public.caught", "pgops") == 0
 
 
+def test_a_function_that_somebody_replaced_gains_nothing_from_an_inspection(
+    deployed: Server, planting: Callable[[str], None], tmp_path: Path
+) -> None:
+    planting(
+        "ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO former; "
+        "CREATE FUNCTION pgops.register_node(text, text, text, boolean, text) RETURNS integer LANGUAGE plpgsql AS "
+        "$$BEGIN PERFORM pgops_trap.go(); RETURN 1; END$$; "
+        "GRANT EXECUTE ON FUNCTION pgops.register_node(text, text, text, boolean, text) TO pgops; "
+        "GRANT USAGE ON SCHEMA pgops_trap TO pgops"
+    )
+    assert inspect(deployed, tmp_path)["sink"] != "local"
+    assert deployed.value("SELECT count(*) FROM public.caught", "pgops") == 0
+
+
 def test_what_is_refused_is_mended_by_the_statements_told(deployed: Server, planting: Callable[[str], None]) -> None:
     for what in (
         "trigger snap on pgops.setting",

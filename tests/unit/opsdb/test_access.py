@@ -58,12 +58,19 @@ def test_the_role_that_plans_is_always_mapped() -> None:
     assert ident.splitlines()[1:-1] == ['pgops "agent" "pgops"', 'pgops "agent" "pgops_explain"']
 
 
+def test_the_servers_user_writes_as_the_agent_does() -> None:
+    hba, ident = access.lines(Access(keeper="postgres"), "pgops", [])
+    assert hba.splitlines()[1:-1] == ['local all "pgops" peer map=pgops']
+    assert ident.splitlines()[1:-1] == ['pgops "pgops" "pgops"', 'pgops "postgres" "pgops"']
+    _hba, ident = access.lines(Access("agent", keeper="agent"), "pgops", [])
+    assert ident.splitlines()[1:-1] == ['pgops "agent" "pgops"']
+    assert access.lines(Access(keeper="pgops"), "pgops", []) == access.lines(Access(), "pgops", [])
+
+
 def test_the_servers_user_is_let_in_for_replication_alone() -> None:
-    hba, ident = access.lines(Access(backup=True, keeper="postgres"), "pgops", [])
-    assert hba.splitlines()[1:-1] == ['local all "pgops" peer', 'local replication "pgops_backup" peer map=pgops']
-    assert ident.splitlines()[1:-1] == ['pgops "postgres" "pgops_backup"']
-    _hba, ident = access.lines(Access("agent", explain=True, backup=True, keeper="postgres"), "pgops", [])
-    assert ident.splitlines()[2:-1] == ['pgops "agent" "pgops_explain"', 'pgops "postgres" "pgops_backup"']
+    hba, ident = access.lines(Access("agent", explain=True, backup=True, keeper="postgres"), "pgops", [])
+    assert hba.splitlines()[3:-1] == ['local replication "pgops_backup" peer map=pgops']
+    assert ident.splitlines()[3:-1] == ['pgops "agent" "pgops_explain"', 'pgops "postgres" "pgops_backup"']
 
 
 def test_patroni_is_told_to_leave_out_the_lines_of_a_role() -> None:

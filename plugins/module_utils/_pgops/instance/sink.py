@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import Unreachable
 from ..server.session import Session, connect
@@ -89,8 +89,9 @@ def _session(configuration: Configuration, layout: Layout, source: Session) -> A
     if not source.in_recovery and not source.target.role:
         return contextlib.nullcontext(source)
     if source.target.role:
-        # Who reads as somebody else writes as the agent's role.
-        target = replace(source.target, role=configuration.role)
+        # Who reads as a superuser writes in a session that the agent's role began: whoever may change functions of
+        # the schema could have them go back from a role that was only set.
+        target = endpoints.agent(configuration, source.target.application_name.partition(" ")[2])
     elif configuration.peers:
         target = endpoints.primary(configuration, layout.passfile, source.target.application_name.partition(" ")[2])
     else:

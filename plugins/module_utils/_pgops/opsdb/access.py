@@ -53,8 +53,14 @@ class Access:
     """Who is let in: the operating system's user of the agent on this host, by peer, and the agents on other
     nodes, from their addresses (IP addresses, networks or host names), by TLS and password.
 
-    ``explain``: this host's agent is let in as the role that plans statements, too. ``backup``: the operating
-    system's user that runs the server, ``keeper``, is let in for replication as the role that backs it up."""
+    ``keeper`` is the operating system's user that runs the server, if this is its host: its jobs write what they have
+    measured as the agent's role. ``explain``: this host's agent is let in as the role that plans statements, too.
+    ``backup``: ``keeper`` is let in for replication as the role that backs the server up."""
+
+    @property
+    def loggers_in(self) -> tuple[str, ...]:
+        """The operating system's users who are let in as the agent's role."""
+        return tuple(dict.fromkeys(user for user in (self.os_user, self.keeper) if user))
 
     os_user: str = "pgops"
     peers: tuple[str, ...] = ()
@@ -156,7 +162,7 @@ def resolve(peers: Sequence[str]) -> list[tuple[str, str]]:
 def wanted(access: Access, database: str, networks: Sequence[tuple[str, str]]) -> dict[str, Rule]:
     """The rules that let the agents in, by their lines in pg_hba.conf."""
     role = quoted(AGENT)
-    options = (f"map={MAP}",) if access.os_user != AGENT else ()
+    options = (f"map={MAP}",) if access.loggers_in != (AGENT,) else ()
     line = " ".join([f"local all {role} peer", *options])
     found = {line: Rule("local", (ALL,), (AGENT,), "", "peer", options)}
     if access.explain:
@@ -181,7 +187,7 @@ def lines(access: Access, database: str, networks: Sequence[tuple[str, str]]) ->
 
 def mappings(access: Access) -> list[str]:
     """The lines of pg_ident.conf that map operating system users to the roles that they log in as."""
-    wanted = [(access.os_user, AGENT)] if access.os_user != AGENT else []
+    wanted = [(user, AGENT) for user in access.loggers_in] if access.loggers_in != (AGENT,) else []
     wanted += [(access.os_user, EXPLAINER)] if access.explain else []
     wanted += [(access.keeper, BACKUP)] if access.backup else []
     return [f"{MAP} {quoted(user)} {quoted(role)}" for user, role in wanted]
