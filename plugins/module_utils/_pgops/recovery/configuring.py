@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -90,7 +91,16 @@ def recovery_options(served: Served) -> dict[str, str]:
         "recovery_min_apply_delay": "0",
         "primary_conninfo": "",
         "primary_slot_name": "",
+        **({"allow_in_place_tablespaces": "on"} if has_tablespaces_in_place(served.data) else {}),
     }
+
+
+def has_tablespaces_in_place(data: str) -> bool:
+    """Whether a data directory has tablespaces that are no links. Without allow_in_place_tablespaces, with which they
+    were made, PostgreSQL takes them for what a copy without links has left, and does not recover."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(data, "pg_tblspc")) as found:
+        return any(entry.is_dir(follow_symlinks=False) for entry in found)
+    return False
 
 
 def write(served: Served, recovery: Mapping[str, str]) -> str | None:
