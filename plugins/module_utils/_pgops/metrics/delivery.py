@@ -11,13 +11,14 @@ from ..errors import QueryFailed
 from ..instance.sink import Sink
 from ..server.session import Session
 from .collectors import Metric
-from .rounds import Round
+from .rounds import Round, Sample, packed, place
 
 STORE = "SELECT pgops.store_round(%s, %s, %s, %s, %s::double precision[])"
 
 UNFIT = ("22", "23", "54")
-"""Classes of SQLSTATE with which no retry will store this round: data exception, integrity violation, program limit
-exceeded (a label too long for an index)."""
+"""Classes of SQLSTATE that can be about the round: data exception, integrity violation, program limit exceeded (a label
+too long for an index). They can as well be about the sink: a server that is out of transaction ids has class 54, and
+what somebody has put onto the tables 23."""
 
 WRONG_TIME = "22008"
 """SQLSTATE for a round that cannot be stored at all: it is too old, or in the future."""
@@ -45,15 +46,28 @@ def store(session: Session, node_id: int, found: Round, metrics: Mapping[str, Me
 def deliver(sink: Sink, metrics: Mapping[str, Metric], found: Sequence[Round]) -> list[tuple[Round, str]]:
     """Store rounds, all in one transaction; returns those that can never be stored, each with its error.
 
-    Raises QueryFailed if the sink does not work.
+    Raises QueryFailed if the sink does not work, for whatever it is given.
     """
     try:
         _store_all(sink, metrics, found)
     except QueryFailed as error:
         if _retryable(error):
             raise
+        _try(sink, metrics, found[0])
         return _store_each(sink, metrics, found)
     return []
+
+
+def _try(sink: Sink, metrics: Mapping[str, Metric], like: Round) -> None:
+    """Store a round in which nothing can be wrong, and take it back.
+
+    Raises QueryFailed: then the sink refuses everything.
+    """
+    sample = Sample(json.dumps({"metric": min(metrics)}), 0.0)
+    with sink.session.transaction(rollback=True):
+        now = sink.session.value("SELECT now()::text")
+        for one in packed(place(60), [sample], now, like.origin, {}):
+            _store_all(sink, metrics, [one])
 
 
 def _retryable(error: QueryFailed) -> bool:
