@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import binaries
@@ -19,7 +19,7 @@ SEGMENT = 32_768 * 32
 
 
 @pytest.fixture(name="exhausted")
-def _exhausted(major: int, new_server: Callable[..., Server]) -> Iterator[Server]:
+def _exhausted(major: int, new_server: Callable[..., Server]) -> Server:
     """A server with the ops database that is out of transaction ids; an old prepared transaction keeps vacuum, which
     would otherwise be there at once, from freeing any."""
     if major != binaries.majors()[-1]:
@@ -28,7 +28,7 @@ def _exhausted(major: int, new_server: Callable[..., Server]) -> Iterator[Server
     deploy(server)
     with server.connect("pgops") as session:
         session.execute("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'old'")
-    yield server
+    return server
 
 
 def test_a_server_without_transaction_ids_has_its_samples_spooled(exhausted: Server, tmp_path: Path) -> None:

@@ -444,3 +444,47 @@ def test_without_the_extension_there_is_nothing_to_do(
     server.value(EXTENSION, "pgops")
     assert cli.main(arguments) == 1
     assert "shared_preload_libraries" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_text_that_no_encoding_has_costs_nothing_but_texts(counting: Server, tmp_path: Path) -> None:
+    counting.value("CREATE DATABASE loose ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    run(counting, tmp_path)
+    with counting.connect("loose") as session:
+        session.execute("SET client_encoding = 'SQL_ASCII'")
+        for _time in range(3):
+            session.execute(b'SELECT 1 AS "a\xe4\xff"')
+    execute(counting, 4)
+    (error,) = run(counting, tmp_path)["errors"]
+    assert "one of a statement in loose cannot be converted" in error
+    calls = "SELECT sum(u.calls) FROM pgops.query_usage AS u JOIN pgops.statement AS k USING (statement_id) WHERE {}"
+    assert int(str(counting.value(calls.format("k.database_name = 'loose'"), "pgops"))) >= 3
+    forget = error.partition("in pgops: ")[2].replace("'...'", "'loose'")
+    counting.value(f"SET search_path = public; {forget}", "pgops")
+    execute(counting, 5)
+    assert run(counting, tmp_path)["errors"] == []
+    assert stored(counting, COUNTED) == 9
+
+
+@pytest.mark.parametrize("part", ["store_query_texts(integer, jsonb, boolean)", "slow_sessions(numeric, boolean)"])
+def test_a_part_that_fails_costs_nothing_else_and_is_told(counting: Server, tmp_path: Path, part: str) -> None:
+    run(counting, tmp_path)
+    execute(counting, 4)
+    counting.value(f"ALTER FUNCTION pgops.{part} RENAME TO away", "pgops")
+    (error,) = run(counting, tmp_path)["errors"]
+    assert part.partition("(")[0] in error
+    calls = "SELECT sum(calls) FROM pgops.query_usage"
+    assert int(str(counting.value(calls, "pgops"))) >= 4
+    deploy(counting)
+    execute(counting, 5)
+    assert run(counting, tmp_path)["errors"] == []
+    assert stored(counting, COUNTED) == 9
+
+
+def test_metrics_are_exported_once_their_numbers_are_stored(counting: Server, tmp_path: Path) -> None:
+    run(counting, tmp_path)
+    exported = Path(configured(counting, tmp_path)[1].latest_queries)
+    before = exported.read_text()
+    counting.value("ALTER FUNCTION pgops.register_node(text, text, text, boolean, text) RENAME TO away", "pgops")
+    with pytest.raises(PgOpsError):
+        run(counting, tmp_path)
+    assert exported.read_text() == before

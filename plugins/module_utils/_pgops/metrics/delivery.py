@@ -16,9 +16,9 @@ from .rounds import Round, Sample, packed, place
 STORE = "SELECT pgops.store_round(%s, %s, %s, %s, %s::double precision[])"
 
 UNFIT = ("22", "23", "54")
-"""Classes of SQLSTATE that can be about the round: data exception, integrity violation, program limit exceeded (a label
-too long for an index). They can as well be about the sink: a server that is out of transaction ids has class 54, and
-what somebody has put onto the tables 23."""
+"""Classes of SQLSTATE that can be about the round: data exception, integrity violation, program limit exceeded (a
+label too long for an index). They can as well be about the sink: a server that is out of transaction ids has class
+54, and what somebody has put onto the tables 23."""
 
 WRONG_TIME = "22008"
 """SQLSTATE for a round that cannot be stored at all: it is too old, or in the future."""

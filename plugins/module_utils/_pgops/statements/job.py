@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..errors import PgOpsError
+from ..errors import PgOpsError, QueryFailed
 from ..host.files import File, write
 from ..instance import endpoints
 from ..instance.configuration import Configuration
@@ -51,6 +53,15 @@ FULL = "slow_query_log is full: its {} oldest executions were deleted. Raise pgo
 PLACE = ("queryid", "database_name", "user_name", "toplevel")
 """The columns that identify a statement."""
 
+STORE_TEXTS = "SELECT pgops.store_query_texts(%s, %s::jsonb, true)"
+
+UNREADABLE = ("22021", "22P05")
+"""SQLSTATE of text that is not valid in the ops database's encoding, or has no equivalent there."""
+
+WITHOUT_ENCODING = (
+    "SELECT datname FROM pg_database WHERE pg_encoding_to_char(encoding) = 'SQL_ASCII' ORDER BY datname"
+)
+
 STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
 
 
@@ -59,7 +70,9 @@ def collect(configuration: Configuration, layout: Layout, _options: object = Non
     were stored, the coverage in %, how many texts are new, how many executions were slow, and how many plans were
     made. The first run has no difference yet.
 
-    The reading is saved only after delivery: usage that a run could not deliver is in the next one's difference.
+    The reading is saved, and the metrics are exported, only after delivery: usage that a run could not deliver is in
+    the next one's difference. What is stored besides the numbers comes after that, each part by itself; its errors
+    are in the result.
 
     Raises PgOpsError if the source or the sink does not work; then nothing was stored.
     """
@@ -73,12 +86,14 @@ def collect(configuration: Configuration, layout: Layout, _options: object = Non
         if not found:  # then no failure can lose one
             write(reading)
         metrics = measured(now, found)
-        wrong = remember(layout, now, metrics)
         whose = node(configuration, source)
         with opened(configuration, layout, source, whose) as sink:
-            result = deliver(configuration, source, sink, (before, now), found, metrics)
-        write(reading)
-        result["errors"] += wrong
+            run = Run(configuration, source, sink, now, before.taken_at if before else "", found)
+            result = run.numbers(metrics)
+            write(reading)
+            errors = remember(layout, now, metrics)
+            more, wrong = run.others()
+        result.update(more, errors=[*errors, *wrong])
         if options(configuration).explain:
             result["plans"] = explain.explain(configuration, layout, source, whose)
         return result
@@ -136,54 +151,84 @@ def remember(layout: Layout, now: Snapshot, metrics: list[Sample]) -> list[str]:
     return []
 
 
-def deliver(
-    configuration: Configuration,
-    source: Session,
-    sink: Sink,
-    between: tuple[Snapshot | None, Snapshot],
-    found: Difference | None,
-    metrics: list[Sample],
-) -> dict[str, Any]:
-    """Store the job's metrics, the difference if there is one, the texts that the sink does not have yet, and slow
-    executions, all in one transaction.
+@dataclass
+class Run:
+    """What one run stores: the reading ``now``, and what was ``found`` since an earlier one, that of ``since``.
 
-    Raises PgOpsError.
-    """
-    before, now = between
-    wanted = options(configuration)
-    threshold = wanted.slow_query_ms
-    sessions = None if threshold < 0 else source.value(SESSIONS, [threshold, wanted.query_texts])
-    counted: dict[str, Any] = {"first": True, "statements": len(now.entries)}
-    session = sink.session
-    with sink.transaction() as node_id:
-        store_metrics(session, node_id, source.value(ORIGIN), now.taken_at, metrics)
-        slow = session.value(STORE_SESSIONS, [node_id, sessions]) if sessions else 0
-        if before and found:
-            interval = (node_id, before.taken_at, now.taken_at)
-            counted, executions = store(configuration, source, session, interval, found)
-            slow += executions
-        lost = session.value(FORGET)
-    where = "local" if session is source else "primary"
-    return {**counted, "slow": slow, "sink": where, "errors": [FULL.format(lost)] if lost else []}
+    ``usage`` and ``documents`` are the statements that were stored, and ``unknown`` those of which the sink has no
+    text."""
 
+    configuration: Configuration
+    source: Session
+    sink: Sink
+    now: Snapshot
+    since: str
+    found: Difference | None
+    usage: list[Usage] = field(default_factory=list)
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
 
-def store(
-    configuration: Configuration, source: Session, sink: Session, interval: tuple[int, str, str], found: Difference
-) -> tuple[dict[str, Any], int]:
-    """Store the difference of an interval (node, begin, end); returns the counts, and how many executions were
-    slow.
+    def numbers(self, metrics: list[Sample]) -> dict[str, Any]:
+        """Store the job's metrics and the difference, in one transaction; returns the counts.
 
-    Raises QueryFailed.
-    """
-    stored = top(found.usage)
-    documents = named(source, stored)
-    wanted = options(configuration)
-    slow = slowest(stored, documents, wanted.slow_query_ms, configuration.role)
-    unknown = sink.value(STORE, [*interval, found.coverage, json.dumps(documents), found.evictions])
-    texts = store_texts(source, sink, interval[0], unknown) if wanted.query_texts and unknown else 0
-    executions = sink.value(STORE_EXECUTIONS, [*interval, json.dumps(slow)])
-    counted = {"statements": len(found.usage), "stored": len(stored), "coverage": found.coverage, "texts": texts}
-    return counted, executions
+        Raises PgOpsError.
+        """
+        where = "local" if self.sink.session is self.source else "primary"
+        origin = self.source.value(ORIGIN)
+        with self.sink.transaction() as node_id:
+            store_metrics(self.sink.session, node_id, origin, self.now.taken_at, metrics)
+            if not self.found:
+                return {"first": True, "statements": len(self.now.entries), "sink": where}
+            self.usage = top(self.found.usage)
+            self.documents = named(self.source, self.usage)
+            known = [*self._interval(node_id), self.found.coverage, json.dumps(self.documents)]
+            self.unknown = self.sink.session.value(STORE, [*known, self.found.evictions]) or []
+        counted = {"statements": len(self.found.usage), "stored": len(self.usage), "coverage": self.found.coverage}
+        return {**counted, "texts": 0, "sink": where}
+
+    def others(self) -> tuple[dict[str, Any], list[str]]:
+        """Store slow executions and the texts that the sink does not have yet, each in a transaction of its own;
+        returns the counts, and errors: what cannot be read or stored costs nothing else."""
+        counts: Counter[str] = Counter(slow=0)
+        errors: list[str] = []
+        for part in (self._sessions, self._executions, self._texts, self._lost):
+            try:
+                counts.update(part())
+            except QueryFailed as error:
+                errors.append(str(error))
+        lost = counts.pop("lost", 0)
+        return dict(counts), [*errors, *([FULL.format(lost)] if lost else [])]
+
+    def _interval(self, node_id: int) -> tuple[int, str, str]:
+        return node_id, self.since, self.now.taken_at
+
+    def _sessions(self) -> dict[str, int]:
+        wanted = options(self.configuration)
+        if wanted.slow_query_ms < 0:
+            return {}
+        sessions = self.source.value(SESSIONS, [wanted.slow_query_ms, wanted.query_texts])
+        with self.sink.transaction() as node_id:
+            return {"slow": self.sink.session.value(STORE_SESSIONS, [node_id, sessions])}
+
+    def _executions(self) -> dict[str, int]:
+        if self.found is None:
+            return {}
+        threshold = options(self.configuration).slow_query_ms
+        slow = slowest(self.usage, self.documents, threshold, self.configuration.role)
+        with self.sink.transaction() as node_id:
+            stored = self.sink.session.value(STORE_EXECUTIONS, [*self._interval(node_id), json.dumps(slow)])
+        return {"slow": stored}
+
+    def _texts(self) -> dict[str, int]:
+        if not self.unknown or not options(self.configuration).query_texts:
+            return {}
+        found = texts(self.source, self.unknown)
+        with self.sink.transaction() as node_id:
+            return {"texts": int(self.sink.session.value(STORE_TEXTS, [node_id, json.dumps(found)]))}
+
+    def _lost(self) -> dict[str, int]:
+        with self.sink.transaction():
+            return {"lost": self.sink.session.value(FORGET)}
 
 
 def store_metrics(sink: Session, node_id: int, origin: str, taken_at: str, metrics: list[Sample]) -> None:
@@ -226,11 +271,23 @@ def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:
     ]
 
 
-def store_texts(source: Session, sink: Session, node_id: int, unknown: list[int]) -> int:
-    """Store the redacted texts of some statements; returns how many.
+def texts(source: Session, wanted: Sequence[int]) -> list[dict[str, Any]]:
+    """The redacted texts of some statements, in the form that the store needs.
 
-    Raises QueryFailed.
+    Raises QueryFailed: PostgreSQL converts all texts into the encoding of the ops database, and shows none of them if
+    one cannot be converted, which an SQL_ASCII database lets in.
     """
-    rows = source.rows("SELECT t.queryid, t.query FROM pgops.statement_texts(%s::bigint[]) AS t", [unknown])
-    texts = [{"queryid": row["queryid"], "query": redacted(row["query"])} for row in rows]
-    return int(sink.value("SELECT pgops.store_query_texts(%s, %s::jsonb, true)", [node_id, json.dumps(texts)]))
+    try:
+        rows = source.rows("SELECT t.queryid, t.query FROM pgops.statement_texts(%s::bigint[]) AS t", [list(wanted)])
+    except QueryFailed as error:
+        if error.sqlstate not in UNREADABLE:
+            raise
+        place = ", ".join(row["datname"] for row in source.rows(WITHOUT_ENCODING)) or "another encoding"
+        raise QueryFailed(
+            f"pg_stat_statements shows no texts: one of a statement in {place} cannot be converted "
+            f"({error.message}). Numbers are stored all the same.",
+            f"Forget the statements of that database, in {source.database}: "
+            "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = '...';",
+            error.sqlstate,
+        ) from error
+    return [{"queryid": row["queryid"], "query": redacted(row["query"])} for row in rows]
