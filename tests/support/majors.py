@@ -4,7 +4,7 @@ What runs on which is said by the environment variable PGOPS_TEST_MATRIX:
 
     newest    everything on the newest major, on the others what is marked `every_major`: the default
     smoke     what is marked `every_major`, on all majors, and nothing else
-    all       everything on all majors
+    all       everything on all majors, and what is marked `slow`
 
 The marks `every_major(since=16)` and `every_major(until=15)` are of what older or newer majors do not have: nowhere
 does it run on one.
@@ -53,6 +53,8 @@ def chosen(item: pytest.Item, asked: str) -> bool:
     marks, major = list(item.iter_markers("every_major")), _major(item)
     spans = [(f"pg{mark.kwargs.get('since', 0)}", f"pg{mark.kwargs.get('until', 99)}") for mark in marks]
     if not all(first <= major <= last for first, last in spans):
+        return False
+    if asked != "all" and any(item.iter_markers("slow")):
         return False
     return asked == "all" or bool(marks) or (asked == "newest" and major == NEWEST)
 

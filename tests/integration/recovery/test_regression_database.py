@@ -43,6 +43,7 @@ def test_tablespaces_that_are_no_links_come_back(make: Callable[..., Host], root
 
 
 @pytest.mark.slow
+@pytest.mark.every_major(since=18)  # whose tests are known, and whose programs the tests have
 def test_the_database_of_the_regression_tests_comes_back(make: Callable[..., Host], root: Path) -> None:
     backed = Backed.of(
         make(initdb=("--data-checksums",), settings={"summarize_wal": "on"}),

@@ -45,6 +45,11 @@ def test_what_needs_no_major_is_of_the_newest() -> None:
     assert chosen(item(None, pytest.mark.xdist_group("patroni"))) == ["newest", "all"]
 
 
+def test_what_is_slow_is_for_a_release() -> None:
+    assert chosen(item(majors.NEWEST, pytest.mark.slow)) == ["all"]
+    assert chosen(item(majors.NEWEST, MARKED, pytest.mark.slow)) == ["all"]
+
+
 def test_what_a_major_does_not_have_runs_nowhere_on_it() -> None:
     assert chosen(item(majors.NEWEST, MARKED(since=98))) == []
     assert chosen(item(majors.NEWEST, MARKED(until=13))) == []
