@@ -96,7 +96,7 @@ def test_a_role_that_is_no_superuser(bare: Server) -> None:
 
 def test_an_unknown_database_and_role(bare: Server) -> None:
     for other in ({"database": "nowhere"}, {"user": "nobody_of_that_name"}):
-        with pytest.raises(LoginRefused, match="Check that"):
+        with pytest.raises(LoginRefused, match="Correct the name of the"):
             connect(target(bare, **other))
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_password(major: int, new_server: Callable[..., Server]) -> None
     server.value("ALTER ROLE postgres PASSWORD 'right'")
     server.write_hba("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
     server.reload()
-    with pytest.raises(LoginRefused, match="password was used"):
+    with pytest.raises(LoginRefused, match="password which was used"):
         connect(target(server, host="127.0.0.1", password="wrong", sslmode="disable"))
     with pytest.raises(LoginRefused, match="requires a password"):
         connect(target(server, host="127.0.0.1"))
@@ -183,6 +183,17 @@ def test_a_session_that_is_closed_is_gone(bare: Server, monkeypatch: pytest.Monk
                     "DO $$ BEGIN FOR i IN 1 .. 100 LOOP EXECUTE 'CREATE TEMP TABLE t' || i || '()'; END LOOP; END $$"
                 )
                 session.execute(slow_to_go)
+    finally:
+        bare.value("DROP ROLE single")
+
+
+def test_a_refusal_blames_what_the_server_blames(bare: Server) -> None:
+    bare.value("CREATE ROLE single LOGIN CONNECTION LIMIT 0")
+    try:
+        with pytest.raises(LoginRefused, match='too many connections for role "single"') as caught:
+            connect(target(bare, user="single"))
+        assert "pg_hba" not in str(caught.value)
+        assert "raise the limit" in caught.value.hint
     finally:
         bare.value("DROP ROLE single")
 

@@ -24,7 +24,7 @@ from typing import Any
 from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
 from ..host.files import user_name
 from ..host.identity import acting_as, peer
-from . import discovery, pins, tls
+from . import discovery, pins, refusals, tls
 from .names import AGENT, EXPLAINER
 from .target import DRIVER_HINT, Target
 
@@ -373,7 +373,7 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
 
 ENCRYPTED = ("require", "verify-ca", "verify-full")
 BOUND = (
-    " Channel binding is required, so pg_hba.conf has to ask for a password that is stored as scram-sha-256. Where "
+    "Channel binding is required, so pg_hba.conf has to ask for a password that is stored as scram-sha-256. Where "
     "it cannot, set ssl_mode=verify-full and ca_cert (in pgops_instances for a remote instance), or "
     "channel_binding=disable, with which whoever answers there can have the password."
 )
@@ -459,11 +459,8 @@ def _of_a_cluster(directory: str, port: int, owner: str) -> bool:
 
 
 def refusal(target: Target, user: str, error: Any) -> PgOpsError:
-    """The error for a connection that failed, found without parsing the server's message.
-
-    libpq gives no SQLSTATE for a failed connection; what is certain is whether the server listens, and whether it
-    asked for a password.
-    """
+    """The error for a connection that failed: what is certain is whether the server listens, and whether it asked for
+    a password. The remedy follows the server's words, where these are known."""
     words = " ".join(str(error).split())
     up = [at for at in each(target) if listening(at)]
     if not up and target.local:
@@ -491,14 +488,11 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
         )
     if connection is not None and connection.needs_password:
         hint = _password_wanted(target, user)
-    elif used:
-        hint = f"A password was used. Check that it belongs to role {user}, and that the database exists."
+    elif used and "password" in words:
+        hint = f"Check that the password which was used belongs to role {user}."
     else:
-        hint = (
-            f"Check that database {target.database} and role {user} exist, that the role has CONNECT, "
-            "and that pg_hba.conf lets it in."
-        )
-        hint += BOUND if channel_binding == "require" and not target.local else ""
+        bound = channel_binding == "require" and "channel binding" in words
+        hint = BOUND if bound else refusals.remedy(words, target.database, user)
     return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
 
 
