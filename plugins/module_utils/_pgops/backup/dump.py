@@ -222,9 +222,7 @@ def _one(run: Run, database: Database, warnings: list[str]) -> Stored:
     try:
         # Whatever keeps it from being taken from here on, none of the database's expire until one is.
         backups.attempt(place, name)
-        newest = dumps.listed(place).newest
-        expected = newest.dump.stored_bytes if newest else 0
-        source.check_room(run.repository, expected, run.source.segment_bytes)
+        source.check_room(run.repository, _expected(run, dumps.listed(place)), run.source.segment_bytes)
         with backups.begun(place, name) as path:
             made = _made(run, database, identifier, began, path)
             files.sync_tree(path)
@@ -235,6 +233,12 @@ def _one(run: Run, database: Database, warnings: list[str]) -> Stored:
     stored = Stored(name, made)
     warnings += record_dumps.finished(run.configuration, run.source.generation, stored)
     return stored
+
+
+def _expected(run: Run, dumped: Dumped) -> int:
+    """The bytes that a dump will have, by the newest one of the same compression; 0 without one."""
+    like = [one.dump.stored_bytes for one in dumped.dumps if one.dump.compression == run.declared.compression]
+    return like[-1] if like else 0
 
 
 def _made(run: Run, database: Database, identifier: str, began: datetime, path: str) -> Dump:

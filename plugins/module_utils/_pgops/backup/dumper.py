@@ -176,8 +176,7 @@ def _run(command: Sequence[str], watch: Watch) -> str:
     try:
         return commands.run(command, LONGEST, watch=watch)
     except ProgramFailed as error:
-        words = error.message.partition(EXITED)[2].partition(": ")[2] or error.message
-        raise HostFailed(f"{os.path.basename(command[0])}: {words}") from error
+        raise HostFailed(error.message.partition(EXITED)[2].partition(": ")[2] or error.message) from error
 
 
 def incomplete(listing: str, names: Sequence[str]) -> str:
