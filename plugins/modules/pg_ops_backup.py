@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_backup
-short_description: Take, verify, expire, pin or list backups now
+short_description: Take, verify, expire, pin or list backups and dumps now
 version_added: 0.1.0
 description:
   - Does at once what the jobs of the agent do on their schedule, with the same configuration, which the role
@@ -26,13 +26,15 @@ options:
     description:
       - V(take) takes a backup, verifies it, waits until all its WAL is in the repository, and removes what retention
         no longer keeps.
+      - V(dump) dumps the databases that are declared and due, or O(databases), and removes dumps that are no longer
+        kept.
       - V(expire) removes what retention no longer keeps. In check mode it says what would be removed, and how the
         recovery window would shrink.
-      - V(verify) verifies O(backup), or all backups, again.
+      - V(verify) verifies O(backup), or all backups and dumps, again.
       - V(pin) keeps O(backup), with all that it needs, until V(unpin).
-      - V(list) returns the backups.
+      - V(list) returns the backups and dumps.
     type: str
-    choices: [take, expire, verify, pin, unpin, list]
+    choices: [take, dump, expire, verify, pin, unpin, list]
     default: take
   type:
     description:
@@ -41,6 +43,10 @@ options:
     type: str
     choices: [auto, full, incremental, differential]
     default: auto
+  databases:
+    description: Names of databases for O(action=dump), whether they are due or not.
+    type: list
+    elements: str
   backup:
     description: Name or UUID of a backup. Required to V(pin) and V(unpin).
     type: str
@@ -158,8 +164,23 @@ seconds:
   type: float
   sample: 11.9
 expired:
-  description: Names of the backups that were removed after it; null in check mode.
-  returned: with O(action=take)
+  description: Names of the backups, or dumps, that were removed after it; null in check mode.
+  returned: with O(action=take) and O(action=dump)
+  type: list
+  elements: str
+  sample: []
+dumped:
+  description: >-
+    The dumps that were taken, each with C(database), C(name), C(id), C(path), C(node), C(started_at),
+    C(completed_at), C(stored_bytes), C(data_bytes), C(compression) and C(problems). In check mode the names of the
+    databases.
+  returned: with O(action=dump)
+  type: list
+  elements: raw
+  sample: []
+fresh:
+  description: Names of databases whose newest dump is not old enough for another one.
+  returned: with O(action=dump)
   type: list
   elements: str
   sample: []
@@ -180,13 +201,30 @@ retained:
   type: list
   elements: dict
   sample: []
+dumps_removed:
+  description: The dumps that were removed, or would be, as in RV(dumps), and C(generation).
+  returned: with O(action=expire)
+  type: list
+  elements: dict
+  sample: []
+dumps_retained:
+  description: The dumps that stay, each also with C(reasons).
+  returned: with O(action=expire)
+  type: list
+  elements: dict
+  sample: []
 verified:
   description: Number of backups that are as they should be; null in check mode.
   returned: with O(action=verify)
   type: int
   sample: 3
+dumps_verified:
+  description: Number of dumps that are as they should be; null in check mode.
+  returned: with O(action=verify)
+  type: int
+  sample: 7
 damaged:
-  description: What is wrong, by the names of backups. The module fails then. Null in check mode.
+  description: What is wrong, by the names of backups and dumps. The module fails then. Null in check mode.
   returned: with O(action=verify)
   type: dict
   sample: {}
@@ -254,6 +292,46 @@ backups:
       description: What its last verification found.
       type: list
       elements: str
+dumps:
+  description: The dumps, by database, and in the order of the WAL.
+  returned: with O(action=list)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of its directory.
+      type: str
+    id:
+      description: Its UUID.
+      type: str
+    database:
+      description: Name of the database; bytes that are no UTF-8 are escaped.
+      type: str
+    path:
+      description: Its directory.
+      type: path
+    node:
+      description: The node that was dumped.
+      type: str
+    started_at:
+      description: When it began, ISO 8601 in UTC.
+      type: str
+    completed_at:
+      description: When it was completed.
+      type: str
+    stored_bytes:
+      description: Its size in the repository.
+      type: int
+    data_bytes:
+      description: The size of the database on the server.
+      type: int
+    compression:
+      description: How it is compressed.
+      type: str
+    problems:
+      description: What its last verification found.
+      type: list
+      elements: str
 skipped_reason:
   description: Why nothing was done, as on a standby while the primary is backed up.
   returned: if that is so
@@ -279,10 +357,11 @@ SPEC = {
     "instance": {"type": "str", "required": True},
     "action": {
         "type": "str",
-        "choices": ["take", "expire", "verify", "pin", "unpin", "list"],
+        "choices": ["take", "dump", "expire", "verify", "pin", "unpin", "list"],
         "default": "take",
     },
     "type": {"type": "str", "choices": ["auto", "full", "incremental", "differential"], "default": "auto"},
+    "databases": {"type": "list", "elements": "str"},
     "backup": {"type": "str"},
     "reason": {"type": "str"},
     "prefix": {"type": "path", "default": "/"},

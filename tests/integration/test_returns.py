@@ -110,7 +110,7 @@ def test_backup(root: Path, major: int, make: Callable[..., Host]) -> None:
     backed = Backed.of(make())
     backed.configure()
     every: set[str] = set()
-    for action in ("list", "take", "expire", "verify"):
+    for action in ("list", "take", "dump", "expire", "verify"):
         every |= returned(backed.module(action, check=True))
     assert every - ONLY_SOMETIMES == documented("pg_ops_backup") - ONLY_SOMETIMES
 

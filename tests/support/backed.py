@@ -20,7 +20,7 @@ from deploying import deploy
 from servers import Server
 
 from pgops.backup import deploy as backing_up
-from pgops.backup import take, verify
+from pgops.backup import take, verify, work
 from pgops.host.identity import as_user
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
@@ -84,7 +84,7 @@ class Backed:
 
     def module(self, action: str, check: bool = False, **params: Any) -> dict[str, Any]:
         """What pg_ops_backup returns; raises what it reports."""
-        usual = {"type": "full", "backup": None, "reason": None}
+        usual = {"type": "full", "backup": None, "reason": None, "databases": None}
         place = {"instance": "main", "prefix": str(self.host.prefix)}
         return backing_up.converge({**usual, **place, **params, "action": action}, check)
 
@@ -92,6 +92,14 @@ class Backed:
         """Take a backup; raises what that reports."""
         done: dict[str, Any] = as_user(
             self.user, lambda: take.take(self.configuration(**declared), self.layout, kind), LONG
+        )
+        return done
+
+    def dump(self, *names: str, **dumps: Any) -> dict[str, Any]:
+        """Dump the databases that are declared so and due, or those of some names."""
+        declared = {**self.declared.get("dumps", {}), **dumps}
+        done: dict[str, Any] = as_user(
+            self.user, lambda: work.dump_databases(self.configuration(dumps=declared), names), LONG
         )
         return done
 

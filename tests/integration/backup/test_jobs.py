@@ -52,3 +52,33 @@ def test_a_job_tells_what_it_is_about_to_do_and_what_it_did(make: Callable[..., 
     assert (code, expired["removed"]) == (0, [])
     code, (refused,) = ran(backed, "backup", "--type", "logical")
     assert (code, refused["code"]) == (1, "invalid_input")
+
+
+def test_the_job_dumps_what_is_due(make: Callable[..., Host]) -> None:
+    backed = Backed.of(make(), dumps={"databases": ["postgres"]})
+    backed.configure()
+    own(Path(backed.layout.agent_file).parent, backed.server)
+    code, (begins, done) = ran(backed, "dump")
+    assert (code, begins["database"], begins["begins"]) == (0, "postgres", True)
+    assert ([one["database"] for one in done["dumped"]], done["expired"]) == (["postgres"], [])
+    code, (again,) = ran(backed, "dump")
+    assert (code, again["dumped"], again["fresh"]) == (0, [], ["postgres"])
+    code, (_begins, other) = ran(backed, "dump", "--database", "template1")
+    assert (code, [one["database"] for one in other["dumped"]]) == (0, ["template1"])
+    code, (verified,) = ran(backed, "verify")
+    assert (code, verified["dumps_verified"]) == (0, 2)
+    code, (expired,) = ran(backed, "expire", "--dry-run")
+    assert (code, expired["dumps_removed"], len(expired["dumps_retained"])) == (0, [], 2)
+    code, (missing,) = ran(backed, "dump", "--database", "nowhere")
+    assert (code, missing["errors"]) == (1, ["There is no database nowhere to be dumped."])
+
+
+def test_dumps_are_verified_where_backups_cannot_be(make: Callable[..., Host], root: Path) -> None:
+    backed = Backed.of(make(), dumps={"databases": ["postgres"]})
+    assert backed.dump()["errors"] == []
+    backed.configure(bin_directory=str(root))
+    own(Path(backed.layout.agent_file).parent, backed.server)
+    code, (done,) = ran(backed, "verify")
+    (error,) = done["errors"]
+    assert (code, done["dumps_verified"]) == (1, 1)
+    assert error.startswith("Backups cannot be verified: ")

@@ -78,6 +78,49 @@ def test_what_is_known_of_backups(deployed: Server) -> None:
     assert (window["missing_wal"], window["backups"], found["replay_bytes"]) == ("X", 3, 0x1000 - 0x300)
 
 
+def dump(server: Server, status: str, ended: str, **columns: Any) -> None:
+    """A row of a dump of this server."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    query = (
+        "INSERT INTO pgops.dump (dump_id, status, database_key, repository, generation, name, node, timeline, "
+        "started_at, ended_at, {}) SELECT gen_random_uuid(), {status}, {key}, '/base/shop', "
+        "pgops.server_generation(), 'one', 'db1/main', 1, {ended}::timestamptz - interval '1 min', {ended}, {}"
+    )
+    values = sql.SQL(", ").join(map(sql.Literal, columns.values()))
+    key = columns["database_name"]
+    with server.connect("pgops") as session:
+        session.execute(
+            sql.SQL(query).format(
+                names, values, status=sql.Literal(status), key=sql.Literal(key), ended=sql.Literal(ended)
+            )
+        )
+
+
+@pytest.mark.every_major
+def test_what_is_known_of_dumps(deployed: Server) -> None:
+    """They have a list of their own, and count as no backup."""
+    deployed.value(
+        "INSERT INTO pgops.generation (name, segment_bytes, repository) "
+        "VALUES (pgops.server_generation(), 16777216, '/base/shop')",
+        "pgops",
+    )
+    good = {"database_name": "postgres", "stored_bytes": 50, "data_bytes": 600}
+    dump(deployed, "completed", "2026-01-02 00:01Z", snapshot_lsn="0/200", **good)
+    dump(deployed, "completed", "2026-01-01 00:01Z", snapshot_lsn="0/100", **good)
+    dump(deployed, "completed", "2026-01-03 00:01Z", snapshot_lsn="0/300", damage="toc.dat is missing", **good)
+    dump(deployed, "failed", "2026-01-01 12:00Z", database_name="postgres", error_message="no room")
+    dump(deployed, "failed", "2026-01-01 12:00Z", database_name="pgops", error_message="no lock")
+    dump(deployed, "failed", "2026-01-01 12:00Z", database_name="dropped", error_message="no database")
+    found = gathered(deployed, "backups")["backups"]
+    never, one = found["dumps"]
+    assert (never["database"], never["backup"], never["message"]) == ("pgops", None, "no lock")
+    assert (one["database"], one["stored_bytes"], one["duration_s"], one["failed_at"]) == ("postgres", 50, 60.0, None)
+    assert (found["backups"], found["newest"], found["failure"], found["running"]) == (0, [], None, [])
+    dump(deployed, "failed", "2026-01-04 12:00Z", database_name="postgres", error_message="no room")
+    _never, one = gathered(deployed, "backups")["backups"]["dumps"]
+    assert (one["stored_bytes"], one["message"]) == (50, "no room")
+
+
 def test_an_older_schema_lacks_this_section_alone(deployed: Server) -> None:
     deployed.value("DROP VIEW pgops.recovery_status", "pgops")
     found = gathered(deployed)

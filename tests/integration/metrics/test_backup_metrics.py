@@ -98,3 +98,34 @@ def test_where_nothing_is_backed_up_there_is_nothing(deployed: Server, tmp_path:
     deployed.value(SWITCHED_ON, "pgops")
     assert collect(deployed, tmp_path)["errors"] == []
     assert deployed.value(count, "pgops") == 2
+
+
+def test_dumps_age_while_they_fail(deployed: Server) -> None:
+    """By database; of one that was dropped nothing fails, and no backup is counted."""
+    deployed.value(SWITCHED_ON, "pgops")
+    deployed.value(GENERATION.format("true", "NULL"), "pgops")
+    for status, name, ago, lsn in (
+        ("completed", "postgres", "2 days", "0/100"),
+        ("failed", "postgres", "1 hour", None),
+        ("completed", "gone", "3 days", "0/50"),
+        ("failed", "dropped", "1 hour", None),
+        ("failed", "pgops", "1 hour", None),
+    ):
+        with deployed.connect("pgops") as session:
+            session.execute(
+                "INSERT INTO pgops.dump (dump_id, status, database_key, database_name, repository, generation, name, "
+                "timeline, snapshot_lsn, stored_bytes, started_at, ended_at) SELECT gen_random_uuid(), %(status)s, "
+                "%(name)s, %(name)s, '/base/shop', pgops.server_generation(), 'one', 1, %(lsn)s, 2097152, "
+                "now() - %(ago)s::interval - interval '1 min', now() - %(ago)s::interval",
+                {"status": status, "name": name, "ago": ago, "lsn": lsn},
+            )
+    found = measure(deployed, "dumps", "pgops")
+    assert sorted(row["database"] for row in found) == ["gone", "pgops", "postgres"]
+    one = row_of(found, database="postgres")
+    assert one["dump_age_seconds"] >= 2 * 86400
+    assert (one["dump_size_mb"], one["dump_duration_seconds"], one["dump_failed"]) == (2, 60, 1)
+    assert row_of(found, database="pgops")["dump_failed"] == 1
+    assert row_of(found, database="pgops")["dump_age_seconds"] is None
+    assert row_of(found, database="gone")["dump_failed"] == 0
+    every = whole(deployed)
+    assert (every["backups"], every["backup_failed"], every["recoverable"]) == (0, None, 1)

@@ -106,14 +106,14 @@ def test_nothing_is_open_in_a_directory_that_is_removed(place: str, monkeypatch:
     """On NFS it could not be removed."""
     backup(place, "a")
     opened: list[str] = []
-    discard = backups._discard
+    discard = backups.discard
 
     def seen(path: str) -> None:
         links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
         opened.extend(os.readlink(link) for link in links if os.path.islink(link))
         discard(path)
 
-    monkeypatch.setattr(backups, "_discard", seen)
+    monkeypatch.setattr(backups, "discard", seen)
     assert backups.remove(place, "a")
     assert opened
     assert [path for path in opened if path.startswith(os.path.join(place, "a"))] == []

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import HostFailed
 from ..host import commands
 
-VERSION = re.compile(r"\(PostgreSQL\) (?P<major>\d+)")
+VERSION = re.compile(r"\(PostgreSQL\) (?P<whole>\d+\S*)")
 COPYING, VERIFYING, WAL_READING = "pg_basebackup", "pg_verifybackup", "pg_waldump"
+DUMPING, DUMPING_GLOBALS, RESTORING = "pg_dump", "pg_dumpall", "pg_restore"
 
 READS_CONTROL_FILE = 17
 """From this version of the server on, pg_verifybackup reads a control file too, whose format is its own version's."""
@@ -20,7 +22,7 @@ READS_CONTROL_FILE = 17
 
 @dataclass(frozen=True)
 class Clients:
-    """The programs of a directory. ``major`` is the version of pg_basebackup there."""
+    """The programs of a directory. ``major`` is the version of pg_basebackup there, or of pg_dump."""
 
     directory: str
     major: int
@@ -40,12 +42,7 @@ def found(declared: str, beside: str, server_major: int) -> Clients:
     Raises HostFailed where one is missing, or older than the server.
     """
     directory = declared or beside
-    for name in (COPYING, VERIFYING):
-        if not os.access(os.path.join(directory, name), os.X_OK):
-            raise HostFailed(
-                f"{os.path.join(directory, name)} is not on this host, or this user cannot run it.",
-                _hint(server_major),
-            )
+    _check_there(directory, (COPYING, VERIFYING), server_major)
     major = _major(os.path.join(directory, COPYING))
     if server_major >= READS_CONTROL_FILE and major != server_major:
         raise HostFailed(
@@ -62,12 +59,42 @@ def found(declared: str, beside: str, server_major: int) -> Clients:
     return Clients(directory, major)
 
 
-def _major(program: str) -> int:
+def dumping(declared: str, beside: str, server_major: int) -> Clients:
+    """The same for those that take dumps.
+
+    Raises HostFailed where one is missing, or older than the server.
+    """
+    directory = declared or beside
+    _check_there(directory, (DUMPING, DUMPING_GLOBALS, RESTORING), server_major)
+    major = _major(os.path.join(directory, DUMPING))
+    if major < server_major:
+        raise HostFailed(
+            f"{os.path.join(directory, DUMPING)} is of PostgreSQL {major}: it cannot dump databases of "
+            f"PostgreSQL {server_major}.",
+            _hint(server_major),
+        )
+    return Clients(directory, major)
+
+
+def _check_there(directory: str, names: Sequence[str], major: int) -> None:
+    for name in names:
+        if not os.access(os.path.join(directory, name), os.X_OK):
+            raise HostFailed(
+                f"{os.path.join(directory, name)} is not on this host, or this user cannot run it.", _hint(major)
+            )
+
+
+def version(program: str) -> str:
+    """The version of a program of PostgreSQL, as it says it: 17.4. Raises HostFailed."""
     said = commands.run([program, "--version"])
     match = VERSION.search(said)
     if not match:
         raise HostFailed(f"{program} --version says {said.strip()[:80]!r}, and no version of PostgreSQL.")
-    return int(match["major"])
+    return match["whole"]
+
+
+def _major(program: str) -> int:
+    return int(re.split(r"\D", version(program), maxsplit=1)[0])
 
 
 def _hint(major: int) -> str:

@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What pg_ops_backup does: a backup now, an expiry, a verification, a pin, a list. All work is the server's user's,
-with the agent's configuration of the instance, as in its jobs."""
+"""What pg_ops_backup does: a backup or dumps now, an expiry, a verification, a pin, a list. All work is the server's
+user's, with the agent's configuration of the instance, as in its jobs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..instance import configuration
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..plan import Change, Plan, changes
-from ..repository import backups, generations, wal
+from ..repository import backups, dumps, generations, wal
 from ..repository.backups import Kept
 from ..repository.manifests import written
 from . import pins, work
+from .dump import foreseen as dumps_foreseen
 from .take import foreseen
-from .verify import verify
 
 LONGEST = 172_800.0
 """Seconds that an action may take."""
@@ -78,12 +78,30 @@ def _taken(done: Mapping[str, Any]) -> Plan[Change]:
     return changes([Change(f"{done['kind']} backup", None, about)])
 
 
+def _dump(asked: Asked) -> dict[str, Any]:
+    names = asked.params["databases"] or ()
+    if asked.check_mode:
+        return {**dumps_foreseen(asked.settings, names), "expired": None}
+    return work.dump_databases(asked.settings, names)
+
+
+def _dumped(done: Mapping[str, Any]) -> Plan[Change]:
+    if done.get("skipped"):
+        return changes(skipped_reason=done["skipped"])
+    names = [one if isinstance(one, str) else one["database"] for one in done["dumped"]]
+    return changes([Change(f"dump of database {name}", None, {"database": name}) for name in names])
+
+
 def _expire(asked: Asked) -> dict[str, Any]:
     return work.expire(asked.settings, asked.layout, asked.check_mode)
 
 
 def _expired(done: Mapping[str, Any]) -> Plan[Change]:
     removed = [Change(f"backup {one['name']}", {"reason": one["reason"]}, None) for one in done["removed"]]
+    removed += [
+        Change(f"dump {one['name']} of database {one['database']}", {"completed_at": one["completed_at"]}, None)
+        for one in done["dumps_removed"]
+    ]
     number = done["wal_removed"]
     segments = [Change(f"{number} WAL files", "in the repository", None)] if number else []
     return changes([*removed, *segments], skipped_reason=" ".join(done["skipped"]))
@@ -92,8 +110,8 @@ def _expired(done: Mapping[str, Any]) -> Plan[Change]:
 def _verify(asked: Asked) -> dict[str, Any]:
     names = [asked.found().name] if asked.params["backup"] else []
     if asked.check_mode:
-        return {"verified": None, "damaged": None}
-    return verify(asked.settings, asked.layout, names)
+        return {"verified": None, "dumps_verified": None, "damaged": None}
+    return work.verify(asked.settings, asked.layout, names)
 
 
 def _pin(asked: Asked) -> dict[str, Any]:
@@ -114,7 +132,14 @@ def _pinned(done: Mapping[str, Any]) -> Plan[Change]:
 
 
 def _list(asked: Asked) -> dict[str, Any]:
-    return {"backups": [told(kept) for _place, kept in listed(asked.settings.repository)]}
+    where = asked.settings.repository
+    found = [
+        dumps.told(where, name, one)
+        for name in _generations(where)
+        for dumped in dumps.databases(where, name)
+        for one in dumped.dumps
+    ]
+    return {"backups": [told(kept) for _place, kept in listed(where)], "dumps": found}
 
 
 def _unchanged(_done: Mapping[str, Any]) -> Plan[Change]:
@@ -126,12 +151,16 @@ def listed(repository: str) -> list[tuple[str, Kept]]:
 
     Raises HostFailed.
     """
+    places = [backups.folder(repository, name) for name in _generations(repository)]
+    return [(place, kept) for place in places for kept in backups.listed(place).backups]
+
+
+def _generations(repository: str) -> list[str]:
+    """The names of the generations of a repository. Raises HostFailed."""
     try:
-        names = sorted(os.listdir(repository))
+        return list(generations.generations(repository, sorted(os.listdir(repository))))
     except OSError as error:
         raise HostFailed(f"{repository} cannot be read: {error.strerror}.", "Is its file system mounted?") from error
-    places = [backups.folder(repository, name) for name in generations.generations(repository, names)]
-    return [(place, kept) for place in places for kept in backups.listed(place).backups]
 
 
 def told(kept: Kept) -> dict[str, Any]:
@@ -169,12 +198,15 @@ class Action:
 ONE = ("backup", "name")
 EXPECTED = ("kind", "expected_bytes", "expected_seconds", "wal_waiting", "wal_waiting_seconds")
 TAKEN = ("stored_bytes", "data_bytes", "seconds", "expired")
-EXPIRED = ("removed", "wal_removed", "retained", "window_before", "window_after")
+EXPIRED = (
+    *("removed", "wal_removed", "retained", "dumps_removed", "dumps_retained", "window_before", "window_after"),
+)
 ACTIONS = {
     "take": Action(_take, _taken, (*ONE, *EXPECTED, *TAKEN)),
+    "dump": Action(_dump, _dumped, ("dumped", "fresh", "expired")),
     "expire": Action(_expire, _expired, EXPIRED),
-    "verify": Action(_verify, _unchanged, ("verified", "damaged")),
+    "verify": Action(_verify, _unchanged, ("verified", "dumps_verified", "damaged")),
     "pin": Action(_pin, _pinned, ONE),
     "unpin": Action(_pin, _pinned, ONE),
-    "list": Action(_list, _unchanged, ("backups",)),
+    "list": Action(_list, _unchanged, ("backups", "dumps")),
 }

@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The jobs of backups: take one, do what was asked for, verify them all, remove what is no longer kept."""
+"""The jobs of backups: take one, dump databases, do what was asked for, verify them all, remove what is no longer
+kept."""
 
 from __future__ import annotations
 
@@ -16,7 +17,6 @@ from ..server.session import connect
 from . import choice, source, work
 from . import requests as asked
 from .options import options as parsed
-from .verify import verify as verify_all
 
 
 def backup(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
@@ -29,18 +29,27 @@ def backup(settings: Configuration, layout: Layout, options: argparse.Namespace)
     return work.back_up(settings, layout, options.type or choice.AUTO, tell=tell)
 
 
+def dump(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Dump the databases that are due, or those that were asked for; expire others."""
+
+    def tell(known: Mapping[str, Any]) -> None:
+        runner.log(layout, layout.keeping, {"job": "dump", "begins": True, **known})
+
+    return work.dump_databases(settings, options.database or (), tell)
+
+
 def requests(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
     """Do what was asked for in SQL."""
     return asked.serve(settings, layout)
 
 
 def verify(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
-    """Verify all backups again."""
-    return verify_all(settings, layout)
+    """Verify all backups and dumps again."""
+    return work.verify(settings, layout)
 
 
 def expire(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
-    """Remove the backups that are no longer kept, and WAL that nobody needs without them; or tell what would be."""
+    """Remove the backups and dumps that are no longer kept, and WAL that nobody needs; or tell what would be."""
     with connect(endpoints.backed_up(settings)) as session:
         skipped = source.elsewhere(parsed(settings).source, settings.node, session.in_recovery)
     if skipped:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidInput
@@ -27,8 +27,8 @@ class Options:
     that is backed up. ``incremental``: backups between two full ones are incremental; ``unsafe_incremental``: also
     where the server has an error that may leave out changes. After ``full_interval_hours`` the next one is full.
     ``max_rate_mb`` is the most megabytes that are copied each second, 0 for no limit. ``retention`` is what expiry
-    reads. ``bin_directory`` has PostgreSQL's programs, '' for that of the running server. The hooks are programs of
-    root's, '' for none.
+    reads, ``dumps`` what dump_options does. ``bin_directory`` has PostgreSQL's programs, '' for that of the running
+    server. The hooks are programs of root's, '' for none.
     """
 
     engine: str
@@ -42,6 +42,7 @@ class Options:
     bin_directory: str
     hook_before: str
     hook_after: str
+    dumps: Mapping[str, Any] = field(default_factory=dict)
 
 
 def options(configuration: Configuration) -> Options:

@@ -114,12 +114,12 @@ def started(configuration: Configuration, attempt: Attempt) -> list[str]:
         here = {"repository": configuration.repository, "node": configuration.node, "pid": os.getpid()}
         session.execute(STARTED, {**vars(attempt), **here})
 
-    return _written(configuration, write)
+    return written(configuration, write)
 
 
 def finished(configuration: Configuration, generation: str, kept: Kept) -> list[str]:
     """A backup is published. Returns warnings."""
-    return _written(
+    return written(
         configuration, lambda session: recorded.complete(session, configuration.repository, generation, kept)
     )
 
@@ -127,24 +127,24 @@ def finished(configuration: Configuration, generation: str, kept: Kept) -> list[
 def failed(configuration: Configuration, backup: str, message: str) -> list[str]:
     """A backup, or the request of one, has failed. Returns warnings."""
     values = {"id": backup, "message": message, "longest": LONGEST}
-    return _written(configuration, lambda session: session.execute(FAILED, values))
+    return written(configuration, lambda session: session.execute(FAILED, values))
 
 
 def expired(configuration: Configuration, ids: Iterable[str]) -> list[str]:
     """Backups were removed by an expiry. Returns warnings."""
     gone = list(ids)
-    return _written(configuration, lambda session: session.execute(EXPIRED, {"ids": gone})) if gone else []
+    return written(configuration, lambda session: session.execute(EXPIRED, {"ids": gone})) if gone else []
 
 
 def expiring(configuration: Configuration) -> list[str]:
     """An expiry that was asked for begins. Returns warnings."""
-    return _written(configuration, lambda session: session.execute(EXPIRING, [configuration.node]))
+    return written(configuration, lambda session: session.execute(EXPIRING, [configuration.node]))
 
 
 def expiry_ended(configuration: Configuration, message: str = "") -> list[str]:
     """It is over, for a ``message`` where it has failed. Returns warnings."""
     values = {"message": message or None, "longest": LONGEST}
-    return _written(configuration, lambda session: session.execute(EXPIRY_ENDED, values))
+    return written(configuration, lambda session: session.execute(EXPIRY_ENDED, values))
 
 
 def forecast(
@@ -157,10 +157,10 @@ def forecast(
         session.execute(FORECAST, [releasable, releasable_bytes])
         session.execute(UNTIL, [list(until), list(until.values())])
 
-    return _written(configuration, write)
+    return written(configuration, write)
 
 
-def _written(configuration: Configuration, write: Callable[[Session], Any]) -> list[str]:
+def written(configuration: Configuration, write: Callable[[Session], Any]) -> list[str]:
     """Write into the ops database of the local server, if that is the primary; why it could not be done."""
     try:
         with connect(endpoints.superuser(configuration, "backup")) as session:

@@ -23,7 +23,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from ..errors import Busy, HostFailed, InvalidInput
 from ..host import files
 from ..host.files import File
 from . import archiver, manifests
-from .manifests import Manifest
+from .manifests import Document, Manifest
 
 MANIFEST, LOCK, PIN, CHECKED, ATTEMPT = "manifest.json", "lock", "pin.json", "checked.json", "attempt.json"
 DATA, TABLESPACES, CONFIGURATION = "data", "tablespaces", "configuration"
@@ -129,10 +128,10 @@ def _kept(place: str, name: str) -> Kept | None:
         return None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
-    return Kept(name, manifests.parse(text, path), _pin(place, name), *_checked(place, name))
+    return Kept(name, manifests.parse(text, path), _pin(place, name), *checked(place, name))
 
 
-def _checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
+def checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
     """When a backup was last verified, and what that found. What cannot be read is of no verification."""
     try:
         found = json.loads(files.contents(os.path.join(place, name, CHECKED)))
@@ -185,7 +184,7 @@ def begun(place: str, name: str) -> Iterator[str]:
         yield path
     finally:
         if not os.path.lexists(os.path.join(path, MANIFEST)):
-            _discard(path)
+            discard(path)
 
 
 def attempt(place: str, name: str) -> None:
@@ -203,7 +202,7 @@ def failed(place: str) -> bool:
     return os.path.lexists(os.path.join(place, ATTEMPT))
 
 
-def publish(path: str, manifest: Manifest, settled: bool = True) -> None:
+def publish(path: str, manifest: Document, settled: bool = True) -> None:
     """Make a directory, all of whose files are on disk, a backup. If it is not ``settled``, more has to be done until
     the attempt counts as a good one.
 
@@ -294,7 +293,7 @@ def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bo
     finally:
         os.close(descriptor)
     # Without its manifest nobody reads it. On NFS a directory with an open file in it cannot be removed.
-    _discard(path)
+    discard(path)
     return True
 
 
@@ -305,16 +304,15 @@ def sweep(place: str) -> tuple[str, ...]:
     """
     left = listed(place).unfinished
     for name in left:
-        _discard(os.path.join(place, name))
+        discard(os.path.join(place, name))
     return left
 
 
-def _discard(path: str) -> None:
+def discard(path: str) -> None:
+    """Remove the directory of what is no backup. Raises HostFailed."""
     try:
-        shutil.rmtree(path)
+        files.remove(path)
         files.sync(os.path.dirname(path))
-    except FileNotFoundError:
-        pass
     except OSError as error:
         raise files.failure(error, f"{path} cannot be removed") from error
 

@@ -23,7 +23,7 @@ from ..instance.configuration import Configuration
 from ..server import foreign, guard, ownership
 from ..server.names import OWNER
 from ..server.session import Session, connect
-from . import archiver, backups, generations, inventory, recorded, recoverable, removed, wal
+from . import archiver, backups, generations, inventory, recorded, recorded_dumps, recoverable, removed, wal
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -130,6 +130,7 @@ ON CONFLICT (generation_id, first_wal, last_wal) DO NOTHING
 
 TABLES = (
     "backup",
+    "dump",
     "expiry",
     "generation",
     "recovery_point",
@@ -199,6 +200,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             raise HostFailed(f"{path} does not exist, but WAL is archived into it.", "Is it mounted?")
         if rebuild:
             with guarded(session):
+                session.execute(recorded_dumps.FORGOTTEN, {"path": path})
                 session.execute(FORGET, {"path": path})
         tally = Tally(time.monotonic() + (float("inf") if rebuild else budget))
         for generation in _generations(session, path, here):
@@ -210,6 +212,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
                 tally.errors.append(f"{generation.name}: {error}")
         with guarded(session):
             recorded.forget(session)
+            recorded_dumps.forget(session)
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": tally.errors}
 
 
@@ -265,13 +268,14 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         stored = recorded.note(session, generation.repository, generation.name, generation.segment_bytes)
-    tally.errors += [f"{generation.name}: {error}" for error in stored.errors]
+        dumped = recorded_dumps.note(session, generation.repository, generation.name)
+    tally.errors += [f"{generation.name}: {error}" for error in (*stored.errors, *dumped.errors)]
     expired, tally.lost = tally.expired, []
     changed = _wal(session, generation, tally)
     told = [recorded.told(sorted(tally.lost))] if tally.lost else []
     tally.errors += [f"{generation.name}: {error}" for error in told]
     with guarded(session):
-        recorded.note_lost(session, generation.name, [*stored.lost, *told])
+        recorded.note_lost(session, generation.name, [*stored.lost, *dumped.lost, *told])
     if changed or (stored.changed and changed is not None):
         _summarise(session, generation, stored.changed or tally.expired > expired)
 

@@ -72,7 +72,24 @@ WITH own AS MATERIALIZED (
 taken AS MATERIALIZED (
     SELECT b.*, extract(epoch FROM now() - b.ended_at)::bigint AS age_s
     FROM pgops.backup_history AS b
-    WHERE b.generation IS NULL OR b.generation = pgops.server_generation()
+    WHERE (b.generation IS NULL OR b.generation = pgops.server_generation()) AND b.database_name IS NULL
+),
+
+dumped AS MATERIALIZED (
+    SELECT DISTINCT ON (b.database_name) b.*
+    FROM pgops.backup_history AS b
+    WHERE b.generation = pgops.server_generation() AND b.database_name IS NOT NULL
+        AND b.status = 'completed' AND b.damage IS NULL
+    ORDER BY b.database_name, b.timeline DESC, b.wal_start_lsn DESC
+),
+
+undumped AS MATERIALIZED (
+    SELECT DISTINCT ON (b.database_name) b.*
+    FROM pgops.backup_history AS b
+    WHERE b.generation = pgops.server_generation() AND b.database_name IS NOT NULL AND b.status = 'failed'
+        AND (b.database_name LIKE '%\\\\x%' OR EXISTS (
+            SELECT FROM pg_database AS d WHERE d.datname = b.database_name))
+    ORDER BY b.database_name, b.ended_at DESC
 ),
 
 newest AS MATERIALIZED (
@@ -130,6 +147,26 @@ SELECT
         'missing_wal', w.missing_wal,
         'backups', cardinality(w.backups)
     ) ORDER BY w.timeline DESC, w.start_lsn DESC), '[]') FROM recovery AS w) AS windows,
+    (SELECT coalesce(json_agg(json_build_object(
+        'database', n.database_name,
+        'backup', n.backup_id,
+        'completed_at', n.completed_at,
+        'completed_age_s', extract(epoch FROM now() - n.completed_at)::bigint,
+        'stored_bytes', n.backup_file_size,
+        'data_bytes', n.data_bytes,
+        'duration_s', n.duration_seconds,
+        'node', n.node,
+        'verified_at', n.verified_at,
+        'failed_at', CASE WHEN f.ended_at > n.ended_at OR n.ended_at IS NULL THEN f.ended_at END,
+        'message', CASE WHEN f.ended_at > n.ended_at OR n.ended_at IS NULL THEN left(f.error_message, 500) END
+    ) ORDER BY n.database_name), '[]')
+     FROM (
+        SELECT coalesce(g.database_name, b.database_name) AS database_name, g.backup_id, g.completed_at,
+            g.backup_file_size, g.data_bytes, g.duration_seconds, coalesce(g.node, b.node) AS node, g.verified_at,
+            g.ended_at
+        FROM dumped AS g FULL JOIN undumped AS b USING (database_name)
+        ORDER BY 1 LIMIT 1000
+     ) AS n LEFT JOIN undumped AS f USING (database_name)) AS dumps,
     (SELECT b.data_bytes * f.duration_seconds / nullif(f.data_bytes, 0)
      FROM base AS b JOIN newest AS f ON f.backup_type = 'full') AS restore_s,
     (SELECT pg_wal_lsn_diff(w.end_lsn, b.wal_end_lsn)::bigint
@@ -145,6 +182,6 @@ BACKUPS = Section(
         *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "restore_s"),
         "replay_bytes",
     ),
-    lists=("newest", "running", "windows"),
+    lists=("newest", "running", "windows", "dumps"),
     fixed={"recovery": "unproven", "backups": 0, "requested": 0},
 )

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InvalidInput
 
@@ -79,9 +79,9 @@ class Manifest:
 
     def text(self) -> str:
         """As its file holds it."""
-        data = {"format": FORMAT, **asdict(self)}
+        data = asdict(self)
         data["started_at"], data["completed_at"] = map(written, (self.started_at, self.completed_at))
-        return _document({**data, "sha256": _digest(data)})
+        return sealed(data)
 
 
 def parse(text: str, path: str) -> Manifest:
@@ -90,19 +90,42 @@ def parse(text: str, path: str) -> Manifest:
     Raises InvalidInput if it is damaged, or of a newer version.
     """
     try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise InvalidInput(
-                f"{path} has a format that this version of pgops.fleet cannot read.", "Use the version that wrote it."
-            )
-        if data.pop("sha256") != _digest(data):
-            raise InvalidInput(f"{path} is damaged: its checksum is not that of its content.", DAMAGED)
-        del data["format"]
+        data = unsealed(text, path)
         data["started_at"], data["completed_at"] = map(read_time, (data["started_at"], data["completed_at"]))
         data["tablespaces"] = tuple(Tablespace(**one) for one in data["tablespaces"])
         return Manifest(**data)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInput(f"{path} is damaged: {error!r}.", DAMAGED) from error
+
+
+def sealed(data: Mapping[str, Any]) -> str:
+    """A document of this format, with a checksum of itself."""
+    whole = {"format": FORMAT, **data}
+    return _document({**whole, "sha256": _digest(whole)})
+
+
+def unsealed(text: str, path: str) -> dict[str, Any]:
+    """What such a document says, without its format and checksum.
+
+    Raises InvalidInput if it is of a newer version, or its checksum is another; ValueError, TypeError, KeyError and
+    AttributeError if it is no such document.
+    """
+    data: dict[str, Any] = json.loads(text)
+    if data["format"] != FORMAT:
+        raise InvalidInput(
+            f"{path} has a format that this version of pgops.fleet cannot read.", "Use the version that wrote it."
+        )
+    if data.pop("sha256") != _digest(data):
+        raise InvalidInput(f"{path} is damaged: its checksum is not that of its content.", DAMAGED)
+    del data["format"]
+    return data
+
+
+class Document(Protocol):
+    """What is published beside files, and makes them count."""
+
+    def text(self) -> str:
+        """As its file holds it."""
 
 
 DAMAGED = "Restore the file from a copy of the repository, or remove the backup's directory and take another backup."

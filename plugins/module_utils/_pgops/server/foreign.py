@@ -19,7 +19,7 @@ TABLES = (
     *("migration", "fingerprint", "object_source", "setting", "node", "metric", "threshold", "retention", "series"),
     *("shape", "shape_series", "epoch", "round", "round_class", "rollup", "rollup_due", "collector", "generation"),
     *("wal_file", "wal_directory", "wal_gap", "query_text", "statement", "query_interval", "slow_query"),
-    *("query_plan", "query_usage", "backup", "expiry", "recovery_point", "recovery_window"),
+    *("query_plan", "query_usage", "backup", "dump", "expiry", "recovery_point", "recovery_window"),
 )
 """Those that our sessions read and write: a view of such a name would run its functions."""
 

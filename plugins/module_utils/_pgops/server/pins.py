@@ -124,6 +124,15 @@ def options(
     pinned = {"role": PINNED["role"]} if as_is else {**PINNED, **({} if as_users else {**NAMES, **PLANS})}
     pinned.update(timeouts)
     pinned.update({} if event_triggers else {EVENT_TRIGGERS: "off"})
+    return spelled(pinned)
+
+
+def spelled(pinned: Mapping[str, str]) -> str:
+    """Settings as the connection parameter ``options`` has them.
+
+    >>> spelled({"TimeZone": "UTC", "default_transaction_isolation": "read committed"})
+    '-c TimeZone=UTC -c default_transaction_isolation=read\\\\ committed'
+    """
     return " ".join(f"-c {name}={_escaped(value)}" for name, value in pinned.items())
 
 

@@ -33,7 +33,11 @@ WITH own AS (
 
 taken AS (
     SELECT b.* FROM pgops.backup_history AS b
-    WHERE EXISTS (SELECT FROM own) AND coalesce(b.generation, pgops.server_generation()) = pgops.server_generation()
+    WHERE
+        EXISTS (SELECT FROM own)
+        AND coalesce(b.generation, pgops.server_generation()) = pgops.server_generation()
+        -- Dumps of single databases have a collector of their own.
+        AND b.database_name IS NULL
 ),
 
 newest AS (

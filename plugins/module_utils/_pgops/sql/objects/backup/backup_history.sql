@@ -34,7 +34,43 @@ SELECT
     b.requested_at,
     b.ended_at,
     b.expired_at
-FROM pgops.backup AS b;
+FROM pgops.backup AS b
+UNION ALL
+SELECT
+    d.dump_id AS backup_id,
+    'full' AS backup_type,
+    'pg_dump' AS backup_method,
+    d.database_name,
+    d.repository || '/' || d.generation || '/dump/' || d.database_key || '/' || d.name AS backup_file_path,
+    d.stored_bytes AS backup_file_size,
+    d.compression AS compression_type,
+    d.checksum,
+    d.started_at,
+    CASE WHEN d.status IN ('completed', 'expired') THEN d.ended_at END AS completed_at,
+    extract(EPOCH FROM d.ended_at - d.started_at)::double precision AS duration_seconds,
+    d.status,
+    coalesce(d.error_message, d.damage) AS error_message,
+    d.retention_until,
+    -- Of its snapshot: no WAL goes on from there.
+    d.snapshot_lsn AS wal_start_lsn,
+    NULL::pg_lsn AS wal_end_lsn,
+    'pgops' AS created_by,
+    NULL::uuid AS parent_id,
+    d.timeline,
+    d.generation,
+    d.node,
+    d.from_standby,
+    d.server_version,
+    'directory' AS layout,
+    d.data_bytes,
+    NULL::text AS reason,
+    NULL::text AS pinned,
+    d.damage,
+    d.verified_at,
+    NULL::timestamptz AS requested_at,
+    d.ended_at,
+    d.expired_at
+FROM pgops.dump AS d;
 
 REVOKE ALL ON pgops.backup_history FROM PUBLIC;
 GRANT SELECT ON pgops.backup_history TO pgops, pgops_reader, pgops_operator;

@@ -1,0 +1,172 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The rows of dumps in the ops database: brought to what is in the repository, which is the truth about them.
+
+All that is written here is written as the owner of the schema, on the primary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import Busy
+from ..server.session import Session
+from . import dumps, removed, wal
+from .dumps import Dumped, Stored
+from .recorded import BACK, DIED, GONE, SHOWN, Found
+
+KNOWN = """
+SELECT d.dump_id::text AS id, d.database_key AS database, d.status, d.repository, d.name, d.damage, d.checksum,
+       d.verified_at
+FROM pgops.dump AS d WHERE d.generation = %s
+"""
+NOTE = """
+INSERT INTO pgops.dump AS d (
+    dump_id, status, database_key, database_name, repository, generation, name, node, from_standby, server_version,
+    program_version, timeline, snapshot_lsn, encoding, compression, stored_bytes, data_bytes, checksum, damage,
+    verified_at, started_at, ended_at
+) VALUES (
+    %(id)s, 'completed', %(database)s, %(shown)s, %(repository)s, %(generation)s, %(name)s, %(node)s,
+    %(from_standby)s, %(server_version)s, %(program_version)s, %(timeline)s, %(snapshot)s::pg_lsn, %(encoding)s,
+    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(damage)s, %(verified_at)s, %(started_at)s,
+    %(completed_at)s
+)
+ON CONFLICT (dump_id) DO UPDATE SET
+    status = excluded.status, database_key = excluded.database_key, database_name = excluded.database_name,
+    repository = excluded.repository, generation = excluded.generation, name = excluded.name, node = excluded.node,
+    from_standby = excluded.from_standby, server_version = excluded.server_version,
+    program_version = excluded.program_version, timeline = excluded.timeline, snapshot_lsn = excluded.snapshot_lsn,
+    encoding = excluded.encoding, compression = excluded.compression, stored_bytes = excluded.stored_bytes,
+    data_bytes = excluded.data_bytes, checksum = excluded.checksum, damage = excluded.damage,
+    verified_at = excluded.verified_at, started_at = excluded.started_at, ended_at = excluded.ended_at, pid = NULL,
+    error_message = NULL, expired_at = NULL
+"""
+DAMAGED = """
+UPDATE pgops.dump SET damage = %(reason)s
+WHERE generation = %(generation)s AND database_key = %(database)s AND name = %(name)s AND status = 'completed'
+  AND damage IS DISTINCT FROM %(reason)s
+"""
+EXPIRED = """
+UPDATE pgops.dump SET status = 'expired', expired_at = now(), error_message = %(message)s
+WHERE dump_id = %(id)s AND status = 'completed'
+"""
+KILLED = """
+UPDATE pgops.dump SET status = 'failed', ended_at = now(), pid = NULL, error_message = %(message)s
+WHERE generation = %(generation)s AND status = 'running'
+"""
+RUNNING = "SELECT EXISTS (SELECT FROM pgops.dump AS d WHERE d.generation = %s AND d.status = 'running')"
+FORGOTTEN = "DELETE FROM pgops.dump AS d WHERE d.status = 'completed' AND d.repository = %(path)s"
+OLD = """
+DELETE FROM pgops.dump AS d
+WHERE d.status IN ('failed', 'expired') AND coalesce(d.expired_at, d.ended_at) < now() - (
+    SELECT make_interval(days => s.value::integer) FROM pgops.setting AS s WHERE s.name = 'retention_days')
+"""
+
+
+def note(session: Session, repository: str, generation: str) -> Found:
+    """Bring the rows of a generation's dumps to what is in the repository.
+
+    Raises HostFailed, QueryFailed.
+    """
+    place = dumps.folder(repository, generation)
+    known = {row["id"]: row for row in session.rows(KNOWN, [generation])}  # before the repository is looked at
+    found = dumps.databases(repository, generation)
+    errors: list[str] = []
+    lost: list[str] = []
+    with session.transaction():
+        for dumped in found:
+            for stored in dumped.dumps:
+                row = known.get(stored.dump.id)
+                if row is None or row != _as_known(repository, stored):
+                    session.execute(NOTE, _row(repository, generation, stored))
+                if row is not None and row["status"] == "expired":
+                    lost.append(f"dump {stored.name}: {BACK} Was the repository set back in time?")
+            for name, reason in dumped.damaged.items():
+                which = {"generation": generation, "database": dumped.key, "name": name}
+                session.execute(DAMAGED, {**which, "reason": reason})
+                errors.append(f"dump {name} of database {dumps.shown(dumped.key)}: {reason}")
+        lost += _expire(session, known, {dumped.key: dumped for dumped in found}, place)
+    _note_killed(session, place, generation)
+    return Found(errors=(*errors, *lost), lost=tuple(lost))
+
+
+def _expire(
+    session: Session, known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Dumped], place: str
+) -> list[str]:
+    """Mark expired what is no longer there; what we have not removed."""
+    lost = []
+    for row in known.values():
+        dumped = found.get(row["database"], Dumped(row["database"], os.path.join(place, row["database"])))
+        present = {stored.dump.id for stored in dumped.dumps}
+        if row["status"] != "completed" or row["id"] in present or row["name"] in dumped.damaged:
+            continue
+        ours = row["id"] in removed.read(dumped.place).backups
+        session.execute(EXPIRED, {"id": row["id"], "message": None if ours else GONE})
+        if not ours:
+            lost.append(f"dump {row['name']}: {GONE} Was the repository set back in time?")
+    return lost
+
+
+def _as_known(repository: str, stored: Stored) -> dict[str, Any]:
+    """The row of a dump that is as it is in the repository, as KNOWN has it."""
+    return {
+        "id": stored.dump.id,
+        "database": stored.dump.database,
+        "status": "completed",
+        "repository": repository,
+        "name": stored.name,
+        "damage": damage(stored),
+        "checksum": stored.dump.checksum,
+        "verified_at": None if stored.problems else stored.checked_at,
+    }
+
+
+def _row(repository: str, generation: str, stored: Stored) -> dict[str, Any]:
+    """A dump as parameters of NOTE."""
+    made = stored.dump
+    return {
+        **{name: value for name, value in vars(made).items() if name not in ("locale", "versions")},
+        "shown": made.shown,
+        "program_version": made.versions.get(dumps.METHOD),
+        "repository": repository,
+        "generation": generation,
+        "name": stored.name,
+        "snapshot": wal.lsn(made.snapshot_lsn),
+        "damage": damage(stored),
+        "verified_at": None if stored.problems else stored.checked_at,
+    }
+
+
+def damage(stored: Stored) -> str | None:
+    """What the last verification found wrong with a dump, None for nothing."""
+    return "; ".join(stored.problems[:SHOWN]) or None
+
+
+def complete(session: Session, repository: str, generation: str, stored: Stored) -> None:
+    """Record one dump that has just been published. Raises QueryFailed."""
+    session.execute(NOTE, _row(repository, generation, stored))
+
+
+def killed(session: Session, generation: str) -> None:
+    """Mark failed what is said to be running, inside `dumps.alone`: whoever ran has let go of its lock.
+
+    Raises QueryFailed.
+    """
+    session.execute(KILLED, {"generation": generation, "message": DIED})
+
+
+def _note_killed(session: Session, place: str, generation: str) -> None:
+    """The same, if nobody holds the lock."""
+    if not session.value(RUNNING, [generation]):
+        return
+    free = dumps.alone(place) if os.path.isdir(place) else contextlib.nullcontext()
+    with contextlib.suppress(Busy), free:
+        killed(session, generation)
+
+
+def forget(session: Session) -> None:
+    """Forget old failures. Raises QueryFailed."""
+    session.execute(OLD)
