@@ -283,6 +283,7 @@ BACKUP = Capability(
         "bin_directory": Option("", "pgops_bin_directory", local=True),
         "hook_before": Option("", "pgops_backup_hook_before", local=True),
         "hook_after": Option("", "pgops_backup_hook_after", local=True),
+        "verify_days": Option(7.0, "pgops_backup_verify_days", local=True),
     },
     jobs=(
         Job(
@@ -312,8 +313,8 @@ BACKUP = Capability(
         Job(
             "verify",
             "backup.job:verify",
-            "verify all backups again, and that their WAL is there",
-            "Sun *-*-* 06:30:00",
+            "verify all backups again, and the WAL; on schedule what is due",
+            "*-*-* 06:30:00",
             jitter=3600,
             time_limit=172_800,
             as_server=True,

@@ -16,7 +16,7 @@ from ..instance import configuration
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..plan import Change, Plan, changes
-from ..repository import backups, generations, wal
+from ..repository import backups, wal
 from ..repository.backups import Kept
 from ..repository.manifests import written
 from . import pins, work
@@ -92,7 +92,7 @@ def _expired(done: Mapping[str, Any]) -> Plan[Change]:
 def _verify(asked: Asked) -> dict[str, Any]:
     names = [asked.found().name] if asked.params["backup"] else []
     if asked.check_mode:
-        return {"verified": None, "damaged": None}
+        return dict.fromkeys(VERIFIED)
     return verify(asked.settings, asked.layout, names)
 
 
@@ -114,24 +114,11 @@ def _pinned(done: Mapping[str, Any]) -> Plan[Change]:
 
 
 def _list(asked: Asked) -> dict[str, Any]:
-    return {"backups": [told(kept) for _place, kept in listed(asked.settings.repository)]}
+    return {"backups": [told(kept) for _generation, kept in backups.everywhere(asked.settings.repository)]}
 
 
 def _unchanged(_done: Mapping[str, Any]) -> Plan[Change]:
     return changes()
-
-
-def listed(repository: str) -> list[tuple[str, Kept]]:
-    """The backups of all generations of a repository, each with the directory that it is in.
-
-    Raises HostFailed.
-    """
-    try:
-        names = sorted(os.listdir(repository))
-    except OSError as error:
-        raise HostFailed(f"{repository} cannot be read: {error.strerror}.", "Is its file system mounted?") from error
-    places = [backups.folder(repository, name) for name in generations.generations(repository, names)]
-    return [(place, kept) for place in places for kept in backups.listed(place).backups]
 
 
 def told(kept: Kept) -> dict[str, Any]:
@@ -169,11 +156,12 @@ class Action:
 ONE = ("backup", "name")
 EXPECTED = ("kind", "expected_bytes", "expected_seconds", "wal_waiting", "wal_waiting_seconds")
 TAKEN = ("stored_bytes", "data_bytes", "seconds", "expired")
+VERIFIED = ("verified", "damaged", "wal_verified", "wal_damaged")
 EXPIRED = ("removed", "wal_removed", "retained", "window_before", "window_after")
 ACTIONS = {
     "take": Action(_take, _taken, (*ONE, *EXPECTED, *TAKEN)),
     "expire": Action(_expire, _expired, EXPIRED),
-    "verify": Action(_verify, _unchanged, ("verified", "damaged")),
+    "verify": Action(_verify, _unchanged, VERIFIED),
     "pin": Action(_pin, _pinned, ONE),
     "unpin": Action(_pin, _pinned, ONE),
     "list": Action(_list, _unchanged, ("backups",)),

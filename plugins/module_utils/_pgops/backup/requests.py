@@ -17,7 +17,7 @@ from ..host.files import File
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from ..repository import backups, generations
+from ..repository import backups
 from ..repository.catalogue import guarded
 from ..server.session import connect
 from . import record, source, work
@@ -138,8 +138,7 @@ def _forecast(settings: Configuration, layout: Layout) -> list[str]:
 def _until(settings: Configuration) -> dict[str, Any]:
     """By their UUIDs, until when the declared retention keeps the backups; what needs them keeps them longer."""
     retention = keeping.parse(options(settings).retention)
-    names = generations.generations(settings.repository, sorted(os.listdir(settings.repository)))
-    found = [kept for name in names for kept in backups.listed(backups.folder(settings.repository, name)).backups]
+    found = [kept for _generation, kept in backups.everywhere(settings.repository)]
     return {
         kept.manifest.id: kept.manifest.completed_at + timedelta(days=retention.days(kept.manifest)) for kept in found
     }

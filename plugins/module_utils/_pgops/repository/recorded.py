@@ -95,29 +95,55 @@ class Found:
     lost: tuple[str, ...] = ()
 
 
-def note(session: Session, repository: str, generation: str, segment_bytes: int) -> Found:
-    """Bring the rows of a generation's backups to what is in the repository.
+@dataclass(frozen=True)
+class Seen:
+    """A generation of a repository as it was looked at, and by their UUIDs the rows of backups from before that;
+    ``ours`` is what we have removed."""
+
+    repository: str
+    generation: str
+    known: Mapping[str, Mapping[str, Any]]
+    listing: Listing
+    ours: Removed
+
+
+def known(session: Session, generation: str) -> dict[str, dict[str, Any]]:
+    """The rows of a generation's backups by their UUIDs, to be read before the repository. Raises QueryFailed."""
+    return {row["id"]: row for row in session.rows(KNOWN, [generation])}
+
+
+def look(repository: str, generation: str, segment_bytes: int, before: Mapping[str, Mapping[str, Any]]) -> Seen:
+    """Look at the backups of a generation, whose rows were as they were ``before``. Raises HostFailed."""
+    place = backups.folder(repository, generation)
+    listing = inventory.own(backups.listed(place), generation, segment_bytes)
+    return Seen(repository, generation, before, listing, removed.read(place))
+
+
+def note(session: Session, seen: Seen) -> Found:
+    """Bring the rows of a generation's backups to what was seen in the repository. Those that have changed since are
+    left to the next run.
 
     Raises HostFailed, QueryFailed.
     """
+    repository, generation, listing, ours = seen.repository, seen.generation, seen.listing, seen.ours
     place = backups.folder(repository, generation)
-    known = {row["id"]: row for row in session.rows(KNOWN, [generation])}  # before the repository is looked at
-    listing = inventory.own(backups.listed(place), generation, segment_bytes)
-    ours = removed.read(place)
+    now = known(session, generation)
     changed, lost = False, list[str]()
     with session.transaction():
         for kept in listing.backups:
-            row = known.get(kept.manifest.id)
+            row = now.get(kept.manifest.id)
+            if row != seen.known.get(kept.manifest.id):
+                continue
             if row is None or row != _as_known(repository, kept):
                 changed = True
                 session.execute(NOTE, _row(repository, generation, kept))
             if row is not None and row["status"] == "expired":
                 lost.append(f"backup {kept.name}: {BACK} Was the repository set back in time?")
-        damage = {row["name"]: row["damage"] for row in known.values()}
+        damage = {row["name"]: row["damage"] for row in now.values()}
         for name, reason in listing.damaged.items():
             changed = changed or damage.get(name) != reason
             session.execute(DAMAGED, {"generation": generation, "name": name, "reason": reason})
-        missing = _missing(known, listing)
+        missing = [row for row in _missing(seen.known, listing) if row == now.get(row["id"])]
         gone = [row for row in missing if row["id"] not in ours.backups]
         for message, rows in ((None, [row for row in missing if row not in gone]), (GONE, gone)):
             session.execute(EXPIRED, {"ids": [row["id"] for row in rows], "message": message})
