@@ -441,7 +441,10 @@ def _try(path: str, one: str, other: str) -> None:
         pass
     else:
         raise OSError(None, "link() to an existing name does not fail")
+    os.unlink(other)  # rename() does nothing with two names of one file
     os.rename(one, other)
+    if os.path.lexists(one):
+        raise OSError(None, "rename() leaves the old name")
     files.sync(path)
 
 

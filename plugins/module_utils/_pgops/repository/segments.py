@@ -57,6 +57,18 @@ def newest(repository: str, generation: str, timeline: int, segment_bytes: int) 
     return None
 
 
+def stored_share(repository: str, generation: str, segment_bytes: int) -> float:
+    """The part of its size that WAL takes in the repository, compressed as the newest is; 1 where there is none.
+
+    Raises OSError.
+    """
+    folder = os.path.join(repository, generation, "wal")
+    newest_directory = max((name for name in os.listdir(folder) if "." not in name), default="")
+    entries = os.scandir(os.path.join(folder, newest_directory)) if newest_directory else ()
+    sizes = [one.stat().st_size for one in entries if archiver.kind(wal.parted(one.name)[0]) == "segment"]
+    return min(1.0, sum(sizes) / len(sizes) / segment_bytes) if sizes else 1.0
+
+
 def absent(stretch: Stretch) -> list[str]:
     """The names of the segments that are not in the repository, in their order."""
     return [stretch.name(number) for number in stretch.numbers if stretch.stored(number) is None]
