@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ..errors import InvalidInput, PgOpsError
+from ..errors import Busy, InvalidInput, PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
@@ -167,6 +167,9 @@ def _scrubbed(
         known = _checksums(configuration, run.generation, names, warnings) if running and names else {}
         one = Scrub(run.repository, run.generation, run.programs, run.scratch, known)
         done = scrub.scrub(one, asked.days, asked.now, everything=not asked.due)
+    except Busy:
+        warnings.append(f"Another run is reading the WAL of {run.generation}.")
+        return {}
     except PgOpsError as error:
         return {"errors": [f"the WAL of {run.generation} cannot be verified: {error}"]}
     errors = [f"WAL segment {name} of {run.generation} is damaged: {why}" for name, why in done["damaged"].items()]

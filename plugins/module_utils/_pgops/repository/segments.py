@@ -15,7 +15,9 @@ from ..host import files
 from . import archiver, wal
 
 PAGE = 8192
-"""Bytes of a page of the WAL, in every server that is not built otherwise."""
+"""Bytes of a page of the WAL, where its header does not say so."""
+PAGES = frozenset(1024 << power for power in range(7))
+"""The sizes that a server can be built with."""
 SHORT_HEADER = struct.Struct("=HHIQ")
 """Of each page: magic, info, timeline, page address (PostgreSQL, src/include/access/xlog_internal.h)."""
 
@@ -125,13 +127,16 @@ class _Pages:
 
     def __init__(self, start: int) -> None:
         self.at, self.rest, self.magic, self.wrong = start, b"", 0, ""
-        self.ended = False
+        self.page, self.ended = 0, False
 
     def add(self, chunk: bytes) -> None:
         """Look at what comes next."""
         content = self.rest + chunk
-        whole = len(content) - len(content) % PAGE
-        for offset in range(0, whole, PAGE):
+        if not self.page and len(content) >= archiver.LONG_HEADER.size:
+            said = archiver.LONG_HEADER.unpack_from(content)[-1]
+            self.page = said if said in PAGES else PAGE
+        whole = len(content) - len(content) % self.page if self.page else 0
+        for offset in range(0, whole, self.page or PAGE):
             self._page(*SHORT_HEADER.unpack_from(content, offset))
         self.rest = content[whole:]
 
@@ -141,7 +146,7 @@ class _Pages:
         self.ended = self.ended or (magic, address) == (0, 0)
         if not self.wrong and (magic, address) != ((0, 0) if self.ended else (self.magic, self.at)):
             self.wrong = f"has the header of another page at {wal.lsn(self.at)}"
-        self.at += PAGE
+        self.at += self.page
 
 
 def digest(path: str) -> str:
