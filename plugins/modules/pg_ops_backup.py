@@ -228,6 +228,18 @@ damaged:
   returned: with O(action=verify)
   type: dict
   sample: {}
+wal_verified:
+  description: >-
+    Number of WAL segments that were read; V(0) if a single backup was verified, of which only its own WAL is read.
+    Null in check mode.
+  returned: with O(action=verify)
+  type: int
+  sample: 420
+wal_damaged:
+  description: What is wrong, by the names of WAL segments. The module fails then. Null in check mode.
+  returned: with O(action=verify)
+  type: dict
+  sample: {}
 window_before:
   description: From when to when the cluster could be recovered before, by timeline.
   returned: with O(action=expire)

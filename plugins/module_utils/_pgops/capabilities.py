@@ -284,6 +284,7 @@ BACKUP = Capability(
         "bin_directory": Option("", "pgops_bin_directory", local=True),
         "hook_before": Option("", "pgops_backup_hook_before", local=True),
         "hook_after": Option("", "pgops_backup_hook_after", local=True),
+        "verify_days": Option(7.0, "pgops_backup_verify_days", local=True),
     },
     jobs=(
         Job(
@@ -325,8 +326,8 @@ BACKUP = Capability(
         Job(
             "verify",
             "backup.job:verify",
-            "verify all backups and dumps again, and that the WAL of backups is there",
-            "Sun *-*-* 06:30:00",
+            "verify all backups, dumps and WAL again; on schedule what is due",
+            "*-*-* 06:30:00",
             jitter=3600,
             time_limit=172_800,
             as_server=True,

@@ -21,6 +21,7 @@ from pgops.host.identity import as_user
 from pgops.repository import backups, catalogue
 
 HISTORY = "SELECT to_jsonb(h) FROM pgops.backup_history AS h ORDER BY coalesce(h.requested_at, h.started_at)"
+NO_PROGRAMS = {"bin_directory": "/nowhere"}
 EXPIRY = "SELECT to_jsonb(e) FROM pgops.expiry AS e"
 
 
@@ -158,3 +159,13 @@ def test_a_standby_that_is_backed_up_takes_it_once(
     assert catalogue.update(backed.configuration())["errors"] == []
     (row,) = history(backed)
     assert (row["status"], row["node"], row["from_standby"]) == ("completed", "db2/main", True)
+    # One that fails there is told as well.
+    asked = ask(backed)
+    last = str(backed.server.value("SELECT pg_current_wal_insert_lsn()"))
+    until(lambda: standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{last}'"), "replayed")
+    settings = type(settings)(**{**vars(settings), "parts": {"backup": {**settings.parts["backup"], **NO_PROGRAMS}}})
+    (error,) = run()["errors"]
+    assert catalogue.update(backed.configuration())["errors"] == []
+    failed = next(row for row in history(backed) if row["backup_id"] == asked)
+    assert (failed["status"], failed["node"]) == ("failed", "db2/main")
+    assert failed["error_message"] in error

@@ -56,7 +56,8 @@ def test_a_compressed_backup_is_smaller_and_verified(make: Callable[..., Host], 
     made = backed.kept(taken).manifest
     assert (made.layout, made.compression) == ("tar", compression)
     assert made.stored_bytes < made.data_bytes / 2
-    assert backed.verify() == {"verified": 1, "damaged": {}, "errors": []}
+    found = backed.verify()
+    assert (found["verified"], found["errors"]) == (1, [])
 
 
 @pytest.mark.every_major(until=15)
@@ -71,7 +72,8 @@ def test_other_compressions_are_verified_where_the_programs_have_them(
     made = backed.kept(taken).manifest
     assert (made.layout, made.compression) == ("tar", compression)
     assert made.stored_bytes < made.data_bytes / 2
-    assert backed.verify() == {"verified": 1, "damaged": {}, "errors": []}
+    found = backed.verify()
+    assert (found["verified"], found["errors"]) == (1, [])
     (file,) = (backed.path(taken) / "data").glob("base.tar.*")
     flip(file)
     assert file.name in backed.verify()["errors"][0]

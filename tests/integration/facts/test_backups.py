@@ -13,6 +13,7 @@ from facts_contract import differences
 from psycopg import sql
 from servers import Server
 
+from pgops.backup import native
 from pgops.facts import gathering
 
 OPS = ("schema", "monitoring", "archiving", "backups")
@@ -44,6 +45,8 @@ def test_nothing_is_known_before_anything_is_there(deployed: Server) -> None:
     assert found["error"] is None
     assert (found["recoverable"], found["backups"], found["newest"], found["windows"]) == (None, 0, [], [])
     assert (found["recovery"], found["failure"], found["restore_s"]) == ("unproven", None, None)
+    major, minor = divmod(int(str(deployed.value("SHOW server_version_num"))), 10000)
+    assert found["incremental_unsafe"] == (minor < native.MENDED.get(major, 0))
 
 
 @pytest.mark.every_major

@@ -235,10 +235,15 @@ def test_a_full_repository_recovers_by_itself(root: Path, major: int, new_server
             pytest.skip("a small file system cannot be mounted here")
         host = Host(new_server(major).start(), base / "disk", root / "prefix")
         host.apply(mount=str(base / "disk"))
+        before = host.archived().keys()
         disks.fill(base / "disk")
         name = host.switch()
         until(lambda: host.server.value("SELECT failed_count > 0 FROM pg_stat_archiver"), "failed")
+        # Nothing is dropped on either side to make room.
         assert name not in host.archived()
+        assert before <= host.archived().keys()
+        assert host.server.value(f"SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name = '{name}.ready'") == 1
+        assert host.server.value(f"SELECT count(*) FROM pg_ls_waldir() WHERE name = '{name}'") == 1
         assert "No space left" in host.server.logged()
         (base / "disk" / "filler").unlink()
         host.wait_for(name)

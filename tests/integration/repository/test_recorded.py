@@ -328,3 +328,41 @@ def test_a_copy_of_a_backup_in_another_generation_is_no_backup_of_it(kept: Kept)
     (error,) = kept.update()  # the copy of the manifest is of another cluster
     assert "one" in error
     assert [row["generation"] for row in kept.history()] == [kept.generation]
+
+
+def test_the_repository_is_read_while_the_catalogue_is_free(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.publish("a", kept.byte())
+    looks: list[str] = []
+
+    def listed(place: str) -> backups.Listing:
+        # On slow storage this takes long; whoever else wants the table must not wait for it.
+        with kept.host.server.connect("pgops") as other, other.transaction():
+            other.execute("LOCK TABLE pgops.backup IN ACCESS EXCLUSIVE MODE NOWAIT")
+        looks.append(place)
+        return before(place)
+
+    before = backups.listed
+    monkeypatch.setattr(backups, "listed", listed)
+    assert kept.update() == []
+    assert looks
+    assert kept.value("SELECT count(*) FROM pgops.backup_history") == 1
+
+
+def test_a_backup_that_is_removed_while_the_repository_is_read_stays_removed(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = kept.publish("a", kept.byte())
+    assert kept.update() == []
+    backups.note_checked(kept.place, "a", ("torn",), datetime.now(timezone.utc))
+    before = backups.listed
+
+    def listed(place: str) -> backups.Listing:
+        found = before(place)
+        kept.host.server.psql(
+            f"UPDATE pgops.backup SET status = 'expired', expired_at = now() WHERE backup_id = '{made.id}'", "pgops"
+        )
+        return found
+
+    monkeypatch.setattr(backups, "listed", listed)
+    kept.update()
+    assert kept.value("SELECT status FROM pgops.backup_history") == "expired"

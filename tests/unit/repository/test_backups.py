@@ -119,14 +119,16 @@ def test_nothing_is_open_in_a_directory_that_is_removed(place: str, monkeypatch:
     assert [path for path in opened if path.startswith(os.path.join(place, "a"))] == []
 
 
-def test_a_crash_of_a_removal_leaves_garbage_and_no_backup(place: str) -> None:
+def test_a_crash_of_a_removal_leaves_garbage_and_no_backup(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backup(place, "a")
 
-    def crash() -> None:
+    def crash(_path: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        backups.remove(place, "a", gone=crash)
+    with monkeypatch.context() as patched:
+        patched.setattr(backups, "discard", crash)
+        with pytest.raises(KeyboardInterrupt):
+            backups.remove(place, "a")
     assert names(place) == []
     assert Path(place, "a", "data", "file").exists()
     assert backups.sweep(place) == ("a",)

@@ -112,3 +112,39 @@ def test_a_compressed_one_that_ends_anywhere_is_named(tmp_path_factory: pytest.T
     path = stored(base, 1, content(1), ".gz")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     assert len(list(segments.damaged(found))) == 1
+
+
+def pages(number: int, size: int, wrong: int = -1, zeros: int = SIZE) -> bytes:
+    """A segment whose pages of some size all have headers; that at ``wrong`` has another's, and from ``zeros`` on
+    nothing comes any more."""
+    found = bytearray(content(number)[: archiver.LONG_HEADER.size] + b"x" * (SIZE - archiver.LONG_HEADER.size))
+    archiver.struct.pack_into("=I", found, archiver.LONG_HEADER.size - 4, size)
+    for at in range(size, SIZE, size):
+        address = number * SIZE + (at if at != wrong else 0)
+        segments.SHORT_HEADER.pack_into(found, at, 0xD118, 0, 2, address)
+    found[zeros:] = bytes(SIZE - zeros)
+    return bytes(found)
+
+
+@pytest.mark.parametrize("size", [4096, 8192, 65536])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_each_page_has_to_be_in_its_place(tmp_path: Path, size: int, ending: str) -> None:
+    one = stretch(tmp_path, SIZE, 2 * SIZE)
+    stored(tmp_path, 1, pages(1, size), ending)
+    assert segments.wrong(one, 1) == ""
+    stored(tmp_path, 1, pages(1, size, zeros=SIZE // 2), ending)
+    assert segments.wrong(one, 1) == ""
+    stored(tmp_path, 1, pages(1, size, wrong=3 * 65536), ending)
+    assert segments.wrong(one, 1) == "has the header of another page at 0/130000"
+    again = bytearray(pages(1, size, zeros=SIZE // 2))
+    again[-65536:] = pages(1, size)[-65536:]
+    stored(tmp_path, 1, bytes(again), ending)
+    assert segments.wrong(one, 1) == "has the header of another page at 0/1F0000"
+
+
+def test_how_much_room_wal_takes_is_seen_by_the_newest(tmp_path: Path) -> None:
+    (tmp_path / GENERATION / "wal").mkdir(parents=True)
+    assert segments.stored_share(str(tmp_path), GENERATION, SIZE) == 1.0
+    stored(tmp_path, 1, content(1))
+    (stored(tmp_path, 2, b"").parent / ".~half").write_text("")
+    assert segments.stored_share(str(tmp_path), GENERATION, SIZE) == 0.5

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import HostFailed
@@ -18,6 +19,8 @@ DUMPING, DUMPING_GLOBALS, RESTORING = "pg_dump", "pg_dumpall", "pg_restore"
 
 READS_CONTROL_FILE = 17
 """From this version of the server on, pg_verifybackup reads a control file too, whose format is its own version's."""
+PLACES = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
+"""Where distributions put the programs of a version."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class Clients:
     def has(self, name: str) -> bool:
         """Whether there is one of that name that this user can run."""
         return os.access(self.program(name), os.X_OK)
+
+    def verifies(self, server_major: int) -> bool:
+        """Whether pg_verifybackup is there, and can read backups of a server's version."""
+        known = self.major == server_major or READS_CONTROL_FILE > server_major <= self.major
+        return known and self.has(VERIFYING)
+
+
+NONE = Clients("", 0)
+"""No programs at all."""
 
 
 def found(declared: str, beside: str, server_major: int) -> Clients:
@@ -82,6 +94,19 @@ def _check_there(directory: str, names: Sequence[str], major: int) -> None:
             raise HostFailed(
                 f"{os.path.join(directory, name)} is not on this host, or this user cannot run it.", _hint(major)
             )
+
+
+def readers(directories: Iterable[str], server_major: int) -> Clients:
+    """The programs that read backups and WAL of a server's version, of some directories or of the usual ones; NONE
+    where none has any that does."""
+    usual = (place.format(major=server_major) for place in PLACES)
+    able: list[Clients] = []
+    for directory in filter(None, (*directories, *usual)):
+        if os.access(os.path.join(directory, COPYING), os.X_OK):
+            with contextlib.suppress(HostFailed):
+                one = Clients(directory, _major(os.path.join(directory, COPYING)))
+                able += [one] if one.verifies(server_major) else []
+    return next((one for one in able if one.major == server_major), able[0] if able else NONE)
 
 
 def version(program: str) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 from ..errors import InvalidInput
 from ..host import files
@@ -19,6 +20,10 @@ from ..repository.archiver import CHUNK
 
 NAME = "backup_manifest"
 DAMAGED = "Take another backup; restore from this one only what its verification does not name."
+IGNORED = frozenset({b"backup_manifest", b"postgresql.auto.conf", b"recovery.signal", b"standby.signal"})
+"""What may be there without being listed, as for pg_verifybackup."""
+MOST = 20
+"""Problems of a backup that are told."""
 TAIL = 65536
 """Bytes at the end of the file that hold all that follows the files."""
 
@@ -107,3 +112,36 @@ def digest(path: str) -> str:
     except OSError as error:
         raise files.failure(error, f"{path} cannot be read") from error
     return digested.hexdigest()
+
+
+class Comparison:
+    """The files of a backup, as they come, compared with its backup_manifest.
+
+    Raises InvalidInput where that is damaged, and HostFailed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.wanted = {one.path: one for one in listed(path)}
+
+    def file(self, file: IO[bytes], name: bytes) -> list[str]:
+        """What is wrong with a file of some name. Raises what reading it does."""
+        one = self.wanted.pop(name, None)
+        if one is None:
+            return [] if name in IGNORED or name.startswith(b"pg_wal/") else [f"{shown(name)} is not listed"]
+        digested, size = hashlib.sha256(), 0
+        while chunk := file.read(CHUNK):
+            digested.update(chunk)
+            size += len(chunk)
+        if size != one.size:
+            return [f"{shown(name)} has {size} bytes, and not {one.size}"]
+        return [] if digested.hexdigest() == one.checksum else [f"{shown(name)} has another checksum"]
+
+    def ended(self, found: list[str]) -> list[str]:
+        """What was found, and what is missing, once all files have come."""
+        told = found + [f"{shown(path)} is missing" for path in sorted(set(self.wanted) - IGNORED)]
+        return told[:MOST] + ([f"and {len(told) - MOST} more"] if len(told) > MOST else [])
+
+
+def shown(path: bytes) -> str:
+    """A path for a message."""
+    return path.decode("utf-8", "backslashreplace")

@@ -110,7 +110,7 @@ def _expired(done: Mapping[str, Any]) -> Plan[Change]:
 def _verify(asked: Asked) -> dict[str, Any]:
     names = [asked.found().name] if asked.params["backup"] else []
     if asked.check_mode:
-        return {"verified": None, "dumps_verified": None, "damaged": None}
+        return dict.fromkeys(VERIFIED)
     return work.verify(asked.settings, asked.layout, names)
 
 
@@ -135,32 +135,15 @@ def _list(asked: Asked) -> dict[str, Any]:
     where = asked.settings.repository
     found = [
         dumps.told(where, name, one)
-        for name in _generations(where)
+        for name in generations.present(where)
         for dumped in dumps.databases(where, name)
         for one in dumped.dumps
     ]
-    return {"backups": [told(kept) for _place, kept in listed(where)], "dumps": found}
+    return {"backups": [told(kept) for _generation, kept in backups.everywhere(where)], "dumps": found}
 
 
 def _unchanged(_done: Mapping[str, Any]) -> Plan[Change]:
     return changes()
-
-
-def listed(repository: str) -> list[tuple[str, Kept]]:
-    """The backups of all generations of a repository, each with the directory that it is in.
-
-    Raises HostFailed.
-    """
-    places = [backups.folder(repository, name) for name in _generations(repository)]
-    return [(place, kept) for place in places for kept in backups.listed(place).backups]
-
-
-def _generations(repository: str) -> list[str]:
-    """The names of the generations of a repository. Raises HostFailed."""
-    try:
-        return list(generations.generations(repository, sorted(os.listdir(repository))))
-    except OSError as error:
-        raise HostFailed(f"{repository} cannot be read: {error.strerror}.", "Is its file system mounted?") from error
 
 
 def told(kept: Kept) -> dict[str, Any]:
@@ -198,6 +181,7 @@ class Action:
 ONE = ("backup", "name")
 EXPECTED = ("kind", "expected_bytes", "expected_seconds", "wal_waiting", "wal_waiting_seconds")
 TAKEN = ("stored_bytes", "data_bytes", "seconds", "expired")
+VERIFIED = ("verified", "dumps_verified", "damaged", "wal_verified", "wal_damaged")
 EXPIRED = (
     *("removed", "wal_removed", "retained", "dumps_removed", "dumps_retained", "window_before", "window_after"),
 )
@@ -205,7 +189,7 @@ ACTIONS = {
     "take": Action(_take, _taken, (*ONE, *EXPECTED, *TAKEN)),
     "dump": Action(_dump, _dumped, ("dumped", "fresh", "expired")),
     "expire": Action(_expire, _expired, EXPIRED),
-    "verify": Action(_verify, _unchanged, ("verified", "dumps_verified", "damaged")),
+    "verify": Action(_verify, _unchanged, VERIFIED),
     "pin": Action(_pin, _pinned, ONE),
     "unpin": Action(_pin, _pinned, ONE),
     "list": Action(_list, _unchanged, ("backups", "dumps")),

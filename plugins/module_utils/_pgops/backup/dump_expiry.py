@@ -31,7 +31,7 @@ def expire(configuration: Configuration, dry_run: bool, now: datetime | None = N
     Raises PgOpsError if the repository cannot be read, or the server not be asked for its databases.
     """
     where, declared = repository(configuration), dump_options.parse(options(configuration).dumps)
-    names = _generations(where)
+    names = generations.present(where)
     result: dict[str, Any] = {"dumps_removed": [], "dumps_retained": [], "warnings": [], "errors": []}
     if not any(os.path.isdir(dumps.folder(where, name)) for name in names):
         return result
@@ -53,14 +53,6 @@ def expire(configuration: Configuration, dry_run: bool, now: datetime | None = N
 
 def _until(told: Mapping[str, Any], declared: Dumps) -> datetime:
     return manifests.read_time(told["completed_at"]) + timedelta(days=declared.days)
-
-
-def _generations(where: str) -> list[str]:
-    """The names of the generations of a repository. Raises HostFailed."""
-    try:
-        return list(generations.generations(where, sorted(os.listdir(where))))
-    except OSError as error:
-        raise HostFailed(f"{where} cannot be read: {error.strerror or error}.", "Is it mounted?") from error
 
 
 def _there(configuration: Configuration, declared: Dumps) -> tuple[str, frozenset[str]]:

@@ -10,33 +10,33 @@ from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import HostFailed, PgOpsError
+from ..errors import PgOpsError
 from ..instance.configuration import Configuration
 from ..repository import backups, dumps, generations
 from ..repository.dumps import Dumped, Stored
-from . import dumper
-from .options import repository
+from . import dumper, scrub
+from .options import options, repository
 
 MOST = 20
 """Problems of a dump that are told."""
 
 
-def verify(configuration: Configuration, names: Collection[str] = ()) -> dict[str, Any]:
-    """Verify all dumps of the repository, or those of some names or UUIDs, as the server's user: the number of those
-    that are as they should be, ``damaged``: what is wrong with others by their names, and ``errors``.
+def verify(configuration: Configuration, names: Collection[str] = (), due: bool = False) -> dict[str, Any]:
+    """Verify all dumps of the repository, those of some names or UUIDs, or those that are ``due``, as the server's
+    user: the number of those that are as they should be, ``damaged``: what is wrong with others by their names, and
+    ``errors``.
 
     Raises HostFailed if the repository cannot be read.
     """
     where = repository(configuration)
-    try:
-        found = list(generations.generations(where, sorted(os.listdir(where))))
-    except OSError as error:
-        raise HostFailed(f"{where} cannot be read: {error.strerror or error}.", "Is it mounted?") from error
+    now, days = datetime.now(timezone.utc), options(configuration).verify_days
     verified, damaged, errors = 0, dict[str, list[str]](), list[str]()
-    for dumped in (one for name in found for one in dumps.databases(where, name)):
+    for dumped in (one for name in generations.present(where) for one in dumps.databases(where, name)):
         damaged.update({name: [why] for name, why in dumped.damaged.items() if not names or name in names})
         for stored in dumped.dumps:
             if names and not {stored.name, stored.dump.id} & set(names):
+                continue
+            if due and not stored.problems and not scrub.is_due(stored.seen, now, days):
                 continue
             try:
                 problems = _problems(dumped, stored)

@@ -103,6 +103,16 @@ def read(session: Session, configuration: Configuration, source: Source, path: s
     return Environment(facts, tuple(warnings))
 
 
+def differences(recorded: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warnings of what orders texts on this host and is another one than where a backup with this environment was
+    taken. Of collations with versions the server itself tells; PostgreSQL 14 has none of a database's own."""
+    before, here = str(recorded.get("host", {}).get("libc", "")).strip(), " ".join(platform.libc_ver()).strip()
+    if not before or not here or before == here:
+        return ()
+    told = f"The server of the backup had {before}, and this host has {here}."
+    return (f"{told} If they order texts in another way, indexes are wrong: check them with amcheck.",)
+
+
 def _system() -> str:
     """The name of the operating system, as in PRETTY_NAME of os-release(5)."""
     try:

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from itertools import groupby
 from typing import Any
 
-from ..errors import HostFailed, InvalidInput, PgOpsError
+from ..errors import PgOpsError
 from ..host import files
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
@@ -27,7 +27,7 @@ from ..repository.manifests import FULL, written
 from ..repository.windows import Window
 from . import retention as keeping
 from . import surplus
-from .options import options
+from .options import options, repository
 from .retention import Retained, Retention
 
 
@@ -270,8 +270,7 @@ def expire(
     retention = keeping.parse(options(configuration).retention)
     outcomes: list[Outcome] = []
     errors: list[PgOpsError] = []
-    names = _generations(configuration.repository)
-    for name in names:
+    for name in generations.present(repository(configuration)):
         run = Expiry(configuration.repository, name, retention, now or datetime.now(timezone.utc), failed)
         try:
             outcomes.append(_imagined(run) if dry_run else run.apply())
@@ -287,20 +286,6 @@ def _imagined(run: Expiry) -> Outcome:
     planned = run.planned()
     swept = backups.listed(run.place).unfinished
     return Outcome(run.generation, planned, planned.removed, len(planned.wal), swept, planned.before)
-
-
-def _generations(repository: str) -> list[str]:
-    """The names of the generations of a repository. Raises HostFailed and InvalidInput."""
-    if not repository:
-        raise InvalidInput("This instance has no repository.", "Set pgops_repository and run site.yml.")
-    try:
-        names = sorted(os.listdir(repository))
-    except OSError as error:
-        raise HostFailed(f"{repository} cannot be read: {error.strerror or error}.", "Is it mounted?") from error
-    found = list(generations.generations(repository, names))
-    if not found:
-        raise HostFailed(f"{repository} is not a repository with WAL.", "Is it mounted?")
-    return found
 
 
 def _result(outcomes: Sequence[Outcome]) -> dict[str, Any]:

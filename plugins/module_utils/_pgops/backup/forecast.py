@@ -1,16 +1,22 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a backup will take in the repository, and how long, by those before it. Pure."""
+"""What a backup will take in the repository, and how long, by those before it, and how much WAL will come meanwhile.
+Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from ..repository.manifests import FULL, Manifest
 
 UNKNOWN_RATIO = 2
 """How many times smaller a backup is thought to be that is the first one compressed."""
+UNKNOWN_SPEED = 50_000_000
+"""Bytes that are thought to be copied each second, where nothing tells."""
+SHORTEST = 60.0
+"""Seconds of which it is told how much WAL is written in them: a backup's own checkpoint comes all at once."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,38 @@ def forecast(
         return Forecast(0, None)
     stored = data_bytes if compression == "none" else data_bytes // UNKNOWN_RATIO
     return Forecast(stored, data_bytes / (max_rate_mb * 1_000_000) if max_rate_mb else None)
+
+
+def wal_rate(timeline: int, byte: int, now: datetime, before: Iterable[Manifest]) -> float:
+    """Bytes of WAL that a server writes each second, which has come to a byte of a timeline by ``now``: on average
+    since the newest backup of that, or while it was taken, whichever is more; 0 where there is none."""
+    newest = max((one for one in before if one.timeline == timeline), key=lambda one: one.stop_lsn, default=None)
+    if newest is None:
+        return 0.0
+    during = _rate(newest.stop_lsn - newest.start_lsn, newest.started_at, newest.completed_at)
+    return max(during, _rate(byte - newest.stop_lsn, newest.completed_at, now))
+
+
+def _rate(size: int, since: datetime, until: datetime) -> float:
+    """Bytes each second; of less than a minute, or of a clock that was set back, nothing can be told."""
+    seconds = (until - since).total_seconds()
+    return max(0, size) / seconds if seconds >= SHORTEST else 0.0
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """The room that a backup leaves for WAL: that which will come until its end, at so many bytes each ``second``,
+    and at least the ``floor``, in bytes. It will take so many ``seconds``."""
+
+    floor: int
+    second: float = 0.0
+    seconds: float = 0.0
+
+    def after(self, elapsed: float) -> int:
+        """The bytes that are left for it after so many seconds."""
+        return max(self.floor, round(self.second * (self.seconds - elapsed)))
+
+
+def duration(expected: Forecast, data_bytes: int) -> float:
+    """The seconds that a backup is thought to take, of so many bytes of data."""
+    return data_bytes / UNKNOWN_SPEED if expected.seconds is None else expected.seconds

@@ -43,9 +43,9 @@ def requests(settings: Configuration, layout: Layout, _options: argparse.Namespa
     return asked.serve(settings, layout)
 
 
-def verify(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:
-    """Verify all backups and dumps again."""
-    return work.verify(settings, layout)
+def verify(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Verify backups, dumps and WAL again: on schedule what is due, by hand all of it."""
+    return work.verify(settings, layout, due=options.scheduled)
 
 
 def expire(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The engine `native`: PostgreSQL's own pg_basebackup, verified by pg_verifybackup."""
+"""The engine `native`: PostgreSQL's own pg_basebackup, verified by pg_verifybackup, or where there is none of the
+version against the same checksums."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from ..host import commands, files
 from ..host.commands import Watch
 from ..repository import archiver, backups
 from ..repository.manifests import FULL, Manifest, Tablespace
-from . import clients, contents, tars
+from . import clients, contents, plain, tars
 from .clients import Clients
 from .engine import Copied, Engine, Order
 from .options import Options
@@ -78,7 +79,7 @@ class Native(Engine):
         with ThreadPoolExecutor(max_workers=1) as pool:
             flushed = pool.submit(files.sync_tree, order.path)
             watch = Watch(order.look, (order.lock,))
-            found = self._problems(order.path, layout, self.options.compression, watch)
+            found = self._problems(order.path, source.major, layout, self.options.compression, watch)
             flushed.result()
         if found:
             raise HostFailed(
@@ -135,13 +136,17 @@ class Native(Engine):
             return [f"{backups.DATA}/{contents.NAME} is missing"]
         if contents.digest(listed) != manifest.checksum:
             return [f"{backups.DATA}/{contents.NAME} has another checksum"]
-        return self._problems(path, manifest.layout, manifest.compression)
+        return self._problems(path, manifest.major, manifest.layout, manifest.compression)
 
-    def _problems(self, path: str, layout: str, compression: str, watch: Watch = commands.UNWATCHED) -> list[str]:
+    def _problems(
+        self, path: str, major: int, layout: str, compression: str, watch: Watch = commands.UNWATCHED
+    ) -> list[str]:
         """Raises HostFailed where it cannot be found out: that says nothing about the backup."""
         data = os.path.join(path, backups.DATA)
         if layout == TAR:
             return tars.problems(data, compression, _now_and_then(watch.look))
+        if not self.programs.verifies(major):
+            return plain.problems(data)
         command = [self.programs.program(clients.VERIFYING), "--no-parse-wal", "--quiet", data]
         try:
             commands.run(command, LONGEST, watch=watch)

@@ -27,8 +27,9 @@ class Options:
     that is backed up. ``incremental``: backups between two full ones are incremental; ``unsafe_incremental``: also
     where the server has an error that may leave out changes. After ``full_interval_hours`` the next one is full.
     ``max_rate_mb`` is the most megabytes that are copied each second, 0 for no limit. ``retention`` is what expiry
-    reads, ``dumps`` what dump_options does. ``bin_directory`` has PostgreSQL's programs, '' for that of the running
-    server. The hooks are programs of root's, '' for none.
+    reads, ``dumps`` what dump_options does. All that is in the repository is read again within ``verify_days``.
+    ``bin_directory`` has PostgreSQL's programs, '' for that of the running server. The hooks are programs of root's,
+    '' for none.
     """
 
     engine: str
@@ -43,6 +44,7 @@ class Options:
     hook_before: str
     hook_after: str
     dumps: Mapping[str, Any] = field(default_factory=dict)
+    verify_days: float = 7.0
 
 
 def options(configuration: Configuration) -> Options:
@@ -61,6 +63,8 @@ def options(configuration: Configuration) -> Options:
         raise InvalidInput(
             f"pgops_backup_full_interval_hours is {found.full_interval_hours}.", "It has to be 0 or more."
         )
+    if not 1 <= found.verify_days < float("inf"):
+        raise InvalidInput(f"pgops_backup_verify_days is {found.verify_days}.", "It has to be 1 or more.")
     least, most = RATES
     if found.max_rate_mb and not least <= found.max_rate_mb <= most:
         raise InvalidInput(

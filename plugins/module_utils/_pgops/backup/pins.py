@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import HostFailed, InvalidInput
-from ..repository import backups, generations
+from ..errors import InvalidInput
+from ..repository import backups
 from ..repository.backups import Kept
 
 LONGEST_REASON = 1000
@@ -60,15 +59,7 @@ def find(repository: str, backup: str) -> tuple[str, Kept]:
 
     Raises InvalidInput if there is none, or more than one, and HostFailed.
     """
-    try:
-        names = sorted(os.listdir(repository))
-    except OSError as error:
-        raise HostFailed(f"{repository} cannot be read: {error.strerror or error}.", "Is it mounted?") from error
-    known = [
-        (generation, kept)
-        for generation, identity in sorted(generations.generations(repository, names).items(), key=_age)
-        for kept in backups.listed(backups.folder(repository, generation)).backups
-    ]
+    known = backups.everywhere(repository)
     found = known[-1:] if backup == NEWEST else [one for one in known if backup in (one[1].manifest.id, one[1].name)]
     if len(found) > 1:
         places = ", ".join(f"{generation}/{kept.name}" for generation, kept in found)
@@ -76,12 +67,6 @@ def find(repository: str, backup: str) -> tuple[str, Kept]:
     if not found:
         raise InvalidInput(f"{repository} has no backup {backup}.", _hint([kept for _generation, kept in known]))
     return found[0]
-
-
-def _age(generation: tuple[str, dict[str, Any]]) -> tuple[int, str]:
-    """Generations in the order of their major versions."""
-    major = generation[1].get("major")
-    return (major if isinstance(major, int) else 0, generation[0])
 
 
 def _hint(known: Sequence[Kept]) -> str:

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What becomes of backups, told to the ops database as it happens: what is asked for, begun, done, failed, removed.
 
-Nothing depends on it. On a standby, and where the ops database is away, nothing is written; the job `catalogue`
-brings the rows to what is in the repository.
+Nothing depends on it. On a standby, and where the ops database is away, nothing is written there; the job `catalogue`
+brings the rows to what is in the repository, where attempts and failures are noted as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from ..errors import PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
-from ..repository import recorded
+from ..repository import attempts, backups, recorded
+from ..repository.attempts import Attempt
 from ..repository.backups import Kept
 from ..repository.catalogue import guarded
 from ..server.session import Session, connect
@@ -94,40 +95,40 @@ def requested(session: Session) -> Asked:
     return Asked(found, bool(expiry[0]["requested"]), bool(expiry[0]["outdated"]))
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """A backup that is being taken: its UUID, of a kind of manifests.KINDS; ``name`` is that of its directory,
-    ``reason`` why it is of this kind."""
-
-    id: str
-    kind: str
-    generation: str
-    name: str
-    reason: str = ""
-
-
-def started(configuration: Configuration, attempt: Attempt) -> list[str]:
+def started(configuration: Configuration, generation: str, attempt: Attempt) -> list[str]:
     """A backup begins, inside `backups.alone`: what was running before has been killed. Returns warnings."""
 
     def write(session: Session) -> None:
-        recorded.killed(session, attempt.generation, attempt.id)
-        here = {"repository": configuration.repository, "node": configuration.node, "pid": os.getpid()}
+        recorded.killed(session, generation, attempt.id)
+        here = {"repository": configuration.repository, "generation": generation, "pid": os.getpid()}
         session.execute(STARTED, {**vars(attempt), **here})
 
-    return written(configuration, write)
+    noted = _noted(configuration, generation, lambda place: attempts.begin(place, attempt))
+    return noted + written(configuration, write)
 
 
 def finished(configuration: Configuration, generation: str, kept: Kept) -> list[str]:
-    """A backup is published. Returns warnings."""
-    return written(
+    """A backup is published, inside `backups.alone`. Returns warnings."""
+    noted = _noted(configuration, generation, attempts.end)
+    return noted + written(
         configuration, lambda session: recorded.complete(session, configuration.repository, generation, kept)
     )
 
 
-def failed(configuration: Configuration, backup: str, message: str) -> list[str]:
+def failed(configuration: Configuration, generation: str, attempt: Attempt, message: str) -> list[str]:
     """A backup, or the request of one, has failed. Returns warnings."""
-    values = {"id": backup, "message": message, "longest": LONGEST}
-    return written(configuration, lambda session: session.execute(FAILED, values))
+    values = {"id": attempt.id, "message": message, "longest": LONGEST}
+    noted = _noted(configuration, generation, lambda place: attempts.fail(place, attempt, message))
+    return noted + written(configuration, lambda session: session.execute(FAILED, values))
+
+
+def _noted(configuration: Configuration, generation: str, write: Callable[[str], None]) -> list[str]:
+    """Note it in the repository; why that could not be done."""
+    try:
+        write(backups.prepared(configuration.repository, generation))
+    except PgOpsError as error:
+        return [f"It could not be noted in the repository: {error}"]
+    return []
 
 
 def expired(configuration: Configuration, ids: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..errors import Busy, InvalidInput, PgOpsError
@@ -17,7 +17,8 @@ from ..host.files import File
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from ..repository import backups, generations
+from ..repository import backups
+from ..repository.attempts import Attempt
 from ..repository.catalogue import guarded
 from ..server.session import connect
 from . import record, source, work
@@ -28,6 +29,10 @@ from .record import Asked, Request
 TRIED = "requests.json"
 """In the directory of the server's user: a standby cannot mark requests, and takes none twice."""
 MOST = 100
+GENERATION = """
+SELECT s.system_identifier::text || '-' || current_setting('server_version_num')::integer / 10000
+FROM pg_control_system() AS s
+"""
 
 
 def serve(settings: Configuration, layout: Layout) -> dict[str, Any]:
@@ -44,15 +49,16 @@ def serve(settings: Configuration, layout: Layout) -> dict[str, Any]:
         standby = session.in_recovery
         with guarded(session):
             asked = record.requested(session)
+        generation = str(session.value(GENERATION))
     errors: list[str] = []
     taken: list[str] = []
     if not source.elsewhere(declared.source, settings.node, standby):
-        taken = _take(settings, layout, asked, errors)
+        taken = _take(settings, layout, generation, asked, errors)
     expired = None if standby else _expire(settings, layout, asked, errors)
     return {"taken": taken, "expired": expired, "errors": errors}
 
 
-def _take(settings: Configuration, layout: Layout, asked: Asked, errors: list[str]) -> list[str]:
+def _take(settings: Configuration, layout: Layout, generation: str, asked: Asked, errors: list[str]) -> list[str]:
     """Take the backups that were asked for; their UUIDs."""
     path = os.path.join(layout.keeping, TRIED)
     tried = _tried(path)
@@ -67,7 +73,9 @@ def _take(settings: Configuration, layout: Layout, asked: Asked, errors: list[st
             break
         except PgOpsError as error:
             tried = _tried_too(path, tried, request.id)
-            errors += [f"backup {request.id}: {error}", *record.failed(settings, request.id, str(error))]
+            attempt = Attempt(request.id, request.kind, settings.node, "", "", datetime.now(timezone.utc))
+            errors += [f"backup {request.id}: {error}"]
+            errors += record.failed(settings, generation, attempt, str(error))
             continue
         if "skipped" in done:  # the node has become another meanwhile
             break
@@ -138,8 +146,7 @@ def _forecast(settings: Configuration, layout: Layout) -> list[str]:
 def _until(settings: Configuration) -> dict[str, Any]:
     """By their UUIDs, until when the declared retention keeps the backups; what needs them keeps them longer."""
     retention = keeping.parse(options(settings).retention)
-    names = generations.generations(settings.repository, sorted(os.listdir(settings.repository)))
-    found = [kept for name in names for kept in backups.listed(backups.folder(settings.repository, name)).backups]
+    found = [kept for _generation, kept in backups.everywhere(settings.repository)]
     return {
         kept.manifest.id: kept.manifest.completed_at + timedelta(days=retention.days(kept.manifest)) for kept in found
     }

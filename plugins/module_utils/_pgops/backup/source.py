@@ -19,7 +19,7 @@ from ..server import postmaster
 from ..server.session import Session
 
 RESERVE = 4
-"""Segments of WAL that a backup leaves room for: archiving goes on while it is written."""
+"""Segments of WAL that a backup leaves room for at least: archiving goes on while it is written."""
 MEASURING = 3.0
 """Seconds in which the speed of the archiver is measured, where segments wait for it."""
 
@@ -48,6 +48,10 @@ SELECT a.archived_count, a.failed_count, a.last_failed_wal,
        a.last_failed_time > coalesce(a.last_archived_time, '-infinity') AS failing,
        (SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.ready') AS waiting
 FROM pg_stat_archiver AS a
+"""
+WRITTEN = """
+SELECT pg_wal_lsn_diff(
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, '0/0')::bigint
 """
 REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 PHASE = "SELECT p.phase FROM pg_stat_progress_basebackup AS p"
@@ -184,9 +188,9 @@ def behind(session: Session, configuration: Configuration, source: Source) -> Ba
     return Backlog(waiting, None if waiting else 0.0)
 
 
-def check_room(place: str, needed: int, segment_bytes: int) -> None:
+def check_room(place: str, needed: int, reserve: int) -> None:
     """Raises HostFailed if the file system of a directory has less room than so many bytes, and a reserve for WAL."""
-    free, reserve = room(place), RESERVE * segment_bytes
+    free = room(place)
     if free < needed + reserve:
         raise HostFailed(
             f"{place} has {_mb(free)} MB free, and the backup needs some {_mb(needed)} MB, besides {_mb(reserve)} MB "

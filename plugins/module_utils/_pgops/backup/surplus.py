@@ -45,7 +45,7 @@ def needs(inventory: Inventory, retained: Sequence[Retained]) -> Needs:
     whole += [timeline for timeline in known[-1:] if timeline not in reached]
     for timeline in whole:
         found[timeline].append(Run(timeline, 0, ENDLESS))
-    return {timeline: _merged(runs) for timeline, runs in sorted(found.items())}
+    return {timeline: merged(runs) for timeline, runs in sorted(found.items())}
 
 
 def unknown(inventory: Inventory) -> tuple[int, ...]:
@@ -68,12 +68,12 @@ def parted(inventory: Inventory, needed: Needs) -> tuple[tuple[Run, ...], tuple[
 
 
 def names(inventory: Inventory, gone: Sequence[Run], needed: Needs) -> tuple[str, ...]:
-    """The names of the WAL files to delete with surplus segments, the oldest first; partial segments and backup
-    history files go with the segments of their places."""
+    """The names of the WAL files to delete with surplus segments, the oldest first; partial and damaged segments and
+    backup history files go with the segments of their places."""
     size = inventory.segment_bytes
     segments = [wal.name(run.timeline, number, size) for run in gone for number in range(run.first, run.last + 1)]
     others = []
-    for name in inventory.others:
+    for name in (*inventory.others, *inventory.rotten):
         place = wal.place(name, size)
         if place is not None and not _holds(needed.get(place.timeline, ()), place.lsn // size):
             others.append(name)
@@ -84,7 +84,8 @@ def _holds(runs: Sequence[Run], number: int) -> bool:
     return any(run.first <= number <= run.last for run in runs)
 
 
-def _merged(runs: Sequence[Run]) -> tuple[Run, ...]:
+def merged(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The same segments in runs that are in order and apart from each other."""
     found: list[Run] = []
     for run in sorted(runs):
         if found and run.first <= found[-1].last + 1:

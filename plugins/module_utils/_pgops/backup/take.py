@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -21,6 +21,7 @@ from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..repository import backups, chains, segments
+from ..repository.attempts import Attempt
 from ..repository.backups import Kept, Listing
 from ..repository.manifests import Manifest
 from ..repository.segments import Stretch
@@ -29,10 +30,9 @@ from . import choice, clients, contents, environment, hooks, record, records, so
 from .choice import Choice, Summaries
 from .clients import Clients
 from .engine import Copied, Engine, Order
-from .forecast import Forecast, forecast
+from .forecast import Forecast, Reserve, duration, forecast, wal_rate
 from .native import Native
 from .options import Options, options, repository
-from .record import Attempt
 from .source import Backlog, Source
 
 PATIENCE = 300.0
@@ -45,13 +45,16 @@ SUMMARIZED = "SELECT s.summarized_tli AS tli, s.summarized_lsn::text AS lsn FROM
 SUMMARIES = "SELECT s.tli, s.start_lsn::text, s.end_lsn::text FROM pg_available_wal_summaries() AS s"
 RECOVERING = "SELECT pg_is_in_recovery()"
 
+NO_RESERVE = Reserve(0)
+
 Tell = Callable[[Mapping[str, Any]], None]
 """Takes what is to be known before the copying begins."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One backup to be taken: where, of what, and by what. ``lock`` is the descriptor that keeps other runs out."""
+    """One backup to be taken: where, of what, and by what. ``lock`` is the descriptor that keeps other runs out, and
+    ``reserve`` the room that is left for WAL."""
 
     configuration: Configuration
     declared: Options
@@ -61,6 +64,7 @@ class Run:
     engine: Engine
     place: str
     lock: int = -1
+    reserve: Reserve = NO_RESERVE
 
     @property
     def repository(self) -> str:
@@ -102,7 +106,7 @@ def foreseen(configuration: Configuration, kind: str = choice.AUTO) -> dict[str,
         listing = backups.listed(run.place)
         chosen = _choose(run, kind, listing, datetime.now(timezone.utc))
         source.check_archiving(run.session, run.configuration, run.source)
-        return {**_before(run, chosen, listing), "backup": None, "name": None, "errors": []}
+        return {**_before(run, chosen, listing)[0], "backup": None, "name": None, "errors": []}
 
 
 @contextlib.contextmanager
@@ -141,11 +145,13 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
     now = datetime.now(timezone.utc)
     chosen = _choose(run, kind, listing, now)
     name = f"{now:%Y%m%dT%H%M%SZ}-{chosen.kind}-{identifier[:8]}"
-    with _told(run, Attempt(identifier, chosen.kind, run.source.generation, name, chosen.why)) as warnings:
+    attempt = Attempt(identifier, chosen.kind, run.configuration.node, name, chosen.why, now)
+    with _told(run, attempt) as warnings:
         # Whatever keeps it from being taken from here on, nothing expires until one is.
         backups.attempt(run.place, name)
         source.check_archiving(run.session, run.configuration, run.source)
-        known = _before(run, chosen, listing)
+        known, reserve = _before(run, chosen, listing)
+        run = dataclasses.replace(run, reserve=reserve)
         tell(known)
         hooks.run(run.declared.hook_before, "before", run.configuration.cluster, chosen.kind)
         result, path = "failed", ""
@@ -185,11 +191,11 @@ def _choose(run: Run, kind: str, listing: Listing, now: datetime) -> Choice:
 @contextlib.contextmanager
 def _told(run: Run, attempt: Attempt) -> Iterator[list[str]]:
     """Have the ops database know that a backup is taken, and if it fails; the warnings where that is not possible."""
-    warnings = record.started(run.configuration, attempt)
+    warnings = record.started(run.configuration, run.source.generation, attempt)
     try:
         yield warnings
     except (PgOpsError, OSError) as error:
-        record.failed(run.configuration, attempt.id, str(error))
+        record.failed(run.configuration, run.source.generation, attempt, str(error))
         raise
 
 
@@ -203,18 +209,19 @@ def _summaries(run: Run) -> Summaries:
     return Summaries(run.session.rows(SUMMARIES), int(state["tli"] or 0), reached)
 
 
-def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
+def _before(run: Run, chosen: Choice, listing: Listing) -> tuple[dict[str, Any], Reserve]:
     """What is to be known before the copying begins: how large it will be and how long it will take, and how much WAL
-    waits before that of the backup.
+    waits before that of the backup; and the room that is left for WAL.
 
     Raises HostFailed if there is too little room.
     """
     manifests = [kept.manifest for kept in listing.backups]
     compression, rate = run.declared.compression, run.declared.max_rate_mb
     expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
-    source.check_room(run.repository, expected.stored_bytes, run.source.segment_bytes)
+    reserve = _reserve(run, expected, manifests)
+    source.check_room(run.repository, expected.stored_bytes, reserve.after(0))
     waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
-    return {
+    known = {
         "kind": chosen.kind,
         "parent": chosen.parent.manifest.id if chosen.parent else "",
         "why": chosen.why,
@@ -222,7 +229,21 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> dict[str, Any]:
         "expected_seconds": round(expected.seconds, 1) if expected.seconds is not None else None,
         "wal_waiting": waiting.segments,
         "wal_waiting_seconds": round(waiting.seconds, 1) if waiting.seconds is not None else None,
+        "wal_reserve_bytes": reserve.after(0),
     }
+    return known, reserve
+
+
+def _reserve(run: Run, expected: Forecast, before: Sequence[Manifest]) -> Reserve:
+    """The room for the WAL that will be archived while the backup is taken."""
+    size, floor = run.source.segment_bytes, source.RESERVE * run.source.segment_bytes
+    written = int(run.session.value(source.WRITTEN) or 0)
+    rate = wal_rate(run.source.timeline, written, datetime.now(timezone.utc), before)
+    try:
+        share = segments.stored_share(run.repository, run.source.generation, size)
+    except OSError as error:
+        raise files.failure(error, f"{run.repository} cannot be read") from error
+    return Reserve(floor, rate * share, duration(expected, run.source.bytes))
 
 
 @contextlib.contextmanager
@@ -270,10 +291,10 @@ def _check_timeline(chosen: Choice, copied: Copied) -> None:
 def _look(run: Run) -> Callable[[], None]:
     """What is looked at each second while a server is copied: room in the repository, the source, and its archiver at
     the end, when the server waits for it without limit."""
-    progress = _Progress()
+    progress, began = _Progress(), time.monotonic()
 
     def look() -> None:
-        reserve = source.RESERVE * run.source.segment_bytes
+        reserve = run.reserve.after(time.monotonic() - began)
         if source.room(run.place) < reserve:
             raise HostFailed(
                 f"Less than {reserve // 1_000_000} MB are left on the file system of {run.place}: the backup was "

@@ -8,7 +8,6 @@ compressed to save.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
@@ -19,12 +18,7 @@ from ..errors import HostFailed
 from ..host import files
 from ..repository import archiver
 from . import contents
-from .contents import Listed
-
-IGNORED = frozenset({b"backup_manifest", b"postgresql.auto.conf", b"recovery.signal", b"standby.signal"})
-"""What may be there without being listed, as for pg_verifybackup."""
-MOST = 20
-"""Problems of a backup that are told."""
+from .contents import Comparison
 
 
 class _Stream(io.RawIOBase):
@@ -56,25 +50,21 @@ def problems(folder: str, compression: str, look: Callable[[], None] = lambda: N
 
     Raises HostFailed if a program that unpacks is missing, and InvalidInput for a damaged backup_manifest.
     """
-    wanted = {one.path: one for one in contents.listed(os.path.join(folder, contents.NAME))}
+    compared = Comparison(os.path.join(folder, contents.NAME))
     found: list[str] = []
     ending = f".tar{archiver.ENDINGS[compression]}"
     for name in sorted(os.listdir(folder)):
         if name.endswith(ending):
             stem = name[: -len(ending)]
             prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
-            found += _tar(os.path.join(folder, name), compression, prefix, wanted, look)
+            found += _tar(os.path.join(folder, name), compression, prefix, compared, look)
         elif name != contents.NAME:
             found.append(f"{name} does not belong to the backup")
-    missing = sorted(set(wanted) - IGNORED)
-    found += [f"{_shown(path)} is missing" for path in missing]
-    return found[:MOST] + ([f"and {len(found) - MOST} more"] if len(found) > MOST else [])
+    return compared.ended(found)
 
 
-def _tar(
-    path: str, compression: str, prefix: bytes, wanted: dict[bytes, Listed], look: Callable[[], None]
-) -> list[str]:
-    """The problems of one tar file; what it holds is taken out of ``wanted``."""
+def _tar(path: str, compression: str, prefix: bytes, compared: Comparison, look: Callable[[], None]) -> list[str]:
+    """The problems of one tar file."""
     stream = cast("IO[bytes]", io.BufferedReader(_Stream(archiver.unpacked(path, compression)), archiver.CHUNK))
     found: list[str] = []
     try:
@@ -84,7 +74,7 @@ def _tar(
                 look()
                 if member.isreg():
                     name = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
-                    wrong = _member(cast("IO[bytes]", tar.extractfile(member)), name, wanted)
+                    wrong = compared.file(cast("IO[bytes]", tar.extractfile(member)), name)
                     found += [f"{os.path.basename(path)}: {one}" for one in wrong]
         while stream.read(archiver.CHUNK):  # what follows the tar: a compressed file has its checksum there
             pass
@@ -95,20 +85,3 @@ def _tar(
     except archiver.Failure as error:
         raise HostFailed(f"{path} cannot be read: {error}.") from error
     return found
-
-
-def _member(file: IO[bytes], name: bytes, wanted: dict[bytes, Listed]) -> list[str]:
-    one = wanted.pop(name, None)
-    if one is None:
-        return [] if name in IGNORED or name.startswith(b"pg_wal/") else [f"{_shown(name)} is not listed"]
-    digested, size = hashlib.sha256(), 0
-    while chunk := file.read(archiver.CHUNK):
-        digested.update(chunk)
-        size += len(chunk)
-    if size != one.size:
-        return [f"{_shown(name)} has {size} bytes, and not {one.size}"]
-    return [] if digested.hexdigest() == one.checksum else [f"{_shown(name)} has another checksum"]
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")

@@ -1,29 +1,34 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Backups are verified again: all their files, and that the WAL is there which they need. Nothing is removed: what is
-found is noted beside the backup, and no further backup adds to a damaged one."""
+"""Backups of all generations are verified again, and the WAL. Nothing is removed: what is found is noted in the
+repository, and no further backup adds to a damaged one.
+
+It takes the repository and the configuration only. The server says where its programs are, and the ops database which
+checksums the WAL had; without them less is known, and that is told.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import HostFailed, InvalidInput, PgOpsError
+from ..errors import Busy, InvalidInput, PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from ..repository import archiver, backups, chains, segments
+from ..repository import backups, catalogue, chains, generations, inventory, segments
 from ..repository.backups import Kept, Listing
 from ..repository.segments import Stretch
 from ..server.session import connect
-from . import clients, contents, records, source
+from . import clients, contents, records, scrub, source
 from .clients import Clients
 from .engine import Engine
 from .native import Native
-from .options import options, repository
+from .options import Options, options, repository
+from .scrub import Scrub
 
 SCRATCH = "wal.verify"
 MOST = 20
@@ -46,37 +51,92 @@ class Verification:
         return backups.folder(self.repository, self.generation)
 
 
-def verify(configuration: Configuration, layout: Layout, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Verify backups again as the server's user, all of the server's generation or those of some names: the number of
-    those that are as they should be, what is wrong with others by their names, and ``errors``.
+@dataclass(frozen=True)
+class Asked:
+    """What is verified at ``now``: the backups of some ``names``, all for none; or only what is ``due``."""
 
-    Raises PgOpsError if the repository or the server cannot be reached, InvalidInput for a name that is not there.
+    names: Sequence[str]
+    due: bool
+    now: datetime
+    days: float
+
+    def wants(self, kept: Kept) -> bool:
+        """Whether a backup is verified. A damaged one is, since it may have been mended."""
+        if self.names:
+            return kept.name in self.names
+        seen = kept.checked_at or kept.manifest.completed_at
+        return not self.due or bool(kept.problems) or scrub.is_due(seen, self.now, self.days)
+
+
+def verify(
+    configuration: Configuration, layout: Layout, names: Sequence[str] = (), due: bool = False
+) -> dict[str, Any]:
+    """Verify all backups and the WAL again as the server's user, or the backups of some ``names``; or what is
+    ``due``, so that all of it has been within the declared days.
+
+    Returns ``verified`` (the number of backups that are as they should be), ``damaged`` (what is wrong with others,
+    by their names), ``wal_verified`` (the number of segments that were read), ``wal_damaged`` (the reasons by their
+    names), ``errors`` and ``warnings``: what cannot be found out now.
+
+    Raises PgOpsError if the repository cannot be read, InvalidInput for a name that is not there.
     """
     declared, where = options(configuration), repository(configuration)
-    with connect(endpoints.backed_up(configuration)) as session:
-        skipped = source.elsewhere(declared.source, configuration.node, session.in_recovery)
-        if skipped:
-            return {"skipped": skipped, "errors": []}
-        found = source.read(session)
+    warnings: list[str] = []
+    beside, skipped = _server(configuration, declared, warnings)
+    if skipped:
+        return {"skipped": skipped, "errors": []}
+    asked = Asked(names, due, datetime.now(timezone.utc), declared.verify_days)
+    runs = [_verification(configuration, layout, declared, beside, name) for name in generations.present(where)]
+    _check_names(runs, names, where)
+    total: dict[str, Any] = {"verified": 0, "damaged": {}, "wal_verified": 0, "wal_damaged": {}, "errors": []}
+    for run in runs:
+        _add(total, _verified(run, asked))
+        if not names:
+            _add(total, _scrubbed(run, configuration, asked, bool(beside), warnings))
+    return {**total, "warnings": warnings}
+
+
+def _server(configuration: Configuration, declared: Options, warnings: list[str]) -> tuple[str, str]:
+    """The directory of the server's programs, '' where it cannot be asked; and why this node verifies nothing."""
     try:
-        archiver.check_identity(where, found.generation)
-    except archiver.Failure as error:
-        raise HostFailed(f"{error}.") from error
-    programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
+        with connect(endpoints.backed_up(configuration)) as session:
+            skipped = source.elsewhere(declared.source, configuration.node, session.in_recovery)
+            return ("", skipped) if skipped else (source.read(session).bin_directory, "")
+    except PgOpsError as error:
+        warnings.append(f"The server cannot be asked; WAL is not compared with the catalogue's checksums: {error}")
+        return "", source.elsewhere(declared.source, configuration.node, in_recovery=False)
+
+
+def _verification(
+    configuration: Configuration, layout: Layout, declared: Options, beside: str, generation: str
+) -> Verification:
+    programs = clients.readers((declared.bin_directory, beside), int(generation.rpartition("-")[2]))
     engine = Native(declared, programs, endpoints.backup(configuration))
-    scratch = os.path.join(layout.keeping, SCRATCH)
-    return _verified(Verification(where, found.generation, engine, programs, scratch), names)
+    return Verification(
+        repository(configuration), generation, engine, programs, os.path.join(layout.keeping, SCRATCH)
+    )
 
 
-def _verified(run: Verification, names: Sequence[str]) -> dict[str, Any]:
-    listing = backups.listed(run.place)
-    known = {kept.name for kept in listing.backups} | set(listing.damaged)
+def _check_names(runs: Sequence[Verification], names: Sequence[str], where: str) -> None:
+    listings = [backups.listed(run.place) for run in runs] if names else []
+    known = {name for found in listings for name in (*(kept.name for kept in found.backups), *found.damaged)}
     unknown = sorted(set(names) - known)
     if unknown:
-        raise InvalidInput(f"There is no backup {unknown[0]} in {run.place}.")
+        raise InvalidInput(f"There is no backup {unknown[0]} in {where}.")
+
+
+def _add(total: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the results of a part to those of all."""
+    for key, value in more.items():
+        total[key] = {**total[key], **value} if isinstance(value, dict) else total[key] + value
+
+
+def _verified(run: Verification, asked: Asked) -> dict[str, Any]:
+    """Verify the backups of a generation."""
+    listing = backups.listed(run.place)
     # Those that others add to come first: damage of theirs is that of the others too.
-    wanted = [kept for kept in listing.backups if not names or kept.name in names]
-    damaged = {name: [why] for name, why in listing.damaged.items() if not names or name in names}
+    wanted = [kept for kept in listing.backups if asked.wants(kept)]
+    damaged = {name: [why] for name, why in listing.damaged.items() if not asked.names or name in asked.names}
     errors: list[str] = []
     verified = 0
     for kept in wanted:
@@ -91,6 +151,39 @@ def _verified(run: Verification, names: Sequence[str]) -> dict[str, Any]:
         verified += not problems
     errors += [f"backup {name} is damaged: {'; '.join(found)}" for name, found in sorted(damaged.items())]
     return {"verified": verified, "damaged": damaged, "errors": errors}
+
+
+def _scrubbed(
+    run: Verification, configuration: Configuration, asked: Asked, running: bool, warnings: list[str]
+) -> dict[str, Any]:
+    """Read the WAL of a generation again."""
+    try:
+        held = inventory.stored(run.repository, run.generation)
+        names = scrub.names(held)
+        if names and not records.readable(run.programs, int(run.generation.rpartition("-")[2])):
+            warnings.append(f"There is no pg_waldump for the WAL of {run.generation}: its records are not read.")
+        known = _checksums(configuration, run.generation, names, warnings) if running and names else {}
+        one = Scrub(run.repository, run.generation, run.programs, run.scratch, known)
+        done = scrub.scrub(one, asked.days, asked.now, everything=not asked.due)
+    except Busy:
+        warnings.append(f"Another run is reading the WAL of {run.generation}.")
+        return {}
+    except PgOpsError as error:
+        return {"errors": [f"the WAL of {run.generation} cannot be verified: {error}"]}
+    errors = [f"WAL segment {name} of {run.generation} is damaged: {why}" for name, why in done["damaged"].items()]
+    return {"wal_verified": done["read"], "wal_damaged": done["damaged"], "errors": errors}
+
+
+def _checksums(
+    configuration: Configuration, generation: str, names: Sequence[str], warnings: list[str]
+) -> dict[str, tuple[int, str]]:
+    """What the catalogue knows of some segments."""
+    try:
+        with connect(endpoints.superuser(configuration, "verify")) as session:
+            return catalogue.checksums(session, generation, names)
+    except PgOpsError as error:
+        warnings.append(f"The WAL of {generation} is not compared with the checksums of the catalogue: {error}")
+        return {}
 
 
 def _noted(listing: Listing, wanted: Sequence[Kept]) -> set[str]:

@@ -71,25 +71,21 @@ def dump_databases(configuration: Configuration, asked: Sequence[str] = (), tell
     return {**_both(done, gone), "expired": [one["name"] for one in gone["dumps_removed"]]}
 
 
-def verify(configuration: Configuration, layout: Layout, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Verify all backups and dumps again, or those backups that are named.
+def verify(
+    configuration: Configuration, layout: Layout, names: Sequence[str] = (), due: bool = False
+) -> dict[str, Any]:
+    """Verify all backups, dumps and WAL again, what is ``due`` of them, or those backups that are named.
 
-    Returns what `verify.verify` does, with ``dumps_verified``, and damaged dumps among the ``damaged``; what keeps
-    backups from being verified is among the ``errors``.
+    Returns what `verify.verify` does, with ``dumps_verified``, and damaged dumps among the ``damaged``.
 
-    Raises PgOpsError, for backups that are named.
+    Raises PgOpsError.
     """
-    if names:
-        return {"dumps_verified": 0, **verified(configuration, layout, names)}
-    try:
-        done = verified(configuration, layout)
-    except PgOpsError as error:  # dumps need neither the server nor its programs
-        done = {"verified": 0, "damaged": {}, "errors": [f"Backups cannot be verified: {error}"]}
-    if done.get("skipped"):
+    done = verified(configuration, layout, names, due)
+    if names or done.get("skipped"):
         return {"dumps_verified": 0, **done}
-    found = dump_verify.verify(configuration)
+    found = dump_verify.verify(configuration, due=due)
     return {
-        "verified": done["verified"],
+        **done,
         "dumps_verified": found["verified"],
         "damaged": {**done["damaged"], **found["damaged"]},
         "errors": [*done["errors"], *found["errors"]],

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..backup import environment
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
 from ..repository import archiver, backups, inventory, wal
@@ -154,6 +155,7 @@ def plan(request: Restore) -> Planned:
     spaces = mapped([(one.oid, one.path) for one in last.tablespaces], request.tablespace_map)
     place = Place(os.path.normpath(request.directory), spaces, request.in_place)
     warnings = [*chosen.warnings, *place.check(found.generation.partition("-")[0])]
+    warnings += environment.differences(last.environment)
     _check_server(request, place, chosen)
     space = check_space(_needs(folder, chosen, place, found))
     return Planned(request, generation, chosen, place, tools, programs, _python(), space, tuple(warnings))

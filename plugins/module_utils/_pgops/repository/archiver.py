@@ -191,7 +191,9 @@ def push(repository: str, generation: str, compression: str, path: str) -> None:
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         make_directory(folder)
-    sweep(folder)
+    if not sweep(folder):
+        # Perhaps who made it was killed before it was on disk.
+        sync(os.path.dirname(folder))
     present = stored(target)
     if present is None:
         present = (target + ENDINGS[compression], compression)
@@ -209,12 +211,13 @@ def make_directory(folder: str) -> None:
     sync(os.path.dirname(folder))
 
 
-def sweep(folder: str) -> None:
+def sweep(folder: str) -> bool:
     """Remove temporary files of killed archivers on this host, and of any host after a day. One that cannot be
-    removed keeps nothing from being archived."""
-    host = os.uname().nodename
+    removed keeps nothing from being archived. Returns whether anything is stored there."""
+    host, used = os.uname().nodename, False
     for entry in os.scandir(folder):
         if not entry.name.startswith(".~"):
+            used = True
             continue
         _empty, _name, whose, process = [*entry.name.split("~"), "", "", ""][:4]
         gone = whose == host and process.isdigit() and not os.path.exists(f"/proc/{process}")
@@ -223,6 +226,7 @@ def sweep(folder: str) -> None:
                 os.unlink(entry.path)
         except OSError:
             pass
+    return used
 
 
 def publish(path: str, target: str, compression: str) -> bool:

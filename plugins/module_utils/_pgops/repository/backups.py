@@ -24,7 +24,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -32,7 +32,7 @@ from typing import Any
 from ..errors import Busy, HostFailed, InvalidInput
 from ..host import files
 from ..host.files import File
-from . import archiver, manifests
+from . import archiver, generations, manifests
 from .manifests import Document, Manifest
 
 MANIFEST, LOCK, PIN, CHECKED, ATTEMPT = "manifest.json", "lock", "pin.json", "checked.json", "attempt.json"
@@ -117,6 +117,15 @@ def listed(place: str) -> Listing:
             found.append(kept)
     found.sort(key=lambda kept: (kept.manifest.position, kept.manifest.id))
     return Listing(tuple(found), tuple(unfinished), damaged)
+
+
+def everywhere(repository: str) -> list[tuple[str, Kept]]:
+    """The backups of all generations of a repository, each with the name of its generation, in the order of the WAL.
+
+    Raises HostFailed.
+    """
+    places = [(name, folder(repository, name)) for name in generations.present(repository)]
+    return [(name, kept) for name, place in places for kept in listed(place).backups]
 
 
 def _kept(place: str, name: str) -> Kept | None:
@@ -271,9 +280,9 @@ def being_read(place: str, name: str) -> bool:
     return False
 
 
-def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bool:
+def remove(place: str, name: str) -> bool:
     """Remove a backup: its manifest, then its files, so that a crash leaves garbage and never a lie; False if it is
-    being read, or pinned. ``gone`` is called once it no longer counts. To be used inside `alone`.
+    being read, or pinned. To be used inside `alone`.
 
     Raises HostFailed.
     """
@@ -287,7 +296,6 @@ def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bo
             return False
         os.unlink(os.path.join(path, MANIFEST))
         files.sync(path)
-        gone()
     except OSError as error:
         raise files.failure(error, f"{path} cannot be removed") from error
     finally:

@@ -9,11 +9,10 @@ from the newest one without a gap, however often a run is cut short.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -23,7 +22,19 @@ from ..instance.configuration import Configuration
 from ..server import foreign, guard, ownership
 from ..server.names import OWNER
 from ..server.session import Session, connect
-from . import archiver, backups, generations, inventory, recorded, recorded_dumps, recoverable, removed, wal
+from . import (
+    archiver,
+    backups,
+    damage,
+    generations,
+    inventory,
+    recorded,
+    recorded_dumps,
+    recoverable,
+    removed,
+    segments,
+    wal,
+)
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -62,10 +73,14 @@ DELETE FROM pgops.wal_directory WHERE generation_id IN (
     SELECT g.generation_id FROM pgops.generation AS g WHERE g.name = %s AND g.repository <> %s)
 """
 DOUBTED = """
-DELETE FROM pgops.wal_directory AS d WHERE d.generation_id = %(generation)s AND d.directory IN (
+UPDATE pgops.wal_directory AS d SET modified_ns = 0 WHERE d.generation_id = %(generation)s AND d.directory IN (
     SELECT CASE WHEN f.wal_lsn IS NULL THEN '' ELSE left(f.wal_filename, 16) END
     FROM pgops.wal_file AS f WHERE f.generation_id = %(generation)s AND f.status = 'failed'
 )
+"""
+BROKEN = """
+SELECT f.wal_filename AS name FROM pgops.wal_file AS f
+WHERE f.generation_id = %s AND f.status = 'failed' AND f.failed_at IS NULL
 """
 DIRECTORIES = "SELECT directory, modified_ns FROM pgops.wal_directory WHERE generation_id = %s"
 FILES = """
@@ -90,6 +105,17 @@ SET timeline = excluded.timeline, segment = excluded.segment, wal_lsn = excluded
 EXPIRED = """
 UPDATE pgops.wal_file SET status = 'expired', expired_at = now()
 WHERE generation_id = %s AND wal_filename = ANY (%s)
+"""
+ROTTEN = """
+UPDATE pgops.wal_file SET status = 'failed', checksum = NULL
+FROM unnest(%s::text[], %s::text[]) AS n (name, content)
+WHERE generation_id = %s AND wal_filename = n.name AND status = 'archived'
+  AND (n.content = '' OR encode(checksum, 'hex') = n.content)
+"""
+CHECKSUMS = """
+SELECT f.wal_filename AS name, f.file_size AS size, encode(f.checksum, 'hex') AS checksum
+FROM pgops.wal_file AS f JOIN pgops.generation AS g USING (generation_id)
+WHERE g.name = %s AND f.wal_filename = ANY (%s) AND f.status = 'archived' AND f.checksum IS NOT NULL
 """
 LOOKED = """
 INSERT INTO pgops.wal_directory (generation_id, directory, modified_ns) VALUES (%s, %s, %s)
@@ -168,13 +194,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class Generation:
-    """A generation of the repository, and its row. ``timeline`` is the server's, None for one of the past."""
+    """A generation of the repository, and its row. ``timeline`` is the server's, None for one of the past; ``rotten``
+    are the segments that a verification found damaged, with the reasons, and ``bad`` the contents of these and of
+    former ones, by their SHA-256."""
 
     id: int
     name: str
     repository: str
     segment_bytes: int
     timeline: int | None
+    rotten: Mapping[str, str] = field(default_factory=dict)
+    bad: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wal(self) -> str:
@@ -214,6 +244,16 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             recorded.forget(session)
             recorded_dumps.forget(session)
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": tally.errors}
+
+
+def checksums(session: Session, generation: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of those segments of a generation whose content was good when it was read.
+
+    Raises PgOpsError.
+    """
+    with guarded(session):
+        rows = session.rows(CHECKSUMS, [generation, list(names)])
+    return {row["name"]: (row["size"], row["checksum"]) for row in rows}
 
 
 def guarded(session: Session) -> contextlib.AbstractContextManager[None]:
@@ -267,9 +307,16 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
 
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
-        stored = recorded.note(session, generation.repository, generation.name, generation.segment_bytes)
+        known = recorded.known(session, generation.name)
+    # Outside of the transaction, which has locks: on slow storage that may take long.
+    seen = recorded.look(generation.repository, generation.name, generation.segment_bytes, known)
+    with guarded(session):
+        stored = recorded.note(session, seen)
         dumped = recorded_dumps.note(session, generation.repository, generation.name)
     tally.errors += [f"{generation.name}: {error}" for error in (*stored.errors, *dumped.errors)]
+    reading = damage.read(backups.folder(generation.repository, generation.name))
+    rotten = damage.still(generation.repository, generation.name, reading)
+    generation = replace(generation, rotten=rotten, bad=reading.bad)
     expired, tally.lost = tally.expired, []
     changed = _wal(session, generation, tally)
     told = [recorded.told(sorted(tally.lost))] if tally.lost else []
@@ -277,14 +324,20 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         recorded.note_lost(session, generation.name, [*stored.lost, *dumped.lost, *told])
     if changed or (stored.changed and changed is not None):
-        _summarise(session, generation, stored.changed or tally.expired > expired)
+        less = stored.changed or tally.expired > expired or bool(generation.rotten)
+        _summarise(session, generation, less)
 
 
 def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
     """Record the WAL of a generation; whether anything is new, None if the time was too short for all of it."""
     with guarded(session):
+        # What was taken for good before it was known to be bad is read again.
+        rotten = {**generation.bad, **dict.fromkeys(generation.rotten, "")}
+        session.execute(ROTTEN, [list(rotten), list(rotten.values()), generation.id])
         session.execute(DOUBTED, {"generation": generation.id})
         known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
+        broken = [row["name"] for row in session.rows(BROKEN, [generation.id])]
+    removed_since = {name for name in broken if not _stored(generation, name)}
     present = _directories(generation.wal)
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
     complete = True
@@ -297,9 +350,15 @@ def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
         for directory in sorted(set(known) - set(present)):
             _gone(session, generation, set(_known(session, generation, directory)), tally)
             session.execute(REMOVED, [generation.id, directory])
+        _gone(session, generation, removed_since, tally)
         failing = _note_failure(session, generation)
         session.execute(OLD, [generation.id])
     return bool(changed or failing or set(known) != set(present)) if complete else None
+
+
+def _stored(generation: Generation, name: str) -> bool:
+    """Whether there is a file of that name, in whichever state."""
+    return archiver.stored(archiver.place(generation.repository, generation.name, name)) is not None
 
 
 def _directories(folder: str) -> dict[str, int]:
@@ -327,7 +386,7 @@ def _record_directory(session: Session, generation: Generation, directory: str, 
     for batch in _batches(sorted(new, reverse=True)):
         if time.monotonic() > tally.until:
             return False
-        rows = [_row(name, present[name], generation.segment_bytes) for name in batch]
+        rows = [_row(name, present[name], generation) for name in batch]
         with guarded(session):
             session.execute(NOTE, [generation.id, *map(list, zip(*rows))])
         tally.noted += len(batch)
@@ -356,11 +415,11 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
     return (names[start : start + BATCH] for start in range(0, len(names), BATCH))
 
 
-def _row(name: str, kept: StoredFile, segment_bytes: int) -> tuple[Any, ...]:
-    """A file as parameters of NOTE. One that is incomplete, or cannot be read, has the status failed."""
-    place = wal.place(name, segment_bytes)
-    complete = bool(kept.ending) or place is None or place.segment is None or kept.size == segment_bytes
-    checksum = digest(kept.path) if complete else None
+def _row(name: str, kept: StoredFile, generation: Generation) -> tuple[Any, ...]:
+    """A file as parameters of NOTE. One that is incomplete, damaged, or cannot be read has the status failed."""
+    place = wal.place(name, generation.segment_bytes)
+    complete = bool(kept.ending) or place is None or place.segment is None or kept.size == generation.segment_bytes
+    checksum = segments.digest(kept.path) if complete and name not in generation.rotten else ""
     return (
         name,
         place.timeline if place else int(name[:8], 16),
@@ -369,23 +428,9 @@ def _row(name: str, kept: StoredFile, segment_bytes: int) -> tuple[Any, ...]:
         kept.ending,
         kept.size,
         datetime.fromtimestamp(kept.modified, timezone.utc),
-        "archived" if checksum is not None else "failed",
-        checksum,
+        "archived" if checksum else "failed",
+        bytes.fromhex(checksum) if checksum else None,
     )
-
-
-def digest(path: str) -> bytes | None:
-    """The SHA-256 of a file's stored content; None if it cannot be read."""
-    digested = hashlib.sha256()
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(archiver.CHUNK):
-                digested.update(chunk)
-            # Otherwise a backlog of terabytes would push the server's own data out of the page cache.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    except OSError:
-        return None
-    return digested.digest()
 
 
 def _known(session: Session, generation: Generation, directory: str) -> dict[str, tuple[int, str]]:
@@ -430,7 +475,7 @@ def _summarise(session: Session, generation: Generation, less: bool) -> None:
         session.execute(SUMMARY, {"generation": generation.id, "since": since, "to": to})
         _note_gaps(session, generation, wal.gaps(runs, timeline, ancestors, size))
     if os.path.isdir(generation.wal):
-        stored = inventory.among(generation.repository, generation.name, runs)
+        stored = inventory.among(generation.repository, generation.name, runs, generation.rotten)
         with guarded(session):
             recoverable.note(session, stored, generation.timeline, less)
 

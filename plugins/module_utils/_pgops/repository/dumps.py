@@ -128,6 +128,11 @@ class Stored:
     checked_at: datetime | None = None
     problems: tuple[str, ...] = ()
 
+    @property
+    def seen(self) -> datetime:
+        """When all of it was read last."""
+        return self.checked_at or self.dump.completed_at
+
 
 @dataclass(frozen=True)
 class Dumped:

@@ -114,6 +114,8 @@ SELECT
     o.recoverable,
     o.obstacle,
     'unproven' AS recovery,
+    -- Corrected in 17.13 and 18.7; older ones have no incremental backups.
+    (v.num >= 170000 AND v.num < 170013) OR (v.num >= 180000 AND v.num < 180007) AS incremental_unsafe,
     o.backups_seen_at AS seen_at,
     o.lost,
     o.lost_at,
@@ -172,7 +174,7 @@ SELECT
     (SELECT pg_wal_lsn_diff(w.end_lsn, b.wal_end_lsn)::bigint
      FROM recovery AS w JOIN base AS b ON b.backup_id = ANY (w.backups)
      ORDER BY w.timeline DESC, w.start_lsn DESC LIMIT 1) AS replay_bytes
-FROM (SELECT) AS one LEFT JOIN own AS o ON true
+FROM (SELECT current_setting('server_version_num')::integer AS num) AS v LEFT JOIN own AS o ON true
 """
 
 BACKUPS = Section(
@@ -180,7 +182,7 @@ BACKUPS = Section(
     TAKEN,
     (
         *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "restore_s"),
-        "replay_bytes",
+        *("replay_bytes", "incremental_unsafe"),
     ),
     lists=("newest", "running", "windows", "dumps"),
     fixed={"recovery": "unproven", "backups": 0, "requested": 0},

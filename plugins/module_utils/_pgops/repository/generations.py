@@ -212,6 +212,26 @@ def mapped(path: str, found: os.stat_result, right: int) -> bool:
     return not found.st_mode & allowed and os.access(path, right)
 
 
+def present(path: str) -> dict[str, dict[str, Any]]:
+    """The generations of a repository: the contents of their identity files by name, the oldest major version first.
+
+    Raises HostFailed, also where there is none: is its file system mounted?
+    """
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise HostFailed(f"{path} cannot be read: {error.strerror or error}.", "Is it mounted?") from error
+    found = generations(path, names)
+    if not found:
+        raise HostFailed(f"{path} is not a repository with WAL.", "Is it mounted?")
+    return dict(sorted(found.items(), key=_age))
+
+
+def _age(generation: tuple[str, dict[str, Any]]) -> tuple[int, str]:
+    major = generation[1].get("major")
+    return (major if isinstance(major, int) else 0, generation[0])
+
+
 def generations(path: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The contents of the identity files, by name, of those names in a repository that are generations.
 
@@ -421,7 +441,10 @@ def _try(path: str, one: str, other: str) -> None:
         pass
     else:
         raise OSError(None, "link() to an existing name does not fail")
+    os.unlink(other)  # rename() does nothing with two names of one file
     os.rename(one, other)
+    if os.path.lexists(one):
+        raise OSError(None, "rename() leaves the old name")
     files.sync(path)
 
 

@@ -5,7 +5,7 @@ server's user.
 
 Names and the contents of small files decide; times, owners and inodes do not, so that a copy is as good. The files
 of the WAL are neither opened nor looked at one by one: with hundreds of thousands of them that would take minutes on
-a file server. Whether they are whole says the verification (`Inventory.without`).
+a file server. Those that a verification found damaged are left out (`damage`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import HostFailed
 from ..host import files
-from . import archiver, backups, wal
+from . import archiver, backups, damage, wal
 from .archiver import HEXADECIMAL
 from .backups import Kept, Listing
 
@@ -33,7 +33,8 @@ class Inventory:
     """What is in a generation. ``segment_bytes`` is the size of its segments, ``runs`` are those that are there, in
     order; ``histories`` the timelines that each one's history file names. ``others`` are the names of partial
     segments and of backup history files, ``damaged`` the timelines whose history files cannot be read, with the
-    reason."""
+    reason. ``rotten`` are segments that are there and not among the runs, since they are known to be damaged: their
+    names, with the reasons."""
 
     generation: str
     segment_bytes: int
@@ -42,6 +43,7 @@ class Inventory:
     listing: Listing
     others: tuple[str, ...] = ()
     damaged: Mapping[int, str] = field(default_factory=dict)
+    rotten: Mapping[str, str] = field(default_factory=dict)
 
     def without(self, names: Iterable[str]) -> Inventory:
         """The same without some segments, such as those that are known to be damaged."""
@@ -58,7 +60,17 @@ class Inventory:
 
 
 def read(repository: str, generation: str) -> Inventory:
-    """What is in a generation of a repository.
+    """What is in a generation of a repository, without the segments that are known to be damaged.
+
+    Raises HostFailed, also where this is no generation: is its file system mounted?
+    """
+    found = stored(repository, generation)
+    rotten = damage.still(repository, generation, damage.read(backups.folder(repository, generation)))
+    return replace(found.without(rotten), rotten=rotten)
+
+
+def stored(repository: str, generation: str) -> Inventory:
+    """The same with all segments that are stored, in whichever state.
 
     Backups come first: what they need is there before they are. A backup of another cluster, and the copy of one that
     is there, are among the damaged of the listing.
@@ -81,8 +93,11 @@ def read(repository: str, generation: str) -> Inventory:
     return Inventory(generation, size, wal.runs(segments), histories, listing, tuple(sorted(others)), damaged)
 
 
-def among(repository: str, generation: str, runs: Iterable[wal.Run]) -> Inventory:
-    """The same where it is known which segments are there: without reading the names of all of them.
+def among(
+    repository: str, generation: str, runs: Iterable[wal.Run], rotten: Mapping[str, str] | None = None
+) -> Inventory:
+    """What `read` finds where it is known which segments are there, and which are damaged: without reading the names
+    of all of them.
 
     Raises HostFailed.
     """
@@ -93,7 +108,7 @@ def among(repository: str, generation: str, runs: Iterable[wal.Run]) -> Inventor
         histories, damaged = _histories(folder)
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be read") from error
-    return Inventory(generation, size, tuple(sorted(runs)), histories, listing, damaged=damaged)
+    return Inventory(generation, size, tuple(sorted(runs)), histories, listing, (), damaged, rotten or {})
 
 
 def _segments(folder: str, directory: str, segment_bytes: int) -> tuple[list[tuple[int, int]], set[str]]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import Busy
 from ..server.session import Session
-from . import backups, inventory, removed, wal
+from . import attempts, backups, inventory, removed, wal
+from .attempts import DIED, Attempt, Attempts
 from .backups import Kept, Listing
 from .removed import Removed
 
@@ -70,7 +72,10 @@ KILLED = """
 UPDATE pgops.backup SET status = 'failed', ended_at = now(), pid = NULL, error_message = %(message)s
 WHERE generation = %(generation)s AND status = 'running' AND backup_id::text <> %(but)s
 """
-RUNNING = "SELECT EXISTS (SELECT FROM pgops.backup AS b WHERE b.generation = %s AND b.status = 'running')"
+LET_GO = """
+UPDATE pgops.backup SET status = 'failed', ended_at = now(), pid = NULL, error_message = %(message)s
+WHERE backup_id = ANY (%(ids)s::uuid[]) AND status = 'running'
+"""
 UNANSWERED = """
 UPDATE pgops.backup SET status = 'failed', ended_at = now(),
     error_message = 'The request was not carried out within three days. Are jobs scheduled on the node that is '
@@ -82,7 +87,22 @@ DELETE FROM pgops.backup AS b
 WHERE b.status IN ('failed', 'expired') AND coalesce(b.expired_at, b.ended_at, b.requested_at) < now() - (
     SELECT make_interval(days => s.value::integer) FROM pgops.setting AS s WHERE s.name = 'retention_days')
 """
-DIED = "Its process ended before it was done: it was killed, or its host went down."
+# Of a node that cannot write here. A failure that was forgotten (OLD) is not told again.
+ATTEMPTED = """
+INSERT INTO pgops.backup AS b (
+    backup_id, status, backup_type, repository, generation, name, node, reason, started_at, ended_at, error_message
+)
+SELECT %(id)s, %(status)s, %(kind)s, %(repository)s, %(generation)s, nullif(%(name)s, ''), %(node)s, %(reason)s,
+    %(started_at)s, n.ended_at, left(nullif(%(message)s, ''), %(longest)s)
+FROM (SELECT %(ended_at)s::timestamptz AS ended_at) AS n
+WHERE n.ended_at IS NULL OR n.ended_at > now() - (
+    SELECT make_interval(days => s.value::integer) FROM pgops.setting AS s WHERE s.name = 'retention_days')
+ON CONFLICT (backup_id) DO UPDATE SET
+    status = excluded.status, repository = excluded.repository, generation = excluded.generation,
+    name = excluded.name, node = excluded.node, reason = excluded.reason, started_at = excluded.started_at,
+    ended_at = excluded.ended_at, error_message = excluded.error_message, pid = NULL
+WHERE b.status IN ('requested', 'running')
+"""
 
 
 @dataclass(frozen=True)
@@ -95,36 +115,70 @@ class Found:
     lost: tuple[str, ...] = ()
 
 
-def note(session: Session, repository: str, generation: str, segment_bytes: int) -> Found:
-    """Bring the rows of a generation's backups to what is in the repository.
+@dataclass(frozen=True)
+class Seen:
+    """A generation of a repository as it was looked at, and by their UUIDs the rows of backups from before that;
+    ``ours`` is what we have removed, ``tried`` are attempts to take backups. ``busy``: one is being taken or
+    expired."""
+
+    repository: str
+    generation: str
+    known: Mapping[str, Mapping[str, Any]]
+    listing: Listing
+    ours: Removed
+    tried: Attempts
+    busy: bool
+
+
+def known(session: Session, generation: str) -> dict[str, dict[str, Any]]:
+    """The rows of a generation's backups by their UUIDs, to be read before the repository. Raises QueryFailed."""
+    return {row["id"]: row for row in session.rows(KNOWN, [generation])}
+
+
+def look(repository: str, generation: str, segment_bytes: int, before: Mapping[str, Mapping[str, Any]]) -> Seen:
+    """Look at the backups of a generation, whose rows were as they were ``before``. Raises HostFailed."""
+    place = backups.folder(repository, generation)
+    tried = attempts.read(place)
+    busy = tried.running is not None or any(row["status"] == "running" for row in before.values())
+    if busy and os.path.isdir(place):
+        with contextlib.suppress(Busy), backups.alone(place):
+            # Nobody takes it any more.
+            tried, busy = attempts.read(place), False
+    listing = inventory.own(backups.listed(place), generation, segment_bytes)
+    return Seen(repository, generation, before, listing, removed.read(place), tried, busy)
+
+
+def note(session: Session, seen: Seen) -> Found:
+    """Bring the rows of a generation's backups to what was seen in the repository. Those that have changed since are
+    left to the next run.
 
     Raises HostFailed, QueryFailed.
     """
-    place = backups.folder(repository, generation)
-    known = {row["id"]: row for row in session.rows(KNOWN, [generation])}  # before the repository is looked at
-    listing = inventory.own(backups.listed(place), generation, segment_bytes)
-    ours = removed.read(place)
+    repository, generation, listing, ours = seen.repository, seen.generation, seen.listing, seen.ours
+    now = known(session, generation)
     changed, lost = False, list[str]()
     with session.transaction():
         for kept in listing.backups:
-            row = known.get(kept.manifest.id)
+            row = now.get(kept.manifest.id)
+            if row != seen.known.get(kept.manifest.id):
+                continue
             if row is None or row != _as_known(repository, kept):
                 changed = True
                 session.execute(NOTE, _row(repository, generation, kept))
             if row is not None and row["status"] == "expired":
                 lost.append(f"backup {kept.name}: {BACK} Was the repository set back in time?")
-        damage = {row["name"]: row["damage"] for row in known.values()}
+        damage = {row["name"]: row["damage"] for row in now.values()}
         for name, reason in listing.damaged.items():
             changed = changed or damage.get(name) != reason
             session.execute(DAMAGED, {"generation": generation, "name": name, "reason": reason})
-        missing = _missing(known, listing)
+        missing = [row for row in _missing(seen.known, listing) if row == now.get(row["id"])]
         gone = [row for row in missing if row["id"] not in ours.backups]
         for message, rows in ((None, [row for row in missing if row not in gone]), (GONE, gone)):
             session.execute(EXPIRED, {"ids": [row["id"] for row in rows], "message": message})
         stored = sum(kept.manifest.stored_bytes for kept in listing.backups)
         new = bool(session.value(SEEN, {"bytes": stored, "generation": generation}))
     lost += [f"backup {row['name']}: {GONE} Was the repository set back in time?" for row in gone]
-    _note_killed(session, place, generation)
+    _note_attempts(session, seen)
     damaged = [f"backup {name}: {reason}" for name, reason in listing.damaged.items()]
     return Found(changed or new or bool(missing), (*damaged, *lost), tuple(lost))
 
@@ -194,13 +248,25 @@ def killed(session: Session, generation: str, but: str = "") -> None:
     session.execute(KILLED, {"generation": generation, "but": but, "message": DIED})
 
 
-def _note_killed(session: Session, place: str, generation: str) -> None:
-    """The same, if nobody holds the lock."""
-    if not session.value(RUNNING, [generation]):
-        return
-    free = backups.alone(place) if os.path.isdir(place) else contextlib.nullcontext()
-    with contextlib.suppress(Busy), free:
-        killed(session, generation)
+def _note_attempts(session: Session, seen: Seen) -> None:
+    """Record the attempts of nodes that cannot write here, and what was killed."""
+    for attempt in seen.tried.failed:
+        _note_attempt(session, seen, "failed", attempt)
+    if not seen.busy:
+        running = [row["id"] for row in seen.known.values() if row["status"] == "running"]
+        session.execute(LET_GO, {"ids": running, "message": DIED})
+    if seen.tried.running is not None and seen.busy:
+        _note_attempt(session, seen, "running", seen.tried.running)
+    elif seen.tried.running is not None:
+        died = replace(seen.tried.running, ended_at=datetime.now(timezone.utc), message=DIED)
+        _note_attempt(session, seen, "failed", died)
+
+
+def _note_attempt(session: Session, seen: Seen, status: str, attempt: Attempt) -> None:
+    row = seen.known.get(attempt.id)
+    if row is None or (row["status"] == "running" and status == "failed"):
+        here = {"repository": seen.repository, "generation": seen.generation, "longest": LONGEST}
+        session.execute(ATTEMPTED, {**vars(attempt), **here, "status": status})
 
 
 def forget(session: Session) -> None:

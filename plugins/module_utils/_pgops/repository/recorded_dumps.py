@@ -15,8 +15,9 @@ from typing import Any
 from ..errors import Busy
 from ..server.session import Session
 from . import dumps, removed, wal
+from .attempts import DIED
 from .dumps import Dumped, Stored
-from .recorded import BACK, DIED, GONE, SHOWN, Found
+from .recorded import BACK, GONE, SHOWN, Found
 
 KNOWN = """
 SELECT d.dump_id::text AS id, d.database_key AS database, d.status, d.repository, d.name, d.damage, d.checksum,

@@ -20,7 +20,7 @@ WORDS = {
     windows.NO_BACKUP: "no base backup",
     windows.INCOMPLETE_CHAIN: "no base backup whose chain is complete",
     windows.DAMAGED_HISTORY: "the history file of timeline {timeline} is damaged",
-    windows.MISSING_WAL: "missing segment {missing}",
+    windows.MISSING_WAL: "{missing}",
 }
 """Why nothing can be restored, or not to the end."""
 NOT_ARCHIVED = "not archived yet"
@@ -107,9 +107,14 @@ def prevents(inventory: Inventory, timeline: int | None) -> str | None:
         last = found[-1]
         if last.until >= (newest + 1) * inventory.segment_bytes:
             return None
-        return WORDS[windows.MISSING_WAL].format(missing=last.missing)
+        return _told(inventory, last.missing)
     reason = windows.prevented(inventory, kept).get(here, windows.NO_BACKUP)
-    return WORDS[reason].format(timeline=here, missing=_missing(inventory, here))
+    return WORDS[reason].format(timeline=here, missing=_told(inventory, _missing(inventory, here)))
+
+
+def _told(inventory: Inventory, segment: str) -> str:
+    """What is the matter with a segment that cannot be replayed."""
+    return f"{'damaged' if segment in inventory.rotten else 'missing'} segment {segment}"
 
 
 def _missing(inventory: Inventory, timeline: int) -> str:
@@ -141,4 +146,4 @@ def _lacking(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: 
     reached = [windows.reachable(one.manifest, timeline, inventory) for one in before]
     missing = next((reach.missing for reach in reversed(reached) if reach.missing), "")
     why = windows.MISSING_WAL if missing else windows.prevented(inventory, kept).get(timeline, windows.NO_BACKUP)
-    return WORDS[why].format(timeline=timeline, missing=missing)
+    return WORDS[why].format(timeline=timeline, missing=_told(inventory, missing))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Iterator
@@ -12,6 +13,13 @@ from dataclasses import dataclass
 from ..errors import HostFailed
 from ..host import files
 from . import archiver, wal
+
+PAGE = 8192
+"""Bytes of a page of the WAL, where its header does not say so."""
+PAGES = frozenset(1024 << power for power in range(7))
+"""The sizes that a server can be built with."""
+SHORT_HEADER = struct.Struct("=HHIQ")
+"""Of each page: magic, info, timeline, page address (PostgreSQL, src/include/access/xlog_internal.h)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,18 @@ def newest(repository: str, generation: str, timeline: int, segment_bytes: int) 
     return None
 
 
+def stored_share(repository: str, generation: str, segment_bytes: int) -> float:
+    """The part of its size that WAL takes in the repository, compressed as the newest is; 1 where there is none.
+
+    Raises OSError.
+    """
+    folder = os.path.join(repository, generation, "wal")
+    newest_directory = max((name for name in os.listdir(folder) if "." not in name), default="")
+    entries = os.scandir(os.path.join(folder, newest_directory)) if newest_directory else ()
+    sizes = [one.stat().st_size for one in entries if archiver.kind(wal.parted(one.name)[0]) == "segment"]
+    return min(1.0, sum(sizes) / len(sizes) / segment_bytes) if sizes else 1.0
+
+
 def absent(stretch: Stretch) -> list[str]:
     """The names of the segments that are not in the repository, in their order."""
     return [stretch.name(number) for number in stretch.numbers if stretch.stored(number) is None]
@@ -59,27 +79,36 @@ def absent(stretch: Stretch) -> list[str]:
 def damaged(stretch: Stretch) -> Iterator[str]:
     """What is wrong with the segments that are there. Each is read as a whole."""
     for number in stretch.numbers:
-        stored = stretch.stored(number)
-        problem = _problem(stretch, number, *stored) if stored else ""
+        problem = wrong(stretch, number)
         if problem:
-            yield problem
+            path, _compression = stretch.stored(number) or (stretch.name(number), "")
+            yield f"{os.path.relpath(path, stretch.repository)} {problem}"
+
+
+def wrong(stretch: Stretch, number: int) -> str:
+    """Why a stored segment is not the one that it should be, by its size and the headers of its pages; '' if it is,
+    or is not there. It is read as a whole.
+
+    Raises HostFailed where it cannot be read.
+    """
+    stored = stretch.stored(number)
+    return _problem(stretch, number, *stored) if stored else ""
 
 
 def _problem(stretch: Stretch, number: int, path: str, compression: str) -> str:
-    """Why a stored segment is not the one that it should be; '' if it is."""
     try:
-        size, head = 0, b""
+        size, head, pages = 0, b"", _Pages(number * stretch.segment_bytes)
         for chunk in archiver.unpacked(path, compression):
             head = (head + chunk)[: archiver.LONG_HEADER.size] if len(head) < archiver.LONG_HEADER.size else head
             size += len(chunk)
-        wrong = _wrong(stretch, number, head, size)
+            pages.add(chunk)
+        return _wrong(stretch, number, head, size) or pages.wrong
     except (archiver.Damaged, struct.error) as error:
-        wrong = f"cannot be read: {error}"
+        return f"cannot be read: {error}"
     except OSError as error:  # which says nothing about what is stored
         raise files.failure(error, f"{path} cannot be read") from error
     except archiver.Failure as error:
         raise HostFailed(f"{path} cannot be read: {error}.") from error
-    return f"{os.path.relpath(path, stretch.repository)} {wrong}" if wrong else ""
 
 
 def _wrong(stretch: Stretch, number: int, head: bytes, size: int) -> str:
@@ -91,3 +120,44 @@ def _wrong(stretch: Stretch, number: int, head: bytes, size: int) -> str:
     if str(identifier) != stretch.generation.partition("-")[0]:
         return f"belongs to system identifier {identifier}"
     return "" if timeline <= stretch.timeline else f"is of timeline {timeline}"
+
+
+class _Pages:
+    """The headers of a segment's pages, as they come by."""
+
+    def __init__(self, start: int) -> None:
+        self.at, self.rest, self.magic, self.wrong = start, b"", 0, ""
+        self.page, self.ended = 0, False
+
+    def add(self, chunk: bytes) -> None:
+        """Look at what comes next."""
+        content = self.rest + chunk
+        if not self.page and len(content) >= archiver.LONG_HEADER.size:
+            said = archiver.LONG_HEADER.unpack_from(content)[-1]
+            self.page = said if said in PAGES else PAGE
+        whole = len(content) - len(content) % self.page if self.page else 0
+        for offset in range(0, whole, self.page or PAGE):
+            self._page(*SHORT_HEADER.unpack_from(content, offset))
+        self.rest = content[whole:]
+
+    def _page(self, magic: int, _info: int, _timeline: int, address: int) -> None:
+        self.magic = self.magic or magic
+        # A segment that was ended early (pg_switch_wal) has nothing but zeros from there on.
+        self.ended = self.ended or (magic, address) == (0, 0)
+        if not self.wrong and (magic, address) != ((0, 0) if self.ended else (self.magic, self.at)):
+            self.wrong = f"has the header of another page at {wal.lsn(self.at)}"
+        self.at += self.page
+
+
+def digest(path: str) -> str:
+    """The SHA-256 of a file's stored content in hexadecimal; '' if it cannot be read."""
+    digested = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(archiver.CHUNK):
+                digested.update(chunk)
+            # Otherwise a backlog of terabytes would push the server's own data out of the page cache.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        return ""
+    return digested.hexdigest()
