@@ -80,7 +80,7 @@ dumped AS MATERIALIZED (
     FROM pgops.backup_history AS b
     WHERE b.generation = pgops.server_generation() AND b.database_name IS NOT NULL
         AND b.status = 'completed' AND b.damage IS NULL
-    ORDER BY b.database_name, b.timeline DESC, b.wal_start_lsn DESC
+    ORDER BY b.database_name, b.timeline DESC, b.wal_start_lsn DESC, b.ended_at DESC
 ),
 
 undumped AS MATERIALIZED (
