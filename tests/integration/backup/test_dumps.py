@@ -264,7 +264,6 @@ def locked(server: Server, database: str, table: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.every_major
 def test_a_dump_does_not_wait_for_ever(make: Callable[..., Host]) -> None:
     backed = archiving(make(), dumps={"databases": ["shop", "other"], "lock_seconds": 1, "days": 0, "minimum": 0})
     server = backed.server
