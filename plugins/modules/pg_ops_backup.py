@@ -321,7 +321,7 @@ dumps:
       type: str
     path:
       description: Its directory.
-      type: path
+      type: str
     node:
       description: The node that was dumped.
       type: str

@@ -30,6 +30,7 @@ from pgops.host.identity import as_user
 from pgops.repository import catalogue, dumps
 from pgops.repository.dumps import Dumped
 
+DEBIAN = "/usr/lib/postgresql/15/bin"
 ODD = "a/b \"c\" 'd' %s ü = \\ ."
 BYTES = b"caf\xe9\xff"
 SHOP = """
@@ -135,7 +136,14 @@ def test_a_database_comes_back_as_the_runbook_says(make: Callable[..., Host]) ->
     with server.connect() as session:
         for one in defaults:
             session.execute(sql.SQL("ALTER DATABASE {} SET " + one).format(sql.Identifier(ODD)))
-    done = backed.dump(databases=[ODD], jobs=2)
+    with server.connect() as session:
+        for one in HOSTILE:
+            session.execute(sql.SQL("ALTER ROLE {} SET " + one).format(sql.Identifier(server.superuser)))
+        first = backed.dump(databases=[ODD])
+        session.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(sql.Identifier(server.superuser)))
+    assert first["errors"] == []
+    # The globals that are restored below are those of now.
+    done = backed.dump(databases=[ODD], jobs=2, interval_hours=0)
     assert (done["errors"], done["warnings"], [one["database"] for one in done["dumped"]]) == ([], [], [ODD])
     stored = held(backed, ODD).newest
     assert stored
@@ -166,8 +174,11 @@ def _follow_the_runbook(backed: Backed, path: Path) -> None:
             assert server.run("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(path), *words) == ""
             continue
         assert words[:3] == ["sudo", "-u", "postgres"]
-        program = [str(binaries.client(words[3])), *login, *words[4:]]
-        if words[3] == "pg_restore" and server.major < 17:
+        del words[:3]
+        lock = words[: words.index("lock") + 1] if words[0] == "flock" else []
+        name, *given = words[len(lock) :]
+        program = [*lock, str(binaries.client(name)), *login, *given]
+        if name == "pg_restore" and server.major < 17:
             # The programs of tests are of 18: on older servers they miss one parameter, and no more than that.
             program.remove("--exit-on-error")
             program = ["sh", "-c", '"$@" 2>&1 | grep -v transaction_timeout', "sh", *program]
@@ -175,6 +186,20 @@ def _follow_the_runbook(backed: Backed, path: Path) -> None:
             assert said.partition("pg_restore: warning: errors ignored on restore: ")[0] == ""
             continue
         server.run("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(path), *program)
+
+
+@pytest.mark.every_major(until=15)
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_older_programs_compress_as_well(make: Callable[..., Host], compression: str) -> None:
+    if not os.access(f"{DEBIAN}/pg_dump", os.X_OK):
+        pytest.skip(f"{DEBIAN} has no pg_dump")
+    backed = archiving(make(), dumps={"databases": ["shop"], "compression": compression}, bin_directory=DEBIAN)
+    create(backed.server, "shop")
+    backed.server.psql(SHOP, "shop")
+    (done,) = backed.dump()["dumped"]
+    endings = {path.suffix for path in Path(done["path"], "data").glob("[0-9]*.dat*")}
+    assert endings == {".dat" if compression == "none" else ".gz"}
+    assert work.dump_verify.verify(backed.configuration())["verified"] == 1
 
 
 def test_databases_of_all_kinds(make: Callable[..., Host]) -> None:
@@ -239,7 +264,6 @@ def locked(server: Server, database: str, table: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.every_major
 def test_a_dump_does_not_wait_for_ever(make: Callable[..., Host]) -> None:
     backed = archiving(make(), dumps={"databases": ["shop", "other"], "lock_seconds": 1, "days": 0, "minimum": 0})
     server = backed.server

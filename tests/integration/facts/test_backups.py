@@ -103,8 +103,8 @@ def dump(server: Server, status: str, ended: str, **columns: Any) -> None:
 def test_what_is_known_of_dumps(deployed: Server) -> None:
     """They have a list of their own, and count as no backup."""
     deployed.value(
-        "INSERT INTO pgops.generation (name, segment_bytes, repository) "
-        "VALUES (pgops.server_generation(), 16777216, '/base/shop')",
+        "INSERT INTO pgops.generation (name, segment_bytes, repository, stored_bytes, backup_bytes) "
+        "VALUES (pgops.server_generation(), 16777216, '/base/shop', 1000, 0)",
         "pgops",
     )
     good = {"database_name": "postgres", "stored_bytes": 50, "data_bytes": 600}
@@ -116,6 +116,7 @@ def test_what_is_known_of_dumps(deployed: Server) -> None:
     dump(deployed, "failed", "2026-01-01 12:00Z", database_name="dropped", error_message="no database")
     found = gathered(deployed, "backups")["backups"]
     never, one = found["dumps"]
+    assert found["repository_bytes"] == 1000 + 3 * 50
     assert (never["database"], never["backup"], never["message"]) == ("pgops", None, "no lock")
     assert (one["database"], one["stored_bytes"], one["duration_s"], one["failed_at"]) == ("postgres", 50, 60.0, None)
     assert (found["backups"], found["newest"], found["failure"], found["running"]) == (0, [], None, [])

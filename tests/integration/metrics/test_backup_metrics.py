@@ -129,3 +129,4 @@ def test_dumps_age_while_they_fail(deployed: Server) -> None:
     assert row_of(found, database="gone")["dump_failed"] == 0
     every = whole(deployed)
     assert (every["backups"], every["backup_failed"], every["recoverable"]) == (0, None, 1)
+    assert every["repository_size_mb"] == 3 + 2 * 2  # the WAL, the backups, and two dumps

@@ -214,6 +214,7 @@ def _is(run: Run, database: Database) -> bool:
 
 def _one(run: Run, database: Database, warnings: list[str]) -> Stored:
     """Dump a database. Raises PgOpsError and OSError; then nothing of it is left."""
+    run = replace(run, source=source.read(run.session))  # a standby may have been promoted since the last one
     place = dumps.prepared(run.repository, run.source.generation, database.key)
     identifier, began = str(uuid.uuid4()), datetime.now(timezone.utc)
     name = f"{began:%Y%m%dT%H%M%SZ}-{identifier[:8]}"

@@ -230,7 +230,8 @@ def problems(path: str, checksum: str) -> list[str]:
 
 def sums(text: str) -> Mapping[str, str]:
     """The checksums of files by their names. Pure."""
-    return {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
+    pairs = (line.split("  ", 1) for line in text.splitlines())
+    return {name: digest for digest, name in pairs}
 
 
 def _files(path: str) -> list[str]:

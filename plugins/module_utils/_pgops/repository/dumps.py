@@ -69,9 +69,10 @@ class Dump:
         return shown(self.database)
 
     @property
-    def position(self) -> tuple[int, int]:
-        """Its place among others: by timeline and WAL, since clocks are set back."""
-        return self.timeline, self.snapshot_lsn
+    def position(self) -> tuple[int, int, datetime]:
+        """Its place among others: by timeline and WAL, since clocks are set back; and where nothing was written in
+        between, by the clock."""
+        return self.timeline, self.snapshot_lsn, self.completed_at
 
     def text(self) -> str:
         """As its file holds it."""

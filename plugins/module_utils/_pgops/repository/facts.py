@@ -80,7 +80,7 @@ dumped AS MATERIALIZED (
     FROM pgops.backup_history AS b
     WHERE b.generation = pgops.server_generation() AND b.database_name IS NOT NULL
         AND b.status = 'completed' AND b.damage IS NULL
-    ORDER BY b.database_name, b.timeline DESC, b.wal_start_lsn DESC
+    ORDER BY b.database_name, b.timeline DESC, b.wal_start_lsn DESC, b.ended_at DESC
 ),
 
 undumped AS MATERIALIZED (
@@ -121,7 +121,10 @@ SELECT
     o.lost_at,
     (SELECT count(*) FROM taken AS t WHERE t.status = 'completed') AS backups,
     (SELECT count(*) FROM taken AS t WHERE t.status = 'requested') AS requested,
-    o.backup_bytes + coalesce(o.wal_bytes, 0) AS repository_bytes,
+    (o.backup_bytes + coalesce(o.wal_bytes, 0) + (
+        SELECT coalesce(sum(b.backup_file_size), 0) FROM pgops.backup_history AS b
+        WHERE b.generation = o.generation AND b.database_name IS NOT NULL AND b.status = 'completed'
+    ))::bigint AS repository_bytes,
     (SELECT coalesce(json_agg(json_build_object(
         'type', n.backup_type,
         'backup', n.backup_id,

@@ -15,7 +15,7 @@
 -- metric: backups unit=count category=availability
 --   Backups in the repository.
 -- metric: repository_size_mb unit=MB category=capacity
---   Size of the WAL and the backups in the repository, of this system identifier and major version.
+--   Size of the WAL, the backups and the dumps in the repository, of this system identifier and major version.
 -- metric: repository_seen_age_seconds unit=s category=availability direction=above warning=1800 critical=7200
 --   Time since the job catalogue looked at the backups in the repository: older than that is what the others tell.
 -- metric: recoverable unit=count category=availability direction=below warning=1 critical=1
@@ -80,7 +80,12 @@ SELECT
         SELECT count(*) FROM taken AS t
         WHERE t.status = 'completed'
     ) AS backups,
-    (o.backup_bytes + coalesce(o.wal_bytes, 0)) / 1048576.0 AS repository_size_mb,
+    (
+        o.backup_bytes + coalesce(o.wal_bytes, 0) + (
+            SELECT coalesce(sum(b.backup_file_size), 0) FROM pgops.backup_history AS b
+            WHERE b.generation = o.generation AND b.database_name IS NOT NULL AND b.status = 'completed'
+        )
+    ) / 1048576.0 AS repository_size_mb,
     extract(EPOCH FROM clock_timestamp() - o.backups_seen_at) AS repository_seen_age_seconds,
     o.recoverable::integer AS recoverable,
     CASE

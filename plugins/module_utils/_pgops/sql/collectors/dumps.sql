@@ -18,7 +18,7 @@ WITH taken AS (
 newest AS (
     SELECT DISTINCT ON (t.database_name) t.* FROM taken AS t
     WHERE t.status = 'completed' AND t.damage IS NULL
-    ORDER BY t.database_name ASC, t.timeline DESC, t.wal_start_lsn DESC
+    ORDER BY t.database_name ASC, t.timeline DESC, t.wal_start_lsn DESC, t.ended_at DESC
 ),
 
 ended AS (
