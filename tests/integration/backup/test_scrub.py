@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from archives import Host
 from backed import TOOLS, Backed, flip, put_back
+from servers import Server
 from waiting import until
 
 from pgops.backup import clients, expiry, records, scrub
@@ -199,3 +200,33 @@ def test_a_segment_that_expires_is_damaged_no_longer(make: Callable[..., Host]) 
     status = f"SELECT status FROM pgops.wal_archive_status WHERE wal_filename = '{name(path)}'"
     assert scrubbed.value(status) == "expired"
     assert scrubbed.backed.verify()["errors"] == []
+
+
+def test_crashes_and_promotions_are_no_damage(make: Callable[..., Host], keep: Callable[[Server], Server]) -> None:
+    """A crash ends the WAL within a record, and a promotion begins a timeline within a segment."""
+    scrubbed = Scrubbed(make(initdb=("--wal-segsize=1",), settings={"autovacuum": "off"}), "none")
+    first = scrubbed.backed
+    for _crash in range(5):
+        with first.server.connect() as session:
+            # Not waited for: what is written of it is not the end of a record.
+            session.execute("SET synchronous_commit = off")
+            session.execute("INSERT INTO item SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n")
+            session.execute("SELECT pg_logical_emit_message(false, 'torn', repeat(md5('x'), 70000))")
+            first.server.stop("immediate")
+        first.server.start()
+    standby = keep(first.server.standby()).start()
+    first.server.psql(WORK.replace("item", "other"))
+    last = first.server.value("SELECT pg_current_wal_flush_lsn()")
+    until(lambda: standby.value(f"SELECT pg_last_wal_receive_lsn() >= '{last}'"), "received")
+    first.server.stop()
+    standby.promote()
+    host = Host(standby, first.host.base, first.host.prefix, first.host.params, standby.data_dir)
+    host.apply()
+    standby.psql(WORK.replace("item", "third"))
+    name = host.switch()
+    until(lambda: name in host.archived(), f"{name} archived")
+    assert {path.name[:8] for path in host.repository.glob("*/wal/*/*")} >= {"00000001", "00000002"}
+    assert scrubbed.read() == {}
+    # All of it was read: what both timelines have, and what only one has.
+    held = inventory.stored(str(first.place.parent.parent), first.place.parent.name)
+    assert {run.timeline for run in scrub.needed(held)} == {1, 2}

@@ -53,9 +53,9 @@ def test_a_clock_that_was_set_back_tells_no_rate() -> None:
 
 
 def test_the_room_for_wal_is_that_of_the_time_that_is_left_and_a_floor() -> None:
-    reserve = Reserve(100, 2.0, 1000.0)
-    assert [reserve.after(seconds) for seconds in (0, 500, 990, 5000)] == [2000, 1000, 100, 100]
-    assert Reserve(100).after(0) == 100
+    reserve = Reserve(100, 2.0, 3000.0)
+    assert [reserve.at(seconds) for seconds in (2000, 2500, 2990, 7000)] == [2000, 1000, 100, 100]
+    assert Reserve(100).at(2000) == 100
 
 
 def test_without_any_backup_the_time_is_that_of_an_ordinary_disk() -> None:

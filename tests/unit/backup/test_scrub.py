@@ -71,7 +71,14 @@ def test_what_was_found_is_noted_and_read_again(tmp_path: Path) -> None:
     assert found.finding({}).bad == {"000000010000000000000003": "ab"}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"after": 1}', '{"after": "", "at": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"after": 1}', '{"after": "", "at": "x"}'),
+        '{"after": "", "at": null, "complete_at": null, "damaged": {}, "bad": {"../\\u0000": "ab"}}',
+        '{"after": "", "at": null, "complete_at": null, "damaged": {}, "bad": {"000000010000000000000003": "x"}}',
+    ],
+)
 def test_a_note_that_cannot_be_read_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "wal.json").write_text(text)
     assert damage.read(str(tmp_path)) == Reading()

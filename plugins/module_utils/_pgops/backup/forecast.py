@@ -65,16 +65,16 @@ def _rate(size: int, since: datetime, until: datetime) -> float:
 
 @dataclass(frozen=True)
 class Reserve:
-    """The room that a backup leaves for WAL: that which will come until its end, at so many bytes each ``second``,
-    and at least the ``floor``, in bytes. It will take so many ``seconds``."""
+    """The room that a backup leaves for WAL: for that which comes ``until`` its end, in the seconds of some clock, at
+    so many bytes each ``second``; and at least the ``floor``, in bytes."""
 
     floor: int
     second: float = 0.0
-    seconds: float = 0.0
+    until: float = 0.0
 
-    def after(self, elapsed: float) -> int:
-        """The bytes that are left for it after so many seconds."""
-        return max(self.floor, round(self.second * (self.seconds - elapsed)))
+    def at(self, now: float) -> int:
+        """The bytes that have to be left at a moment of that clock."""
+        return max(self.floor, round(self.second * (self.until - now)))
 
 
 def duration(expected: Forecast, data_bytes: int) -> float:

@@ -209,13 +209,16 @@ def _stretch(run: Scrub, batch: Run, size: int) -> Stretch:
 
 def _records(run: Scrub, part: Run, size: int) -> dict[int, str]:
     """What is wrong with the records of segments, by their numbers."""
-    if not records.broken(_stretch(run, part, size), run.programs, run.scratch, beyond=True):
+    all_of_it = records.broken(_stretch(run, part, size), run.programs, run.scratch, beyond=True)
+    if not all_of_it:
         return {}
-    found = {}
+    found: dict[int, str] = {}
     for number in range(part.first, part.last + 1):
         one = _stretch(run, Run(part.timeline, number, number), size)
         said = records.broken(one, run.programs, run.scratch, beyond=True)
         found[number] = f"has a damaged record, which begins in it: {said}" if said else ""
+    if not any(found.values()):  # where it is cannot be told
+        found[part.first] = f"or one behind it has a damaged record: {all_of_it}"
     return found
 
 

@@ -219,7 +219,8 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> tuple[dict[str, Any],
     compression, rate = run.declared.compression, run.declared.max_rate_mb
     expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
     reserve = _reserve(run, expected, manifests)
-    source.check_room(run.repository, expected.stored_bytes, reserve.after(0))
+    for_wal = reserve.at(time.monotonic())
+    source.check_room(run.repository, expected.stored_bytes, for_wal)
     waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
     known = {
         "kind": chosen.kind,
@@ -229,7 +230,7 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> tuple[dict[str, Any],
         "expected_seconds": round(expected.seconds, 1) if expected.seconds is not None else None,
         "wal_waiting": waiting.segments,
         "wal_waiting_seconds": round(waiting.seconds, 1) if waiting.seconds is not None else None,
-        "wal_reserve_bytes": reserve.after(0),
+        "wal_reserve_bytes": for_wal,
     }
     return known, reserve
 
@@ -243,7 +244,7 @@ def _reserve(run: Run, expected: Forecast, before: Sequence[Manifest]) -> Reserv
         share = segments.stored_share(run.repository, run.source.generation, size)
     except OSError as error:
         raise files.failure(error, f"{run.repository} cannot be read") from error
-    return Reserve(floor, rate * share, duration(expected, run.source.bytes))
+    return Reserve(floor, rate * share, time.monotonic() + duration(expected, run.source.bytes))
 
 
 @contextlib.contextmanager
@@ -291,10 +292,10 @@ def _check_timeline(chosen: Choice, copied: Copied) -> None:
 def _look(run: Run) -> Callable[[], None]:
     """What is looked at each second while a server is copied: room in the repository, the source, and its archiver at
     the end, when the server waits for it without limit."""
-    progress, began = _Progress(), time.monotonic()
+    progress = _Progress()
 
     def look() -> None:
-        reserve = run.reserve.after(time.monotonic() - began)
+        reserve = run.reserve.at(time.monotonic())
         if source.room(run.place) < reserve:
             raise HostFailed(
                 f"Less than {reserve // 1_000_000} MB are left on the file system of {run.place}: the backup was "

@@ -65,7 +65,9 @@ def problems(folder: str, compression: str, look: Callable[[], None] = lambda: N
 
 def _tar(path: str, compression: str, prefix: bytes, compared: Comparison, look: Callable[[], None]) -> list[str]:
     """The problems of one tar file."""
-    stream = cast("IO[bytes]", io.BufferedReader(_Stream(archiver.unpacked(path, compression)), archiver.CHUNK))
+    stream: IO[bytes] = cast(
+        "IO[bytes]", io.BufferedReader(_Stream(archiver.unpacked(path, compression)), archiver.CHUNK)
+    )
     found: list[str] = []
     try:
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -71,7 +72,11 @@ def read(place: str) -> Attempts:
 
 def _attempt(data: Mapping[str, Any]) -> Attempt:
     ended = manifests.read_time(data["ended_at"]) if data["ended_at"] else None
-    return Attempt(**{**data, "started_at": manifests.read_time(data["started_at"]), "ended_at": ended})
+    texts = {name: str(data[name]).replace("\0", "") for name in ("node", "name", "reason", "message")}
+    if data["kind"] not in manifests.KINDS:
+        raise ValueError(f"{data['kind']} is no kind of backup")
+    began = manifests.read_time(data["started_at"])
+    return Attempt(str(uuid.UUID(data["id"])), data["kind"], **texts, started_at=began, ended_at=ended)
 
 
 def begin(place: str, attempt: Attempt) -> None:

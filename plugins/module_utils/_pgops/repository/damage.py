@@ -61,11 +61,18 @@ def read(place: str) -> Reading:
     """The note in a directory of backups. One that cannot be read says nothing: all is read from the beginning."""
     try:
         data = json.loads(files.contents(os.path.join(place, NOTE)))
-        damaged = {str(name): Damage(**one) for name, one in data["damaged"].items()}
-        bad = {str(name): str(content) for name, content in data["bad"].items()}
+        damaged = {_segment(name): Damage(**one) for name, one in data["damaged"].items()}
+        bad = {_segment(name): bytes.fromhex(content).hex() for name, content in data["bad"].items()}
         return Reading(str(data["after"]), _time(data["at"]), _time(data["complete_at"]), damaged, bad)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Reading()
+
+
+def _segment(name: str) -> str:
+    """The name of a segment. Raises ValueError for another."""
+    if archiver.kind(name) != "segment":
+        raise ValueError(f"{name!r} is no segment")
+    return name
 
 
 def _time(text: str | None) -> datetime | None:
