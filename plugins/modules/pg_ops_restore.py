@@ -119,6 +119,30 @@ options:
     description: The user that runs the server. Without it, the owner of the directory O(repository).
     type: str
     default: ""
+  search_directory:
+    description:
+      - Directory in which WAL is unpacked, a few segments at a time, to look for the target. Without it, it is done
+        beside the data directory. Nothing is left there.
+    type: path
+  search_seconds:
+    description:
+      - Seconds after which the search of a target is given up, and the restore refused; V(0) for never. A restore
+        point that does not exist is known only when all WAL has been read.
+    type: int
+    default: 0
+  preload:
+    description:
+      - The libraries that a copy preloads, V([]) for none. Without it, those of its original but for those that act
+        on the world, as C(pg_cron), C(pglogical) and C(repmgr) do.
+      - A library that is not on the host is refused, in place as well.
+    type: list
+    elements: str
+  shared_buffers:
+    description:
+      - The C(shared_buffers) of a copy, as in V(512MB). Without it, those of its original, or a quarter of the memory
+        that is available, if that is less.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - pgops.fleet.attributes
 attributes:
@@ -240,6 +264,15 @@ space:
   returned: success
   type: dict
   sample: {/srv/restored: {needed: 2147483648, free: 53687091200}}
+predicted:
+  description:
+    - The seconds that the restore will take, and those of its C(parts), each with its C(basis) - V(restores) before
+      this one on the host, or else anywhere, whose record is in the repository; the time that the V(backup) took; or
+      V(default), a guess.
+    - After a restore, the forecast before it, to be compared with RV(phases).
+  returned: success
+  type: dict
+  sample: {seconds: 754.2, parts: [{part: copy, seconds: 540.0, basis: restores}]}
 reached:
   description:
     - The end of what was replayed (C(lsn)), the time of the last transaction in it (C(time)), and the timeline of the
@@ -317,6 +350,10 @@ SPEC = {
     "superuser": {"type": "str", "default": ""},
     "configuration": {"type": "path"},
     "owner": {"type": "str", "default": ""},
+    "search_directory": {"type": "path"},
+    "search_seconds": {"type": "int", "default": 0},
+    "preload": {"type": "list", "elements": "str"},
+    "shared_buffers": {"type": "str", "default": ""},
 }
 
 

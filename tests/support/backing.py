@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import binaries
 from archives import Host
@@ -64,6 +65,8 @@ class Bank:
     host: Host
     moments: list[Moment] = field(default_factory=list)
     taken: list[tuple[str, Manifest]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    """What backups say of the server."""
 
     @property
     def server(self) -> Server:
@@ -177,6 +180,7 @@ class Bank:
             checksum=hashlib.sha256(text).hexdigest(),
             parent=parent.id if parent else "",
             tablespaces=spaces,
+            environment=self.environment,
         )
 
     def directory(self, manifest: Manifest) -> Path:

@@ -45,6 +45,10 @@ DEFAULTS: dict[str, Any] = {
     "superuser": "",
     "configuration": None,
     "owner": "",
+    "search_directory": None,
+    "search_seconds": 0,
+    "preload": None,
+    "shared_buffers": "",
 }
 
 
@@ -97,6 +101,11 @@ class Restorer:
         """What a restore would do."""
         request = self.request(**asked)
         return dict(as_user(self.owner, lambda: restore.plan(request).told()))
+
+    def plan_warnings(self, **asked: Any) -> list[str]:
+        """What a plan warns of."""
+        request = self.request(**asked)
+        return list(as_user(self.owner, lambda: list(restore.plan(request).warnings)))
 
     def restore(self, **asked: Any) -> dict[str, Any]:
         """Restore; what it returns."""

@@ -375,6 +375,8 @@ RESTORE = Command(
         Flag("--tablespace", "a tablespace's directory, and where it goes; for each", "OLD=NEW", many=True),
         Flag("--end", "what becomes of the server: promote (the default), paused or shutdown", "STATE"),
         Flag("--port", "a port for the copy on localhost; without one it has a socket in its directory only", "PORT"),
+        Flag("--preload", "the libraries of the copy, '' for none; without it those that do no work", "A,B"),
+        Flag("--shared-buffers", "of the copy; without it the original's, or what the memory allows", "SIZE"),
         Flag("--plan", "only say what would be done"),
         Flag("--json", "say it for programs"),
         Flag("--repository", "the cluster's repository; without it that of the instance", "DIRECTORY"),
@@ -383,6 +385,9 @@ RESTORE = Command(
         Flag("--server-bin-directory", "those that run the server, if they are elsewhere", "DIRECTORY"),
         Flag("--superuser", "a superuser of the server; without it the server's user or postgres", "ROLE"),
         Flag("--configuration", "in place: the main configuration file, if it is not where it was", "FILE"),
+        Flag("--owner", "as root: the user that runs the server; without it the repository's owner", "USER"),
+        Flag("--search-directory", "where WAL is unpacked to be searched; without it beside the data", "DIRECTORY"),
+        Flag("--search-seconds", "after which a search of the target is given up; without it never", "NUMBER"),
     ),
 )
 

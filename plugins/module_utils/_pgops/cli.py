@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+from . import terminal
 from .agent import runner
 from .capabilities import COMMANDS, JOBS, Command, Flag, Job
 from .errors import InvalidInput
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         prefix = options.prefix
         layout = Layout(options.instance or only_instance(prefix), prefix)
     except InvalidInput as error:
-        sys.stderr.write(f"pgops: {error}\n")
+        terminal.say_all(sys.stderr, f"pgops: {error}")
         return runner.USAGE
     job = JOBS[options.job]
     return runner.run(job, function(job), layout, options)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import binaries
-import libfaketime
 import majors
 import pytest
+from clocks import ServerClock
 from deploying import SHIPPED, collect, configured, deploy
 from servers import Server
 from waiting import until
@@ -47,21 +46,12 @@ class Clocked:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.file = server.write(server.directory / "clock", "", 0o644)
-        library = next(Path(libfaketime.__file__).parent.rglob("libfaketime.so.1"))
-        preloaded = shutil.copy(library, server.directory / library.name)
-        server.environment = {
-            "LD_PRELOAD": str(preloaded),
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-            "TZ": "UTC",
-        }
+        self.clock = ServerClock(server)
         self.set(START)
         server.start()
 
     def set(self, moment: datetime) -> None:
-        self.file.write_text(f"{moment:@%Y-%m-%d %H:%M:%S}")
+        self.clock.set(moment)
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         with connect(self.target()) as session:

@@ -21,9 +21,21 @@ def _bank(make: Callable[..., Host]) -> Bank:
     return Bank.opened(make(initdb=SMALL_SEGMENTS, settings={"summarize_wal": "on"}))
 
 
-@pytest.fixture(name="restorer")
-def _restorer(root: Path, bank: Bank) -> Iterator[Restorer]:
-    made = Restorer(bank, root)
+@pytest.fixture(name="restorers")
+def _restorers(root: Path) -> Iterator[Callable[[Bank], Restorer]]:
+    """For banks of a test's own."""
+    every: list[Restorer] = []
+
+    def made(bank: Bank) -> Restorer:
+        every.append(Restorer(bank, root))
+        return every[-1]
+
     yield made
-    for data in made.made:
-        made.end(data)
+    for restorer in every:
+        for data in restorer.made:
+            restorer.end(data)
+
+
+@pytest.fixture(name="restorer")
+def _restorer(bank: Bank, restorers: Callable[[Bank], Restorer]) -> Restorer:
+    return restorers(bank)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backing import STATE, Bank
+from backing import STATE, Bank, own
 from restoring import TOOLS, Restorer, pgops
 
 from pgops import cli
@@ -76,6 +76,20 @@ def test_people_restore_without_anything_but_the_repository(bank: Bank, restorer
     assert (code, "is not empty" in said or "A server runs in" in said) == (runner.FAILED, True)
 
 
+def test_a_terminal_does_not_obey_names_and_paths(bank: Bank, restorer: Restorer, root: Path) -> None:
+    evil = "\x1b]0;owned\x07\u202e"
+    bank.point(evil)
+    bank.archive()
+    code, said = pgops(restorer, "--name", "]0;owned", "--to", str(restorer.directory()))
+    assert (code, "'\\x1b]0;owned\\x07\\u202e'" in said) == (runner.FAILED, True)
+    directory = root / evil
+    directory.mkdir()
+    own(directory, bank.server)
+    code, said = pgops(restorer, "--immediate", "--to", str(directory), "--plan")
+    assert (code, "\\x1b]0;owned\\x07\\u202e" in said) == (runner.DONE, True)
+    assert not set(evil) & set(said) - set("]0;owned")
+
+
 def test_programs_read_the_same_as_a_document(bank: Bank, restorer: Restorer) -> None:
     code, said = pgops(restorer, "--latest", "--to", str(restorer.directory()), "--plan", "--json")
     assert (code, json.loads(said)["backup"]["name"]) == (runner.DONE, bank.taken[0][0])
@@ -110,15 +124,26 @@ def test_root_becomes_the_servers_user(bank: Bank, restorer: Restorer) -> None:
     directory = restorer.directory()
     place = ("--repository", str(bank.host.repository), "--bin-directory", TOOLS)
     words = ["restore", *place, "--server-bin-directory", str(bank.server.bin_dir), "--immediate", "--to"]
-    child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(cli.main([*words, str(directory)])))
-    child.start()
-    child.join()
-    assert child.exitcode == runner.DONE
+
+    def restored(directory: Path, *more: str) -> int | None:
+        forked = multiprocessing.get_context("fork")
+        child = forked.Process(target=lambda: sys.exit(cli.main([*words, str(directory), *more])))
+        child.start()
+        child.join()
+        return child.exitcode
+
+    assert restored(directory) == runner.DONE
     assert (directory.stat().st_uid, (directory / "PG_VERSION").stat().st_uid) == (restorer.owner, restorer.owner)
-    # A repository of root's is nobody's.
-    os.chown(bank.host.repository, 0, 0)
+    # A repository of root's is nobody's, unless somebody is named.
+    os.chown(bank.host.repository, 0, -1)
+    bank.host.repository.chmod(0o755)
     try:
-        assert cli.main([*words, str(restorer.directory())]) == runner.FAILED
+        assert restored(restorer.directory()) == runner.FAILED
+        named = restorer.directory()
+        assert restored(named, "--owner", bank.server.os_user) == runner.DONE
+        assert (named / "PG_VERSION").stat().st_uid == restorer.owner
+        for wrong in ("root", "nobody-of-this-name"):
+            assert restored(restorer.directory(), "--owner", wrong) == runner.FAILED
     finally:
         os.chown(bank.host.repository, restorer.owner, -1)
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import disks
 import pytest
 from backing import STATE, Bank, own
 from restoring import Restorer
@@ -425,3 +427,44 @@ def test_in_place_of_a_disk_that_was_lost(bank: Bank, restorer: Restorer, root: 
     bank.server.start()
     assert bank.server.value(STATE) == last.state
     assert bank.server.value("SHOW archive_mode") == "on"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_in_place_of_a_mount_point(bank: Bank, restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = bank.work()
+    bank.backup()
+    bank.work()
+    bank.archive()
+    bank.server.stop()
+    data = bank.server.data_dir
+    elsewhere = data.rename(data.with_name("elsewhere"))
+    with disks.small(data, "400m") as mounted:
+        if not mounted:
+            pytest.skip("nothing can be mounted here")
+        shutil.copytree(elsewhere, data, symlinks=True, dirs_exist_ok=True)
+        data.chmod(0o700)
+        own(data, bank.server)
+        before = tree(data)
+        asked: dict[str, Any] = {"directory": data, "in_place": True}
+        monkeypatch.setattr(copying, "verify", _fails)
+        with pytest.raises(HostFailed, match="on purpose"):
+            restorer.restore(**asked, immediate=True)
+        monkeypatch.undo()
+        assert tree(data) == before
+        (warning,) = restorer.plan_warnings(**asked, immediate=True)
+        assert f"kept in {data}/before-restore-" in warning
+        found = restorer.restore(**asked, immediate=True)
+        aside = Path(found["moved"][str(data)])
+        assert (aside.parent, tree(aside) == before) == (data, True)
+        bank.server.start()
+        assert bank.server.value(STATE) == moment.state
+        bank.server.stop()
+        # And once more, with what the first one has left.
+        restorer.restore(**asked, immediate=True)
+        assert tree(aside) == before
+    data.rmdir()
+    elsewhere.rename(data)
+
+
+def _fails(*_given: object) -> None:
+    raise HostFailed("It failed on purpose.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backing import Bank, own
+from backing import PACKERS, Bank, own
 from restoring import Restorer
 from waiting import until
 
@@ -150,8 +150,7 @@ def test_damage_of_the_wal_ends_a_restore_and_never_shortens_it(bank: Bank, rest
         assert f"{broken.name} is missing" in refused(restorer, InvalidInput, latest=True)
     else:
         broken.write_bytes(broken.read_bytes()[:-100])
-        with pytest.raises(HostFailed, match="incomplete WAL segment"):
-            restorer.restore(latest=True)
+        assert "incomplete WAL segment" in refused(restorer, PgOpsError, latest=True)
     assert restorer.state(restorer.restore(time=early.time.isoformat())) == early.state
 
 
@@ -191,3 +190,33 @@ def test_a_backup_that_is_known_to_be_damaged_is_not_taken(bank: Bank, restorer:
     backups.note_checked(bank.place, newest.name, ["base/1 has another checksum"], datetime.now(timezone.utc))
     own(newest, bank.server)
     assert restorer.plan(immediate=True)["backup"]["name"] != newest.name
+
+
+@pytest.mark.parametrize("packed", ["", "gzip", "zstd", "lz4"])
+def test_wal_that_cannot_be_replayed_is_found_before_anything_is_copied(
+    bank: Bank, restorer: Restorer, packed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last segment is torn, whatever it is compressed by; what needs the program of a compression is refused
+    without it; and what does not need the segment is restored."""
+    bank.work()
+    bank.backup()
+    early = bank.work()
+    bank.archive()
+    bank.work()
+    bank.archive()
+    bank.work()
+    name = bank.host.switch()
+    bank.host.wait_for(name)
+    last = bank.host.archived()[name]
+    if packed:
+        bank.server.run(*PACKERS[packed], str(last))
+        (last,) = last.parent.glob(f"{last.name}.*")
+    if packed in ("zstd", "lz4"):
+        with monkeypatch.context() as changed:
+            changed.setenv("PATH", str(bank.server.bin_dir))
+            assert f"{packed}, which is not on this host" in refused(restorer, HostFailed, latest=True)
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert name in refused(restorer, PgOpsError, latest=True)
+    last.write_bytes(b"something else")
+    assert name in refused(restorer, PgOpsError, latest=True)
+    assert restorer.plan(time=early.time.isoformat())["last_segment"] < name

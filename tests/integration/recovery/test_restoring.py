@@ -5,19 +5,21 @@
 from __future__ import annotations
 
 import os
-import random
-import shutil
 import signal
 import threading
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from backing import Bank
+from archives import Host
+from backing import SMALL_SEGMENTS, Bank
+from clocks import ServerClock
 from restoring import Restorer
+from servers import Server
 from waiting import until
 
-from pgops.errors import HostFailed
+from pgops.errors import HostFailed, InvalidInput
 from pgops.host.identity import as_user
 from pgops.recovery import restore
 
@@ -62,46 +64,6 @@ def test_settings_that_the_original_has_raised_since_are_raised_for_the_recovery
     assert restorer.value(found, "SHOW max_connections") == "50"
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.slow)])
-def test_random_moments_while_backups_are_taken(bank: Bank, restorer: Restorer, count: int) -> None:
-    chance = random.Random(count)
-    bank.backup()
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.is_set():
-            bank.work(1)
-            if len(bank.moments) % 7 == 0:
-                bank.point(f"after_{bank.moments[-1].xid}")
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    try:
-        for _number in range(2):
-            bank.archive()
-            bank.backup()
-        bank.archive()
-    finally:
-        stop.set()
-        worker.join()
-    bank.work(1)
-    bank.archive()
-    for moment in chance.sample(bank.moments[1:-1], count):
-        index = bank.moments.index(moment)
-        asked: dict[str, Any] = {
-            "time": {"time": moment.time.isoformat()},
-            "lsn": {"lsn": moment.lsn, "inclusive": False},
-            "xid": {"xid": moment.xid},
-        }[chance.choice(["time", "lsn", "xid"])]
-        if (index + 1) % 7 == 0:
-            asked = {"name": f"after_{moment.xid}"}
-        found = restorer.restore(**asked)
-        assert restorer.state(found) == moment.state, asked
-        data = Path(found["directory"])
-        restorer.end(data)
-        shutil.rmtree(data)
-
-
 def test_a_server_that_is_killed_while_it_recovers_is_told(bank: Bank, restorer: Restorer) -> None:
     bank.backup()
     bank.work()
@@ -122,3 +84,59 @@ def test_a_server_that_is_killed_while_it_recovers_is_told(bank: Bank, restorer:
         as_user(restorer.owner, lambda: restore.restore(request, kill), 600.0)
     last = bank.moments[-1]
     assert restorer.state(restorer.restore(directory=directory, latest=True)) == last.state
+
+
+def test_a_time_is_reached_though_the_clock_was_set_back_since(
+    root: Path, major: int, new_server: Callable[..., Server], restorers: Callable[[Bank], Restorer]
+) -> None:
+    """PostgreSQL stops at the first commit after the time, in the order of the WAL; the last one does not matter."""
+    server = new_server(major, initdb=SMALL_SEGMENTS)
+    clock = ServerClock(server)
+    bank = Bank.opened(Host(server.start(), root / "base", root / "prefix"))
+    server.stop()  # it was restarted without its clock
+    server.start()
+    restorer = restorers(bank)
+    bank.backup()
+    before = bank.work()
+    clock.shift(7200)
+    bank.work()
+    clock.shift(0)
+    bank.archive()
+    bank.backup()
+    last = bank.work()
+    bank.archive()
+    asked = before.time + timedelta(hours=1)
+    assert bank.moments[-4].time > asked > last.time
+    found = restorer.restore(time=asked.isoformat())
+    assert found["backup"]["name"] == bank.taken[0][0]
+    assert restorer.state(found) == before.state
+    with pytest.raises(InvalidInput, match="no commit after it is archived"):
+        restorer.restore(time=(asked + timedelta(hours=2)).isoformat())
+
+
+def test_a_copy_has_the_libraries_and_the_memory_that_it_is_to_have(bank: Bank, restorer: Restorer) -> None:
+    bank.server.configure({"shared_preload_libraries": "auto_explain"})
+    bank.server.stop()
+    bank.server.start()
+    bank.environment = {"preloaded": ["auto_explain", "pg_cron"]}
+    bank.backup()
+    (warning,) = restorer.plan_warnings(immediate=True)
+    assert warning == "The copy does not preload pg_cron."
+    found = restorer.restore(immediate=True)
+    assert restorer.value(found, "SHOW shared_preload_libraries") == '"auto_explain"'
+    assert restorer.value(found, "SHOW shared_buffers") == "16MB"
+    found = restorer.restore(immediate=True, preload=(), shared_buffers="24MB")
+    assert restorer.value(found, "SHOW shared_preload_libraries") == ""
+    assert restorer.value(found, "SHOW shared_buffers") == "24MB"
+
+
+def test_without_a_library_of_the_original_nothing_is_copied(bank: Bank, restorer: Restorer) -> None:
+    bank.environment = {"preloaded": ["auto_explain", "nowhere_to_be_found"]}
+    bank.backup()
+    directory = restorer.directory()
+    for place in ({"directory": directory}, {"directory": directory, "in_place": True}):
+        with pytest.raises(InvalidInput, match="would preload nowhere_to_be_found, and would not start"):
+            restorer.restore(immediate=True, **place)
+        assert not directory.exists()
+    found = restorer.restore(directory=directory, immediate=True, preload=("auto_explain",))
+    assert restorer.value(found, "SHOW shared_preload_libraries") == '"auto_explain"'

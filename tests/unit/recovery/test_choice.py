@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from keeping import manifest
 
 from pgops.errors import HostFailed, InvalidInput
-from pgops.recovery import choice
-from pgops.recovery.commits import Reader, Record
+from pgops.recovery import choice, commits
+from pgops.recovery import line as lines
+from pgops.recovery.commits import Pick, Reader, Record
 from pgops.recovery.line import Line
 from pgops.recovery.targets import Target
 from pgops.repository.backups import Kept, Listing
@@ -36,13 +37,18 @@ class Told(Reader):
     """The WAL of a test: by the timeline and the number of a segment, its records."""
 
     known: Mapping[tuple[int, int], Sequence[Record]]
+    read: set[int]
 
     def records(self, segment: int, manager: str) -> list[Record]:
+        self.read.add(segment)
         found = self.known.get((self.line.timeline_of(segment), segment), ())
         return [record for record in found if (record.what == "RESTORE_POINT") == (manager == "XLOG")]
 
-    def contains(self, segment: int, text: bytes) -> bool:
-        return any(record.name.encode() + b"\0" == text for record in self.records(segment, "XLOG"))
+    def search(
+        self, blocks: Iterable[range], manager: str, pick: Pick, _seconds: float | None = None
+    ) -> Iterator[list[Record]]:
+        for block in blocks:
+            yield [record for number in block for record in pick(self.records(number, manager))]
 
     def goes_on(self, byte: int) -> bool:
         here = self.records(byte // MB, "Transaction") + self.records(byte // MB, "XLOG")
@@ -72,11 +78,13 @@ def inventory(
     return Inventory("7412345678901234567-17", MB, tuple(sorted(runs)), histories or {}, Listing(tuple(backups)))
 
 
-def readers(known: Mapping[tuple[int, int], Sequence[Record]]) -> choice.Readers:
+def readers(
+    known: Mapping[tuple[int, int], Sequence[Record]],
+) -> Callable[[Line], contextlib.AbstractContextManager[Told]]:
     @contextlib.contextmanager
-    def reader(line: Line) -> Iterator[Reader]:
+    def reader(line: Line) -> Iterator[Told]:
         made = Told("/", "g", "/", line, "/")
-        made.known = known
+        made.known, made.read = known, set()
         yield made
 
     return reader
@@ -110,6 +118,29 @@ def test_the_clock_of_a_backup_does_not_count_where_its_wal_has_a_commit() -> No
     assert chosen(late, Target("time", time=at(15)), silent) == "old"
 
 
+def test_a_time_is_reached_where_the_first_commit_after_it_is_though_the_last_one_is_older() -> None:
+    """The clock was ahead in segment 7, and was set back."""
+    ahead = {**USUAL, (1, 7): [commit(7, at(60))]}
+    assert chosen(TWO, Target("time", time=at(40)), ahead) == "old"
+    # From the newer backup on there is one as well, so that is the better choice.
+    assert chosen(TWO, Target("time", time=at(15)), ahead) == "new"
+    with pytest.raises(InvalidInput, match="the last commit is of 2026-11-29 00:20:00"):
+        chosen(TWO, Target("time", time=at(60)), ahead)
+
+
+def test_a_commit_after_the_time_anywhere_within_a_backup_rules_it_out() -> None:
+    """There PostgreSQL would stop before the backup is consistent."""
+    within = {**USUAL, (1, 10): [commit(10, at(30), 100), commit(10, at(10), 200)]}
+    assert chosen(TWO, Target("time", time=at(15)), within) == "old"
+
+
+def test_of_a_clock_that_backups_saw_going_back_is_told() -> None:
+    back = inventory([Run(1, 2, 20)], [backup("old", 3, 30), backup("new", 10, 10)])
+    (warning,) = choice.choose(back, Target("time", time=at(15)), readers(USUAL)).warnings
+    assert "The clock was set back" in warning
+    assert choice.choose(TWO, Target("time", time=at(15)), readers(USUAL)).warnings == ()
+
+
 def test_an_exclusive_time_needs_a_commit_at_it_or_after() -> None:
     assert chosen(TWO, Target("time", time=at(20), inclusive=False)) == "new"
     with pytest.raises(InvalidInput, match="no commit after it"):
@@ -139,10 +170,52 @@ def test_names_and_transactions_are_found_in_the_wal() -> None:
     assert chosen(TWO, Target("name", name="here"), before) == "old"
     assert chosen(TWO, Target("xid", xid=12)) == "new"
     assert chosen(TWO, Target("xid", xid=(1 << 32) + 12)) == "new"
-    with pytest.raises(InvalidInput, match="is not in the WAL"):
+    with pytest.raises(InvalidInput, match=r"is not in the WAL; the nearest that ended: 19 \(LSN .*, 20 \(LSN "):
         chosen(TWO, Target("xid", xid=21))
+    with pytest.raises(InvalidInput, match="no restore point 'heer' in the WAL; there are 'here'"):
+        chosen(TWO, Target("name", name="heer"), points)
     with pytest.raises(InvalidInput, match="cannot be reached"):
         chosen(TWO, Target("xid", xid=3))
+
+
+@pytest.mark.parametrize("target", [Target("name", name="here"), Target("xid", xid=7)])
+def test_a_target_behind_a_segment_that_cannot_be_read_is_refused(target: Target) -> None:
+    points = {**USUAL, (1, 7): [Record("RESTORE_POINT", 7 * MB + 90, name="here"), *USUAL[(1, 7)]]}
+
+    @contextlib.contextmanager
+    def reader(line: Line) -> Iterator[Reader]:
+        with readers(points)(line) as made:
+            made.damaged[damaged] = "a segment is damaged"
+            yield made
+
+    damaged = 5
+    with pytest.raises(InvalidInput, match="cannot be reached from backup old: a segment is damaged"):
+        choice.choose(TWO, target, reader)
+    damaged = 8
+    assert choice.choose(TWO, target, reader).chain[-1].name == "old"
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(-5, 70))
+def test_a_search_looks_at_each_segment_once(first: int, count: int, middle: int) -> None:
+    last = first + count
+    newest_first = [list(block) for block in commits.backwards(first, last)]
+    assert newest_first == sorted(newest_first, reverse=True)
+    assert sorted(number for block in newest_first for number in block) == list(range(first, last + 1))
+    around = [number for block in commits.outwards(first, last, middle) for number in block]
+    assert sorted(around) == list(range(first, last + 1))
+    assert around[0] == max(first, min(middle, last))
+
+
+@given(st.integers(1, 300), st.integers(0, (1 << 32) - 1), st.data())
+def test_a_transaction_is_found_near_its_like_also_where_ids_begin_anew(
+    count: int, start: int, data: st.DataObject
+) -> None:
+    known = {(1, number): [commit(number, START, xid=(start + number) % (1 << 32))] for number in range(count)}
+    number = data.draw(st.integers(0, count - 1))
+    with readers(known)(lines.to(1, {}, MB)) as reading:
+        found = commits.transaction(reading, (start + number) % (1 << 32), 0, count - 1)
+        assert found.end == known[(1, number)][0]
+        assert len(reading.read) <= 64
 
 
 def test_a_gap_ends_what_can_be_reached() -> None:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from typing import Any
 
+from .. import terminal
 from ..capabilities import Job
 from ..errors import Busy, HostFailed, PgOpsError
 from ..host.files import exclusive, failure
@@ -49,7 +50,8 @@ def run(job: Job, function: Function, layout: Layout, options: argparse.Namespac
     if options.scheduled and code != BUSY:
         outcome.update(_recorded(layout, job, time.time(), seconds, len(outcome.get("errors", ())) or code))
     if job.prints and options.output is None:
-        sys.stderr.writelines(f"{line}\n" for line in ([outcome["error"]] if code else outcome["warnings"]))
+        for told in [outcome["error"]] if code else outcome["warnings"]:
+            terminal.say_all(sys.stderr, told)
         return code
     log(layout, home, {"job": job.name, **outcome, "duration_ms": round(seconds * 1000)})
     return code
@@ -122,4 +124,4 @@ def log(layout: Layout, home: str, outcome: dict[str, Any]) -> None:
         handler.emit(logging.makeLogRecord({"msg": f"{stamp} {line}"}))
         handler.close()
     except OSError as error:
-        sys.stderr.write(f"the log file cannot be written: {error}\n")
+        terminal.say(sys.stderr, f"the log file cannot be written: {error}")

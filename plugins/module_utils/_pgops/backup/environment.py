@@ -33,7 +33,7 @@ SETTINGS = """
 SELECT s.name, s.setting FROM pg_settings AS s
 WHERE s.name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions',
                  'max_locks_per_transaction', 'block_size', 'wal_block_size', 'server_encoding', 'data_directory',
-                 'port', 'shared_buffers')
+                 'port', 'shared_buffers', 'dynamic_library_path')
 """
 PRELOADED = """
 SELECT trim(both ' "' FROM n.name) AS name

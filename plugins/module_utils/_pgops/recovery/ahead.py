@@ -75,6 +75,7 @@ class Ahead:
     fetched: int = 0
     _next: int = 0
     _published: set[str] = field(default_factory=set)
+    _claimed: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -106,28 +107,32 @@ class Ahead:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            number = self._claimed()
-            if number is None:
+            name = self._claim()
+            if name is None:
                 if self._next > self.last:
                     return
                 self._stop.wait(PAUSE)
                 continue
             # What cannot be fetched is the program's: it says why, where PostgreSQL logs it.
             with contextlib.suppress(OSError, archiver.Failure, archiver.Absent):
-                self._fetch(self.line.name(number))
+                self._fetch(name)
+            with self._lock:
+                self._claimed.discard(name)
 
-    def _claimed(self) -> int | None:
+    def _claim(self) -> str | None:
         """The next segment, if there is room for it."""
         with self._lock:
             if self._next > self.last or self._waiting() >= self.limit:
                 return None
+            name = self.line.name(self._next)
+            self._claimed.add(name)
             self._next += 1
-            return self._next - 1
+            return name
 
     def _waiting(self) -> int:
         """How many segments are there or are being fetched. One that came too late, since replay has already taken a
         later one, is removed."""
-        there = {name for name in os.listdir(self.spool) if archiver.kind(name.lstrip("."))}
+        there = {name for name in os.listdir(self.spool) if archiver.kind(name)}
         done = {name for name in self._published if name not in there}
         newest = max((name[8:] for name in done), default="")
         late = {name for name in there & self._published if name[8:] < newest}
@@ -135,7 +140,7 @@ class Ahead:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.spool, name))
         self._published -= late
-        return len(there - late)
+        return len((there - late) | self._claimed)
 
     def _fetch(self, name: str) -> None:
         path, temporary = os.path.join(self.spool, name), os.path.join(self.spool, f".{name}")

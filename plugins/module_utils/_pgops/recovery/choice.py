@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import NoReturn
 
 from ..errors import HostFailed, InvalidInput
@@ -19,10 +20,12 @@ from ..repository.backups import Kept
 from ..repository.inventory import Inventory
 from . import commits, targets
 from . import line as lines
-from .commits import Reader, Record, Unknown
+from .commits import Reader, Record, Unfinished
 from .line import Line
 from .targets import Target
 
+MOST_NAMED = 3
+"""Of what there may be many, in a message."""
 Readers = Callable[[Line], AbstractContextManager[Reader]]
 
 
@@ -43,12 +46,13 @@ class Reach:
 
 @dataclass(frozen=True)
 class Choice:
-    """The backup, with those below it, the full one first; the line and its segments; ``lsn`` is the byte of the
-    record that a name or a transaction is at, None for other targets. ``newest`` is the last end of a transaction in
-    the WAL, None if that is not known."""
+    """The backup, with those below it, the full one first; the line and its segments, of which ``last`` is the last
+    that has to be replayed; ``lsn`` is the byte of the record that a name or a transaction is at, None for other
+    targets. ``newest`` is the last end of a transaction in the WAL, None if that is not known."""
 
     chain: tuple[Kept, ...]
     reach: Reach
+    last: int
     lsn: int | None = None
     newest: Record | None = None
     warnings: tuple[str, ...] = ()
@@ -142,11 +146,9 @@ def _continued(reach: Reach, others: Iterable[Reach]) -> bool:
 
 
 def _newest_time(reach: Reach, reader: Readers) -> str:
+    """Raises Unfinished."""
     with reader(reach.line) as reading:
-        try:
-            found = commits.newest(reading, reach.first, reach.last)
-        except (Unknown, HostFailed):
-            return ""
+        found = commits.newest(reading, reach.first, reach.last)
     return targets.written(found.time) if found and found.time else ""
 
 
@@ -166,7 +168,7 @@ class _Search:
         """Raises HostFailed with what can be reached."""
         searches = {
             targets.LATEST: self._latest,
-            targets.IMMEDIATE: lambda: self._chosen(self.known[-1]),
+            targets.IMMEDIATE: self._immediate,
             targets.LSN: self._lsn,
             targets.NAME: self._name,
             targets.XID: self._xid,
@@ -179,9 +181,23 @@ class _Search:
         """The reach that ends last, from the newest backup."""
         return max(self.known, key=lambda reach: (reach.last, reach.kept.manifest.stop_lsn))
 
-    def _chosen(self, reach: Reach, lsn: int | None = None, *warnings: str, newest: Record | None = None) -> Choice:
+    def _chosen(
+        self,
+        reach: Reach,
+        last: int,
+        lsn: int | None = None,
+        newest: Record | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Choice:
         known = {kept.manifest.id: kept for kept in self.found.listing.backups}
-        return Choice(chains.chain(reach.kept, known) or (), reach, lsn, newest, warnings)
+        for segment, why in sorted(self.reader.damaged.items()):
+            if reach.first <= segment <= last:
+                self._refuse(f"{self.target} cannot be reached from backup {reach.kept.name}: {why}")
+        return Choice(chains.chain(reach.kept, known) or (), reach, last, lsn, newest, tuple(warnings))
+
+    def _immediate(self) -> Choice:
+        reach = self.known[-1]
+        return self._chosen(reach, (reach.kept.manifest.stop_lsn - 1) // reach.line.segment_bytes)
 
     def _latest(self) -> Choice:
         reach = self.furthest
@@ -189,12 +205,13 @@ class _Search:
         if reach.last < end:
             missing = reach.line.name(reach.last + 1)
             self._refuse(f"The newest moment cannot be reached: the WAL segment {missing} is missing.")
-        return self._chosen(reach, newest=self._newest(reach))
+        return self._chosen(reach, reach.last, newest=self._newest(reach))
 
     def _newest(self, reach: Reach) -> Record | None:
+        """The last end of a transaction, for people to know; None where it is not among the newest WAL."""
         try:
-            return commits.newest(self.reader, reach.first, reach.last)
-        except (Unknown, HostFailed):
+            return commits.newest(self.reader, reach.first, reach.last, commits.GLANCE)
+        except Unfinished:
             return None
 
     def _at(self, byte: int, what: str) -> Reach:
@@ -209,7 +226,7 @@ class _Search:
         reach = self._at(byte, f"LSN {wal.lsn(byte)}")
         if byte // reach.line.segment_bytes == reach.last and not self._goes_on(byte):
             self._refuse(f"LSN {wal.lsn(byte)} cannot be reached: no WAL is archived from there on.")
-        return self._chosen(reach, newest=self._newest(reach))
+        return self._chosen(reach, byte // reach.line.segment_bytes, newest=self._newest(reach))
 
     def _goes_on(self, byte: int) -> bool:
         """Whether there is a record at a byte or after it; so it is said where that cannot be found out."""
@@ -219,60 +236,124 @@ class _Search:
             return True
 
     def _name(self) -> Choice:
-        name, reach = self.target.name, self.furthest
-        first = min(one.first for one in self.known if one.last == reach.last)
-        try:
-            points = commits.restore_points(self.reader, name, first, reach.last)
-        except Unknown:
-            return self._chosen(reach, None, f"The restore point {name!r} was not found within {commits.BUDGET:g} s.")
-        if not points:
-            self._refuse(f"There is no restore point {name!r} in the WAL.")
-        chosen = self._at(points[0].lsn, f"The restore point {name!r} at LSN {wal.lsn(points[0].lsn)}")
-        self._refuse_others(chosen, points)
-        return self._chosen(chosen, points[0].lsn)
-
-    def _refuse_others(self, reach: Reach, points: Sequence[Record]) -> None:
-        """PostgreSQL stops at the first restore point of a name."""
-        size = reach.line.segment_bytes
-        try:
-            older = commits.restore_points(self.reader, self.target.name, reach.first, points[0].lsn // size - 1)
-        except Unknown:
-            return
-        if older or len(points) > 1:
-            places = ", ".join(wal.lsn(point.lsn) for point in [*older, *points])
+        """PostgreSQL stops at the first restore point of a name: from the backup on there must be no other."""
+        name = self.target.name
+        seen: list[str] = []
+        hits: list[Record] = []
+        chosen: Reach | None = None
+        for segment, points in commits.restore_points(self.reader, self._first, self.furthest.last):
+            seen += [point.name for point in reversed(points)]
+            hits = [*(point for point in points if point.name == name), *hits]
+            if hits and chosen is None:
+                chosen = self._at(hits[-1].lsn, f"The restore point {name!r} at LSN {wal.lsn(hits[-1].lsn)}")
+            if chosen is not None and segment <= chosen.first:
+                break
+        if chosen is None:
+            self._refuse(f"There is no restore point {name!r} in the WAL{_like(name, seen)}.{self._unread()}")
+        hits = [hit for hit in hits if hit.lsn >= chosen.kept.manifest.start_lsn]
+        if len(hits) > 1:
+            places = ", ".join(wal.lsn(hit.lsn) for hit in hits)
             raise InvalidInput(
-                f"There are several restore points {self.target.name!r}, at the LSNs {places}.",
+                f"There are several restore points {name!r}, at the LSNs {places}.",
                 "Name the one that is meant by its LSN.",
             )
+        return self._at_record(chosen, hits[0])
+
+    def _at_record(self, reach: Reach, record: Record) -> Choice:
+        return self._chosen(reach, record.lsn // reach.line.segment_bytes, record.lsn)
 
     def _xid(self) -> Choice:
-        xid, reach = self.target.xid or 0, self.furthest
-        first = min(one.first for one in self.known if one.last == reach.last)
-        try:
-            found = commits.transaction(self.reader, xid, first, reach.last)
-        except Unknown:
-            return self._chosen(reach, None, f"Transaction {xid} was not found within {commits.BUDGET:g} s.")
-        if found is None:
-            self._refuse(f"The end of transaction {xid} is not in the WAL.")
-        what = f"The end of transaction {xid} at LSN {wal.lsn(found.lsn)}"
-        return self._chosen(self._at(found.lsn, what), found.lsn)
+        xid = self.target.xid or 0
+        found = commits.transaction(self.reader, xid, self._first, self.furthest.last)
+        if found.end is None:
+            near = ", ".join(f"{one.xid} (LSN {wal.lsn(one.lsn)})" for one in found.others)
+            nearest = f"; the nearest that ended: {near}" if near else ""
+            self._refuse(f"The end of transaction {xid} is not in the WAL{nearest}.{self._unread()}")
+        what = f"The end of transaction {xid} at LSN {wal.lsn(found.end.lsn)}"
+        return self._at_record(self._at(found.end.lsn, what), found.end)
+
+    @property
+    def _first(self) -> int:
+        """The first segment that can be replayed at all."""
+        return min(one.first for one in self.known)
+
+    def _unread(self) -> str:
+        """What a search could not look into, in words."""
+        damaged = [why for _segment, why in sorted(self.reader.damaged.items())]
+        others = f"; and {len(damaged) - MOST_NAMED} more" if len(damaged) > MOST_NAMED else ""
+        return f" These segments could not be read: {'; '.join(damaged[:MOST_NAMED])}{others}" if damaged else ""
 
     def _time(self) -> Choice:
-        newest_first = reversed(range(len(self.known)))
-        complete = next((number for number in newest_first if self._was_complete(self.known[number])), -1)
-        before = self.known[: complete + 1]
-        if not before:
+        """The newest backup before whose end no transaction ended after the time, and after whose end one did: there
+        PostgreSQL stops. Clocks are set back, so the last transaction of the WAL alone does not say that."""
+        newest = self._newest(self.furthest)
+        if newest is not None and newest.time is not None and not self._after(newest):
+            self.reader.say(
+                f"the last commit is of {targets.written(newest.time)}, which is not after the target; looking "
+                "whether an earlier one is, as after a clock was set back"
+            )
+        return self._after_newest(newest)
+
+    def _after_newest(self, newest: Record | None) -> Choice:
+        """The choice where the last commit is known, as far as that can be found quickly."""
+        searched: range | None = None
+        for reach in filter(self._was_complete, reversed(self.known)):
+            made = reach.kept.manifest
+            first = made.stop_lsn // made.segment_bytes
+            # What follows a newer backup was looked at for that one.
+            last = min(reach.last, searched.start) if searched and reach.last < searched.stop else reach.last
+            known = self._stopping(newest, first, last, made.stop_lsn)
+            if known is not None:
+                stop = self._earliest(first, known, made.stop_lsn)
+                return self._chosen(reach, stop, None, newest, self._warned(reach))
+            searched = range(first, reach.last + 1)
+        if searched is None:
             self._refuse(f"{self.target} is before the end of the first backup.")
-        reach = max(before, key=lambda one: (one.last, one.kept.manifest.stop_lsn))
-        try:
-            newest = commits.newest(self.reader, reach.first, reach.last)
-        except (Unknown, HostFailed) as error:
-            why = str(error) or f"no commit was found within {commits.BUDGET:g} s"
-            return self._chosen(reach, None, f"Whether the WAL goes on after {self.target} is not known: {why}.")
-        if newest is None or not self._after(newest):
-            last = f"the last commit is of {targets.written(newest.time)}" if newest and newest.time else "none"
-            self._refuse(f"{self.target} cannot be reached: no commit after it is archived, {last}.")
-        return self._chosen(reach, newest=newest)
+        last_one = f"the last commit is of {targets.written(newest.time)}" if newest and newest.time else "none"
+        what = f"{self.target} cannot be reached: no commit after it is archived, {last_one}."
+        return self._refuse(what + self._unread())
+
+    def _stopping(self, newest: Record | None, first: int, last: int, byte: int) -> int | None:
+        """One of some segments in which, from a byte on, a transaction ended after the time; None if none has any."""
+        size = self.found.segment_bytes
+        if newest is not None and newest.lsn >= byte and newest.lsn // size <= last and self._after(newest):
+            return newest.lsn // size
+        found = commits.any_of(self.reader, first, last, lambda one: one.lsn >= byte and self._after(one))
+        return None if found is None else found.lsn // size
+
+    def _earliest(self, first: int, known: int, byte: int) -> int:
+        """The same in as early a segment as halving finds: the recovery does not get beyond it."""
+        found, end = known, known
+        while first < end:
+            half = (first + end) // 2
+            ahead = (range(number, number + 1) for number in range(half, end))
+            ends = self.reader.search(ahead, "Transaction", lambda some: [one for one in some if one.lsn >= byte])
+            records = next(filter(None, ends), None)
+            if records is None:
+                end = half
+            elif any(map(self._after, records)):
+                found = min(one.lsn for one in records) // self.found.segment_bytes
+                end = half
+            else:
+                first = max(one.lsn for one in records) // self.found.segment_bytes + 1
+        return found
+
+    def _warned(self, reach: Reach) -> list[str]:
+        """Words about a clock that backups saw going back: a time can have come twice."""
+        made, wanted = [one.kept.manifest for one in self.known], self.target.time
+        back = [
+            f"between the backups {one.completed_at.isoformat()} and {other.completed_at.isoformat()}"
+            for one, other in zip(made, made[1:])
+            if wanted is not None and other.completed_at < one.completed_at and wanted <= one.completed_at
+        ]
+        if not back:
+            return []
+        warning = (
+            f"The clock was set back {', '.join(back)}, so {self.target} may have come more than once. Backup "
+            f"{reach.kept.name} is taken, and the first commit after the target that follows it. "
+            "To be sure, name an LSN."
+        )
+        return [warning]
 
     def _after(self, record: Record) -> bool:
         """Whether a recovery to the time stops at a record, or before it."""
@@ -282,17 +363,21 @@ class _Search:
         return when > wanted or (when == wanted and not self.target.inclusive)
 
     def _was_complete(self, reach: Reach) -> bool:
-        """Whether a backup was complete before the target's time. What the WAL says counts, and the clock only where
-        no transaction ended during the backup."""
+        """Whether no transaction ended after the target's time before the end of a backup. What the WAL says counts,
+        and the clock only where no transaction ended during the backup."""
         made = reach.kept.manifest
         last = (made.stop_lsn - 1) // made.segment_bytes
-        try:
-            record = commits.newest(self.reader, reach.first, last, before=made.stop_lsn)
-        except (Unknown, HostFailed):
-            record = None
-        if record is not None and record.lsn >= made.start_lsn:
-            return not self._after(record)
-        return self.target.time is not None and made.completed_at <= self.target.time
+        during = False
+
+        def pick(records: Sequence[Record]) -> Sequence[Record]:
+            inside = [one for one in records if made.start_lsn <= one.lsn < made.stop_lsn]
+            return [one for one in inside if self._after(one)][-1:] or inside[-1:]
+
+        for found in self.reader.search(commits.backwards(reach.first, last), "Transaction", pick):
+            if any(map(self._after, found)):
+                return False
+            during = during or bool(found)
+        return during or (self.target.time is not None and made.completed_at <= self.target.time)
 
     def _refuse(self, what: str) -> NoReturn:
         """Raises InvalidInput with what can be reached instead."""
@@ -309,3 +394,9 @@ class _Search:
             f"(LSN {wal.lsn(first.kept.manifest.stop_lsn)}, backup {first.kept.name}) to the end of the WAL "
             f"(before LSN {wal.lsn(last.end)}{commit}), or latest."
         )
+
+
+def _like(name: str, seen: Sequence[str]) -> str:
+    """Restore points of similar names, or the newest ones, in words. Pure."""
+    near = get_close_matches(name, seen, MOST_NAMED) or list(dict.fromkeys(seen))[:MOST_NAMED]
+    return f"; there are {', '.join(map(repr, near))}" if near else ""

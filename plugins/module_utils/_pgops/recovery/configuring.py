@@ -15,6 +15,7 @@ from typing import Any
 from ..host import files
 from ..host.files import File
 from ..settings import autoconf
+from . import resources
 from .targets import STALE
 
 SIGNAL, STANDBY = "recovery.signal", "standby.signal"
@@ -36,12 +37,15 @@ PORT = 5432
 @dataclass(frozen=True)
 class Served:
     """How a restored server is reached. ``copy``: it is not in its original's place, and must leave that alone.
-    ``port`` is 0 for a server that can only be reached by a socket in its data directory."""
+    ``port`` is 0 for a server that can only be reached by a socket in its data directory. ``preload`` are the
+    libraries of a copy, None for its original's, ``shared_buffers`` its memory, '' likewise."""
 
     data: str
     major: int
     copy: bool
     port: int = 0
+    preload: tuple[str, ...] | None = None
+    shared_buffers: str = ""
 
 
 def own_settings(served: Served) -> dict[str, str]:
@@ -57,6 +61,8 @@ def own_settings(served: Served) -> dict[str, str]:
         "max_logical_replication_workers": "0",
         "synchronous_standby_names": "",
         "cron.launch_active_jobs": "off",
+        **({} if served.preload is None else {"shared_preload_libraries": resources.listed(served.preload)}),
+        **({"shared_buffers": served.shared_buffers} if served.shared_buffers else {}),
         "listen_addresses": "localhost" if served.port else "",
         "port": str(served.port or PORT),
         "unix_socket_directories": served.data,

@@ -25,6 +25,10 @@ from ..repository.backups import Kept
 SCRATCH = "pgops-scratch"
 MARKER = "pgops-restoring.json"
 """The file that a data directory has while it is restored."""
+INSIDE = "before-restore-"
+"""Of the name of a directory that has the old content of the one in which it is."""
+NOT_OURS = ("lost+found", ".snapshot", ".zfs")
+"""What file systems have at their top by themselves."""
 THREADS = 4
 LONGEST = 7 * 86400.0
 """Seconds that a program may take for a backup."""
@@ -290,7 +294,9 @@ def verify(data: str, directory: str) -> None:
     Raises HostFailed.
     """
     program = os.path.join(directory, "pg_verifybackup")
-    words = [program, "-n", "-q", f"--ignore={MARKER}", f"--ignore={SCRATCH}", data]
+    besides = [name for name in os.listdir(data) if name.startswith(INSIDE)]
+    ignored = [f"--ignore={name}" for name in (MARKER, SCRATCH, *NOT_OURS, *besides)]
+    words = [program, "-n", "-q", *ignored, data]
     try:
         commands.run(words, LONGEST)
     except HostFailed as error:

@@ -21,8 +21,7 @@ from . import targets
 from .restore import Restore
 
 LONGEST = 7 * 86400.0
-"""Seconds that a restore may take."""
-PLANNING = 600.0
+"""Seconds that a restore may take, or the search for its target."""
 NOTHING: dict[str, Any] = {
     "reached": None,
     "phases": [],
@@ -50,9 +49,9 @@ def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     uid = _owner(params["owner"], repository)
     request = _request(params, target, repository, generation)
     if check_mode:
-        told = as_user(uid, lambda: _planned(request), PLANNING)
+        told = as_user(uid, lambda: _planned(request), LONGEST)
         return _plan(request, told).result(**NOTHING, **told["plan"], started=False)
-    before = as_user(uid, lambda: _planned(request), PLANNING)
+    before = as_user(uid, lambda: _planned(request), LONGEST)
     done = as_user(uid, lambda: restoring.restore(request), LONGEST)
     started = request.in_place and request.end == targets.PROMOTE and params["start"]
     if started:
@@ -106,6 +105,10 @@ def _request(params: Mapping[str, Any], target: targets.Target, repository: str,
         port=params["port"],
         superuser=params["superuser"],
         configuration=params["configuration"] or "",
+        search_directory=params["search_directory"] or "",
+        search_seconds=float(params["search_seconds"]),
+        preload=None if params["preload"] is None else tuple(params["preload"]),
+        shared_buffers=params["shared_buffers"],
     )
 
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .. import terminal
 from ..agent import runner
-from ..errors import InvalidInput, PgOpsError
+from ..errors import HostFailed, InvalidInput, PgOpsError
 from ..host import files, identity
 from ..instance import configuration
 from ..instance.layout import Layout, only_instance
 from . import targets
+from .forecast import BACKUP, DEFAULT, MEASURED
 from .restore import Planned, Restore, only_generation, owner, plan
 from .restore import restore as restored
 
@@ -36,12 +39,12 @@ def restore(options: argparse.Namespace) -> int:
 def _restored(options: argparse.Namespace, request: Restore) -> int:
     try:
         # Nothing of it needs root's rights, and what it works on belongs to the server's user.
-        identity.become(owner(request.repository))
+        identity.become(_owner(options.owner, request.repository))
         os.chdir("/")  # where that user may look
-        if options.plan:
-            planned = plan(request)
-            return _said(options, {**planned.told(), "warnings": list(planned.warnings)}, _outlook(planned))
         began = time.monotonic()
+        if options.plan:
+            planned = plan(request, lambda text: _progress(time.monotonic() - began, text))
+            return _said(options, {**planned.told(), "warnings": list(planned.warnings)}, _outlook(planned))
         result = restored(request, lambda text: _progress(time.monotonic() - began, text))
         return _said(options, result, [*_outcome(result), *_next(request, result)])
     except (PgOpsError, OSError) as error:
@@ -73,6 +76,10 @@ def _request(options: argparse.Namespace) -> Restore:
         port=_port(options.port),
         superuser=options.superuser or "",
         configuration=_absolute(options.configuration),
+        search_directory=_absolute(options.search_directory),
+        search_seconds=_seconds(options.search_seconds),
+        preload=None if options.preload is None else _names(options.preload),
+        shared_buffers=options.shared_buffers or "",
     )
 
 
@@ -106,19 +113,42 @@ def _port(given: str | None) -> int:
     return int(text)
 
 
+def _owner(asked: str | None, repository: str) -> int:
+    """The uid of the user that runs the server. Raises HostFailed."""
+    if not asked:
+        return owner(repository)
+    try:
+        found = pwd.getpwnam(asked).pw_uid
+    except KeyError as error:
+        raise HostFailed(f"This host has no user {asked}.") from error
+    if os.geteuid() not in (0, found):
+        raise HostFailed(f"Only root restores for user {asked}.", "Run it as root, or as that user.")
+    return found
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, given.split(","))))
+
+
+def _seconds(given: str | None) -> float:
+    """Raises InvalidInput."""
+    if not (given or "0").isdecimal():
+        raise InvalidInput(f"{given!r} is no number of seconds.")
+    return float(given or "0")
+
+
 # --- what people read
 
 
 def _progress(seconds: float, text: str) -> None:
-    sys.stderr.write(f"[{seconds:6.1f} s] {text}\n")
-    sys.stderr.flush()
+    terminal.say(sys.stderr, f"[{seconds:6.1f} s] {text}")
 
 
 def _said(options: argparse.Namespace, result: Mapping[str, Any], lines: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(f"{json.dumps({'ok': True, **result}, sort_keys=True)}\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        terminal.say(sys.stdout, *lines)
     return runner.DONE
 
 
@@ -128,7 +158,8 @@ def _failed(options: argparse.Namespace, error: PgOpsError | OSError, code: int)
         document = {"ok": False, "error": str(told), "code": told.code}
         sys.stdout.write(f"{json.dumps(document, sort_keys=True)}\n")
     else:
-        sys.stderr.write(f"pgops restore: {told.message}\n{told.hint}\n")
+        terminal.say_all(sys.stderr, f"pgops restore: {told.message}")
+        terminal.say(sys.stderr, told.hint)
     return code
 
 
@@ -144,11 +175,19 @@ def _outlook(planned: Planned) -> list[str]:
         f"WAL:          from {told['first_segment']} to at most {told['last_segment']}",
         f"Last commit:  {told['last_commit'] or 'not looked for'}",
         *space,
+        f"It may take:  {_forecast(told['predicted'])}",
         f"Into:         {told['directory']}{', the old data is moved aside' * planned.request.in_place}",
         f"In the end:   {told['end']}",
         *(f"Warning:      {warning}" for warning in planned.warnings),
         "Nothing was changed.",
     ]
+
+
+def _forecast(predicted: Mapping[str, Any]) -> str:
+    """The seconds of a restore in words, and what each part is known by."""
+    known = {MEASURED: "", BACKUP: " (as long as the backup)", DEFAULT: " (a guess)"}
+    parts = [f"{one['part']} {one['seconds']:.1f} s{known[one['basis']]}" for one in predicted["parts"]]
+    return f"{predicted['seconds']:.1f} s: {', '.join(parts)}"
 
 
 def _outcome(result: Mapping[str, Any]) -> list[str]:
@@ -157,7 +196,8 @@ def _outcome(result: Mapping[str, Any]) -> list[str]:
     return [
         f"Restored {result['target']} from backup {result['backup']['name']} into {result['directory']}.",
         f"Reached LSN {reached['lsn']}, last commit {reached['time'] or 'none'}, timeline {reached['timeline']}.",
-        f"It took: {phases}.",
+        f"It took: {phases}; together {sum(one['seconds'] for one in result['phases']):.1f} s.",
+        f"Predicted were {_forecast(result['predicted'])}.",
         *(f"The old {old} is now {new}; remove it once it is not needed." for old, new in result["moved"].items()),
         *(f"Warning: {warning}" for warning in result["warnings"]),
     ]

@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The directories that a restore fills: checked before, made, and put back if it fails. All as the server's user.
 
-Old data is moved aside and never deleted. What a killed restore has left is known by MARKER, which also says what was
-moved where; the next restore goes on from that.
+Old data is moved aside and never deleted: the directory is renamed, and where that is a mount point or its parent is
+not ours, its content goes into a directory within it. What a killed restore has left is known by MARKER, which also
+says what was moved where; the next restore goes on from that.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from typing import Any
 from ..errors import Busy, Conflict, HostFailed
 from ..host import files
 from ..server import discovery
+from . import scratch
 from .configuring import SIGNAL
-from .copying import MARKER
+from .copying import INSIDE, MARKER, NOT_OURS
 
 ASIDE = ".before-restore-"
 FORMAT = 1
+MOVING = ".moving"
+"""Of the name of a directory into which old content is being moved."""
 NEW = ".pgops-new"
 RECOVERING = "recover"
 """The phase from which on a server runs in the directory."""
-IGNORED = ("lost+found", ".snapshot", ".zfs")
-"""What file systems have at their top by themselves."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,41 @@ class Place:
             stop = "Stop it first (systemctl stop, pg_ctlcluster stop or pg_ctl stop)."
             raise Conflict(f"A server runs in {self.data} (process {running}).", stop)
         warnings = self._check_old(identifier) if self.in_place else self._check_empty()
+        within = [path for path in self.every if self.in_place and contents(path) and _stays(path)]
+        warnings += [
+            f"{path} cannot be renamed: its old content is kept in {os.path.join(path, INSIDE)}<time>. Backups take "
+            "that along until it is removed."
+            for path in within
+        ]
         for path in self.spaces.values():
             _refuse_used(path)
         return warnings
+
+    def beside(self) -> str:
+        """A directory for what is unpacked before, which is on the file system of the data directory if it can be.
+
+        Raises Conflict and HostFailed where the data directory could not be made.
+        """
+        self._check_parent(self.data)
+        parent = _existing(os.path.dirname(self.data))
+        if not os.path.isdir(self.data) or not os.access(self.data, os.W_OK | os.X_OK):
+            return parent
+        other = os.stat(parent).st_dev != os.stat(self.data).st_dev
+        return self.data if other or not os.access(parent, os.W_OK | os.X_OK) else parent
 
     def _check_parent(self, path: str) -> None:
         if not os.path.isabs(path) or os.path.normpath(path) in ("/", "/tmp"):  # noqa: S108 - refused
             raise Conflict(f"{path} cannot be a data directory.", "Name an absolute path of its own.")
         if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
             raise Conflict(f"{path} is no directory.", "Name the directory itself.")
-        here = path if os.path.isdir(path) and not self.in_place else _existing(os.path.dirname(path))
+        stays = os.path.isdir(path) and (not self.in_place or _stays(path))
+        here = path if stays else _existing(os.path.dirname(path))
         if not os.access(here, os.W_OK | os.X_OK):
             name = files.user_name(os.geteuid())
             hint = (
                 f"Create {path} as root, empty and owned by {name}" if not self.in_place else f"Give {here} to {name}"
             )
             raise HostFailed(f"User {name} may not write into {here}.", f"{hint}, or choose another directory.")
-        if self.in_place and os.path.ismount(path) and contents(path):
-            raise Conflict(
-                f"{path} is a mount point, so its content cannot be moved aside.",
-                "Restore to another directory, or map the tablespace elsewhere.",
-            )
 
     def _check_empty(self) -> list[str]:
         left = unfinished(self.data)
@@ -146,7 +162,7 @@ class Place:
             return self._resumed(state)
         state = {"format": FORMAT, "spaces": list(self.spaces.values()), "moved": {}}
         if self.in_place and (contents(self.data) or read_marker(self.data + NEW) is not None):
-            return self._moved(held, state)
+            return self._moved_within(state) if _stays(self.data) else self._moved(held, state)
         os.makedirs(self.data, 0o700, exist_ok=True)
         os.chmod(self.data, 0o700)
         if self.in_place:
@@ -174,6 +190,13 @@ class Place:
             raise
         os.rename(new, self.data)
         files.sync(os.path.dirname(self.data))
+        return state
+
+    def _moved_within(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Move the old content aside, and keep the data directory itself."""
+        state["moved"] = _asides(path for path in self.every if contents(path))
+        write_marker(self.data, state)
+        _move_aside(state["moved"])
         return state
 
     def _resumed(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -204,16 +227,18 @@ class Place:
     def _clear(self) -> None:
         """Remove what is left of a run that was killed."""
         for path in self.every:
-            for name in contents(path):
-                if name != MARKER:
-                    files.remove(os.path.join(path, name))
+            _empty(path)
 
     def _put_back(self, state: Mapping[str, Any]) -> None:
         """Move old data back. A new directory keeps what there is, with its MARKER, for whoever wants to look."""
         if not self.in_place:
             return
-        for path, aside in state["moved"].items():
-            if os.path.lexists(aside):
+        # The data directory comes last: it has MARKER.
+        for path, aside in reversed(list(state["moved"].items())):
+            if os.path.lexists(aside) and _is_within(aside, path):
+                _empty(path)
+                _return(path, aside)
+            elif os.path.lexists(aside):
                 shutil.rmtree(path, ignore_errors=True)
                 os.rename(aside, path)
                 files.sync(os.path.dirname(path))
@@ -227,7 +252,58 @@ class Place:
 def _asides(paths: Iterable[str]) -> dict[str, str]:
     """Where directories are moved to."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    return {path: f"{path}{ASIDE}{stamp}" for path in paths}
+    return {path: os.path.join(path, INSIDE + stamp) if _stays(path) else f"{path}{ASIDE}{stamp}" for path in paths}
+
+
+def _stays(path: str) -> bool:
+    """Whether a directory that exists cannot be renamed."""
+    if not os.path.isdir(path):
+        return False
+    return os.path.ismount(path) or not os.access(os.path.dirname(path), os.W_OK | os.X_OK)
+
+
+def _is_within(aside: str, path: str) -> bool:
+    return os.path.dirname(aside) == path
+
+
+def _old(path: str) -> list[str]:
+    """What is in a directory, without our marker and what was moved aside within it; what makes it a data directory
+    comes first: without that no server starts in it. Raises HostFailed."""
+    names = [name for name in contents(path) if name != MARKER and not name.startswith(INSIDE)]
+    return sorted(names, key=lambda name: name != "PG_VERSION")
+
+
+def _empty(path: str) -> None:
+    for name in _old(path):
+        files.remove(os.path.join(path, name))
+
+
+def _move_within(path: str, aside: str) -> None:
+    """Move the content of a directory into one within it, whose name it gets once it has all. Raises OSError."""
+    if os.path.lexists(aside):
+        return
+    moving = f"{aside}{MOVING}"
+    os.makedirs(moving, 0o700, exist_ok=True)
+    for name in _old(path):
+        os.rename(os.path.join(path, name), os.path.join(moving, name))
+    files.sync(moving)
+    os.rename(moving, aside)
+    files.sync(path)
+
+
+def _return(path: str, aside: str) -> None:
+    """Move the content back. From the first step on it is as if it had not been moved completely: a restore that is
+    begun after we were killed moves it again. Raises OSError."""
+    moving = f"{aside}{MOVING}"
+    if os.path.lexists(aside):
+        os.rename(aside, moving)
+    if not os.path.lexists(moving):
+        return
+    for name in sorted(os.listdir(moving), key=lambda name: name == "PG_VERSION"):
+        os.rename(os.path.join(moving, name), os.path.join(path, name))
+    os.rmdir(moving)
+    files.sync(path)
+    files.discard(os.path.join(path, MARKER))
 
 
 def _move_aside(moved: Mapping[str, str]) -> None:
@@ -238,11 +314,15 @@ def _move_aside(moved: Mapping[str, str]) -> None:
     """
     for path, aside in moved.items():
         try:
-            if os.path.lexists(path) and not os.path.lexists(aside):
+            if _is_within(aside, path):
+                _move_within(path, aside)
+            elif os.path.lexists(path) and not os.path.lexists(aside):
                 os.rename(path, aside)
         except OSError as error:
-            for old, new in moved.items():
-                if os.path.lexists(new) and not os.path.lexists(old):
+            for old, new in reversed(list(moved.items())):
+                if _is_within(new, old):
+                    _return(old, new)
+                elif os.path.lexists(new) and not os.path.lexists(old):
                     os.rename(new, old)
             raise HostFailed(
                 f"{path} cannot be moved aside: {error.strerror}. Nothing was changed.",
@@ -262,9 +342,13 @@ def _hold(held: contextlib.ExitStack, path: str) -> None:
 
 
 def contents(path: str) -> list[str]:
-    """The names in a directory, without those of file systems; none if it does not exist. Raises HostFailed."""
+    """The names in a directory, without those of file systems and of searches; none if it does not exist.
+
+    Raises HostFailed.
+    """
     try:
-        return sorted(set(os.listdir(path)) - set(IGNORED))
+        names = set(os.listdir(path)) - set(NOT_OURS)
+        return sorted(name for name in names if not name.startswith(scratch.PREFIX))
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,12 @@ from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
 from ..repository import archiver, backups, inventory, wal
 from ..repository.inventory import Inventory
-from . import ahead, choice, commits, configuring, copying, replay, targets
+from . import ahead, choice, commits, configuring, copying, forecast, replay, resources, soundness, targets
 from . import line as lines
 from .ahead import Ahead
 from .choice import Choice
 from .configuring import Served
+from .forecast import Done, Size
 from .place import Place, check_space, mapped
 from .replay import Runner
 from .targets import Target
@@ -50,6 +51,10 @@ class Restore:
     ``tablespace_map`` maps directories of the original's tablespaces to others. ``in_place``: the directory is the
     original's own, whose data is moved aside; ``configuration`` is then its main configuration file, '' for one in
     the data directory. ``port`` 0: a copy can only be reached by a socket in its data directory.
+    ``preload`` are the libraries of a copy, None for its original's that do nothing by themselves; ``shared_buffers``
+    its memory, '' for as much as its original's if there is as much.
+    ``search_directory`` is where WAL is unpacked to look into it, '' for beside the data directory; a search is given
+    up after ``search_seconds``, 0 for never.
     """
 
     repository: str
@@ -64,12 +69,16 @@ class Restore:
     port: int = 0
     superuser: str = ""
     configuration: str = ""
+    search_directory: str = ""
+    search_seconds: float = 0.0
+    preload: tuple[str, ...] | None = None
+    shared_buffers: str = ""
 
 
 @dataclass(frozen=True)
 class Planned:
     """What a restore will do. ``tools`` and ``programs`` are directories; ``space`` needs and free bytes by
-    directory."""
+    directory, ``served`` the server that comes out of it, ``before`` the restores of the past."""
 
     request: Restore
     generation: str
@@ -79,13 +88,9 @@ class Planned:
     programs: str
     python: str
     space: Mapping[str, Any]
+    served: Served
+    before: tuple[Done, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    @property
-    def served(self) -> Served:
-        """The server that comes out of it."""
-        major = self.choice.chain[-1].manifest.major
-        return Served(self.place.data, major, not self.request.in_place, self.request.port)
 
     @property
     def configuration(self) -> str:
@@ -101,10 +106,7 @@ class Planned:
     def segments(self) -> tuple[str, ...]:
         """The WAL that is replayed, at most: its first and last segments' names."""
         reach = self.choice.reach
-        last = reach.last
-        if self.choice.lsn is not None:
-            last = self.choice.lsn // reach.line.segment_bytes
-        return tuple(reach.line.name(number) for number in (reach.first, last))
+        return tuple(reach.line.name(number) for number in (reach.first, self.choice.last))
 
     def told(self) -> dict[str, Any]:
         """The plan as data."""
@@ -129,14 +131,28 @@ class Planned:
             "last_segment": self.segments[1],
             "last_commit": targets.written(newest.time) if newest and newest.time else None,
             "space": dict(self.space),
+            "predicted": dict(self.predicted),
         }
+
+    @property
+    def size(self) -> Size:
+        """What there is to do."""
+        count = self.choice.last - self.choice.reach.first + 1
+        last = self.choice.chain[-1].manifest
+        return Size(last.data_bytes, count * self.choice.reach.line.segment_bytes, len(self.choice.chain) > 1)
+
+    @property
+    def predicted(self) -> Mapping[str, Any]:
+        """The seconds that it will take, with its parts."""
+        return forecast.forecast(self.size, self.choice.chain[-1].manifest, self.before, os.uname().nodename)
 
 
 # --- the plan
 
 
-def plan(request: Restore) -> Planned:
-    """Find out how to restore, and all that forbids it; nothing is written but to a scratch directory.
+def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> Planned:
+    """Find out how to restore, and all that forbids it; nothing is written but to a scratch directory. ``say`` gets
+    how a search in the WAL goes.
 
     Raises what forbids it, with what would work instead.
     """
@@ -146,8 +162,10 @@ def plan(request: Restore) -> Planned:
     major = int(generation.rpartition("-")[2])
     tools = _programs(request.bin_directory, major, "pg_waldump")
     programs = _programs(request.server_directory or request.bin_directory, major, "postgres")
-    chosen = choice.choose(found, request.target, _readers(request.repository, generation, tools))
+    chosen = choice.choose(found, request.target, _readers(request, generation, tools, say))
     copying.check_tools(tools, chosen.chain)
+    soundness.check_programs(chosen)
+    soundness.check(request.repository, generation, chosen)
     folder = backups.folder(request.repository, generation)
     for kept in chosen.chain:
         copying.check_manifest(os.path.join(folder, kept.name), kept)
@@ -157,8 +175,32 @@ def plan(request: Restore) -> Planned:
     warnings = [*chosen.warnings, *place.check(found.generation.partition("-")[0])]
     warnings += environment.differences(last.environment)
     _check_server(request, place, chosen)
+    served, reduced = _served(request, place, chosen, programs)
     space = check_space(_needs(folder, chosen, place, found))
-    return Planned(request, generation, chosen, place, tools, programs, _python(), space, tuple(warnings))
+    before, told = forecast.read(request.repository, generation), (*warnings, *reduced)
+    return Planned(request, generation, chosen, place, tools, programs, _python(), space, served, before, told)
+
+
+def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tuple[Served, list[str]]:
+    """The server that comes out of it, and warnings. Raises InvalidInput where it would not start for lack of a
+    library."""
+    last = chosen.chain[-1].manifest
+    environment = last.environment
+    if request.in_place:
+        if request.preload is not None or request.shared_buffers:
+            raise InvalidInput(
+                "A server that is restored in place keeps its settings.", "Restore to another directory."
+            )
+        resources.check_libraries(environment.get("preloaded", ()), environment, programs, "")
+        return Served(place.data, last.major, copy=False), []
+    libraries = resources.preloaded(environment, request.preload)
+    hint = ", or name the others with preload"
+    resources.check_libraries(libraries or (), environment, programs, hint)
+    left = [name for name in environment.get("preloaded", ()) if libraries is not None and name not in libraries]
+    size, reduced = resources.shared_buffers(environment, request.shared_buffers)
+    warnings = [f"The copy does not preload {', '.join(left)}."] if left and request.preload is None else []
+    served = Served(place.data, last.major, True, request.port, libraries, size)
+    return served, [*warnings, *filter(None, [reduced])]
 
 
 def owner(repository: str) -> int:
@@ -210,9 +252,12 @@ def _programs(asked: str, major: int, needed: str) -> str:
     )
 
 
-def _readers(repository: str, generation: str, tools: str) -> choice.Readers:
+def _readers(request: Restore, generation: str, tools: str, say: Callable[[str], None]) -> choice.Readers:
+    directory = os.path.normpath(request.directory)
+    folder = request.search_directory or Place(directory, in_place=request.in_place).beside()
+
     def reader(line: lines.Line) -> AbstractContextManager[commits.Reader]:
-        return commits.reading(repository, generation, tools, line)
+        return commits.reading(request.repository, generation, tools, line, folder, request.search_seconds, say)
 
     return reader
 
@@ -305,7 +350,7 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
     """
     phases = _Phases(say)
     with phases.phase("plan"):
-        planned = plan(request)
+        planned = plan(request, say)
     names = [kept.name for kept in planned.choice.chain]
     runner = Runner(
         planned.served,
@@ -321,8 +366,16 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
                 lost += _unarchived_wal(planned, state["moved"].get(planned.place.data, ""))
         result = _recover(planned, runner, phases, former, state)
         planned.place.done()
+    _remember(planned, phases.done)
     said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
     return {**said, "warnings": [*planned.warnings, *lost, *result["warnings"]]}
+
+
+def _remember(planned: Planned, phases: Iterable[tuple[str, float]]) -> None:
+    """Note how long it took, for the forecasts of others."""
+    size = planned.size
+    done = Done(os.uname().nodename, size.data, size.wal, size.combined, dict(phases))
+    forecast.note(planned.request.repository, planned.generation, done)
 
 
 def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
@@ -330,7 +383,7 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
     is to have again."""
     lost: list[str] = []
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
-    with phases.phase("copy"):
+    with phases.phase("combine" if len(chain) > 1 else "copy"):
         if len(chain) > 1:
             copying.combine(planned.backups, chain, data, spaces, planned.tools)
         else:
