@@ -107,7 +107,7 @@ def _request(params: Mapping[str, Any], target: targets.Target, repository: str,
         configuration=params["configuration"] or "",
         search_directory=params["search_directory"] or "",
         search_seconds=float(params["search_seconds"]),
-        preload=None if params["preload"] is None else tuple(params["preload"]),
+        preload=None if params["preload"] is None else tuple(filter(None, params["preload"])),
         shared_buffers=params["shared_buffers"],
     )
 
