@@ -23,6 +23,7 @@ DECLARED = {
     "pgops_restart": "if_required",
     "pgops_backup": True,
     "pgops_backup_compression": COMPRESSION,
+    "pgops_backup_dumps": {"databases": "all"},
 }
 RUNUSER = ("runuser", "-u", "postgres", "--")
 
@@ -71,7 +72,7 @@ def test_a_playbook_takes_a_backup_of_each_cluster(fleet: Fleet) -> None:
     assert {host for host, _task, _item in done.changes} == set(MAJORS)  # and not of the standby
     for host in MAJORS:
         assert job(fleet, host, "catalogue")["ok"]
-        row = "SELECT status, backup_type, compression_type FROM pgops.backup_history"
+        row = "SELECT status, backup_type, compression_type FROM pgops.backup_history WHERE database_name IS NULL"
         assert fleet.sql(host, row) == f"completed|full|{ {'pg15': 'gzip', 'pg17': 'none', 'pg18': 'zstd'}[host] }"
 
 
@@ -96,12 +97,21 @@ def test_a_backup_is_taken_at_the_request_of_sql(fleet: Fleet, host: str) -> Non
     assert fleet.on(host, "test", "-f", f"{path}/manifest.json") == ""
 
 
-@pytest.mark.parametrize("name", ["backup", "verify", "expire", "requests"])
+@pytest.mark.parametrize("name", ["backup", "dump", "verify", "expire", "requests"])
 def test_timers_run_the_jobs(fleet: Fleet, name: str) -> None:
     for host, major in MAJORS.items():
         timer = f"pgops-{major}-main-{name}.timer"
         assert fleet.on(host, "systemctl", "is-active", timer).strip() == "active"
         assert job(fleet, host, name)["ok"]
+
+
+@pytest.mark.parametrize("host", MAJORS)
+def test_each_database_is_dumped(fleet: Fleet, host: str) -> None:
+    dumped = fleet.sql(
+        host, "SELECT count(DISTINCT b.database_name) FROM pgops.backup_history AS b WHERE b.backup_method = 'pg_dump'"
+    )
+    there = fleet.sql(host, "SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate")
+    assert dumped == there
 
 
 @pytest.mark.parametrize("host", ["pg15", "pg18"])
