@@ -73,6 +73,20 @@ ODD = [
     'SELECT secret, "hunter2',
     'SELECT secret, "a\\", hunter2"',
     'SELECT secret, U&"a\\0022", hunter2"',
+    'ALTER ROLE bob PASSWORD "hunter2"',
+    "ALTER USER bob WITH PASSWORD /* of old */ hunter2",
+    "UPDATE people SET pass = 'hunter2'",
+    "SELECT 1 FROM people WHERE pw='hunter2'",
+    "SELECT 1 FROM people WHERE pin_code = 'hunter2'",
+    "SELECT 1 FROM people WHERE hash = md5('hunter2')",
+    "SELECT 1 FROM people WHERE hash = sha256 ('hunter2'::bytea)",
+    "SET request.jwt.claims = 'hunter2'",
+    "SET LOCAL request /* a */ . jwt . claims TO hunter2",
+    "SELECT set_config('request.jwt.claims', 'hunter2', true)",
+    "ALTER SYSTEM SET archive_command = 'curl -u a:hunter2'",
+    "ALTER DATABASE shop SET app.of = hunter2",
+    "ALTER ROLE bob IN DATABASE shop SET app.of TO 'hunter2'",
+    "SELECT 1 FROM t WHERE url = 'postgresql://bob:of/hunter2@host/db'",
 ]
 """Statements with the secret where one would not look for it."""
 
@@ -82,5 +96,5 @@ HARMLESS = [
 ]
 """Pieces of statements that mention no secret."""
 
-HOSTILE = ["'", '"', "/*", "$$", "$a$b", "E'\\", "password '", "''", "--\n", "u&'\\"]
+HOSTILE = ["'", '"', "/*", "$$", "$a$b", "E'\\", "password '", "''", "--\n", "u&'\\", "/*key set set .../*", "role "]
 """Pieces that open what they do not close."""

@@ -19,16 +19,25 @@ from .. import secrecy
 REDACTED = "'***'"
 
 SECRETIVE = re.compile(
-    rf"{secrecy.WORDS}|{secrecy.LOGIN}"
-    r"|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\bserver\b|\bprogram\b"
-    r"|\b(role|user|group)\b[^;]*\bencrypted\b|u&[\"']",
+    rf"{secrecy.WORDS}|://\S*@|(?<![a-z])(?:pass|pw|pin)(?![a-z])"
+    r"|crypt|pgp_|armor|hmac|digest|\b(?:md5|sha\d+)\s*\(|dblink|conninfo|subscription|user\s+mapping"
+    r"|\bserver\b|\bprogram\b|\bset_config\b|\bset\s+(?:session\s+|local\s+)?[\w\"$]+\s*\."
+    r"|\balter\s+(?:system|database|role|user)\b|u&[\"']",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-"""Words of statements that may hold secrets, wherever they are. Comments may stand between the words of a statement,
-so that only single words are looked for, or two where the text without comments has them; escapes of Unicode can
-spell any word."""
+"""Words of statements that may hold secrets, wherever they are: names of secrets, logins in URLs, functions that hash
+or encrypt, connections, commands, and settings for later or of a user's own. Comments may stand between the words of
+a statement, so that only single words are looked for, or two where the text without comments has them; escapes of
+Unicode can spell any word."""
 
-KEYED = re.compile(r"\b(set|set_config|reset)\b[^;]*key", re.IGNORECASE | re.ASCII)
+KEYED = (
+    (re.compile(r"\b(set|reset)\b", re.IGNORECASE | re.ASCII), re.compile("key", re.IGNORECASE)),
+    (re.compile(r"\b(role|user|group)\b", re.IGNORECASE | re.ASCII), re.compile(r"\bencrypted\b", re.IGNORECASE)),
+)
+"""A word, and behind it in the same statement another one."""
+
+PASSWORDS = ("role", "user", "group")
+"""After one of these words, what follows PASSWORD is one, also where it is no literal and the statement fails."""
 
 QUERIES = {"select", "insert", "update", "delete", "merge", "with", "values", "table"}
 """The first words of statements in which SET assigns to columns: no value of theirs is a bare word."""
@@ -60,22 +69,33 @@ def redacted(text: str) -> str:
     """The text without the secrets that it may hold; one that mentions none stays as it is."""
     tokens = list(_tokens(text))
     bare = " ".join(piece for kind, piece in tokens if kind not in ("space", "comment"))
-    if not any(rule.search(words) for rule in (SECRETIVE, KEYED) for words in (text, bare)):
+    if not any(SECRETIVE.search(words) or _keyed(words) for words in (text, bare)):
         return text
     kept: list[str] = []
     assigns = _assigns(tokens)
-    setting = False
+    setting = of_role = password = False
     for kind, piece in tokens:
         if _misread(kind, piece):
             kept.append(REDACTED)
             break
-        kept.append(_shown(kind, piece))
+        kept.append(REDACTED if password and kind in ("word", "name") else _shown(kind, piece))
+        password = (password and kind in ("space", "comment")) or (of_role and piece.lower() == "password")
+        of_role = of_role or (kind == "word" and piece.lower() in PASSWORDS)
         setting = setting or (kind == "word" and piece.lower() == "set")
         # The value of a setting may be a bare word, or a quoted name.
         if assigns and setting and (piece == "=" or (kind == "word" and piece.lower() == "to")):
             kept.append(f" {REDACTED}")
             break
     return "".join(kept)
+
+
+def _keyed(text: str) -> bool:
+    for statement in text.split(";"):
+        for first, second in KEYED:
+            found = first.search(statement)
+            if found and second.search(statement, found.end()):
+                return True
+    return False
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:

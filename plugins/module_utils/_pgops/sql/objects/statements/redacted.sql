@@ -11,12 +11,14 @@ AS $$
 DECLARE
     secretive CONSTANT text :=
     'passw|passphrase|pwd|secret|token|credential|private|bearer|authorization|api.?key|access.?key|auth.?key'
-    '|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\yserver\y|\yprogram\y|://[^/\s]*@'
-    '|\y(role|user|group)\y[^;]*\yencrypted\y|u&["'']|\y(set|set_config|reset)\y[^;]*key';
+    '|crypt|pgp_|armor|hmac|digest|dblink|conninfo|subscription|user\s+mapping|\yserver\y|\yprogram\y|://\S*@'
+    '|(?<![a-z])(pass|pw|pin)(?![a-z])|\y(md5|sha\d+)\s*\(|\yset_config\y'
+    '|\yset\s+(session\s+|local\s+)?[\w"$]+\s*\.|\yalter\s+(system|database|role|user)\y'
+    '|\y(role|user|group)\y[^;]*\yencrypted\y|u&["'']|\y(set|reset)\y[^;]*key';
     -- A word of each of them: what has none of these has none of those, and is not taken apart.
     suspicious CONSTANT text :=
-    'passw|passphrase|pwd|secret|token|credential|private|bearer|authorization|key|crypt|pgp_|armor|hmac|digest|dblink'
-    '|conninfo|subscription|mapping|server|program|://|u&';
+    'pass|pwd|pw|pin|secret|token|credential|private|bearer|authorization|key|crypt|pgp_|armor|hmac|digest|md5|sha\d'
+    '|dblink|conninfo|subscription|mapping|server|program|://|u&|set_config|alter|set.*\.';
     hidden CONSTANT text := '''***''';
     letters CONSTANT text := '_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ';
     digits CONSTANT text := '0123456789';
@@ -36,6 +38,8 @@ DECLARE
     opening integer;
     assigns boolean;
     setting boolean := false;
+    of_role boolean := false;
+    password boolean := false;
 BEGIN
     IF p_query !~* suspicious COLLATE "C" THEN
         RETURN p_query;
@@ -157,9 +161,13 @@ BEGIN
         END IF;
         kept := kept || CASE
             WHEN kind = 'comment' THEN ' '
+            WHEN password AND kind IN ('word', 'name') THEN hidden
             WHEN kind IN ('literal', 'plain', 'dollar', 'number') THEN hidden
             ELSE piece
         END;
+        -- After PASSWORD there is one, also where it is no literal and the statement fails.
+        password := (password AND kind IN ('space', 'comment')) OR (of_role AND lower(piece) = 'password');
+        of_role := of_role OR (kind = 'word' AND lower(piece) = ANY ('{role,user,group}'));
         setting := setting OR (kind = 'word' AND lower(piece) = 'set');
         -- The value of a setting may be a bare word, or a quoted name.
         IF assigns AND setting AND (piece = '=' OR (kind = 'word' AND lower(piece) = 'to')) THEN
