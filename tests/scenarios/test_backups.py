@@ -108,7 +108,8 @@ def test_timers_run_the_jobs(fleet: Fleet, name: str) -> None:
 @pytest.mark.parametrize("host", MAJORS)
 def test_each_database_is_dumped(fleet: Fleet, host: str) -> None:
     dumped = fleet.sql(
-        host, "SELECT count(DISTINCT b.database_name) FROM pgops.backup_history AS b WHERE b.backup_method = 'pg_dump'"
+        host,
+        "SELECT count(DISTINCT b.database_name) FROM pgops.backup_history AS b WHERE b.backup_method = 'pg_dump'",
     )
     there = fleet.sql(host, "SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate")
     assert dumped == there

@@ -102,7 +102,9 @@ def test_a_stray_promotion_does_not_hide_the_newest_moment(bank: Bank, restorer:
     bank.archive()
     bank.work()
     bank.archive()
-    stray = Path(restorer.restore(time=moment.time.isoformat())["directory"])
+    promoted = restorer.restore(time=moment.time.isoformat())
+    restorer.value(promoted, "SELECT pg_switch_wal()")
+    stray = Path(promoted["directory"])
     # As if the copy had archived: its history and its WAL get into the repository.
     place = next(bank.host.repository.glob("*/wal"))
     target = place / "00000002.history"

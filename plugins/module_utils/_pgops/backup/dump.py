@@ -223,7 +223,8 @@ def _one(run: Run, database: Database, warnings: list[str]) -> Stored:
     try:
         # Whatever keeps it from being taken from here on, none of the database's expire until one is.
         backups.attempt(place, name)
-        source.check_room(run.repository, _expected(run, dumps.listed(place)), run.source.segment_bytes)
+        expected = _expected(run, dumps.listed(place))
+        source.check_room(run.repository, expected, source.RESERVE * run.source.segment_bytes)
         with backups.begun(place, name) as path:
             made = _made(run, database, identifier, began, path)
             files.sync_tree(path)
