@@ -168,6 +168,21 @@ def test_sizes_are_those_of_the_server(primary: Server, shop: str) -> None:
     assert found * 1048576 == pytest.approx(size, rel=1e-9)
 
 
+def test_a_database_that_lets_nobody_in_any_more_is_measured(primary: Server, shop: str) -> None:
+    with busy(primary, "SELECT pg_sleep(600)", shop):
+        primary.value(f"ALTER DATABASE {shop} ALLOW_CONNECTIONS false")
+        try:
+            total = sum(one["database_size_mb"] for one in rows(primary, "database_size")) * 1048576
+            assert total == pytest.approx(
+                primary.value("SELECT sum(pg_database_size(oid)) FROM pg_database"), rel=0.01
+            )
+            until(lambda: row(primary, "activity", database=shop)["active_connections"], "active", 1)
+            for name in ("locks", "transactions", "prepared_transactions", "blocking", "database_activity"):
+                assert row(primary, name, database=shop), name
+        finally:
+            primary.value(f"ALTER DATABASE {shop} ALLOW_CONNECTIONS true")
+
+
 def test_a_database_that_is_dropped_meanwhile_costs_the_others_nothing(primary: Server) -> None:
     (found,) = [one for one in applying(primary) if one.name == "database_size"]
     primary.value("CREATE DATABASE going")

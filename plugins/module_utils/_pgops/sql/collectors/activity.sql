@@ -13,5 +13,5 @@ LEFT JOIN pg_stat_activity AS a
         AND a.state = 'active'
         AND a.backend_type = 'client backend'
         AND a.pid <> pg_backend_pid()
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname

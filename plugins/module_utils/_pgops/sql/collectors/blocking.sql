@@ -30,5 +30,5 @@ LEFT JOIN (
 ) AS w ON d.oid = w.datid
 -- Each call stops the server's lock manager for a moment. 0 stands for prepared transactions.
 LEFT JOIN LATERAL unnest(CASE WHEN w.place <= 100 THEN pg_blocking_pids(w.pid) END) AS b (pid) ON TRUE
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname

@@ -70,7 +70,7 @@ SELECT
 FROM pg_database AS d
 CROSS JOIN unnest(ARRAY['active', 'idle', 'idle in transaction', 'other']) AS k (state)
 LEFT JOIN sessions AS s ON d.oid = s.datid AND k.state = s.state AND NOT s.own
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname, k.state
 UNION ALL
 SELECT

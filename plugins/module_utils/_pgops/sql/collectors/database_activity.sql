@@ -76,4 +76,4 @@ SELECT
 FROM pg_database AS d
 INNER JOIN pg_stat_database AS s ON d.oid = s.datid
 CROSS JOIN (SELECT current_setting('track_io_timing')::boolean AS measured) AS t
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate

@@ -12,4 +12,3 @@ SELECT
     CASE WHEN has_database_privilege(d.oid, 'CONNECT') IS NOT NULL THEN pg_database_size(d.oid) END
     / 1048576.0 AS database_size_mb
 FROM pg_database AS d
-WHERE d.datallowconn

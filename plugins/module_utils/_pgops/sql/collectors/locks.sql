@@ -44,7 +44,7 @@ LEFT JOIN (
     INNER JOIN pg_stat_activity AS a ON l.pid = a.pid
     WHERE NOT l.granted
 ) AS w ON d.oid = w.datid
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname
 UNION ALL
 SELECT

@@ -12,5 +12,5 @@ SELECT
     coalesce(extract(EPOCH FROM max(clock_timestamp() - p.prepared)), 0) AS oldest_prepared_transaction_seconds
 FROM pg_database AS d
 LEFT JOIN pg_prepared_xacts AS p ON d.datname = p.database
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname

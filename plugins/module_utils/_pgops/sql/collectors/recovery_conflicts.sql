@@ -19,4 +19,4 @@ SELECT
 FROM pg_stat_database_conflicts AS c
 INNER JOIN pg_database AS d ON c.datid = d.oid
 CROSS JOIN kind AS k
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate

@@ -44,5 +44,5 @@ SELECT
 FROM pg_database AS d
 CROSS JOIN nothing AS n
 LEFT JOIN clients AS c ON d.oid = c.datid
-WHERE d.datallowconn
+WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname
