@@ -152,6 +152,23 @@ def test_statistics_of_the_whole_server_that_are_reset_are_no_leap_of_all_others
     assert counted.increase() == 1
 
 
+def test_a_clean_restart_and_a_reset_in_one_step_are_no_leap(counted: Counted) -> None:
+    with counted.server.connect("shop") as session:  # it has lived for a while
+        for _commit in range(500):
+            session.execute("SELECT 1")
+    counted.scan(50)
+    counted.collect()
+    counted.server.stop()
+    counted.server.start()
+    for kind in ("bgwriter", "archiver", "wal"):
+        counted.server.value(f"SELECT pg_stat_reset_shared('{kind}')")
+    counted.scan(3)
+    counted.collect()
+    assert (counted.increase(), counted.increase(metric="rows_read")) == (3, 300)
+    commits = "SELECT increase FROM pgops.metric_rates('commits')"
+    assert 0 < float(str(counted.server.value(commits, "pgops"))) < 400
+
+
 def _scans(server: Server, node: str) -> list[float]:
     """By how much the counter of the table a has grown on a node, over all and at least in a step."""
     select = (

@@ -1,5 +1,5 @@
 -- object: function pgops.sample_steps(text, timestamp with time zone, timestamp with time zone, integer)
--- requires: began_again
+-- requires: began_again, statistics_lost
 CREATE OR REPLACE FUNCTION pgops.sample_steps(
     p_metric text, p_from timestamptz, p_to timestamptz, p_node_id integer DEFAULT NULL
 )
@@ -18,7 +18,8 @@ AS $$
 -- By how much a counter (NULL: every one) grew from each sample to the next, of the steps that end after p_from and not
 -- after p_to, on one node or on all. Samples more than two hours apart make no step where p_from lies between them.
 -- If it was reset in between, that is what it has counted since. It was reset if it fell; if the server has restarted
--- and lost all its statistics (the first two words of the origin); and if its reset time (the third) changed. The
+-- and lost all its statistics (the first two words of the origin, and counters of databases that fell: a clean restart
+-- and a reset of the shared statistics change the words as well); and if its reset time (the third) changed. The
 -- latter is no proof for a database, whose time also changes if the counters of one table are reset: there another
 -- counter of the same row, or of the whole database, must have fallen, too. If the statistics are other ones than
 -- before, and yet older than the previous sample, the server is a copy of another: the growth is unknown.
@@ -72,6 +73,7 @@ AS $$
                 OR (
                     split_part(t.origin, ' ', 1) <> split_part(t.origin_before, ' ', 1)
                     AND split_part(t.origin, ' ', 2) <> split_part(t.origin_before, ' ', 2)
+                    AND pgops.statistics_lost(t.series_id, t.collected_before, t.collected_at)
                 )
                 OR (
                     split_part(t.origin, ' ', 3) <> split_part(t.origin_before, ' ', 3)
