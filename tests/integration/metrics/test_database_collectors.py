@@ -86,6 +86,30 @@ def test_sizes_are_exact_for_the_largest_and_estimated_for_others(deployed: Serv
     assert row_of(rows, part="remainder")["table_size_mb"] == pytest.approx(expected)
 
 
+MANY_PARTITIONS = """
+CREATE SCHEMA parts;
+CREATE TABLE measurement (at integer, word text) PARTITION BY RANGE (at);
+CREATE TABLE parts.early PARTITION OF measurement FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (at);
+DO $$BEGIN FOR n IN 0..119 LOOP
+    EXECUTE format('CREATE TABLE p%s PARTITION OF %s FOR VALUES FROM (%s) TO (%s) WITH (autovacuum_enabled = off)',
+        n, CASE WHEN n BETWEEN 100 AND 199 THEN 'parts.early' ELSE 'measurement' END, n, n + 1);
+END LOOP; END$$;
+INSERT INTO measurement SELECT n % 120, repeat('x', 99) FROM generate_series(1, 36000) AS n;
+CREATE TABLE plain AS SELECT n FROM generate_series(1, 3000) AS n;
+CREATE TABLE other AS SELECT n FROM generate_series(1, 2000) AS n;
+"""
+
+
+@pytest.mark.every_major
+def test_partitions_are_added_up(deployed: Server, database: str) -> None:
+    deployed.psql(MANY_PARTITIONS, database)
+    deployed.value("VACUUM", database)
+    sizes = values_of(measure(deployed, "table_size", database), "table_size_mb", "table")
+    assert sizes.keys() == {"measurement", "plain", "other", None}
+    whole = "SELECT sum(pg_total_relation_size(relid)) / 1048576.0 FROM pg_partition_tree('measurement')"
+    assert sizes["measurement"] == pytest.approx(float(str(deployed.value(whole, database))))
+
+
 LARGE = """
 CREATE TABLE all_index (a integer) WITH (autovacuum_enabled = off);
 INSERT INTO all_index SELECT generate_series(1, 20000);

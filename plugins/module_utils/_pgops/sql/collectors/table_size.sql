@@ -5,8 +5,8 @@
 -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
 --   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each schema,
 --   at most 200 of a database, pg_largeobject if used, and all others, including the system catalogues, together with
---   part "remainder", as of their last VACUUM or ANALYZE. Every five minutes, since its cost grows with the number of
---   tables.
+--   part "remainder", as of their last VACUUM or ANALYZE. The partitions of a table count as that table. Every five
+--   minutes, since its cost grows with the number of tables.
 WITH indexed AS MATERIALIZED (
     SELECT
         i.indrelid,
@@ -30,15 +30,9 @@ toast AS (
 estimated AS (
     SELECT
         c.oid,
-        c.relname,
-        c.relnamespace,
-        CASE
-            WHEN n.nspname ~ '^pg_' THEN c.oid = 'pg_largeobject'::regclass AND c.relpages > 0
-            ELSE n.nspname <> 'information_schema'
-        END AS named,
+        CASE WHEN c.relispartition THEN coalesce(pg_partition_root(c.oid)::oid, c.oid) ELSE c.oid END AS root,
         c.relpages + coalesce(t.pages, 0) + coalesce(i.pages, 0) AS pages
     FROM pg_class AS c
-    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
     LEFT JOIN toast AS t ON c.reltoastrelid = t.oid
     LEFT JOIN indexed AS i ON c.oid = i.indrelid
     WHERE
@@ -47,11 +41,33 @@ estimated AS (
         AND NOT c.relisshared
 ),
 
+-- A partitioned table is as large as its partitions, in whatever schemas they are.
+whole AS (
+    SELECT
+        c.oid,
+        c.relname,
+        c.relnamespace,
+        CASE
+            WHEN n.nspname ~ '^pg_' THEN c.oid = 'pg_largeobject'::regclass AND c.relpages > 0
+            ELSE n.nspname <> 'information_schema'
+        END AS named,
+        e.pages
+    FROM (
+        SELECT
+            p.root,
+            sum(p.pages) AS pages
+        FROM estimated AS p
+        GROUP BY p.root
+    ) AS e
+    INNER JOIN pg_class AS c ON e.root = c.oid
+    INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
+),
+
 candidate AS (
     SELECT
-        e.*,
-        row_number() OVER (PARTITION BY e.relnamespace, e.named ORDER BY e.pages DESC, e.oid ASC) AS place
-    FROM estimated AS e
+        w.*,
+        row_number() OVER (PARTITION BY w.relnamespace, w.named ORDER BY w.pages DESC, w.oid ASC) AS place
+    FROM whole AS w
 ),
 
 largest AS (
@@ -101,12 +117,14 @@ measured AS (
     SELECT
         l.nspname,
         l.relname,
-        CASE
-            WHEN l.oid IN (SELECT u.relation FROM untouchable AS u)
-                THEN l.pages * current_setting('block_size')::bigint
-            ELSE pg_total_relation_size(l.oid)
-        END AS bytes
+        sum(CASE
+            WHEN e.oid IN (SELECT u.relation FROM untouchable AS u)
+                THEN e.pages * current_setting('block_size')::bigint
+            ELSE pg_total_relation_size(e.oid)
+        END) AS bytes
     FROM largest AS l
+    INNER JOIN estimated AS e ON l.oid = e.root
+    GROUP BY l.oid, l.nspname, l.relname
 )
 
 SELECT
