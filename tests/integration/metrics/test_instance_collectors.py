@@ -168,6 +168,21 @@ def test_sizes_are_those_of_the_server(primary: Server, shop: str) -> None:
     assert found * 1048576 == pytest.approx(size, rel=1e-9)
 
 
+@pytest.mark.every_major
+def test_temporary_files_are_seen_while_they_grow(primary: Server, shop: str) -> None:
+    def used() -> float:
+        return float(row(primary, "temporary_files", tablespace="pg_default")["temp_files_now_mb"])
+
+    with primary.connect(shop) as session, session.transaction():
+        session.execute("SET LOCAL work_mem = '64kB'; SET LOCAL max_parallel_workers_per_gather = 0")
+        session.execute(
+            "DECLARE sorted CURSOR FOR SELECT md5(n::text) FROM generate_series(1, 200000) AS n ORDER BY 1"
+        )
+        session.execute("FETCH 1 FROM sorted")
+        assert used() > 5
+    assert used() < 5
+
+
 def test_a_database_that_lets_nobody_in_any_more_is_measured(primary: Server, shop: str) -> None:
     with busy(primary, "SELECT pg_sleep(600)", shop):
         primary.value(f"ALTER DATABASE {shop} ALLOW_CONNECTIONS false")
