@@ -21,8 +21,8 @@ HIDDEN = "(hidden)"
 
 WORDS = r"passw|passphrase|pwd|secret|token|credential|private|bearer|authorization|api.?key|access.?key|auth.?key"
 """What the names of secrets contain."""
-LOGIN = r"://[^/\s]*@"
-"""A login in a URL."""
+LOGIN = r"://\S*@"
+"""A login in a URL, whose password may have a slash."""
 
 ALONE = r"(?<![a-z])pass(?![a-z])"
 """A word that is a part of many others."""

@@ -19,7 +19,7 @@ from .. import secrecy
 REDACTED = "'***'"
 
 SECRETIVE = re.compile(
-    rf"{secrecy.WORDS}|://\S*@|(?<![a-z])(?:pass|pw|pin)(?![a-z])"
+    rf"{secrecy.WORDS}|{secrecy.LOGIN}|(?<![a-z])(?:pass|pw|pin)(?![a-z])"
     r"|crypt|pgp_|armor|hmac|digest|\b(?:md5|sha\d+)\s*\(|dblink|conninfo|subscription|user\s+mapping"
     r"|\bserver\b|\bprogram\b|\bset_config\b|\bset\s+(?:session\s+|local\s+)?[\w\"$]+\s*\."
     r"|\balter\s+(?:system|database|role|user)\b|u&[\"']",
