@@ -89,6 +89,19 @@ def test_a_flipped_bit_of_a_compressed_file_is_seen(tmp_path: Path, at: int) -> 
     assert found if at != 5 else found == []  # the fifth byte is the time that it was made
 
 
+def test_a_header_that_cannot_be_read_is_not_the_end(tmp_path: Path) -> None:
+    """What is packed by lz4 without checksums can have been changed anywhere."""
+    laid_out(tmp_path, FILES, packed=False)
+    path = tmp_path / "base.tar"
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[1]
+    content[second.offset + 150] ^= 1
+    path.write_bytes(content + b"x" * 30000)
+    (first, *_missing) = tars.problems(str(tmp_path), "none")
+    assert first == "base.tar is damaged: the header of a file in it cannot be read"
+
+
 @pytest.mark.parametrize("left", [0, 10, 100, -1])
 def test_a_truncated_file_is_seen(tmp_path: Path, left: int) -> None:
     laid_out(tmp_path, FILES)

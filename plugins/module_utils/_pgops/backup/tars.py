@@ -78,8 +78,11 @@ def _tar(path: str, compression: str, prefix: bytes, compared: Comparison, look:
                     name = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
                     wrong = compared.file(cast("IO[bytes]", tar.extractfile(member)), name)
                     found += [f"{os.path.basename(path)}: {one}" for one in wrong]
-        while stream.read(archiver.CHUNK):  # what follows the tar: a compressed file has its checksum there
-            pass
+        rest = b""
+        while chunk := stream.read(archiver.CHUNK):  # a compressed file has its checksum behind the tar
+            rest = rest or chunk.strip(b"\0")
+        if rest:  # tarfile takes a header that it cannot read for the end
+            found.append(f"{os.path.basename(path)} is damaged: the header of a file in it cannot be read")
     except (archiver.Damaged, tarfile.TarError, EOFError) as error:
         found.append(f"{os.path.basename(path)} is damaged: {error}")
     except OSError as error:  # which says nothing about what is stored
