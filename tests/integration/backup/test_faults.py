@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -54,6 +55,23 @@ def written(backed: Backed) -> bool:
     return any(backed.place.glob("*/data/*/*"))
 
 
+def copying(backed: Backed) -> int:
+    """The process of pg_basebackup."""
+    place = str(backed.place).encode()
+    (found,) = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"pg_basebackup" in (words := _words(path)) and place in words
+    ]
+    return found
+
+
+def _words(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
 def kill_somewhere(backed: Backed, chance: random.Random) -> None:
     """Begin a backup, and kill what takes it: sooner or later, or once something is written."""
     child = forked(backed, max_rate_mb=chance.choice([0.0, 20.0]))
@@ -90,10 +108,13 @@ def test_what_a_killed_run_has_started_keeps_others_away(
         child = forked(backed)
         phase = "SELECT phase FROM pg_stat_progress_basebackup"
         until(lambda: backed.server.value(phase), "waiting for WAL", source.WAITING_FOR_WAL)
+        program = copying(backed)
+        os.kill(program, signal.SIGSTOP)  # or it ends where it says that it waits: nobody reads that any more
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with pytest.raises(Busy):
             backed.take()
+        os.kill(program, signal.SIGCONT)
     until(lambda: unlocked(backed), "over")
     assert len(backed.take()["swept"]) == 1
 

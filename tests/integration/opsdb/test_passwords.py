@@ -140,7 +140,7 @@ def test_what_debian_has_from_the_start_needs_nothing(own: Server) -> None:
     own.reload()
     with connect(target(own, host="127.0.0.1", password=PASSWORD)) as session:
         assert session.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-    with pytest.raises(LoginRefused, match="password was used"):
+    with pytest.raises(LoginRefused, match="password which was used"):
         connect(target(own, host="127.0.0.1", password="wrong"))
 
 
@@ -150,7 +150,7 @@ def test_without_tls_it_has_to_be_said(new_server: Callable[..., Server]) -> Non
     with pytest.raises(LoginRefused, match="has no TLS") as caught:
         connect(target(server, **over_tcp))
     assert "set ssl_mode=disable" in caught.value.hint
-    with pytest.raises(LoginRefused, match="password was used"):
+    with pytest.raises(LoginRefused, match="password which was used"):
         connect(target(server, **over_tcp, sslmode="disable"))
 
 
