@@ -58,10 +58,10 @@ def run(server: Server, statements: str) -> None:
 
 def _try(server: Server, file: Path) -> None:
     """Run a file of statements, which may fail, but may not hang."""
-    program = [binaries.client("psql"), "--no-psqlrc", "--quiet", "--dbname", server.dsn(NAME), "--file", file]
+    words = ("--no-psqlrc", "--quiet", "--dbname", server.dsn(NAME), "--file", file)
     environment = {"PGOPTIONS": LIMITS, "PGTZ": "America/Los_Angeles", "PG_ABS_SRCDIR": "/nowhere"}
     with contextlib.suppress(RuntimeError):
-        server.run(*program, env=environment)
+        server.run(binaries.client("psql"), *words, env=environment)
 
 
 def dumped(server: Server) -> str:
