@@ -6,7 +6,6 @@ the dump, which no longer counts as a good one."""
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,10 +20,9 @@ MOST = 20
 """Problems of a dump that are told."""
 
 
-def verify(configuration: Configuration, names: Collection[str] = (), due: bool = False) -> dict[str, Any]:
-    """Verify all dumps of the repository, those of some names or UUIDs, or those that are ``due``, as the server's
-    user: the number of those that are as they should be, ``damaged``: what is wrong with others by their names, and
-    ``errors``.
+def verify(configuration: Configuration, due: bool = False) -> dict[str, Any]:
+    """Verify all dumps of the repository, or those that are ``due``, as the server's user: the number of those that
+    are as they should be, ``damaged``: what is wrong with others by their names, and ``errors``.
 
     Raises HostFailed if the repository cannot be read.
     """
@@ -32,10 +30,8 @@ def verify(configuration: Configuration, names: Collection[str] = (), due: bool 
     now, days = datetime.now(timezone.utc), options(configuration).verify_days
     verified, damaged, errors = 0, dict[str, list[str]](), list[str]()
     for dumped in (one for name in generations.present(where) for one in dumps.databases(where, name)):
-        damaged.update({name: [why] for name, why in dumped.damaged.items() if not names or name in names})
+        damaged.update({name: [why] for name, why in dumped.damaged.items()})
         for stored in dumped.dumps:
-            if names and not {stored.name, stored.dump.id} & set(names):
-                continue
             if due and not stored.problems and not scrub.is_due(stored.seen, now, days):
                 continue
             try:
