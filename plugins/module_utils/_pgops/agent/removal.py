@@ -191,7 +191,7 @@ def _uses(layouts: Iterable[Layout], shared: Layout) -> dict[str, Use]:
     present = {layout.instance: configured(layout) for layout in every}
     known = {name: one.data_directory for name, one in present.items() if one and one.data_directory}
     names_of = {os.path.realpath(data): name for name, data in known.items()}
-    found = programs.uses(shared.archiver, known)
+    found = programs.uses(shared.archiver, known, others=f"--config={shared.configurations}/")
     named = [replace(use, instance=names_of.get(os.path.realpath(use.data_directory), use.instance)) for use in found]
     return {use.instance: use for use in named}
 

@@ -14,7 +14,7 @@ from ..repository import chains, manifests
 from ..repository.backups import Kept, Listing
 from ..repository.manifests import FULL, INCREMENTAL
 from . import contents, native
-from .options import Options
+from .options import NATIVE, Options
 from .source import Source
 
 AUTO = "auto"
@@ -95,7 +95,9 @@ def _parent(kind: str, options: Options, source: Source, there: There) -> Kept:
 
     Raises Conflict if it cannot be taken.
     """
-    native.check_incremental(source, options.unsafe_incremental)
+    own = options.engine == NATIVE
+    if own:
+        native.check_incremental(source, options.unsafe_incremental)
     suited = [kept for kept in there.listing.backups if kind == INCREMENTAL or kept.manifest.kind == FULL]
     if not suited:
         raise _needs_full("There is no backup that it could add to.")
@@ -109,9 +111,9 @@ def _parent(kind: str, options: Options, source: Source, there: There) -> Kept:
     made = parent.manifest
     if made.timeline != source.timeline:
         raise _needs_full(f"The server is on timeline {source.timeline}, and {parent.name} on {made.timeline}.")
-    if made.environment.get("data_checksums") != source.data_checksums:
+    if made.environment.get("data_checksums", source.data_checksums) != source.data_checksums:
         raise _needs_full(f"Data checksums were switched since {parent.name}.")
-    if not covered(there.summaries, made.timeline, made.start_lsn):
+    if own and not covered(there.summaries, made.timeline, made.start_lsn):
         raise _needs_full(
             f"The server's summaries of WAL do not reach back to {parent.name} (wal_summary_keep_time)."
         )

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from ..repository.backups import Kept
 from ..repository.manifests import Manifest
 from .source import Source
 
@@ -16,13 +18,14 @@ from .source import Source
 class Order:
     """A backup to be taken into the directory ``path``, of a kind of manifests.KINDS; ``parent`` is the directory of
     the backup that it adds to, '' for a full one. ``lock`` is the descriptor that keeps others away, and ``look`` is
-    called each second; what it raises ends the backup."""
+    called each second; what it raises ends the backup. ``known`` is what its Manifest has that is not of the copy."""
 
     kind: str
     path: str
     parent: str
     lock: int
     look: Callable[[], None]
+    known: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,25 @@ class Copied:
 
 
 class Engine(ABC):
-    """What takes backups and verifies them, as the server's user."""
+    """What takes backups and verifies them, as the server's user. ``room`` is the directory on whose file system they
+    need room, '' where that is not known here."""
+
+    room: str
+
+    @abstractmethod
+    def suits(self, kept: Kept) -> bool:
+        """Whether a backup is its own."""
+
+    @abstractmethod
+    def archives(self, command: str, repository: str, generation: str) -> bool:
+        """Whether an archive_command stores WAL where its backups have theirs."""
+
+    @abstractmethod
+    def wal_share(self, source: Source, repository: str) -> float:
+        """The part of its size that WAL takes where its backups have theirs; 1 where there is none.
+
+        Raises HostFailed.
+        """
 
     @abstractmethod
     def check(self, source: Source, kind: str) -> None:

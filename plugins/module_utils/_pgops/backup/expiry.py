@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -21,12 +22,16 @@ from ..host import files
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..repository import archiver, backups, chains, generations, inventory, removed, wal, windows
+from ..repository import stanza as stanzas
 from ..repository.backups import Kept
 from ..repository.inventory import Inventory
 from ..repository.manifests import FULL, written
+from ..repository.stanza import LAYOUT, Stanza
 from ..repository.windows import Window
+from . import floors as stanza_floors
 from . import retention as keeping
 from . import surplus
+from .adopting import adopt
 from .options import options, repository
 from .retention import Retained, Retention
 
@@ -44,7 +49,8 @@ class ExpiryPlan:
     """What expires: backups in the order of their removal, none before what stands on it, and then the files ``wal``,
     by name. ``kept`` is what stays and why; ``floors`` the byte from which on all WAL of a timeline is kept.
     ``before`` and ``after`` are the recovery windows. ``skipped`` is why nothing expires, '' where it may; ``notes``
-    is what else has to be known."""
+    is what else has to be known. ``fulls`` is how many of its newest full backups a stanza of pgBackRest keeps with
+    all WAL that follows, 0 for all."""
 
     removed: tuple[Expired, ...]
     kept: tuple[Retained, ...]
@@ -54,6 +60,7 @@ class ExpiryPlan:
     after: tuple[Window, ...]
     skipped: str = ""
     notes: tuple[str, ...] = ()
+    fulls: int = 0
 
 
 def plan(
@@ -66,7 +73,7 @@ def plan(
     """
     before = windows.windows(held, held.listing.backups)
     retained = keeping.retained(held, retention, now, reading)
-    needed = surplus.needs(held, retained)
+    fulls, needed = stanza_floors.floor(held, retained, surplus.needs(held, retained))
     floors = surplus.floors(needed, held.segment_bytes)
     skipped = _obstacle(held, now, failed)
     if skipped:
@@ -78,7 +85,7 @@ def plan(
     listing = replace(held.listing, backups=tuple(one.kept for one in retained))
     after = windows.windows(replace(held, runs=left, listing=listing), listing.backups)
     names = surplus.names(held, dropped, needed)
-    return ExpiryPlan(removed, retained, floors, names, before, after, notes=_notes(held))
+    return ExpiryPlan(removed, retained, floors, names, before, after, notes=_notes(held), fulls=fulls)
 
 
 def _obstacle(held: Inventory, now: datetime, failed: str) -> str:
@@ -162,6 +169,7 @@ class Expiry:
         self.reading: set[str] = set()
         self.removed: list[Expired] = []
         self.deleted = 0
+        self.stanza = stanzas.of(self.repository, self.generation)
 
     def planned(self) -> ExpiryPlan:
         """What is to be done, by what is there now. Raises HostFailed."""
@@ -181,6 +189,8 @@ class Expiry:
             return Outcome(self.generation, nothing, before=nothing.before)
         with backups.alone(self.place):
             swept = backups.sweep(self.place)
+            if self.stanza:
+                adopt(self.repository, self.stanza)
             before = self.planned().before
             planned = self._without_backups()
             while not self._without_wal(planned):
@@ -196,12 +206,18 @@ class Expiry:
         while planned.removed:
             for expired in planned.removed:
                 removed.note(self.place, [expired.kept.manifest.id])
-                if not backups.remove(self.place, expired.kept.name):
+                if not backups.remove(self.place, expired.kept.name, partial(self._gone, expired.kept)):
                     self.reading.add(expired.kept.name)
                     break
                 self.removed.append(expired)
             planned = self.planned()
         return planned
+
+    def _gone(self, kept: Kept) -> None:
+        """A backup no longer counts: have pgBackRest remove what it has of it. Raises HostFailed."""
+        label = self.stanza.label(kept.manifest.id) if self.stanza and kept.manifest.layout == LAYOUT else None
+        if self.stanza and label:
+            self.stanza.expire(label)
 
     def _without_wal(self, planned: ExpiryPlan) -> bool:
         """Delete WAL; False if somebody began to read a backup that could do with less before.
@@ -215,7 +231,23 @@ class Expiry:
                     self.reading.update(busy)
                     return False
                 self._delete(directory, frozenset(names))
+        if self.stanza and planned.fulls:
+            with backups.unread(self.place, limited) as busy:
+                if busy:
+                    self.reading.update(busy)
+                    return False
+                self._expire_stanza(self.stanza.anew(), planned)
         return True
+
+    def _expire_stanza(self, stanza: Stanza, planned: ExpiryPlan) -> None:
+        """Have pgBackRest remove the WAL that expires. Raises HostFailed."""
+        going = sorted(set(planned.wal) & set(stanza.wal()))
+        if not going:
+            return
+        size = inventory.segment_bytes(self.repository, self.generation)
+        removed.note(self.place, runs=wal.runs(stanzas.segments(going, size)))
+        stanza.expire_wal(planned.fulls)
+        self.deleted += len(set(going) - set(stanza.wal()))
 
     def _runs(self, stored: Sequence[str]) -> tuple[wal.Run, ...]:
         """The segments among names of stored files."""

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from ..errors import Conflict, HostFailed, InvalidInput, ProgramFailed
 from ..host import commands, files
 from ..host.commands import Watch
-from ..repository import archiver, backups
+from ..repository import archiver, backups, segments
+from ..repository.backups import Kept
 from ..repository.manifests import FULL, Manifest, Tablespace
 from . import clients, contents, plain, tars
 from .clients import Clients
 from .engine import Copied, Engine, Order
 from .options import Options
-from .source import Source
+from .source import Source, ours
 
 METHOD = "pg_basebackup"
 PLAIN, TAR = "plain", "tar"
@@ -43,6 +44,22 @@ class Native(Engine):
     options: Options
     programs: Clients
     login: Mapping[str, str]
+    room: str = ""
+
+    def suits(self, kept: Kept) -> bool:
+        """Those that it can read."""
+        return kept.manifest.layout in (PLAIN, TAR)
+
+    def archives(self, command: str, repository: str, generation: str) -> bool:
+        """Into the repository itself."""
+        return ours(command, repository, generation)
+
+    def wal_share(self, source: Source, repository: str) -> float:
+        """As the newest files of the repository."""
+        try:
+            return segments.stored_share(repository, source.generation, source.segment_bytes)
+        except OSError as error:
+            raise files.failure(error, f"{repository} cannot be read") from error
 
     def check(self, source: Source, kind: str) -> None:
         """What pg_basebackup needs of the server, of the host and of the options."""

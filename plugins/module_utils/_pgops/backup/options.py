@@ -11,8 +11,8 @@ from typing import Any
 from ..errors import InvalidInput
 from ..instance.configuration import Configuration
 
-NATIVE = "native"
-ENGINES = (NATIVE,)
+NATIVE, PGBACKREST = "native", "pgbackrest"
+ENGINES = (NATIVE, PGBACKREST)
 COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 PRIMARY = "primary"
 RATES = (0.04, 1000.0)
@@ -71,7 +71,23 @@ def options(configuration: Configuration) -> Options:
             f"pgops_backup_max_rate_mb is {found.max_rate_mb}.",
             f"It can be 0, for no limit, or {least} to {most} megabytes each second.",
         )
+    if found.engine == PGBACKREST:
+        _check_pgbackrest(found)
     return found
+
+
+def _check_pgbackrest(found: Options) -> None:
+    """Raises InvalidInput for what pgBackRest cannot do."""
+    if found.max_rate_mb:
+        raise InvalidInput(
+            f"pgops_backup_max_rate_mb is {found.max_rate_mb}, and pgBackRest has no such limit.",
+            "Leave it out, or set pgops_backup_engine to native.",
+        )
+    if found.source != PRIMARY:
+        raise InvalidInput(
+            f"pgops_backup_source is {found.source}, and the engine pgbackrest backs up the primary.",
+            "Leave it out, or set pgops_backup_engine to native.",
+        )
 
 
 def repository(configuration: Configuration) -> str:

@@ -37,13 +37,15 @@ Known = Mapping[str, tuple[int, str]]
 @dataclass(frozen=True)
 class Scrub:
     """What reads the WAL of a generation: ``known`` is what the catalogue knows of it, ``scratch`` a directory that
-    it may make."""
+    it may make. ``theirs`` are segments of a stanza that pgBackRest has found damaged, None where it was not asked:
+    what it found before stays."""
 
     repository: str
     generation: str
     programs: Clients
     scratch: str
     known: Known = field(default_factory=dict)
+    theirs: Mapping[str, Damage] | None = None
 
     @property
     def place(self) -> str:
@@ -52,14 +54,20 @@ class Scrub:
 
 
 def needed(held: Inventory) -> tuple[Run, ...]:
-    """The segments that are stored and lead from a backup to anywhere, in order. Pure."""
+    """The segments that are stored as files and lead from a backup to anywhere, in order; those of a stanza are
+    pgBackRest's to verify. Pure."""
     wanted: dict[int, list[Run]] = {}
     for kept in chains.complete(held.listing.backups):
         for timeline in windows.timelines(held):
             if windows.leads_to(kept.manifest, timeline, held.histories):
                 for run in windows.needed(kept.manifest, timeline, surplus.ENDLESS, held.histories):
                     wanted.setdefault(run.timeline, []).append(run)
-    return surplus.parted(held, {timeline: surplus.merged(runs) for timeline, runs in wanted.items()})[0]
+    return surplus.parted(_files(held), {timeline: surplus.merged(runs) for timeline, runs in wanted.items()})[0]
+
+
+def _files(held: Inventory) -> Inventory:
+    """The same without the segments that only a stanza has. Pure."""
+    return replace(held, runs=surplus.parted(held, surplus.by_timeline(held.stanza_runs))[1])
 
 
 def is_due(seen: datetime, now: datetime, days: float) -> bool:
@@ -123,7 +131,8 @@ def scrub(run: Scrub, days: float, now: datetime, everything: bool = False) -> d
 def _scrub(run: Scrub, days: float, now: datetime, everything: bool) -> dict[str, Any]:
     held, reading = inventory.stored(run.repository, run.generation), damage.read(run.place)
     size, wanted = held.segment_bytes, needed(held)
-    again = _runs(reading.damaged, held)
+    again = _runs(reading.damaged, _files(held))
+    theirs = run.theirs if run.theirs is not None else _theirs(run, reading, held)
     run = replace(run, known={name: one for name, one in run.known.items() if one[1] != reading.bad.get(name)})
     damaged = {name: one for name, one in reading.damaged.items() if name in _names(again, size)}  # others are gone
     for batch in _batches(again, size):
@@ -136,10 +145,19 @@ def _scrub(run: Scrub, days: float, now: datetime, everything: bool) -> dict[str
         count += batch.last - batch.first + 1
         last = wal.name(batch.timeline, batch.last, size)
         complete = now if _ends(batch, wanted) else reading.complete_at
-        reading = replace(reading, after=last, complete_at=complete).finding(damaged)
+        reading = replace(reading, after=last, complete_at=complete).finding({**damaged, **theirs})
         damage.note(run.place, reading)
-    damage.note(run.place, replace(reading, at=now).finding(damaged))
-    return {"read": count, "damaged": {name: one.reason for name, one in sorted(damaged.items())}}
+    found = {**damaged, **theirs}
+    damage.note(run.place, replace(reading, at=now).finding(found))
+    return {"read": count, "damaged": {name: one.reason for name, one in sorted(found.items())}}
+
+
+def _theirs(run: Scrub, reading: Reading, held: Inventory) -> dict[str, Damage]:
+    """What was found damaged, and is in a stanza as it was. Raises HostFailed."""
+    names = _names(_runs(reading.damaged, replace(held, runs=held.stanza_runs)), held.segment_bytes)
+    noted = {name: reading.damaged[name] for name in names}
+    still = damage.still(run.repository, run.generation, replace(reading, damaged=noted))
+    return {name: one for name, one in noted.items() if name in still}
 
 
 def _names(runs: Iterable[Run], size: int) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ RESERVE = 4
 """Segments of WAL that a backup leaves room for at least: archiving goes on while it is written."""
 MEASURING = 3.0
 """Seconds in which the speed of the archiver is measured, where segments wait for it."""
+
+Archives = Callable[[str, str, str], bool]
+"""Whether an archive_command stores WAL in a generation of a repository, as `Engine.archives`."""
 
 READ = """
 SELECT s.system_identifier::text AS system_identifier, current_setting('server_version_num')::integer AS version_num,
@@ -124,13 +128,13 @@ def elsewhere(declared: str, node: str, in_recovery: bool) -> str:
     return "" if declared == node else f"{declared} is backed up, and this is {node} (pgops_backup_source)"
 
 
-def check_archiving(session: Session, configuration: Configuration, source: Source) -> None:
+def check_archiving(session: Session, configuration: Configuration, source: Source, archives: Archives) -> None:
     """Raises Conflict if the server does not archive into the repository, and HostFailed if it fails to."""
     found = session.rows(ARCHIVING)[0]
     hint = "Apply the role pgops_archiving, with a restart if it asks for one (docs/archiving.md)."
     if found["mode"] != "on":
         raise Conflict(f"archive_mode is {found['mode']}: without WAL a backup cannot be restored.", hint)
-    if found["library"] or not ours(found["command"], configuration.repository, source.generation):
+    if found["library"] or not archives(found["command"], configuration.repository, source.generation):
         raise Conflict(
             f"WAL is not archived into {configuration.repository}: archive_library and archive_command are others.",
             hint,

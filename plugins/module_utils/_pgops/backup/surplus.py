@@ -9,7 +9,7 @@ they are small, and without them nobody knows what led to what.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..repository import wal, windows
 from ..repository.inventory import Inventory
@@ -46,6 +46,20 @@ def needs(inventory: Inventory, retained: Sequence[Retained]) -> Needs:
     for timeline in whole:
         found[timeline].append(Run(timeline, 0, ENDLESS))
     return {timeline: merged(runs) for timeline, runs in sorted(found.items())}
+
+
+def by_timeline(runs: Iterable[Run]) -> Needs:
+    """Runs by their timelines."""
+    found: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[run.timeline].append(run)
+    return {timeline: merged(some) for timeline, some in sorted(found.items())}
+
+
+def joined(needed: Needs, others: Mapping[int, Sequence[Run]]) -> Needs:
+    """What is needed by either of two."""
+    every = sorted({*needed, *others})
+    return {one: merged([*needed.get(one, ()), *others.get(one, ())]) for one in every}
 
 
 def unknown(inventory: Inventory) -> tuple[int, ...]:

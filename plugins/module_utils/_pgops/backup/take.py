@@ -26,13 +26,14 @@ from ..repository.backups import Kept, Listing
 from ..repository.manifests import Manifest
 from ..repository.segments import Stretch
 from ..server.session import Session, connect
-from . import choice, clients, contents, environment, hooks, record, records, source
+from . import choice, contents, engines, environment, hooks, record, records, source
+from .adopting import adopt
 from .choice import Choice, Summaries
 from .clients import Clients
 from .engine import Copied, Engine, Order
 from .forecast import Forecast, Reserve, duration, forecast, wal_rate
-from .native import Native
 from .options import Options, options, repository
+from .pgbackrest import PgBackRest
 from .source import Backlog, Source
 
 PATIENCE = 300.0
@@ -60,7 +61,7 @@ class Run:
     declared: Options
     session: Session
     source: Source
-    programs: Clients
+    programs: Clients | None
     engine: Engine
     place: str
     lock: int = -1
@@ -91,6 +92,8 @@ def take(
         place = backups.prepared(run.repository, run.source.generation)
         with backups.alone(place, PATIENCE) as lock:
             swept = backups.sweep(place)
+            if isinstance(run.engine, PgBackRest):
+                adopt(run.repository, run.engine.stanza)
             done = _take(dataclasses.replace(run, lock=lock), kind, _identifier(requested), tell)
         return {**done, "swept": list(swept)}
 
@@ -103,9 +106,9 @@ def foreseen(configuration: Configuration, kind: str = choice.AUTO) -> dict[str,
     with _opened(configuration) as run:
         if isinstance(run, str):
             return {"skipped": run, "errors": []}
-        listing = backups.listed(run.place)
+        listing = _own(run)
         chosen = _choose(run, kind, listing, datetime.now(timezone.utc))
-        source.check_archiving(run.session, run.configuration, run.source)
+        source.check_archiving(run.session, run.configuration, run.source, run.engine.archives)
         return {**_before(run, chosen, listing)[0], "backup": None, "name": None, "errors": []}
 
 
@@ -124,10 +127,15 @@ def _opened(configuration: Configuration) -> Iterator[Run | str]:
             yield skipped
             return
         found = source.read(session)
-        programs = clients.found(declared.bin_directory, found.bin_directory, found.major)
-        engine = Native(declared, programs, endpoints.backup(configuration))
+        programs, engine = engines.engine(configuration, declared, found)
         place = backups.folder(where, found.generation)
         yield Run(configuration, declared, session, found, programs, engine, place)
+
+
+def _own(run: Run) -> Listing:
+    """The backups of the engine: to others it adds none, and they tell nothing of its times."""
+    found = backups.listed(run.place)
+    return dataclasses.replace(found, backups=tuple(kept for kept in found.backups if run.engine.suits(kept)))
 
 
 def _identifier(requested: str) -> str:
@@ -139,7 +147,7 @@ def _identifier(requested: str) -> str:
 
 
 def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
-    listing = backups.listed(run.place)
+    listing = _own(run)
     if identifier in listing.by_id():
         raise Conflict(f"There is a backup {identifier} already.", "Request another one.")
     now = datetime.now(timezone.utc)
@@ -149,7 +157,7 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
     with _told(run, attempt) as warnings:
         # Whatever keeps it from being taken from here on, nothing expires until one is.
         backups.attempt(run.place, name)
-        source.check_archiving(run.session, run.configuration, run.source)
+        source.check_archiving(run.session, run.configuration, run.source, run.engine.archives)
         known, reserve = _before(run, chosen, listing)
         run = dataclasses.replace(run, reserve=reserve)
         tell(known)
@@ -220,7 +228,8 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> tuple[dict[str, Any],
     expected: Forecast = forecast(chosen.kind, compression, run.source.bytes, rate, manifests)
     reserve = _reserve(run, expected, manifests)
     for_wal = reserve.at(time.monotonic())
-    source.check_room(run.repository, expected.stored_bytes, for_wal)
+    if run.engine.room:
+        source.check_room(run.engine.room, expected.stored_bytes, for_wal)
     waiting = source.backlog(run.session) if not run.source.in_recovery else Backlog(0, 0.0)
     known = {
         "kind": chosen.kind,
@@ -237,13 +246,12 @@ def _before(run: Run, chosen: Choice, listing: Listing) -> tuple[dict[str, Any],
 
 def _reserve(run: Run, expected: Forecast, before: Sequence[Manifest]) -> Reserve:
     """The room for the WAL that will be archived while the backup is taken."""
-    size, floor = run.source.segment_bytes, source.RESERVE * run.source.segment_bytes
+    floor = source.RESERVE * run.source.segment_bytes
+    if not run.engine.room:
+        return Reserve(floor)
     written = int(run.session.value(source.WRITTEN) or 0)
     rate = wal_rate(run.source.timeline, written, datetime.now(timezone.utc), before)
-    try:
-        share = segments.stored_share(run.repository, run.source.generation, size)
-    except OSError as error:
-        raise files.failure(error, f"{run.repository} cannot be read") from error
+    share = run.engine.wal_share(run.source, run.repository)
     return Reserve(floor, rate * share, time.monotonic() + duration(expected, run.source.bytes))
 
 
@@ -259,23 +267,29 @@ def _made(run: Run, chosen: Choice, identifier: str, began: datetime, path: str)
     """The manifest of a backup that has been copied into a directory, with all its WAL in the repository."""
     around = environment.read(run.session, run.configuration, run.source, path)
     parent = os.path.join(run.place, chosen.parent.name) if chosen.parent else ""
-    copied = run.engine.copy(run.source, Order(chosen.kind, path, parent, run.lock, _look(run)))
+    known: dict[str, Any] = {
+        "id": identifier,
+        "cluster": run.configuration.cluster,
+        "node": run.configuration.node,
+        "server_version": run.source.version,
+        "parent": chosen.parent.manifest.id if chosen.parent else "",
+        "environment": around.facts,
+    }
+    spaces = [dataclasses.asdict(one) for one in run.source.tablespaces]
+    noted = {**known, "compression": run.declared.compression, "tablespaces": spaces}
+    copied = run.engine.copy(run.source, Order(chosen.kind, path, parent, run.lock, _look(run), noted))
     _check_timeline(chosen, copied)
-    _wait_for_wal(run, _stretch(run, copied), path)
+    if run.programs is not None:  # pgBackRest waits for its WAL itself
+        _wait_for_wal(run, run.programs, _stretch(run, copied), path)
     return Manifest(
-        id=identifier,
         kind=chosen.kind,
-        cluster=run.configuration.cluster,
-        node=run.configuration.node,
         system_identifier=run.source.system_identifier,
-        server_version=run.source.version,
         segment_bytes=run.source.segment_bytes,
         started_at=began,
         completed_at=datetime.now(timezone.utc),
-        parent=chosen.parent.manifest.id if chosen.parent else "",
         from_standby=run.source.in_recovery,
         tablespaces=run.source.tablespaces,
-        environment=around.facts,
+        **known,
         **dataclasses.asdict(copied),
     )
 
@@ -296,10 +310,10 @@ def _look(run: Run) -> Callable[[], None]:
 
     def look() -> None:
         reserve = run.reserve.at(time.monotonic())
-        if source.room(run.place) < reserve:
+        if run.engine.room and source.room(run.engine.room) < reserve:
             raise HostFailed(
-                f"Less than {reserve // 1_000_000} MB are left on the file system of {run.place}: the backup was "
-                "given up, so that archiving can go on.",
+                f"Less than {reserve // 1_000_000} MB are left on the file system of {run.engine.room}: the backup "
+                "was given up, so that archiving can go on.",
                 "Make room, or compress backups (pgops_backup_compression).",
             )
         if run.source.in_recovery:
@@ -340,7 +354,7 @@ def _stretch(run: Run, copied: Copied) -> Stretch:
     return Stretch(*where, copied.start_lsn, copied.stop_lsn, run.source.segment_bytes)
 
 
-def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
+def _wait_for_wal(run: Run, programs: Clients, stretch: Stretch, path: str) -> None:
     """Wait until all WAL of a backup is in the repository, as long as more of it arrives.
 
     Raises HostFailed if it does not come, or is damaged.
@@ -360,9 +374,7 @@ def _wait_for_wal(run: Run, stretch: Stretch, path: str) -> None:
                 "The log of the server that archives (the primary) shows the error of the archiver.",
             )
         time.sleep(LOOKING)
-    damaged = next(segments.damaged(stretch), "") or records.broken(
-        stretch, run.programs, os.path.join(path, "scratch")
-    )
+    damaged = next(segments.damaged(stretch), "") or records.broken(stretch, programs, os.path.join(path, "scratch"))
     if damaged:
         raise HostFailed(
             f"WAL of the backup is damaged: {damaged}.", "Find out what else writes into the repository."

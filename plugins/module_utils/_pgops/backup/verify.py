@@ -15,19 +15,21 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import Busy, InvalidInput, PgOpsError
+from ..errors import Busy, HostFailed, InvalidInput, PgOpsError
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
-from ..repository import backups, catalogue, chains, generations, inventory, segments
+from ..repository import backups, catalogue, chains, damage, generations, inventory, segments
 from ..repository.backups import Kept, Listing
+from ..repository.damage import Damage
 from ..repository.segments import Stretch
+from ..repository.stanza import LAYOUT
 from ..server.session import connect
-from . import clients, contents, records, scrub, source
+from . import contents, engines, records, scrub, source
 from .clients import Clients
 from .engine import Engine
-from .native import Native
 from .options import Options, options, repository
+from .pgbackrest import PgBackRest, wal_problems
 from .scrub import Scrub
 
 SCRATCH = "wal.verify"
@@ -41,7 +43,7 @@ class Verification:
 
     repository: str
     generation: str
-    engine: Engine
+    engines: Sequence[Engine]
     programs: Clients
     scratch: str
 
@@ -86,9 +88,14 @@ def verify(
     if skipped:
         return {"skipped": skipped, "errors": []}
     asked = Asked(names, due, datetime.now(timezone.utc), declared.verify_days)
-    runs = [_verification(configuration, layout, declared, beside, name) for name in generations.present(where)]
-    _check_names(runs, names, where)
     total: dict[str, Any] = {"verified": 0, "damaged": {}, "wal_verified": 0, "wal_damaged": {}, "errors": []}
+    runs = []
+    for name in generations.present(where):
+        try:
+            runs.append(_verification(configuration, layout, declared, beside, name))
+        except PgOpsError as error:
+            total["errors"].append(f"{name} cannot be verified: {error}")
+    _check_names(runs, names, where)
     for run in runs:
         _add(total, _verified(run, asked))
         if not names:
@@ -110,11 +117,8 @@ def _server(configuration: Configuration, declared: Options, warnings: list[str]
 def _verification(
     configuration: Configuration, layout: Layout, declared: Options, beside: str, generation: str
 ) -> Verification:
-    programs = clients.readers((declared.bin_directory, beside), int(generation.rpartition("-")[2]))
-    engine = Native(declared, programs, endpoints.backup(configuration))
-    return Verification(
-        repository(configuration), generation, engine, programs, os.path.join(layout.keeping, SCRATCH)
-    )
+    programs, every = engines.readers(configuration, declared, beside, generation)
+    return Verification(repository(configuration), generation, every, programs, os.path.join(layout.keeping, SCRATCH))
 
 
 def _check_names(runs: Sequence[Verification], names: Sequence[str], where: str) -> None:
@@ -163,7 +167,8 @@ def _scrubbed(
         if names and not records.readable(run.programs, int(run.generation.rpartition("-")[2])):
             warnings.append(f"There is no pg_waldump for the WAL of {run.generation}: its records are not read.")
         known = _checksums(configuration, run.generation, names, warnings) if running and names else {}
-        one = Scrub(run.repository, run.generation, run.programs, run.scratch, known)
+        count, theirs, unnamed = _stanza(run, everything=not asked.due)
+        one = Scrub(run.repository, run.generation, run.programs, run.scratch, known, theirs)
         done = scrub.scrub(one, asked.days, asked.now, everything=not asked.due)
     except Busy:
         warnings.append(f"Another run is reading the WAL of {run.generation}.")
@@ -171,7 +176,23 @@ def _scrubbed(
     except PgOpsError as error:
         return {"errors": [f"the WAL of {run.generation} cannot be verified: {error}"]}
     errors = [f"WAL segment {name} of {run.generation} is damaged: {why}" for name, why in done["damaged"].items()]
-    return {"wal_verified": done["read"], "wal_damaged": done["damaged"], "errors": errors}
+    if unnamed:
+        errors.append(f"{unnamed} WAL segments of {run.generation} are damaged: pgBackRest does not say which")
+    return {"wal_verified": done["read"] + count, "wal_damaged": done["damaged"], "errors": errors}
+
+
+def _stanza(run: Verification, everything: bool) -> tuple[int, dict[str, Damage] | None, int]:
+    """How many segments of a stanza pgBackRest has read, the damaged ones, None where it was not asked, and how many
+    damaged ones it does not name.
+
+    It reads all of them with any backup, and each of these is due in its turn. Raises HostFailed.
+    """
+    engine = next((one for one in run.engines if isinstance(one, PgBackRest)), None)
+    if engine is None or not (everything or engine.looked):
+        return 0, None, 0
+    found, stanza = engine.verified(), engine.stanza
+    damaged = {name: Damage(why, damage.in_stanza(stanza, name)) for name, why in found.damaged.items()}
+    return found.segments, damaged, found.unnamed
 
 
 def _checksums(
@@ -199,13 +220,21 @@ def _problems(run: Verification, kept: Kept, listing: Listing, damaged: Set[str]
     with backups.reading(run.place, [kept.name]):
         path = os.path.join(run.place, kept.name)
         try:
-            found = run.engine.problems(path, kept.manifest)
+            found = _by_engine(run, path, kept)
         except InvalidInput as error:
             found = [error.message]
         found += [*_configuration(path, kept), *_parents(kept, listing, damaged), *_wal(run, kept)]
         found = found[:MOST]
         backups.note_checked(run.place, kept.name, found, datetime.now(timezone.utc))
     return found
+
+
+def _by_engine(run: Verification, path: str, kept: Kept) -> list[str]:
+    """Raises HostFailed where the engine of a backup is not here."""
+    for engine in run.engines:
+        if engine.suits(kept):
+            return engine.problems(path, kept.manifest)
+    raise HostFailed(f"It was taken by {kept.manifest.method}, which is not here.", "Install it, and run site.yml.")
 
 
 def _configuration(path: str, kept: Kept) -> Iterator[str]:
@@ -231,6 +260,10 @@ def _wal(run: Verification, kept: Kept) -> Iterator[str]:
     made = kept.manifest
     where = (run.repository, run.generation, made.timeline)
     stretch = Stretch(*where, made.start_lsn, made.stop_lsn, made.segment_bytes)
+    stanza = next((one.stanza for one in run.engines if isinstance(one, PgBackRest)), None)
+    if made.layout == LAYOUT and stanza:
+        yield from wal_problems(stanza, stretch, run.scratch)
+        return
     absent, damaged = segments.absent(stretch), list(segments.damaged(stretch))
     yield from (f"WAL segment {name} is missing" for name in absent)
     yield from damaged

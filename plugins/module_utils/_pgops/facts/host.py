@@ -40,6 +40,7 @@ def read(root: str = "/") -> dict[str, Any]:
         "psycopg": None if session.IMPORT_ERROR else sys.modules["psycopg"].__version__,
         "psycopg_error": session.IMPORT_ERROR,
         "compressors": [name for name in COMPRESSORS if shutil.which(name)],
+        "pgbackrest": shutil.which("pgbackrest") is not None,
         "systemd": os.path.isdir(os.path.join(root, "run/systemd/system")),
         "poolers": discovery.poolers(root),
     }

@@ -79,6 +79,11 @@ class Layout:
         return os.path.join(self.configuration, "agent.json")
 
     @property
+    def pgbackrest(self) -> str:
+        """pgBackRest's configuration for the instance, root's, which the server's user reads."""
+        return os.path.join(self.configuration, "pgbackrest.conf")
+
+    @property
     def registration(self) -> str:
         """Which data directory may archive, and where to, for the program that archives (archiver.REGISTRATION)."""
         return os.path.join(self.configuration, "archiving")

@@ -17,9 +17,13 @@ import os
 import shlex
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..errors import HostFailed
 from ..repository import archiver
+from ..repository.fetching import fetch
+from ..repository.stanza import Stanza
 from .line import Line
 
 FOLDER = os.path.join("pg_wal", "pgops-ahead")
@@ -32,14 +36,19 @@ PAUSE = 0.003
 """Seconds between two looks at what replay has taken: it takes some 10 ms for a small segment."""
 
 
-def restore_command(repository: str, generation: str, python: str) -> str:
-    """The command for a server whose spool is prepared. It runs in the data directory.
+def restore_command(
+    repository: str, generation: str, python: str, stanza: Stanza | None = None, others: Sequence[str] = ()
+) -> str:
+    """The command for a server whose spool is prepared. It runs in the data directory. ``others`` are options for the
+    program of a stanza.
 
     mv ends in 2 ms, which is what almost every segment costs; Python is started only for the others.
     """
     words = [python, "-IS", os.path.join(FOLDER, PROGRAM), "fetch", repository, generation]
-    fetch = shlex.join(words).replace("%", "%%")
-    return f'mv {FOLDER}/%f "%p" 2>/dev/null || exec {fetch} %f "%p"'
+    command = shlex.join(words).replace("%", "%%")
+    if stanza:
+        return f'mv {FOLDER}/%f "%p" 2>/dev/null || {stanza.fetching(command, *others)}'
+    return f'mv {FOLDER}/%f "%p" 2>/dev/null || exec {command} %f "%p"'
 
 
 def prepare(data: str) -> None:
@@ -72,6 +81,7 @@ class Ahead:
     first: int
     last: int
     data: str
+    stanza: Stanza | None = None
     fetched: int = 0
     _next: int = 0
     _published: set[str] = field(default_factory=set)
@@ -114,7 +124,7 @@ class Ahead:
                 self._stop.wait(PAUSE)
                 continue
             # What cannot be fetched is the program's: it says why, where PostgreSQL logs it.
-            with contextlib.suppress(OSError, archiver.Failure, archiver.Absent):
+            with contextlib.suppress(OSError, archiver.Failure, archiver.Absent, HostFailed):
                 self._fetch(name)
             with self._lock:
                 self._claimed.discard(name)
@@ -144,16 +154,9 @@ class Ahead:
 
     def _fetch(self, name: str) -> None:
         path, temporary = os.path.join(self.spool, name), os.path.join(self.spool, f".{name}")
-        present = archiver.stored(archiver.place(self.repository, self.generation, name))
-        if present is None:
-            return
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                archiver.unpack(*present, descriptor)
-            finally:
-                os.close(descriptor)
-            archiver.check_segment(temporary, name, self.generation)
+            if not fetch(self.repository, self.generation, name, temporary, self.stanza):
+                return
             with self._lock:
                 os.rename(temporary, path)
                 self._published.add(name)

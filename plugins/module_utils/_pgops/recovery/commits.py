@@ -26,6 +26,9 @@ from ..errors import HostFailed
 from ..host import commands
 from ..host.files import failure
 from ..repository import archiver, wal
+from ..repository import stanza as stanzas
+from ..repository.fetching import compression, fetch
+from ..repository.stanza import Stanza
 from . import scratch
 from .line import Line
 
@@ -110,6 +113,7 @@ class Reader:
     scratch: str
     until: float | None = None
     say: Callable[[str], None] = lambda _text: None
+    stanza: Stanza | None = None
     damaged: dict[int, str] = field(default_factory=dict)
 
     def search(
@@ -187,7 +191,7 @@ class Reader:
     def _unpack(self, folder: str, segment: int) -> None:
         path = self._path(folder, segment)
         if not os.path.exists(path):
-            unpacked(self.repository, self.generation, self.line.name(segment), path)
+            unpacked(self.repository, self.generation, self.line.name(segment), path, self.stanza)
 
     def goes_on(self, byte: int) -> bool:
         """Whether there is a record that begins at a byte of the WAL or after it, within its segment.
@@ -220,27 +224,24 @@ def check_program(compression: str, what: str) -> None:
         raise Lacking(f"{what} compressed by {program}, which is not on this host.", f"Install {program}.")
 
 
-def unpacked(repository: str, generation: str, name: str, path: str) -> None:
+def unpacked(repository: str, generation: str, name: str, path: str, stanza: Stanza | None = None) -> None:
     """Unpack a segment to a path, checked; what is not compressed is linked to.
 
     Raises HostFailed.
     """
-    present = archiver.stored(archiver.place(repository, generation, name))
-    if present is None:
+    packed = compression(repository, generation, name, stanza)
+    if packed is None:
         raise HostFailed(f"{name} is not in {repository}.")
-    check_program(present[1], f"{name} is")
+    check_program(packed, f"{name} is")
     temporary = f"{path}.new"
     try:
-        if present[1] == "none":
+        present = archiver.stored(archiver.place(repository, generation, name))
+        if present and present[1] == "none":
             archiver.check_segment(present[0], name, generation)
             os.symlink(present[0], path)
             return
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            archiver.unpack(*present, descriptor)
-        finally:
-            os.close(descriptor)
-        archiver.check_segment(temporary, name, generation)
+        if not fetch(repository, generation, name, temporary, stanza):
+            raise HostFailed(f"{name} is not in {repository}.")
         os.rename(temporary, path)
     except archiver.Failure as error:
         told = str(error)
@@ -273,8 +274,9 @@ def reading(
             "Set bin_directory to the programs of the server's version.",
         )
     until = time.monotonic() + seconds if seconds else None
+    stanza = stanzas.of(repository, generation)
     with scratch.made(beside) as folder:
-        yield Reader(repository, generation, directory, line, folder, until, say)
+        yield Reader(repository, generation, directory, line, folder, until, say, stanza)
 
 
 # --- the order of a search

@@ -22,8 +22,22 @@ from ..backup import environment
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
 from ..repository import archiver, backups, inventory, wal
+from ..repository import stanza as stanzas
 from ..repository.inventory import Inventory
-from . import ahead, choice, commits, configuring, copying, forecast, replay, resources, soundness, targets
+from ..repository.stanza import LAYOUT, Stanza
+from . import (
+    ahead,
+    choice,
+    commits,
+    configuring,
+    copying,
+    forecast,
+    pgbackrest,
+    replay,
+    resources,
+    soundness,
+    targets,
+)
 from . import line as lines
 from .ahead import Ahead
 from .choice import Choice
@@ -91,6 +105,7 @@ class Planned:
     served: Served
     before: tuple[Done, ...] = ()
     warnings: tuple[str, ...] = ()
+    stanza: Stanza | None = None
 
     @property
     def configuration(self) -> str:
@@ -139,7 +154,9 @@ class Planned:
         """What there is to do."""
         count = self.choice.last - self.choice.reach.first + 1
         last = self.choice.chain[-1].manifest
-        return Size(last.data_bytes, count * self.choice.reach.line.segment_bytes, len(self.choice.chain) > 1)
+        # pgBackRest copies a backup and what it adds to in one go.
+        combined = len(self.choice.chain) > 1 and last.layout != LAYOUT
+        return Size(last.data_bytes, count * self.choice.reach.line.segment_bytes, combined)
 
     @property
     def predicted(self) -> Mapping[str, Any]:
@@ -162,13 +179,15 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     major = int(generation.rpartition("-")[2])
     tools = _programs(request.bin_directory, major, "pg_waldump")
     programs = _programs(request.server_directory or request.bin_directory, major, "postgres")
+    stanza = stanzas.of(request.repository, generation)
     chosen = choice.choose(found, request.target, _readers(request, generation, tools, say))
-    copying.check_tools(tools, chosen.chain)
     soundness.check_programs(chosen)
-    soundness.check(request.repository, generation, chosen)
+    soundness.check(request.repository, generation, chosen, stanza, _scratch(request))
     folder = backups.folder(request.repository, generation)
-    for kept in chosen.chain:
-        copying.check_manifest(os.path.join(folder, kept.name), kept)
+    if chosen.chain[-1].manifest.layout != LAYOUT:
+        copying.check_tools(tools, chosen.chain)
+        for kept in chosen.chain:
+            copying.check_manifest(os.path.join(folder, kept.name), kept)
     last = chosen.chain[-1].manifest
     spaces = mapped([(one.oid, one.path) for one in last.tablespaces], request.tablespace_map)
     place = Place(os.path.normpath(request.directory), spaces, request.in_place)
@@ -178,7 +197,8 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     served, reduced = _served(request, place, chosen, programs)
     space = check_space(_needs(folder, chosen, place, found))
     before, told = forecast.read(request.repository, generation), (*warnings, *reduced)
-    return Planned(request, generation, chosen, place, tools, programs, _python(), space, served, before, told)
+    python = _python()
+    return Planned(request, generation, chosen, place, tools, programs, python, space, served, before, told, stanza)
 
 
 def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tuple[Served, list[str]]:
@@ -253,13 +273,17 @@ def _programs(asked: str, major: int, needed: str) -> str:
 
 
 def _readers(request: Restore, generation: str, tools: str, say: Callable[[str], None]) -> choice.Readers:
-    directory = os.path.normpath(request.directory)
-    folder = request.search_directory or Place(directory, in_place=request.in_place).beside()
+    folder = _scratch(request)
 
     def reader(line: lines.Line) -> AbstractContextManager[commits.Reader]:
         return commits.reading(request.repository, generation, tools, line, folder, request.search_seconds, say)
 
     return reader
+
+
+def _scratch(request: Restore) -> str:
+    """The directory in which WAL is unpacked to look into it."""
+    return request.search_directory or Place(os.path.normpath(request.directory), in_place=request.in_place).beside()
 
 
 def _python() -> str:
@@ -383,13 +407,7 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
     is to have again."""
     lost: list[str] = []
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
-    with phases.phase("combine" if len(chain) > 1 else "copy"):
-        if len(chain) > 1:
-            copying.combine(planned.backups, chain, data, spaces, planned.tools)
-        else:
-            copying.put(planned.backups, chain[0], data, spaces)
-    with phases.phase("verify"):
-        copying.verify(data, planned.tools)
+    _copy(planned, phases)
     with phases.phase("configure"):
         copying.remap(data, spaces)
         served = planned.served
@@ -397,7 +415,9 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
             backup = os.path.join(planned.backups, chain[-1].name)
             lost = configuring.adopt(backup, _recorded(planned.choice), served)
         ahead.prepare(data)
-        command = ahead.restore_command(planned.request.repository, planned.generation, planned.python)
+        others = (f"--pg1-path={data}", *pgbackrest.own(os.path.join(data, ahead.FOLDER)))
+        fetch = (planned.request.repository, planned.generation, planned.python)
+        command = ahead.restore_command(*fetch, planned.stanza, others)
         reach = planned.choice.reach
         own = reach.kept.manifest.timeline == reach.line.timeline
         settings = planned.request.target.settings(reach.line.timeline, own)
@@ -407,6 +427,22 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
             files.sync_tree(path)
             files.sync(os.path.dirname(path))
     return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost], former
+
+
+def _copy(planned: Planned, phases: _Phases) -> None:
+    """Put the files of the backup into place, each compared with its checksum. Raises HostFailed."""
+    chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
+    if planned.stanza and chain[-1].manifest.layout == LAYOUT:
+        with phases.phase("copy"):
+            pgbackrest.put(planned.stanza, chain[-1], data, spaces)
+        return
+    with phases.phase("combine" if len(chain) > 1 else "copy"):
+        if len(chain) > 1:
+            copying.combine(planned.backups, chain, data, spaces, planned.tools)
+        else:
+            copying.put(planned.backups, chain[0], data, spaces)
+    with phases.phase("verify"):
+        copying.verify(data, planned.tools)
 
 
 def _unarchived_wal(planned: Planned, old: str) -> list[str]:
@@ -436,7 +472,8 @@ def _recover(
 ) -> dict[str, Any]:
     """Start the server, and let become of it what is asked."""
     request, reach = planned.request, planned.choice.reach
-    fetching = Ahead(request.repository, planned.generation, reach.line, reach.first, reach.last, planned.place.data)
+    segments = (reach.line, reach.first, reach.last)
+    fetching = Ahead(request.repository, planned.generation, *segments, planned.place.data, planned.stanza)
     with phases.phase("recover"), fetching:
         planned.place.recovering(state)
         runner.start(recovering=True)
@@ -490,7 +527,7 @@ def _unarchived(planned: Planned, timeline: int) -> list[str]:
     name = f"{timeline:08X}.history"
     path = archiver.place(planned.request.repository, planned.generation, name)
     until = time.monotonic() + ARCHIVING
-    while archiver.stored(path) is None:
+    while archiver.stored(path) is None and not (planned.stanza and planned.stanza.anew().stored(name)):
         if time.monotonic() > until:
             return [f"{name} has not arrived in {planned.request.repository}: see whether the server archives."]
         time.sleep(replay.PAUSE)

@@ -24,7 +24,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -280,9 +280,9 @@ def being_read(place: str, name: str) -> bool:
     return False
 
 
-def remove(place: str, name: str) -> bool:
+def remove(place: str, name: str, gone: Callable[[], None] = lambda: None) -> bool:
     """Remove a backup: its manifest, then its files, so that a crash leaves garbage and never a lie; False if it is
-    being read, or pinned. To be used inside `alone`.
+    being read, or pinned. ``gone`` is called once it no longer counts. To be used inside `alone`.
 
     Raises HostFailed.
     """
@@ -296,6 +296,7 @@ def remove(place: str, name: str) -> bool:
             return False
         os.unlink(os.path.join(path, MANIFEST))
         files.sync(path)
+        gone()
     except OSError as error:
         raise files.failure(error, f"{path} cannot be removed") from error
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import Conflict, HostFailed, PgOpsError
+from ..host import files
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..server import foreign, guard, ownership
@@ -35,6 +37,8 @@ from . import (
     segments,
     wal,
 )
+from . import stanza as stanzas
+from .fetching import fetch
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -225,7 +229,7 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
             _check_standby(session, path, here)
             return {"skipped": "standby: the catalogue is updated on the primary", "errors": []}
         if not os.path.isfile(os.path.join(path, here["generation"], archiver.IDENTITY)):
-            if path.replace("%", "%%") not in here["command"]:
+            if path.replace("%", "%%") not in here["command"] and stanzas.PROGRAM not in here["command"]:
                 return {"skipped": f"no WAL has been archived into {path} yet", "errors": []}
             raise HostFailed(f"{path} does not exist, but WAL is archived into it.", "Is it mounted?")
         if rebuild:
@@ -337,12 +341,16 @@ def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
         session.execute(DOUBTED, {"generation": generation.id})
         known = {row["directory"]: row["modified_ns"] for row in session.rows(DIRECTORIES, [generation.id])}
         broken = [row["name"] for row in session.rows(BROKEN, [generation.id])]
-    removed_since = {name for name in broken if not _stored(generation, name)}
-    present = _directories(generation.wal)
+    others = _stanza(generation)
+    elsewhere = {name for there in others.values() for name in there}
+    removed_since = {name for name in broken if name not in elsewhere and not _stored(generation, name)}
+    # Those of a stanza have no time of their last change, and are always looked at.
+    present = {**_directories(generation.wal), **dict.fromkeys(others, 0)}
     changed = [name for name, modified in present.items() if not modified or known.get(name) != modified]
     complete = True
     for directory in sorted(changed, reverse=True):
-        complete = _record_directory(session, generation, directory, present[directory], tally)
+        there = {**others.get(directory, {}), **listing(generation.wal, directory)}
+        complete = _record_directory(session, generation, directory, (present[directory], there), tally)
         if not complete:
             tally.complete = False
             break
@@ -377,9 +385,24 @@ def _directories(folder: str) -> dict[str, int]:
     return {name: modified if modified < now - SETTLED_NS else 0 for name, modified in found.items()}
 
 
-def _record_directory(session: Session, generation: Generation, directory: str, modified: int, tally: Tally) -> bool:
-    """Record the new and the missing files of a directory; False if the time limit was reached."""
-    present = listing(generation.wal, directory)
+def _stanza(generation: Generation) -> dict[str, dict[str, StoredFile]]:
+    """The WAL files of the generation's stanza, by directory and name; none if it has no stanza. Their content is not
+    read: there is no path. Raises HostFailed."""
+    stanza = stanzas.of(generation.repository, generation.name)
+    found: dict[str, dict[str, StoredFile]] = {}
+    for name, one in stanza.wal().items() if stanza else ():
+        directory = "" if name.endswith(".history") else name[:16]
+        ending = os.path.splitext(one.path)[1] if one.sha1 else ""
+        found.setdefault(directory, {})[name] = StoredFile("", ending, one.size, one.modified)
+    return found
+
+
+def _record_directory(
+    session: Session, generation: Generation, directory: str, found: tuple[int, dict[str, StoredFile]], tally: Tally
+) -> bool:
+    """Record the new and the missing files of a directory, ``found`` with the time of its last change; False if the
+    time limit was reached."""
+    modified, present = found
     with guarded(session):
         known = _known(session, generation, directory)
     new = [name for name, kept in present.items() if known.get(name) != (kept.size, kept.ending)]
@@ -400,7 +423,10 @@ def listing(wal_directory: str, directory: str) -> dict[str, StoredFile]:
     """The WAL files of a directory, by their names without the endings of their compression; those in a wrong
     directory are left out."""
     found: dict[str, StoredFile] = {}
-    with os.scandir(os.path.join(wal_directory, directory)) as entries:
+    path = os.path.join(wal_directory, directory)
+    if not os.path.isdir(path):  # it is a stanza's
+        return found
+    with os.scandir(path) as entries:
         for entry in entries:
             name, ending = wal.parted(entry.name)
             misplaced = directory != ("" if name.endswith(".history") else name[:16])
@@ -416,10 +442,12 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _row(name: str, kept: StoredFile, generation: Generation) -> tuple[Any, ...]:
-    """A file as parameters of NOTE. One that is incomplete, damaged, or cannot be read has the status failed."""
+    """A file as parameters of NOTE. One that is incomplete, damaged, or cannot be read has the status failed; one of
+    a stanza, which pgBackRest stores as a whole, has no checksum."""
     place = wal.place(name, generation.segment_bytes)
-    complete = bool(kept.ending) or place is None or place.segment is None or kept.size == generation.segment_bytes
-    checksum = segments.digest(kept.path) if complete and name not in generation.rotten else ""
+    whole = bool(kept.ending) or place is None or place.segment is None or kept.size == generation.segment_bytes
+    sound = (whole or not kept.path) and name not in generation.rotten
+    checksum = segments.digest(kept.path) if kept.path and sound else ""
     return (
         name,
         place.timeline if place else int(name[:8], 16),
@@ -428,7 +456,7 @@ def _row(name: str, kept: StoredFile, generation: Generation) -> tuple[Any, ...]
         kept.ending,
         kept.size,
         datetime.fromtimestamp(kept.modified, timezone.utc),
-        "archived" if checksum else "failed",
+        "archived" if checksum or (sound and not kept.path) else "failed",
         bytes.fromhex(checksum) if checksum else None,
     )
 
@@ -494,7 +522,8 @@ def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]
 def _history(generation: Generation, timeline: int) -> str:
     """The history file of a timeline; empty if it is not in the repository."""
     name = f"{timeline:08X}.history"
-    present = archiver.stored(archiver.place(generation.repository, generation.name, name))
-    if present is None:
-        return ""
-    return b"".join(archiver.unpacked(*present)).decode("utf-8", "replace")
+    with tempfile.TemporaryDirectory(prefix="pgops-history-") as scratch:
+        path = os.path.join(scratch, name)
+        stanza = stanzas.of(generation.repository, generation.name)
+        there = fetch(generation.repository, generation.name, name, path, stanza)
+        return files.contents(path, inventory.LARGEST_HISTORY).decode("utf-8", "replace") if there else ""

@@ -4,11 +4,12 @@
 
 The note is in the repository, where a restore finds it without the ops database. It speaks of contents, by their
 checksums, and not of names: what has another content by now, such as a good copy that was put back, is not damaged
-until it is read again.
+until it is read again. Of a file in a stanza of pgBackRest its size and time stand for the content.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from typing import Any
 from ..host import files
 from ..host.files import File
 from . import archiver, manifests, segments
+from . import stanza as stanzas
+from .stanza import Stanza
 
 NOTE = "wal.json"
 FORMAT = 1
@@ -93,12 +96,24 @@ def note(place: str, reading: Reading) -> None:
 
 
 def still(repository: str, generation: str, reading: Reading) -> dict[str, str]:
-    """The segments that are stored as they were when they were found damaged, by name, with the reasons."""
-    return {
-        name: one.reason
-        for name, one in reading.damaged.items()
-        if (path := _path(repository, generation, name)) and segments.digest(path) == one.content
-    }
+    """The segments that are stored as they were when they were found damaged, by name, with the reasons. Raises
+    HostFailed where a stanza cannot be read."""
+    stanza = stanzas.of(repository, generation) if reading.damaged else None
+    found: dict[str, str] = {}
+    for name, one in reading.damaged.items():
+        path = _path(repository, generation, name)
+        there = bool(path) or (stanza is not None and stanza.stored(name) is not None)
+        content = segments.digest(path) if path else in_stanza(stanza, name)
+        if there and content == one.content:
+            found[name] = one.reason
+    return found
+
+
+def in_stanza(stanza: Stanza | None, name: str) -> str:
+    """What stands for the content of a segment in a stanza, which is not read for that; '' if it is not there. Raises
+    HostFailed."""
+    one = stanza.stored(name) if stanza else None
+    return hashlib.sha256(f"{one.path} {one.size} {one.modified}".encode()).hexdigest() if one else ""
 
 
 def _path(repository: str, generation: str, name: str) -> str:

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import secrecy
@@ -29,8 +29,10 @@ from ..settings import present
 from ..settings.deploy import Request
 from ..settings.planning import Desired
 from ..settings.present import Current
-from . import archiver, generations
+from . import archiver, generations, pgbackrest
+from . import stanza as stanzas
 from .generations import Generation, Present, Wanted
+from .pgbackrest import Declared
 
 CAPABILITY = "archiving"
 NEEDED = "archiving cannot be set up"
@@ -54,6 +56,10 @@ SELECT s.system_identifier::text AS system_identifier,
        pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes
 FROM pg_control_system() AS s
 """
+LOGIN = """
+SELECT split_part(current_setting('unix_socket_directories'), ',', 1) AS socket, current_setting('port') AS port,
+       session_user::text AS superuser
+"""
 ARCHIVER = "SELECT archived_count, failed_count, last_failed_wal FROM pg_stat_archiver"
 ARCHIVED = """
 SELECT last_archived_wal FROM pg_stat_archiver
@@ -65,7 +71,9 @@ WHERE last_archived_time > greatest(coalesce(last_failed_time, '-infinity'), pg_
 @dataclass(frozen=True)
 class Archive:
     """How WAL gets into a repository: the program, and its arguments. ``timeout`` is in seconds. ``fetch``: standbys
-    get their WAL from it where they cannot stream, in place of what they have where that is to be ``replaced``."""
+    get their WAL from it where they cannot stream, in place of what they have where that is to be ``replaced``.
+    ``stanzas`` is the path of pgBackRest's configuration, and ``engine`` pgBackRest where WAL goes into its stanza:
+    then the program only fetches what came before that."""
 
     program: str
     wanted: Wanted
@@ -73,10 +81,14 @@ class Archive:
     timeout: int
     fetch: bool = True
     replace: bool = False
+    stanzas: str = ""
+    engine: Declared | None = None
 
     @property
     def command(self) -> str:
         """The value of archive_command. Exit codes above 125, as of a shell, become 1, which counts as a failure."""
+        if self.engine:
+            return self.engine.pushing
         words = [self.program, "push", self.wanted.path, self.wanted.generation.name, self.compression]
         return shlex.join(words).replace("%", "%%") + ' "%p" || exit 1'
 
@@ -84,7 +96,10 @@ class Archive:
     def fetching(self) -> str:
         """The value of restore_command, on primaries as well: one that is lost comes back as a standby."""
         words = [self.program, "fetch", self.wanted.path, self.wanted.generation.name]
-        return shlex.join(words).replace("%", "%%") + ' %f "%p"'
+        fetch = shlex.join(words).replace("%", "%%")
+        if self.engine:
+            return self.engine.stanza(self.wanted.generation.name).fetching(fetch)
+        return f'{fetch} %f "%p"'
 
     def settings(self, current: Current) -> dict[str, str]:
         """The settings that the server needs; wal_level only if it is too low, and no restore_command in place of
@@ -97,17 +112,24 @@ class Archive:
     def foreign_fetch(self, current: Current) -> str:
         """The restore_command of somebody else that is configured; '' for none."""
         value = current.configured(FETCH) or ""
-        return "" if value.startswith(f"{shlex.quote(self.program)} ") else value
+        return "" if ours(value, self.program, self.stanzas) else value
 
 
-def refuse_foreign(current: Current, program: str, replace: bool) -> None:
+def ours(value: str, program: str, configuration: str) -> bool:
+    """Whether a command runs the program that archives, or pgBackRest with a configuration of ours: that of any
+    instance, since a clone has its original's. Pure."""
+    folder = os.path.dirname(os.path.dirname(configuration))
+    return value.startswith(f"{shlex.quote(program)} ") or f"--config={folder}/" in value.replace("%%", "%")
+
+
+def refuse_foreign(current: Current, program: str, replace: bool, configuration: str = "") -> None:
     """Stop if something else archives already.
 
     Raises Conflict with what to set.
     """
     for name in FOREIGN:
         value = current.configured(name) or ""
-        if value in ("", "(disabled)") or value.startswith(shlex.quote(program) + " ") or replace:
+        if value in ("", "(disabled)") or ours(value, program, configuration) or replace:
             continue
         entry = current.entry(name)
         place = f"{entry.file}, line {entry.line}" if entry else "default"
@@ -139,8 +161,16 @@ def read(session: Session, params: Mapping[str, Any], layout: Layout) -> Archive
         another_server=params["another_server"],
         standby=session.in_recovery,
     )
+    engine = pgbackrest.declared(params, wanted, layout, session.rows(LOGIN)[0])
     return Archive(
-        layout.archiver, wanted, params["compression"], params["timeout"], params["fetch"], params["replace"]
+        layout.archiver,
+        replace(wanted, stanza=engine.note() if engine else b""),
+        params["compression"],
+        params["timeout"],
+        params["fetch"],
+        params["replace"],
+        layout.pgbackrest,
+        engine,
     )
 
 
@@ -209,14 +239,16 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     with locked(target, NEEDED) as session:
         archive = read(session, params, layout)
         current = present.read(session, NAMES, {})
-        refuse_foreign(current, archive.program, params["replace"])
+        refuse_foreign(current, archive.program, params["replace"], archive.stanzas)
+        if archive.engine and not lacking:
+            pgbackrest.check(archive.engine, archive.wanted.generation.name, archive.wanted.owner)
         untried = not check_mode and _untried(session, archive, current)
         if untried:
             _try(archive)
         prepared = read_plan_apply(
             read=lambda: generations.read(archive.wanted),
             plan=lambda found: _prepared(archive, found, current),
-            apply=lambda _found, planned: generations.apply(archive.wanted, planned.changes),
+            apply=lambda found, planned: _prepare(archive, found, planned),
             check_mode=check_mode,
         )
         if untried:
@@ -239,6 +271,8 @@ def _lacking(params: Mapping[str, Any]) -> InvalidInput | None:
     """
     if params["timeout"] < 0:
         raise InvalidInput("timeout must be 0 (never) or a number of seconds.")
+    if params.get("engine") == pgbackrest.ENGINE:
+        return None if shutil.which(stanzas.PROGRAM) else pgbackrest.missing()
     tool = params["compression"]
     if tool in archiver.COMPRESS and shutil.which(tool) is None:
         return InvalidInput(
@@ -250,6 +284,9 @@ def _lacking(params: Mapping[str, Any]) -> InvalidInput | None:
 
 def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[EntryChange]:
     planned = generations.plan(archive.wanted, repository)
+    if archive.engine:
+        entry = archive.engine.entry(archive.wanted.group)
+        planned = (*files.plan([entry], {entry.path: files.read(entry.path)}), *planned)
     unseen: tuple[str, ...] = ()
     set_up = (current.configured("archive_command") or "") == archive.command
     if archive.wanted.standby and set_up and archive.wanted.generation.name not in repository.generations:
@@ -258,7 +295,37 @@ def _prepared(archive: Archive, repository: Present, current: Current) -> Plan[E
             "yet, the two use different file systems, and after a failover this node could not archive."
         )
         unseen = (words,)
-    return changes(planned, warnings=unseen + _kept_fetch(archive, current))
+    return changes(planned, warnings=unseen + _kept_fetch(archive, current) + _switched(archive, current))
+
+
+def _switched(archive: Archive, current: Current) -> tuple[str, ...]:
+    """The warning of an engine that another follows."""
+    value = current.configured("archive_command") or ""
+    before = ours(value, archive.program, archive.stanzas)
+    if not before or value.split(" ", 1)[0] == archive.command.split(" ", 1)[0]:
+        return ()
+    place = "into the stanza of pgBackRest" if archive.engine else "into the repository itself"
+    stays = "What the other engine has stays, expires as before, and can be restored. Take a full backup."
+    return (f"WAL goes {place} from now on. {stays}",)
+
+
+def _prepare(archive: Archive, found: Present, planned: Plan[EntryChange]) -> None:
+    """Make the repository; and where pgBackRest has the WAL, its configuration first, and the stanza before what
+    names it."""
+    engine, wanted = archive.engine, archive.wanted
+    if engine is None:
+        generations.apply(wanted, planned.changes)
+        return
+    own = [change for change in planned.changes if change.path == engine.configuration]
+    note = [change for change in planned.changes if os.path.basename(change.path) == stanzas.NAME]
+    with pgbackrest.put_back(engine):
+        for change in own:
+            change.apply()
+        generations.apply(wanted, tuple(change for change in planned.changes if change not in own + note))
+        if not wanted.standby:
+            successor = wanted.another_server or bool(set(found.generations) - {wanted.generation.name})
+            pgbackrest.create(engine, wanted, successor)
+            generations.apply(wanted, tuple(note))
 
 
 def _kept_fetch(archive: Archive, current: Current) -> tuple[str, ...]:
@@ -292,6 +359,8 @@ def _try(archive: Archive, *arguments: str) -> None:
 
     Raises HostFailed.
     """
+    if archive.engine:  # which has been asked by its stanza
+        return
     try:
         commands.run([archive.program, "check", *arguments], owner=generations.uid(archive.wanted))
     except HostFailed as error:
@@ -318,17 +387,36 @@ def _proof(target: Target, archive: Archive) -> dict[str, Any]:
         ours = session.value("SELECT current_setting('archive_command')") == archive.command
         if session.in_recovery or not (running and ours):
             return {"proven": None, "segment": None}
-        return {"proven": True, "segment": _works(session, archive) or prove(session, archive)}
+        return {"proven": True, "segment": _works(session, archive) or _proven(session, archive)}
+
+
+def _proven(session: Session, archive: Archive) -> str:
+    """Have a segment archived; its name. Raises HostFailed."""
+    if archive.engine is None:
+        return prove(session, archive)
+    pgbackrest.prove(archive.engine, archive.wanted)
+    return str(session.value("SELECT last_archived_wal FROM pg_stat_archiver"))
 
 
 def _works(session: Session, archive: Archive) -> str | None:
     """The last file that was archived, if that shows that archiving works as it is now, else None."""
-    status = os.stat(archive.program)
+    status = os.stat(archive.program if archive.engine is None else archive.stanzas)
     last = session.value(ARCHIVED, [max(status.st_mtime, status.st_ctime)])
     if last is None:
         return None
+    if archive.engine:
+        return str(last) if _in_stanza(archive.engine, archive.wanted, str(last)) else None
     target = archiver.place(archive.wanted.path, archive.wanted.generation.name, last)
     try:
         return str(last) if _stored(archive, target) else None
     except HostFailed:  # what is wrong there is for those to say who look at all of it
         return None
+
+
+def _in_stanza(engine: Declared, wanted: Wanted, name: str) -> bool:
+    """Whether a WAL file is in the stanza; False where it cannot be asked."""
+    try:
+        stanza = engine.stanza(wanted.generation.name)
+        return bool(as_user(generations.uid(wanted), lambda: stanza.stored(name) is not None, stanzas.ASKING))
+    except HostFailed:
+        return False

@@ -25,6 +25,7 @@ from ..host.directories import DIRECTORY, reached
 from ..host.files import Directory, Entry, EntryChange, File, Found
 from ..host.identity import as_user
 from . import archiver
+from .stanza import NAME as STANZA
 
 FORMAT = 1
 IDENTITY = "repository.json"
@@ -55,7 +56,8 @@ class Generation:
 class Wanted:
     """The repository for an instance's WAL. ``mount`` is the mount point of its file system, '' if none is required;
     ``owner`` and ``group`` run the server, whose data directory is ``data``. A ``standby`` creates nothing: that
-    would hide that it does not see its primary's file system."""
+    would hide that it does not see its primary's file system. ``stanza`` is the content of the file that names the
+    stanza of pgBackRest which has the WAL, empty where the repository itself has it."""
 
     path: str
     cluster: str
@@ -66,6 +68,7 @@ class Wanted:
     mount: str = ""
     another_server: bool = False
     standby: bool = False
+    stanza: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def entries(wanted: Wanted) -> list[Entry]:
         Directory(generation, 0o750),
         Directory(os.path.join(generation, "wal"), 0o750),
         File(os.path.join(generation, archiver.IDENTITY), _document(about), 0o640),
+        *([File(os.path.join(generation, STANZA), wanted.stanza, 0o640)] if wanted.stanza else []),
     ]
 
 

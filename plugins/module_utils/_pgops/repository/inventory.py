@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import HostFailed
 from ..host import files
 from . import archiver, backups, damage, wal
+from . import stanza as stanzas
 from .archiver import HEXADECIMAL
 from .backups import Kept, Listing
+from .stanza import Stanza
 
 LARGEST_HISTORY = 1 << 20
 """Bytes of the longest history file that is read: some 20,000 promotions."""
@@ -34,7 +37,8 @@ class Inventory:
     order; ``histories`` the timelines that each one's history file names. ``others`` are the names of partial
     segments and of backup history files, ``damaged`` the timelines whose history files cannot be read, with the
     reason. ``rotten`` are segments that are there and not among the runs, since they are known to be damaged: their
-    names, with the reasons."""
+    names, with the reasons. ``stanza_runs`` are those of the segments that only a stanza of pgBackRest
+    has, and ``stanza_alone`` whether that has no other generation."""
 
     generation: str
     segment_bytes: int
@@ -44,6 +48,8 @@ class Inventory:
     others: tuple[str, ...] = ()
     damaged: Mapping[int, str] = field(default_factory=dict)
     rotten: Mapping[str, str] = field(default_factory=dict)
+    stanza_runs: tuple[wal.Run, ...] = ()
+    stanza_alone: bool = True
 
     def without(self, names: Iterable[str]) -> Inventory:
         """The same without some segments, such as those that are known to be damaged."""
@@ -79,6 +85,8 @@ def stored(repository: str, generation: str) -> Inventory:
     """
     size = segment_bytes(repository, generation)
     listing = own(backups.listed(backups.folder(repository, generation)), generation, size)
+    stanza = stanzas.of(repository, generation)
+    listing = _there(listing, stanza) if stanza else listing
     folder = os.path.join(repository, generation, "wal")
     segments: list[tuple[int, int]] = []
     others: list[str] = []
@@ -90,7 +98,23 @@ def stored(repository: str, generation: str) -> Inventory:
         histories, damaged = _histories(folder)
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be read") from error
-    return Inventory(generation, size, wal.runs(segments), histories, listing, tuple(sorted(others)), damaged)
+    if stanza is None:
+        return Inventory(generation, size, wal.runs(segments), histories, listing, tuple(sorted(others)), damaged)
+    names = stanza.wal()
+    among_stanza = stanzas.segments(names, size)
+    others += [name for name in names if archiver.kind(name) in ("partial", "backup") and name not in others]
+    _add_histories(stanza, histories, damaged)
+    return Inventory(
+        generation,
+        size,
+        wal.runs({*segments, *among_stanza}),
+        histories,
+        listing,
+        tuple(sorted(others)),
+        damaged,
+        stanza_runs=wal.runs({*among_stanza} - {*segments}),
+        stanza_alone=stanza.alone,
+    )
 
 
 def among(
@@ -108,7 +132,40 @@ def among(
         histories, damaged = _histories(folder)
     except OSError as error:
         raise files.failure(error, f"{folder} cannot be read") from error
+    stanza = stanzas.of(repository, generation)
+    if stanza:
+        listing = _there(listing, stanza)
+        _add_histories(stanza, histories, damaged)
     return Inventory(generation, size, tuple(sorted(runs)), histories, listing, (), damaged, rotten or {})
+
+
+def _there(listing: Listing, stanza: Stanza) -> Listing:
+    """A listing in which the backups that a stanza no longer has are damaged."""
+    there = {stanzas.identifier(one, stanza.generation) for one in stanza.backups()}
+    gone = (f"the stanza {stanza.name} no longer has it",)
+
+    def looked_at(kept: Kept) -> Kept:
+        lost = kept.manifest.layout == stanzas.LAYOUT and kept.manifest.id not in there
+        return replace(kept, problems=gone) if lost else kept
+
+    return replace(listing, backups=tuple(map(looked_at, listing.backups)))
+
+
+def _add_histories(stanza: Stanza, histories: dict[int, tuple[wal.Ancestor, ...]], damaged: dict[int, str]) -> None:
+    """Add what the history files of a stanza name."""
+    with tempfile.TemporaryDirectory(prefix="pgops-history-") as scratch:
+        for name in stanza.wal():
+            timeline = int(name[:8], 16)
+            if not name.endswith(".history") or timeline in histories:
+                continue
+            path = os.path.join(scratch, name)
+            try:
+                stanza.get(name, path)
+                text = files.contents(path, LARGEST_HISTORY).decode("utf-8", "replace")
+                histories[timeline] = history(text, timeline)
+                damaged.pop(timeline, None)
+            except (ValueError, OSError, archiver.Failure) as error:
+                damaged[timeline] = f"{name} cannot be read: {error}."
 
 
 def _segments(folder: str, directory: str, segment_bytes: int) -> tuple[list[tuple[int, int]], set[str]]:

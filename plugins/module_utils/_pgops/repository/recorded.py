@@ -208,7 +208,7 @@ def _as_known(repository: str, kept: Kept) -> dict[str, Any]:
         "name": kept.name,
         "pinned": kept.pin,
         "damage": damage(kept),
-        "checksum": kept.manifest.checksum,
+        "checksum": kept.manifest.checksum or None,
         "verified_at": None if kept.problems else kept.checked_at,
     }
 
@@ -225,6 +225,7 @@ def _row(repository: str, generation: str, kept: Kept) -> dict[str, Any]:
         "stop": wal.lsn(manifest.stop_lsn),
         "pinned": kept.pin,
         "damage": damage(kept),
+        "checksum": kept.manifest.checksum or None,
         "verified_at": None if kept.problems else kept.checked_at,
     }
 

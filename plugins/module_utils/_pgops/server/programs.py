@@ -6,7 +6,7 @@ it may be started."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import HostFailed
@@ -27,15 +27,15 @@ class Use:
     settings: tuple[str, ...]
 
 
-def uses(program: str, known: Mapping[str, str], root: str = "/") -> list[Use]:
-    """The servers of the host whose settings name a program.
+def uses(program: str, known: Mapping[str, str], root: str = "/", others: str = "") -> list[Use]:
+    """The servers of the host whose settings name a program, or have the text ``others`` in them.
 
     ``known`` are data directories of instances by their names, besides what is found on the host, whose files begin
     at ``root``.
     """
     found: dict[str, Use] = {}
     for name, data, configuration in _places(known, root):
-        settings = _naming(program, data, configuration)
+        settings = _naming(tuple(filter(None, (program, others))), data, configuration)
         if settings:
             found.setdefault(os.path.realpath(data), Use(name, data, settings))
     return list(found.values())
@@ -56,13 +56,13 @@ def _places(known: Mapping[str, str], root: str) -> Iterator[tuple[str, str, str
         yield name, data, os.path.join(data, "postgresql.conf")
 
 
-def _naming(program: str, data: str, configuration: str) -> tuple[str, ...]:
-    """The parameters of a server whose values name the program, read as the server's user."""
+def _naming(texts: Sequence[str], data: str, configuration: str) -> tuple[str, ...]:
+    """The parameters of a server whose values have one of some texts, read as the server's user."""
     try:
         owner = os.stat(data).st_uid
         if not _runs_servers(owner):
             return ()
-        return tuple(as_user(owner, lambda: _values(program, data, configuration), discovery.READING))
+        return tuple(as_user(owner, lambda: _values(texts, data, configuration), discovery.READING))
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, HostFailed):
@@ -77,8 +77,8 @@ def _runs_servers(owner: int) -> bool:
         return False
 
 
-def _values(program: str, data: str, configuration: str) -> list[str]:
+def _values(texts: Sequence[str], data: str, configuration: str) -> list[str]:
     settings = Settings()
     settings.read(configuration)
     settings.read(os.path.join(data, "postgresql.auto.conf"))
-    return sorted(name for name, value in settings.values.items() if program in value)
+    return sorted(name for name, value in settings.values.items() if any(text in value for text in texts))
