@@ -652,6 +652,11 @@ SELECT nextval('down') FROM generate_series(1, 50);
 CREATE SEQUENCE big;
 CREATE TABLE narrow (a integer DEFAULT nextval('big'));
 SELECT setval('big', 2040109466);
+CREATE DOMAIN number AS smallint;
+CREATE DOMAIN positive AS number CHECK (VALUE > 0);
+CREATE SEQUENCE deep;
+CREATE TABLE deep_below (a positive DEFAULT nextval('deep'));
+SELECT setval('deep', 31128);
 CREATE SEQUENCE last START 9223372036854775807;
 CREATE SEQUENCE first INCREMENT -1 MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807
     START -9223372036854775808;
@@ -677,6 +682,7 @@ def test_sequences_are_measured_up_to_their_own_limit_or_that_of_their_column(
             "identity_a_seq": 50,
             "down": 25,
             "big": 95,
+            "deep": 95,
             "last": 100,
             "first": 100,
             "whole": 0,

@@ -16,7 +16,7 @@
 -- metric: sequences_deferred category=availability
 --   Sequences left for later runs. Each run reads 500: the 250 that are probably the fullest (by the rows and use of
 --   their tables), and 250 of the others in turn, whose values may therefore be old.
-WITH filled AS (
+WITH RECURSIVE filled AS (
     SELECT
         d.objid AS seqrelid,
         d.refobjid AS relid,
@@ -38,18 +38,34 @@ WITH filled AS (
     WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
 ),
 
+-- A domain can be one over another.
+domain AS (
+    SELECT
+        t.oid,
+        t.typbasetype AS base
+    FROM pg_type AS t
+    WHERE t.typtype = 'd'
+    UNION ALL
+    SELECT
+        d.oid,
+        t.typbasetype AS base
+    FROM domain AS d
+    INNER JOIN pg_type AS t ON d.base = t.oid
+    WHERE t.typtype = 'd'
+),
+
 typed AS (
     SELECT
         f.seqrelid,
         min(
-            CASE coalesce(nullif(t.typbasetype, 0), t.oid)
+            CASE coalesce(d.base, a.atttypid)
                 WHEN 'smallint'::regtype THEN 32767 WHEN 'integer'::regtype THEN 2147483647
             END
         ) AS most,
         max(c.reltuples)::float8 AS live
     FROM filled AS f
     INNER JOIN pg_attribute AS a ON f.relid = a.attrelid AND f.attnum = a.attnum
-    INNER JOIN pg_type AS t ON a.atttypid = t.oid
+    LEFT JOIN domain AS d ON a.atttypid = d.oid
     LEFT JOIN pg_class AS c ON f.relid = c.oid AND c.relkind IN ('r', 'p')
     GROUP BY f.seqrelid
 ),
