@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from deploying import STATEMENTS, deploy, target
 from servers import Server
@@ -57,6 +58,22 @@ def test_an_extension_of_others_is_updated_and_stays(running: Server, tmp_path: 
     assert running.value("SELECT extversion <> '1.8' FROM pg_extension WHERE extname = 'pg_stat_statements'", "shop")
     converge(running, tmp_path, databases=["shop"], state="absent")
     assert running.value("SELECT count(*) FROM pg_extension WHERE extname = 'pg_stat_statements'", "shop") == 1
+
+
+def test_an_extension_that_was_moved_or_closed_is_opened_to_our_roles(running: Server, tmp_path: Path) -> None:
+    converge(running, tmp_path)
+    running.value('CREATE SCHEMA "of the DBA"', "pgops")
+    running.value('ALTER EXTENSION pg_stat_statements SET SCHEMA "of the DBA"', "pgops")
+    running.value('REVOKE EXECUTE ON FUNCTION "of the DBA".pg_stat_statements(boolean) FROM PUBLIC', "pgops")
+    read = "SET SESSION AUTHORIZATION pgops; SELECT count(*) FROM pgops.statement_counters()"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        running.value(read, "pgops")
+    predicted = converge(running, tmp_path, check=True)
+    done = converge(running, tmp_path)
+    assert done["changes"] == predicted["changes"]
+    assert done["changes"] == ["update rights to extension pg_stat_statements in database pgops"]
+    running.value(read, "pgops")
+    assert not converge(running, tmp_path)["changed"]
 
 
 def test_settings_may_be_left_to_others(running: Server, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ..server.changes import ServerChange
 from ..server.locking import locked
 from ..server.names import AGENT, OWNER, READER
 from ..server.ownership import checked
-from ..server.session import Session, connect, identifier, statement
+from ..server.session import Session, connect, statement
 from ..server.target import Target
 from ..settings import deploy as settings
 from ..settings.deploy import Request, Settled
@@ -60,6 +60,25 @@ SELECT CASE
     ) THEN 'has functions public.pg_stat_statements... that are not the extension''s'
 END
 """
+# Only of the ops database, where these roles read it: elsewhere nobody of ours does. Who creates the extension grants
+# that; it may be moved to another schema later, or have been there before.
+CLOSED = """
+SELECT format('USAGE ON SCHEMA %%I TO %%I', n.nspname, r.rolname) AS lacking
+FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
+CROSS JOIN pg_roles AS r
+WHERE e.extname = 'pg_stat_statements' AND r.rolname = ANY (%(readers)s)
+  AND NOT has_schema_privilege(r.oid, n.oid, 'USAGE')
+UNION ALL
+SELECT format('EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, r.rolname)
+FROM pg_extension AS e
+JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+JOIN pg_proc AS p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+CROSS JOIN pg_roles AS r
+WHERE e.extname = 'pg_stat_statements' AND r.rolname = %(agent)s
+  AND p.proname IN ('pg_stat_statements', 'pg_stat_statements_info')
+  AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')
+ORDER BY 1
+"""
 OWNED_BY = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
 DATABASE = """
 SELECT d.datallowconn AND NOT d.datistemplate AS usable, pg_get_userbyid(d.datdba) AS owner
@@ -72,7 +91,7 @@ OURS = "Managed by pgops.fleet"
 class Found:
     """A database's extension. ``exists``: the database exists; ``version`` None: the extension does not; ``ours``:
     this collection has created it; ``users`` are objects of others that use it. ``lacking`` is why it cannot be
-    created."""
+    created, ``closed`` the rights, as in GRANT, without which our roles cannot read it."""
 
     database: str
     exists: bool
@@ -80,6 +99,7 @@ class Found:
     ours: bool = False
     users: tuple[str, ...] = ()
     lacking: str = ""
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,10 +127,18 @@ class NewExtension(ExtensionChange):
         # With the schema, since otherwise the search_path of the login decides.
         inside.execute(f"CREATE EXTENSION {NAME} WITH SCHEMA public")
         inside.execute(statement(f"COMMENT ON EXTENSION {NAME} IS {{}}", OURS))
-        if inside.value(OWNED_BY) == OWNER:
-            # In the ops database no other role may use the schema public.
-            for role in (AGENT, READER):
-                inside.execute(statement("GRANT USAGE ON SCHEMA public TO {}", identifier(role)))
+        for right in _closed(inside):
+            inside.execute(f"GRANT {right}")
+
+
+@dataclass(frozen=True)
+class Opening(ExtensionChange):
+    """The roles of the ops database may read it, wherever it is."""
+
+    def apply_inside(self, inside: Session) -> None:
+        """What is lacking then is granted."""
+        for right in _closed(inside):
+            inside.execute(f"GRANT {right}")
 
 
 @dataclass(frozen=True)
@@ -141,9 +169,13 @@ def _extension(found: Found, available: str) -> list[ExtensionChange]:
     after = {"version": available}
     if found.version is None:
         return [NewExtension(subject, None, after, found.database)]
+    planned: list[ExtensionChange] = []
     if _number(found.version) < _number(available) and not found.users:
-        return [NewerExtension(subject, {"version": found.version}, after, found.database)]
-    return []
+        planned.append(NewerExtension(subject, {"version": found.version}, after, found.database))
+    if found.closed:
+        granted = {"granted": list(found.closed)}
+        planned.append(Opening(f"rights to {subject}", {"granted": []}, granted, found.database))
+    return planned
 
 
 def removal(found: Sequence[Found]) -> tuple[ExtensionChange, ...]:
@@ -208,8 +240,15 @@ def _read(session: Session, name: str) -> Found:
         foreign.refuse_event_triggers(inside)
         extension = inside.row(INSTALLED) or {"users": ()}
         lacking = "" if "version" in extension else inside.value(LACKING) or ""
+        closed = tuple(_closed(inside))
     ours = extension.get("comment") == OURS
-    return Found(name, True, extension.get("version"), ours, tuple(extension["users"]), lacking)
+    return Found(name, True, extension.get("version"), ours, tuple(extension["users"]), lacking, closed)
+
+
+def _closed(inside: Session) -> list[str]:
+    if inside.value(OWNED_BY) != OWNER:
+        return []
+    return [row["lacking"] for row in inside.rows(CLOSED, {"readers": [AGENT, READER], "agent": AGENT})]
 
 
 # --- all of it
