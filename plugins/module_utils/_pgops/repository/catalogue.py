@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import Conflict, HostFailed, PgOpsError
-from ..host import files
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..server import foreign, guard, ownership
@@ -38,7 +36,6 @@ from . import (
     wal,
 )
 from . import stanza as stanzas
-from .fetching import fetch
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -522,8 +519,8 @@ def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]
 def _history(generation: Generation, timeline: int) -> str:
     """The history file of a timeline; empty if it is not in the repository."""
     name = f"{timeline:08X}.history"
-    with tempfile.TemporaryDirectory(prefix="pgops-history-") as scratch:
-        path = os.path.join(scratch, name)
-        stanza = stanzas.of(generation.repository, generation.name)
-        there = fetch(generation.repository, generation.name, name, path, stanza)
-        return files.contents(path, inventory.LARGEST_HISTORY).decode("utf-8", "replace") if there else ""
+    present = archiver.stored(archiver.place(generation.repository, generation.name, name))
+    if present is not None:
+        return b"".join(archiver.unpacked(*present)).decode("utf-8", "replace")
+    stanza = stanzas.of(generation.repository, generation.name)
+    return stanza.history(name) if stanza else ""

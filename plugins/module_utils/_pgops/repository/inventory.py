@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -153,19 +152,15 @@ def _there(listing: Listing, stanza: Stanza) -> Listing:
 
 def _add_histories(stanza: Stanza, histories: dict[int, tuple[wal.Ancestor, ...]], damaged: dict[int, str]) -> None:
     """Add what the history files of a stanza name."""
-    with tempfile.TemporaryDirectory(prefix="pgops-history-") as scratch:
-        for name in stanza.wal():
-            timeline = int(name[:8], 16)
-            if not name.endswith(".history") or timeline in histories:
-                continue
-            path = os.path.join(scratch, name)
-            try:
-                stanza.get(name, path)
-                text = files.contents(path, LARGEST_HISTORY).decode("utf-8", "replace")
-                histories[timeline] = history(text, timeline)
-                damaged.pop(timeline, None)
-            except (ValueError, OSError, archiver.Failure) as error:
-                damaged[timeline] = f"{name} cannot be read: {error}."
+    for name in stanza.wal():
+        timeline = int(name[:8], 16)
+        if not name.endswith(".history") or timeline in histories:
+            continue
+        try:
+            histories[timeline] = history(stanza.history(name), timeline)
+            damaged.pop(timeline, None)
+        except ValueError as error:
+            damaged[timeline] = f"{name} cannot be read: {error}."
 
 
 def _segments(folder: str, directory: str, segment_bytes: int) -> tuple[list[tuple[int, int]], set[str]]:

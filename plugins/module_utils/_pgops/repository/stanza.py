@@ -237,6 +237,12 @@ class Stanza:
             files.discard(packed)
         return True
 
+    def history(self, name: str) -> str:
+        """The content of a history file, which is stored as it is; '' if it is not there. Raises HostFailed."""
+        stored = self.stored(name)
+        command = [self.program, f"--config={self.configuration}", "repo-get"]
+        return commands.run([*command, stored.path], ASKING) if stored else ""
+
     def fetching(self, otherwise: str, *words: str) -> str:
         """A restore_command that fetches from here, and what is not here by another command. Where pgBackRest fails,
         a standby may stream instead; for a recovery to a moment that would be the end of the WAL, and it must end."""
