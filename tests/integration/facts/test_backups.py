@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -17,6 +18,10 @@ from pgops.backup import native
 from pgops.facts import gathering
 
 OPS = ("schema", "monitoring", "archiving", "backups")
+PARTS = [
+    {"part": "copy", "seconds": 10.5, "basis": "here"},
+    {"part": "replay", "seconds": 2, "basis": "assumed"},
+]
 REST = {"database": "pgops", "database_sizes": False, "prefix": "/absent", "max_bytes": 0}
 
 
@@ -44,7 +49,8 @@ def test_nothing_is_known_before_anything_is_there(deployed: Server) -> None:
     found = gathered(deployed, "backups")["backups"]
     assert found["error"] is None
     assert (found["recoverable"], found["backups"], found["newest"], found["windows"]) == (None, 0, [], [])
-    assert (found["recovery"], found["failure"], found["restore_s"]) == ("unproven", None, None)
+    assert (found["recovery"], found["failure"]) == ("unproven", None)
+    assert (found["recovery_s"], found["recovery_basis"], found["recovery_parts"]) == (None, None, [])
     major, minor = divmod(int(str(deployed.value("SHOW server_version_num"))), 10000)
     assert found["incremental_unsafe"] == (minor < native.MENDED.get(major, 0))
 
@@ -70,15 +76,22 @@ def test_what_is_known_of_backups(deployed: Server) -> None:
         ("incremental", 5, 86460.0),
         ("full", 50, 60.0),
     ]
-    assert (found["backups"], len(found["running"]), found["restore_s"]) == (3, 1, 120.0)
+    assert (found["backups"], len(found["running"]), found["recovery_s"]) == (3, 1, None)
     assert (found["failure"]["message"], found["failure"]["newest"]) == ("no room", True)
     deployed.value(
         "INSERT INTO pgops.recovery_window SELECT pgops.server_generation(), 1, '0/200', '0/1000', now(), now(), "
-        "'X', array_agg(b.backup_id) FROM pgops.backup AS b WHERE b.status = 'completed'",
+        f"'X', array_agg(b.backup_id), true, 12.5, 'assumed', '{json.dumps(PARTS)}' FROM pgops.backup AS b "
+        "WHERE b.status = 'completed'",
         "pgops",
     )
     (window,) = (found := gathered(deployed, "backups")["backups"])["windows"]
     assert (window["missing_wal"], window["backups"], found["replay_bytes"]) == ("X", 3, 0x1000 - 0x300)
+    assert (window["recovery_s"], window["recovery_basis"]) == (12.5, "assumed")
+    assert (found["recovery_s"], found["recovery_basis"]) == (12.5, "assumed")
+    assert found["recovery_parts"] == [
+        {"part": "copy", "predicted_s": 10.5, "basis": "here"},
+        {"part": "replay", "predicted_s": 2, "basis": "assumed"},
+    ]
 
 
 def dump(server: Server, status: str, ended: str, **columns: Any) -> None:

@@ -20,8 +20,8 @@ from ..errors import HostFailed, InvalidInput, PgOpsError
 from ..host import files, identity
 from ..instance import configuration
 from ..instance.layout import Layout, only_instance
+from ..repository.restores import ASSUMED, BACKUP, ELSEWHERE, HERE
 from . import targets
-from .forecast import BACKUP, DEFAULT, MEASURED
 from .restore import Planned, Restore, only_generation, owner, plan
 from .restore import restore as restored
 
@@ -185,7 +185,12 @@ def _outlook(planned: Planned) -> list[str]:
 
 def _forecast(predicted: Mapping[str, Any]) -> str:
     """The seconds of a restore in words, and what each part is known by."""
-    known = {MEASURED: "", BACKUP: " (as long as the backup)", DEFAULT: " (a guess)"}
+    known = {
+        HERE: "",
+        ELSEWHERE: " (as on other hosts)",
+        BACKUP: " (as long as the backup)",
+        ASSUMED: " (a guess)",
+    }
     parts = [f"{one['part']} {one['seconds']:.1f} s{known[one['basis']]}" for one in predicted["parts"]]
     return f"{predicted['seconds']:.1f} s: {', '.join(parts)}"
 

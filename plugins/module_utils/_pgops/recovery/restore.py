@@ -21,9 +21,10 @@ from typing import Any
 from ..backup import environment
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
-from ..repository import archiver, backups, inventory, wal
+from ..repository import archiver, backups, inventory, restores, wal
 from ..repository import stanza as stanzas
 from ..repository.inventory import Inventory
+from ..repository.restores import Done, Speed
 from ..repository.stanza import LAYOUT, Stanza
 from . import (
     ahead,
@@ -31,7 +32,6 @@ from . import (
     commits,
     configuring,
     copying,
-    forecast,
     pgbackrest,
     replay,
     resources,
@@ -42,7 +42,6 @@ from . import line as lines
 from .ahead import Ahead
 from .choice import Choice
 from .configuring import Served
-from .forecast import Done, Size
 from .place import Place, check_space, mapped
 from .replay import Runner
 from .targets import Target
@@ -92,7 +91,7 @@ class Restore:
 @dataclass(frozen=True)
 class Planned:
     """What a restore will do. ``tools`` and ``programs`` are directories; ``space`` needs and free bytes by
-    directory, ``served`` the server that comes out of it, ``before`` the restores of the past."""
+    directory, ``served`` the server that comes out of it, ``speeds`` what the restores of the past have shown."""
 
     request: Restore
     generation: str
@@ -103,7 +102,7 @@ class Planned:
     python: str
     space: Mapping[str, Any]
     served: Served
-    before: tuple[Done, ...] = ()
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     stanza: Stanza | None = None
 
@@ -146,22 +145,18 @@ class Planned:
             "last_segment": self.segments[1],
             "last_commit": targets.written(newest.time) if newest and newest.time else None,
             "space": dict(self.space),
-            "predicted": dict(self.predicted),
+            "predicted": self.predicted,
         }
 
     @property
-    def size(self) -> Size:
-        """What there is to do."""
-        count = self.choice.last - self.choice.reach.first + 1
-        last = self.choice.chain[-1].manifest
-        # pgBackRest copies a backup and what it adds to in one go.
-        combined = len(self.choice.chain) > 1 and last.layout != LAYOUT
-        return Size(last.data_bytes, count * self.choice.reach.line.segment_bytes, combined)
+    def replayed(self) -> int:
+        """How many segments are replayed, at most."""
+        return self.choice.last - self.choice.reach.first + 1
 
     @property
-    def predicted(self) -> Mapping[str, Any]:
+    def predicted(self) -> dict[str, Any]:
         """The seconds that it will take, with its parts."""
-        return forecast.forecast(self.size, self.choice.chain[-1].manifest, self.before, os.uname().nodename)
+        return restores.forecast(self.choice.chain, self.replayed, self.speeds).told()
 
 
 # --- the plan
@@ -196,9 +191,9 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     _check_server(request, place, chosen)
     served, reduced = _served(request, place, chosen, programs)
     space = check_space(_needs(folder, chosen, place, found))
-    before, told = forecast.read(request.repository, generation), (*warnings, *reduced)
+    speeds, told = restores.known(request.repository, generation), (*warnings, *reduced)
     python = _python()
-    return Planned(request, generation, chosen, place, tools, programs, python, space, served, before, told, stanza)
+    return Planned(request, generation, chosen, place, tools, programs, python, space, served, speeds, told, stanza)
 
 
 def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tuple[Served, list[str]]:
@@ -397,9 +392,9 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
 
 def _remember(planned: Planned, phases: Iterable[tuple[str, float]]) -> None:
     """Note how long it took, for the forecasts of others."""
-    size = planned.size
+    size = restores.size(planned.choice.chain, planned.replayed)
     done = Done(os.uname().nodename, size.data, size.wal, size.combined, dict(phases))
-    forecast.note(planned.request.repository, planned.generation, done)
+    restores.note(planned.request.repository, planned.generation, done)
 
 
 def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:

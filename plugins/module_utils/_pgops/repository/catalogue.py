@@ -34,11 +34,13 @@ from . import (
     recorded_dumps,
     recoverable,
     removed,
+    restores,
     segments,
     wal,
 )
 from . import stanza as stanzas
 from .fetching import fetch
+from .restores import Speed
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -327,9 +329,16 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     tally.errors += [f"{generation.name}: {error}" for error in told]
     with guarded(session):
         recorded.note_lost(session, generation.name, [*stored.lost, *dumped.lost, *told])
-    if changed or (stored.changed and changed is not None):
+    speeds = restores.known(generation.repository, generation.name)
+    if changed or (changed is not None and (stored.changed or _learned(session, generation, speeds))):
         less = stored.changed or tally.expired > expired or bool(generation.rotten)
-        _summarise(session, generation, less)
+        _summarise(session, generation, less, speeds)
+
+
+def _learned(session: Session, generation: Generation, speeds: Mapping[str, Speed]) -> bool:
+    """Whether restores have shown other speeds since the last run."""
+    with guarded(session):
+        return os.path.isdir(generation.wal) and recoverable.learned(session, generation.name, speeds)
 
 
 def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
@@ -488,9 +497,9 @@ def _note_failure(session: Session, generation: Generation) -> bool:
     return True
 
 
-def _summarise(session: Session, generation: Generation, less: bool) -> None:
-    """Record since when WAL is available without a gap, the gaps, and what can be recovered; ``less``: what could be
-    before may no longer be."""
+def _summarise(session: Session, generation: Generation, less: bool, speeds: Mapping[str, Speed]) -> None:
+    """Record since when WAL is available without a gap, the gaps, and what can be recovered, and how fast; ``less``:
+    what could be before may no longer be."""
     size = generation.segment_bytes
     with guarded(session):
         runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
@@ -505,7 +514,7 @@ def _summarise(session: Session, generation: Generation, less: bool) -> None:
     if os.path.isdir(generation.wal):
         stored = inventory.among(generation.repository, generation.name, runs, generation.rotten)
         with guarded(session):
-            recoverable.note(session, stored, generation.timeline, less)
+            recoverable.note(session, stored, generation.timeline, less, speeds)
 
 
 def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]) -> None:

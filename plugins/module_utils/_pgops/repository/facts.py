@@ -63,7 +63,6 @@ SECTION = Section(
     lists=("gaps", "failed"),
 )
 
-# The speed of a restore is not known: that at which the newest full backup was taken stands for it.
 TAKEN = """
 WITH own AS MATERIALIZED (
     SELECT s.* FROM pgops.recovery_status AS s WHERE s.generation = pgops.server_generation()
@@ -150,7 +149,9 @@ SELECT
         'start_lsn', w.start_lsn,
         'end_lsn', w.end_lsn,
         'missing_wal', w.missing_wal,
-        'backups', cardinality(w.backups)
+        'backups', cardinality(w.backups),
+        'recovery_s', w.recovery_seconds,
+        'recovery_basis', w.recovery_basis
     ) ORDER BY w.timeline DESC, w.start_lsn DESC), '[]') FROM recovery AS w) AS windows,
     (SELECT coalesce(json_agg(json_build_object(
         'database', n.database_name,
@@ -172,8 +173,12 @@ SELECT
         FROM dumped AS g FULL JOIN undumped AS b USING (database_name)
         ORDER BY 1 LIMIT 1000
      ) AS n LEFT JOIN undumped AS f USING (database_name)) AS dumps,
-    (SELECT b.data_bytes * f.duration_seconds / nullif(f.data_bytes, 0)
-     FROM base AS b JOIN newest AS f ON f.backup_type = 'full') AS restore_s,
+    o.recovery_seconds AS recovery_s,
+    o.recovery_basis,
+    (SELECT coalesce(json_agg(json_build_object(
+        'part', p.part ->> 'part', 'predicted_s', p.part -> 'seconds', 'basis', p.part ->> 'basis'
+    ) ORDER BY p.place), '[]')
+     FROM jsonb_array_elements(o.recovery_parts) WITH ORDINALITY AS p (part, place)) AS recovery_parts,
     (SELECT pg_wal_lsn_diff(w.end_lsn, b.wal_end_lsn)::bigint
      FROM recovery AS w JOIN base AS b ON b.backup_id = ANY (w.backups)
      ORDER BY w.timeline DESC, w.start_lsn DESC LIMIT 1) AS replay_bytes
@@ -184,9 +189,9 @@ BACKUPS = Section(
     "backups",
     TAKEN,
     (
-        *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "restore_s"),
-        *("replay_bytes", "incremental_unsafe"),
+        *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "recovery_s"),
+        *("recovery_basis", "replay_bytes", "incremental_unsafe"),
     ),
-    lists=("newest", "running", "windows", "dumps"),
+    lists=("newest", "running", "windows", "dumps", "recovery_parts"),
     fixed={"recovery": "unproven", "backups": 0, "requested": 0},
 )
