@@ -25,7 +25,7 @@ from servers import Server
 from waiting import until
 
 from pgops.backup import dumper, work
-from pgops.errors import Conflict, HostFailed
+from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.host.identity import as_user
 from pgops.repository import catalogue, dumps
 from pgops.repository.dumps import Dumped
@@ -439,6 +439,76 @@ def test_what_expires(make: Callable[..., Host]) -> None:
     assert [one["reasons"] for one in backed.module("expire")["dumps_retained"]] == [["last", "minimum"]]
     assert [one["database"] for one in backed.module("list")["dumps"]] == ["shop"]
     assert catalogued(backed)["errors"] == []
+
+
+def test_a_pinned_dump_stays_and_is_known(make: Callable[..., Host]) -> None:
+    """By the module, as a backup is; whatever becomes of its database, and beside a whole retention."""
+    backed = archiving(make(), dumps={"databases": ["shop"], "days": 0, "minimum": 0, "interval_hours": 0})
+    create(backed.server, "shop")
+    backed.configure()
+    (first,) = backed.module("dump")["dumped"]
+    subject = f"pin of dump {first['name']} of database shop"
+    for check in (True, False):
+        done = backed.module("pin", check, backup=first["name"], reason="audit")
+        assert (done["changes"], done["backup"]) == ([f"create {subject}"], first["id"])
+    assert not backed.module("pin", backup=first["id"], reason="audit")["changed"]
+    assert [one["pinned"] for one in backed.module("list")["dumps"]] == ["audit"]
+    assert catalogued(backed)["errors"] == []
+    assert history(backed, "pinned") == [("audit",)]
+    for _dump in range(2):
+        backed.module("dump")
+    assert [one.pin for one in held(backed, "shop").dumps] == ["audit", None]
+    told = backed.module("expire", check=True)
+    assert [one["reasons"] for one in told["dumps_retained"]] == [["pin"], ["last"]]
+    # A dump is no backup: verified by its name it cannot be, only all of them.
+    with pytest.raises(InvalidInput, match="has no backup"):
+        backed.module("verify", backup=first["name"])
+    assert backed.module("unpin", backup=first["id"])["changes"] == [f"remove {subject}"]
+    assert catalogued(backed)["errors"] == []
+    assert [one["id"] for one in backed.module("expire")["dumps_removed"]] == [first["id"]]
+    assert catalogued(backed)["errors"] == []
+    assert history(backed, "status, pinned")[0] == ("expired", None)
+
+
+def test_hooks_surround_a_dump(make: Callable[..., Host], root: Path) -> None:
+    """Of each database; what comes before keeps that from being dumped, what comes after its dumps from expiring."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a program of root's")
+    backed = archiving(make(), dumps={"databases": "all", "exclude": ["pgops", "postgres"]})
+    create(backed.server, "shop")
+    create(backed.server, "-rf /", "TEMPLATE template0")
+    said = root / "prefix" / "said"
+    backed.server.write(said, "")
+    hook = Path("/usr/local/lib/pgops-test-dump-hook")
+    hook.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >> {said}\n[ "$1$3" != "before-rf /" ] || exit 3\n')
+    hook.chmod(0o755)
+    try:
+        done = backed.dump(hook_before=str(hook), hook_after=str(hook))
+        (dumped,) = done["dumped"]
+        assert dumped["database"] == "shop"
+        (error,) = done["errors"]
+        assert error.startswith("Database -rf / was not dumped: The hook ")
+        assert said.read_text().splitlines() == [
+            *("before", "shop", "dump", "shop"),
+            *("after", "shop", "dump", "completed", dumped["path"], "shop"),
+            *("before", "shop", "dump", "-rf /"),
+        ]
+        assert (held(backed, "shop").failed, held(backed, "-rf /").failed) == (False, True)
+        assert ("failed", "-rf /", "pg_dump") in history(backed)
+        hook.write_text("#!/bin/sh\necho no room >&2\nexit 4\n")
+        done = backed.dump("shop", hook_after=str(hook))
+        assert [one["database"] for one in done["dumped"]] == ["shop"]
+        (error,) = done["errors"]
+        assert error.startswith("The dump of database shop is good, but: The hook ")
+        assert len(held(backed, "shop").dumps) == 2
+        assert held(backed, "shop").failed  # so that nothing expires
+        hook.chmod(0o775)
+        with pytest.raises(InvalidInput, match="others than root can change"):
+            backed.dump("shop", hook_before=str(hook))
+    finally:
+        hook.unlink()
+    assert backed.dump("shop")["errors"] == []
+    assert not held(backed, "shop").failed
 
 
 def test_a_standby_is_dumped(make: Callable[..., Host], keep: Callable[[Server], Server]) -> None:

@@ -64,7 +64,7 @@ def test_what_is_known_of_backups(deployed: Server) -> None:
         "pgops",
     )
     sizes = {"stored_bytes": 50, "data_bytes": 600}
-    backup(deployed, "completed", stop_lsn="0/200", **sizes, **hour)
+    backup(deployed, "completed", stop_lsn="0/200", pinned="audit", **sizes, **hour)
     backup(deployed, "completed", stop_lsn="0/100", **{**sizes, "stored_bytes": 20}, **hour)
     later = {**hour, "backup_type": "incremental", "ended_at": "2026-01-02 00:01Z", "stored_bytes": 5}
     backup(deployed, "completed", stop_lsn="0/300", data_bytes=1200, **later)
@@ -72,9 +72,9 @@ def test_what_is_known_of_backups(deployed: Server) -> None:
     backup(deployed, "failed", ended_at="2026-01-02 12:00Z", error_message="no room")
     found = gathered(deployed, "backups")["backups"]
     assert (found["recoverable"], found["obstacle"], found["repository_bytes"]) == (False, "missing segment X", 1070)
-    assert [(one["type"], one["stored_bytes"], one["duration_s"]) for one in found["newest"]] == [
-        ("incremental", 5, 86460.0),
-        ("full", 50, 60.0),
+    assert [(one["type"], one["stored_bytes"], one["duration_s"], one["pinned"]) for one in found["newest"]] == [
+        ("incremental", 5, 86460.0, None),
+        ("full", 50, 60.0, "audit"),
     ]
     assert (found["backups"], len(found["running"]), found["recovery_s"]) == (3, 1, None)
     assert (found["failure"]["message"], found["failure"]["newest"]) == ("no room", True)
@@ -122,7 +122,7 @@ def test_what_is_known_of_dumps(deployed: Server) -> None:
     )
     good = {"database_name": "postgres", "stored_bytes": 50, "data_bytes": 600}
     dump(deployed, "completed", "2026-01-02 00:01Z", snapshot_lsn="0/200", **good)
-    dump(deployed, "completed", "2026-01-01 00:01Z", snapshot_lsn="0/100", **good)
+    dump(deployed, "completed", "2026-01-01 00:01Z", snapshot_lsn="0/100", pinned="the other", **good)
     dump(deployed, "completed", "2026-01-03 00:01Z", snapshot_lsn="0/300", damage="toc.dat is missing", **good)
     dump(deployed, "failed", "2026-01-01 12:00Z", database_name="postgres", error_message="no room")
     dump(deployed, "failed", "2026-01-01 12:00Z", database_name="pgops", error_message="no lock")
@@ -132,6 +132,9 @@ def test_what_is_known_of_dumps(deployed: Server) -> None:
     assert found["repository_bytes"] == 1000 + 3 * 50
     assert (never["database"], never["backup"], never["message"]) == ("pgops", None, "no lock")
     assert (one["database"], one["stored_bytes"], one["duration_s"], one["failed_at"]) == ("postgres", 50, 60.0, None)
+    assert (never["pinned"], one["pinned"]) == (None, None)
+    deployed.value("UPDATE pgops.dump SET pinned = 'audit' WHERE snapshot_lsn = '0/200'", "pgops")
+    assert [one["pinned"] for one in gathered(deployed, "backups")["backups"]["dumps"]] == [None, "audit"]
     assert (found["backups"], found["newest"], found["failure"], found["running"]) == (0, [], None, [])
     dump(deployed, "failed", "2026-01-04 12:00Z", database_name="postgres", error_message="no room")
     _never, one = gathered(deployed, "backups")["backups"]["dumps"]

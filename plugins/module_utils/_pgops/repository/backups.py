@@ -137,7 +137,7 @@ def _kept(place: str, name: str) -> Kept | None:
         return None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
-    return Kept(name, manifests.parse(text, path), _pin(place, name), *checked(place, name))
+    return Kept(name, manifests.parse(text, path), pinned(place, name), *checked(place, name))
 
 
 def checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
@@ -149,7 +149,7 @@ def checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
         return None, ()
 
 
-def _pin(place: str, name: str) -> str | None:
+def pinned(place: str, name: str) -> str | None:
     """Why a backup is pinned. A pin that cannot be read keeps it as well."""
     try:
         content = files.contents(os.path.join(place, name, PIN))

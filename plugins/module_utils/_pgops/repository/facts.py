@@ -133,7 +133,8 @@ SELECT
         'data_bytes', n.data_bytes,
         'duration_s', n.duration_seconds,
         'node', n.node,
-        'verified_at', n.verified_at
+        'verified_at', n.verified_at,
+        'pinned', n.pinned
     ) ORDER BY n.timeline DESC, n.wal_end_lsn DESC), '[]') FROM newest AS n) AS newest,
     (SELECT coalesce(json_agg(json_build_object(
         'type', t.backup_type, 'backup', t.backup_id, 'started_at', t.started_at, 'node', t.node
@@ -163,13 +164,14 @@ SELECT
         'duration_s', n.duration_seconds,
         'node', n.node,
         'verified_at', n.verified_at,
+        'pinned', n.pinned,
         'failed_at', CASE WHEN f.ended_at > n.ended_at OR n.ended_at IS NULL THEN f.ended_at END,
         'message', CASE WHEN f.ended_at > n.ended_at OR n.ended_at IS NULL THEN left(f.error_message, 500) END
     ) ORDER BY n.database_name), '[]')
      FROM (
         SELECT coalesce(g.database_name, b.database_name) AS database_name, g.backup_id, g.completed_at,
             g.backup_file_size, g.data_bytes, g.duration_seconds, coalesce(g.node, b.node) AS node, g.verified_at,
-            g.ended_at
+            g.pinned, g.ended_at
         FROM dumped AS g FULL JOIN undumped AS b USING (database_name)
         ORDER BY 1 LIMIT 1000
      ) AS n LEFT JOIN undumped AS f USING (database_name)) AS dumps,

@@ -20,20 +20,20 @@ from .dumps import Dumped, Stored
 from .recorded import BACK, GONE, SHOWN, Found
 
 KNOWN = """
-SELECT d.dump_id::text AS id, d.database_key AS database, d.status, d.repository, d.name, d.damage, d.checksum,
-       d.verified_at
+SELECT d.dump_id::text AS id, d.database_key AS database, d.status, d.repository, d.name, d.pinned, d.damage,
+       d.checksum, d.verified_at
 FROM pgops.dump AS d WHERE d.generation = %s
 """
 NOTE = """
 INSERT INTO pgops.dump AS d (
     dump_id, status, database_key, database_name, repository, generation, name, node, from_standby, server_version,
-    program_version, timeline, snapshot_lsn, encoding, compression, stored_bytes, data_bytes, checksum, damage,
-    verified_at, started_at, ended_at
+    program_version, timeline, snapshot_lsn, encoding, compression, stored_bytes, data_bytes, checksum, pinned,
+    damage, verified_at, started_at, ended_at
 ) VALUES (
     %(id)s, 'completed', %(database)s, %(shown)s, %(repository)s, %(generation)s, %(name)s, %(node)s,
     %(from_standby)s, %(server_version)s, %(program_version)s, %(timeline)s, %(snapshot)s::pg_lsn, %(encoding)s,
-    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(damage)s, %(verified_at)s, %(started_at)s,
-    %(completed_at)s
+    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(pinned)s, %(damage)s, %(verified_at)s,
+    %(started_at)s, %(completed_at)s
 )
 ON CONFLICT (dump_id) DO UPDATE SET
     status = excluded.status, database_key = excluded.database_key, database_name = excluded.database_name,
@@ -41,9 +41,9 @@ ON CONFLICT (dump_id) DO UPDATE SET
     from_standby = excluded.from_standby, server_version = excluded.server_version,
     program_version = excluded.program_version, timeline = excluded.timeline, snapshot_lsn = excluded.snapshot_lsn,
     encoding = excluded.encoding, compression = excluded.compression, stored_bytes = excluded.stored_bytes,
-    data_bytes = excluded.data_bytes, checksum = excluded.checksum, damage = excluded.damage,
-    verified_at = excluded.verified_at, started_at = excluded.started_at, ended_at = excluded.ended_at, pid = NULL,
-    error_message = NULL, expired_at = NULL
+    data_bytes = excluded.data_bytes, checksum = excluded.checksum, pinned = excluded.pinned,
+    damage = excluded.damage, verified_at = excluded.verified_at, started_at = excluded.started_at,
+    ended_at = excluded.ended_at, pid = NULL, error_message = NULL, expired_at = NULL
 """
 DAMAGED = """
 UPDATE pgops.dump SET damage = %(reason)s
@@ -119,6 +119,7 @@ def _as_known(repository: str, stored: Stored) -> dict[str, Any]:
         "status": "completed",
         "repository": repository,
         "name": stored.name,
+        "pinned": stored.pin,
         "damage": damage(stored),
         "checksum": stored.dump.checksum,
         "verified_at": None if stored.problems else stored.checked_at,
@@ -136,6 +137,7 @@ def _row(repository: str, generation: str, stored: Stored) -> dict[str, Any]:
         "generation": generation,
         "name": stored.name,
         "snapshot": wal.lsn(made.snapshot_lsn),
+        "pinned": stored.pin,
         "damage": damage(stored),
         "verified_at": None if stored.problems else stored.checked_at,
     }
