@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backup import environment
+from ..backup.clients import PLACES
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
 from ..repository import archiver, backups, inventory, restores, wal
@@ -46,8 +47,6 @@ from .place import Place, check_space, mapped
 from .replay import Runner
 from .targets import Target
 
-PROGRAMS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
-"""Where packages have the programs of a major version."""
 PYTHONS = (sys.executable, "/usr/bin/python3")
 LONGEST_SOCKET = 107
 """Bytes of a socket's path, unix(7)."""
@@ -249,7 +248,7 @@ def only_generation(repository: str) -> str:
 
 def _programs(asked: str, major: int, needed: str) -> str:
     """The directory of a program, which has to be of a major version. Raises InvalidInput and HostFailed."""
-    places = [asked] if asked else [place.format(major=major) for place in PROGRAMS]
+    places = [asked] if asked else [place.format(major=major) for place in PLACES]
     for place in places:
         program = os.path.join(place, needed)
         if os.access(program, os.X_OK):
@@ -335,7 +334,7 @@ def _needs(folder: str, chosen: Choice, place: Place, found: Inventory) -> dict[
 # --- the restore
 
 
-class _Phases:
+class Phases:
     """The phases of a restore with their seconds; an error names the one in which it came."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -367,7 +366,7 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
 
     Raises PgOpsError; in place, the old data is put back.
     """
-    phases = _Phases(say)
+    phases = Phases(say)
     with phases.phase("plan"):
         planned = plan(request, say)
     names = [kept.name for kept in planned.choice.chain]
@@ -397,7 +396,7 @@ def _remember(planned: Planned, phases: Iterable[tuple[str, float]]) -> None:
     restores.note(planned.request.repository, planned.generation, done)
 
 
-def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
+def _fill(planned: Planned, phases: Phases) -> tuple[list[str], str | None]:
     """The files of the data directory and the tablespaces; warnings, and the restore_command that a server in place
     is to have again."""
     lost: list[str] = []
@@ -424,7 +423,7 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
     return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost], former
 
 
-def _copy(planned: Planned, phases: _Phases) -> None:
+def _copy(planned: Planned, phases: Phases) -> None:
     """Put the files of the backup into place, each compared with its checksum. Raises HostFailed."""
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
     if planned.stanza and chain[-1].manifest.layout == LAYOUT:
@@ -463,7 +462,7 @@ def _unarchived_wal(planned: Planned, old: str) -> list[str]:
 
 
 def _recover(
-    planned: Planned, runner: Runner, phases: _Phases, former: str | None, state: dict[str, Any]
+    planned: Planned, runner: Runner, phases: Phases, former: str | None, state: dict[str, Any]
 ) -> dict[str, Any]:
     """Start the server, and let become of it what is asked."""
     request, reach = planned.request, planned.choice.reach
