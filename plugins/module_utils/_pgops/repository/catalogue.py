@@ -314,11 +314,13 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         known = recorded.known(session, generation.name)
+        known_dumps = recorded_dumps.known(session, generation.name)
     # Outside of the transaction, which has locks: on slow storage that may take long.
     seen = recorded.look(generation.repository, generation.name, generation.segment_bytes, known)
+    seen_dumps = recorded_dumps.look(generation.repository, generation.name, known_dumps)
     with guarded(session):
         stored = recorded.note(session, seen)
-        dumped = recorded_dumps.note(session, generation.repository, generation.name)
+        dumped = recorded_dumps.note(session, seen_dumps)
     tally.errors += [f"{generation.name}: {error}" for error in (*stored.errors, *dumped.errors)]
     reading = damage.read(backups.folder(generation.repository, generation.name))
     rotten = damage.still(generation.repository, generation.name, reading)

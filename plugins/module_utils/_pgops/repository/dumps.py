@@ -213,27 +213,12 @@ def databases(repository: str, generation: str) -> tuple[Dumped, ...]:
 
 def listed(place: str) -> Dumped:
     """What there is of a database, in its directory; nothing if it does not exist. Raises HostFailed."""
-    found: list[Stored] = []
-    unfinished: list[str] = []
-    damaged: dict[str, str] = {}
-    try:
-        names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise files.failure(error, f"{place} cannot be read") from error
-    for directory in names:
-        path = os.path.join(place, directory, backups.MANIFEST)
-        try:
-            text = files.contents(path).decode("utf-8", "replace")
-            made, pin = _own(parse(text, path), place, path), backups.pinned(place, directory)
-            found.append(Stored(directory, made, pin, *backups.checked(place, directory)))
-        except FileNotFoundError:
-            unfinished.append(directory)
-        except OSError as error:
-            damaged[directory] = f"{path} cannot be read: {error.strerror or error}."
-        except InvalidInput as error:
-            damaged[directory] = str(error)
+
+    def stored(name: str, text: str, path: str) -> Stored:
+        made = _own(parse(text, path), place, path)
+        return Stored(name, made, backups.pinned(place, name), *backups.checked(place, name))
+
+    found, unfinished, damaged = backups.entries(place, stored)
     found.sort(key=lambda one: (one.dump.position, one.dump.id))
     return Dumped(
         os.path.basename(place), place, tuple(found), tuple(unfinished), damaged, failed=backups.failed(place)

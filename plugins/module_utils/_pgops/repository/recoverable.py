@@ -149,7 +149,7 @@ def to_newest(inventory: Inventory, found: Sequence[Window], timeline: int | Non
     Without one, of the newest that there is."""
     here = _here(inventory, timeline)
     last = _last(found, here)
-    newest = max((run.last for run in inventory.runs if run.timeline == here), default=0)
+    newest = inventory.newest(here) or 0
     return last if last and last.until >= (newest + 1) * inventory.segment_bytes else None
 
 
@@ -164,7 +164,7 @@ def _last(found: Sequence[Window], timeline: int) -> Window | None:
 
 def _told(inventory: Inventory, segment: str) -> str:
     """What is the matter with a segment that cannot be replayed."""
-    return f"{'damaged' if segment in inventory.rotten else 'missing'} segment {segment}"
+    return f"{inventory.lack(segment)} segment {segment}"
 
 
 def _missing(inventory: Inventory, timeline: int) -> str:
@@ -189,7 +189,7 @@ def required(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: 
 
 def _lacking(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: int) -> str:
     """Why no backup leads to a byte on the line of a timeline, in words."""
-    newest = max((run.last for run in inventory.runs if run.timeline == timeline), default=0)
+    newest = inventory.newest(timeline) or 0
     if byte > (newest + 1) * inventory.segment_bytes:
         return NOT_ARCHIVED
     before = [one for one in chains.complete(kept) if one.manifest.stop_lsn <= byte]
