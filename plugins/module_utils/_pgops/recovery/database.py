@@ -26,14 +26,13 @@ from ..host import files
 from ..host.commands import Watch
 from ..repository import backups, dumps
 from ..repository.dumps import Dumped, Stored
+from ..server.names import RESTORING
 from ..server.session import Session, connect, identifier, statement
 from ..server.target import Target
 from . import needs, replay
 from .place import check_space
 from .restore import Phases, only_generation
 
-SCRATCH = "pgops_restoring_"
-"""What the names of databases begin with that are being filled."""
 APPLICATION = "pgops restoring"
 """As what the server's views show a restore, with the number of its process."""
 FILLING = "data"
@@ -60,11 +59,11 @@ SELECT pg_encoding_to_char(d.encoding) AS encoding, d.datistemplate AS template,
 FROM pg_database AS d WHERE d.datname::text = %s
 """
 LEFT = f"""
-SELECT d.datname::text AS name FROM pg_database AS d
-WHERE starts_with(d.datname::text, '{SCRATCH}') AND NOT EXISTS (
+SELECT d.datname::text AS name, format('DROP DATABASE %I WITH (FORCE)', d.datname) AS drop FROM pg_database AS d
+WHERE starts_with(d.datname::text, '{RESTORING}') AND NOT EXISTS (
     SELECT FROM pg_stat_activity AS a
     WHERE a.datid = d.oid
-        OR a.application_name = '{APPLICATION} ' || split_part(right(d.datname::text, {-len(SCRATCH)}), '_', 1))
+        OR a.application_name = '{APPLICATION} ' || split_part(right(d.datname::text, {-len(RESTORING)}), '_', 1))
 ORDER BY d.oid
 """
 """Those that nobody fills any more: their names have the number of the process that did."""
@@ -179,8 +178,7 @@ def plan(request: Request) -> Planned:
         _check_locale(request, server, stored)
         _check_needs(session, request, programs, os.path.join(dumped.place, stored.name), stored)
         warnings += [
-            f"Database {row['name']} was left by a restore that was killed. To remove it: "
-            f'DROP DATABASE "{row["name"]}" WITH (FORCE)'
+            f"Database {row['name']} was left by a restore that was killed. To remove it: {row['drop']}"
             for row in session.rows(LEFT)
         ]
         reserve = source.RESERVE * server.segment_bytes
@@ -195,7 +193,7 @@ def _check_name(name: str) -> None:
         fits = 0 < len(name.encode()) <= LONGEST_NAME and "\0" not in name
     except UnicodeEncodeError:
         fits = False
-    if not fits or name.startswith(SCRATCH):
+    if not fits or name.startswith(RESTORING):
         raise InvalidInput(f"{name!r} cannot be the name of a database.", f"Use 1 to {LONGEST_NAME} bytes in UTF-8.")
 
 
@@ -391,7 +389,7 @@ def _verify(planned: Planned) -> None:
 
 def _create(session: Session, planned: Planned, phases: Phases) -> None:
     """Fill a new database, and give it its name."""
-    name = f"{SCRATCH}{os.getpid()}_{uuid.uuid4().hex[:8]}"
+    name = f"{RESTORING}{os.getpid()}_{uuid.uuid4().hex[:8]}"
     with _dropped_unless_done(planned.request, name):
         with phases.phase("create"):
             session.execute(_creation(planned, name))
