@@ -299,7 +299,7 @@ def _check_locale(request: Request, server: Source, stored: Stored) -> None:
 
 def _check_needs(session: Session, request: Request, programs: Clients, path: str, stored: Stored) -> None:
     """Raises Conflict where roles, tablespaces or extensions are missing: pg_restore would find out late."""
-    found = _needs(programs, path, stored.dump.owner)
+    found = _needs(programs, path, stored, "" if request.existing else stored.dump.owner)
     there = session.rows(SERVER)[0]
     roles = needs.lacking(found.roles, there["roles"]) if request.owners else []
     if roles:
@@ -328,8 +328,11 @@ def _few(what: str, names: list[str]) -> str:
     return f"{what}{'s' * (len(names) > 1)} {', '.join(names[:MOST_SHOWN])}{more}"
 
 
-def _needs(programs: Clients, path: str, owner: str) -> needs.Needs:
-    """What a dump needs of a server. Raises HostFailed where pg_restore cannot read it."""
+def _needs(programs: Clients, path: str, stored: Stored, owner: str) -> needs.Needs:
+    """What a dump needs of a server, and the ``owner`` of its database.
+
+    Raises HostFailed where pg_restore cannot read it.
+    """
     program, data = programs.program(clients.RESTORING), os.path.join(path, dumps.DATA)
     try:
         listing = dumper.run([program, "--list", data])
@@ -341,7 +344,8 @@ def _needs(programs: Clients, path: str, owner: str) -> needs.Needs:
     except HostFailed as error:
         raise HostFailed(
             f"{program} cannot read the dump in {path}: {error.message}",
-            "Was the dump made by a newer pg_dump than this? Then restore it into that version or a newer one.",
+            f"It was made by pg_dump {stored.dump.versions.get(dumps.METHOD, 'of an unknown version')}: restore it "
+            "into that version or a newer one. If the server's is not older, the dump is damaged.",
         ) from error
     return needs.needs(listing, statements, _text(os.path.join(path, dumps.GLOBALS)), owner)
 

@@ -315,6 +315,7 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         known = recorded.known(session, generation.name)
         known_dumps = recorded_dumps.known(session, generation.name)
+        known_speeds = recoverable.known_speeds(session, generation.name)
     # Outside of the transaction, which has locks: on slow storage that may take long.
     seen = recorded.look(generation.repository, generation.name, generation.segment_bytes, known)
     seen_dumps = recorded_dumps.look(generation.repository, generation.name, known_dumps)
@@ -332,15 +333,10 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         recorded.note_lost(session, generation.name, [*stored.lost, *dumped.lost, *told])
     speeds = restores.known(generation.repository, generation.name)
-    if changed or (changed is not None and (stored.changed or _learned(session, generation, speeds))):
+    learned = os.path.isdir(generation.wal) and restores.shown(speeds) != known_speeds
+    if changed or (changed is not None and (stored.changed or learned)):
         less = stored.changed or tally.expired > expired or bool(generation.rotten)
         _summarise(session, generation, less, speeds)
-
-
-def _learned(session: Session, generation: Generation, speeds: Mapping[str, Speed]) -> bool:
-    """Whether restores have shown other speeds since the last run."""
-    with guarded(session):
-        return os.path.isdir(generation.wal) and recoverable.learned(session, generation.name, speeds)
 
 
 def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:

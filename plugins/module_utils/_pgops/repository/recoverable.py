@@ -88,9 +88,9 @@ def note(
     session.execute(OLD_POINTS, [inventory.generation])
 
 
-def learned(session: Session, generation: str, speeds: Mapping[str, Speed]) -> bool:
-    """Whether restores have shown other speeds than those that are recorded. Raises QueryFailed."""
-    return bool(session.value(SPEEDS, [generation]) != restores.shown(speeds))
+def known_speeds(session: Session, generation: str) -> Any:
+    """What restores have shown, as it is recorded; None where nothing is yet. Raises QueryFailed."""
+    return session.value(SPEEDS, [generation])
 
 
 def good(inventory: Inventory) -> tuple[Kept, ...]:
