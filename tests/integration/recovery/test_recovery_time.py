@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from backing import Bank
 from deploying import configured, deploy
 from restoring import Restorer
@@ -49,7 +48,6 @@ class Known:
         return until(same, "the catalogue expects what the plan of a restore does")
 
 
-@pytest.mark.every_major
 def test_it_is_what_a_restore_would_predict_and_learns_from_restores(bank: Bank, restorer: Restorer) -> None:
     known = Known(bank)
     bank.archive()

@@ -284,5 +284,5 @@ def test_a_locale_of_another_provider_comes_back(make: Callable[..., Host]) -> N
     backed.dump()
     code, said = restore(backed, "--database", "shop", "--to", "copy")
     assert code == runner.DONE, said
-    query = "SELECT DISTINCT datlocprovider || datlocale FROM pg_database WHERE datname IN ('shop', 'copy')"
+    query = "SELECT DISTINCT datlocprovider::text || datlocale FROM pg_database WHERE datname IN ('shop', 'copy')"
     assert backed.server.value(query) == "bC.UTF-8"

@@ -126,6 +126,8 @@ def test_what_is_in_the_repository_is_in_the_history(kept: Kept) -> None:
     assert kept.state() == (True, None)
     (window,) = kept.windows()
     assert (window["start_lsn"], window["backups"]) == (wal.lsn(first.stop_lsn), [first.id, second.id])
+    assert (window["newest"], window["recovery_basis"], window["recovery_seconds"] > 0) == (True, "assumed", True)
+    assert [one["part"] for one in window["recovery_parts"]] == ["select", "combine", "verify", "replay", "start"]
     assert window["ends_at"] is not None
     # A rebuild knows the same, from nothing.
     before = kept.history()
