@@ -31,7 +31,7 @@ options:
       - V(expire) removes what retention no longer keeps. In check mode it says what would be removed, and how the
         recovery window would shrink.
       - V(verify) verifies O(backup), or all backups and dumps, again.
-      - V(pin) keeps O(backup), with all that it needs, until V(unpin).
+      - V(pin) keeps O(backup), a backup with all that it needs or a dump, until V(unpin).
       - V(list) returns the backups and dumps.
     type: str
     choices: [take, dump, expire, verify, pin, unpin, list]
@@ -48,10 +48,10 @@ options:
     type: list
     elements: str
   backup:
-    description: Name or UUID of a backup. Required to V(pin) and V(unpin).
+    description: Name or UUID of a backup, or to V(pin) and V(unpin), which require it, of a dump.
     type: str
   reason:
-    description: Why a backup is pinned.
+    description: Why it is pinned.
     type: str
   prefix:
     description: The directory below which the agent is installed.
@@ -114,7 +114,7 @@ prediction:
       before: null
       after: {kind: full, parent: "", why: a full one was asked for}
 backup:
-  description: UUID of the backup that was taken, pinned or unpinned; null in check mode.
+  description: UUID of what was taken, pinned or unpinned; null in check mode with O(action=take).
   returned: with O(action=take), O(action=pin) and O(action=unpin)
   type: str
   sample: 6c84fb90-12c4-11e1-840d-7b25c5ee775a
@@ -172,8 +172,8 @@ expired:
 dumped:
   description: >-
     The dumps that were taken, each with C(database), C(name), C(id), C(path), C(node), C(started_at),
-    C(completed_at), C(stored_bytes), C(data_bytes), C(compression) and C(problems). In check mode the names of the
-    databases.
+    C(completed_at), C(stored_bytes), C(data_bytes), C(compression), C(pinned) and C(problems). In check mode the
+    names of the databases.
   returned: with O(action=dump)
   type: list
   elements: raw
@@ -339,6 +339,9 @@ dumps:
       type: int
     compression:
       description: How it is compressed.
+      type: str
+    pinned:
+      description: Why it is pinned; null if it is not.
       type: str
     problems:
       description: What its last verification found.

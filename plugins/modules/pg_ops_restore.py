@@ -266,13 +266,13 @@ space:
   sample: {/srv/restored: {needed: 2147483648, free: 53687091200}}
 predicted:
   description:
-    - The seconds that the restore will take, and those of its C(parts), each with its C(basis) - V(restores) before
-      this one on the host, or else anywhere, whose record is in the repository; the time that the V(backup) took; or
-      V(default), a guess.
+    - The seconds that the restore will take, and those of its C(parts), each with its C(basis) - restores before this
+      one on the host, V(here), or V(elsewhere), whose record is in the repository; the time that the full V(backup)
+      took; or V(assumed), a guess. The C(basis) of the whole is the weakest of them.
     - After a restore, the forecast before it, to be compared with RV(phases).
   returned: success
   type: dict
-  sample: {seconds: 754.2, parts: [{part: copy, seconds: 540.0, basis: restores}]}
+  sample: {seconds: 754.2, basis: here, parts: [{part: copy, seconds: 540.0, basis: here}]}
 reached:
   description:
     - The end of what was replayed (C(lsn)), the time of the last transaction in it (C(time)), and the timeline of the

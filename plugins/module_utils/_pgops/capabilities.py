@@ -391,7 +391,31 @@ RESTORE = Command(
     ),
 )
 
-COMMANDS: Mapping[str, Command] = {RESTORE.name: RESTORE}
+RESTORE_DUMP = Command(
+    "restore-dump",
+    "recovery.dump_job:restore",
+    "restore one database from a dump (docs/recovery.md)",
+    flags=(
+        Flag("--database", "the database that was dumped", "NAME"),
+        Flag("--dump", "the name or UUID of one of its dumps; without it the newest good one", "NAME"),
+        Flag("--to", "the name of a new database", "NAME"),
+        Flag("--into", "an empty database that is there", "NAME"),
+        Flag("--jobs", "sessions at a time; without it one", "NUMBER"),
+        Flag("--no-owners", "all is the superuser's, and nobody has rights on it"),
+        Flag("--no-tablespaces", "all in the default tablespace"),
+        Flag("--plan", "only say what would be done"),
+        Flag("--json", "say it for programs"),
+        Flag("--repository", "the cluster's repository; without it that of the instance", "DIRECTORY"),
+        Flag("--generation", "the generation in it, if there are several", "NAME"),
+        Flag("--port", "of the server to restore into; without it the instance", "PORT"),
+        Flag("--socket-directory", "where its socket is, if that is nowhere usual", "DIRECTORY"),
+        Flag("--superuser", "a superuser of the server; without it the instance's, or the server's user", "ROLE"),
+        Flag("--bin-directory", "pg_restore of the server's version, if it is nowhere usual", "DIRECTORY"),
+        Flag("--owner", "as root: the user that runs the server; without it the repository's owner", "USER"),
+    ),
+)
+
+COMMANDS: Mapping[str, Command] = {one.name: one for one in (RESTORE, RESTORE_DUMP)}
 """By their names."""
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}

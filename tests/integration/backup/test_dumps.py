@@ -6,52 +6,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import artifact
 import binaries
 import disks
 import pytest
 from archives import Host
 from backed import LONG, TOOLS, Backed, flip, own, put_back
-from deploying import deploy
+from dumping import DEBIAN, ODD, SHOP, archiving, commands, content, create, forked, held
 from psycopg import sql
 from servers import Server
 from waiting import until
 
 from pgops.backup import dumper, work
-from pgops.errors import Conflict, HostFailed
+from pgops.errors import Conflict, HostFailed, InvalidInput
 from pgops.host.identity import as_user
-from pgops.repository import catalogue, dumps
+from pgops.repository import catalogue
 from pgops.repository.dumps import Dumped
 
-DEBIAN = "/usr/lib/postgresql/15/bin"
-ODD = "a/b \"c\" 'd' %s ü = \\ ."
 BYTES = b"caf\xe9\xff"
-SHOP = """
-CREATE TABLE item AS SELECT n AS id, md5(n::text) AS name FROM generate_series(1, 1000) AS n;
-ALTER TABLE item ADD PRIMARY KEY (id);
-CREATE TABLE price (item integer REFERENCES item, amount money, note xml);
-INSERT INTO price VALUES (1, 12.34, '<a/>'), (2, NULL, NULL);
-CREATE UNLOGGED TABLE scratch AS SELECT 1 AS n;
-CREATE INDEX ON item (lower(name));
-CREATE VIEW dear AS SELECT * FROM price WHERE amount > 10::money;
-CREATE MATERIALIZED VIEW total AS SELECT count(*) AS items FROM item;
-CREATE EXTENSION hstore;
-CREATE TABLE bag (contents hstore);
-INSERT INTO bag VALUES ('a=>1');
-CREATE PUBLICATION everything FOR ALL TABLES;
-SELECT lo_from_bytea(0, 'large'), lo_from_bytea(0, 'larger');
-CREATE TABLE "odd
-name" (n integer);
-ALTER TABLE item ENABLE ROW LEVEL SECURITY;
-ALTER TABLE item FORCE ROW LEVEL SECURITY;
-"""
 HOSTILE = (
     "statement_timeout = '1ms'",
     "lock_timeout = '1ms'",
@@ -76,51 +53,15 @@ CREATE EVENT TRIGGER door ON login EXECUTE FUNCTION refuse();
 """
 
 
-def archiving(host: Host, **declared: Any) -> Backed:
-    """A server with a repository and the ops database; of no program but those of dumps anything is asked."""
-    host.apply()
-    deploy(host.server, backup=True)
-    backed = Backed(host, declared)
-    Path(backed.layout.keeping).mkdir(parents=True)
-    own(Path(backed.layout.keeping), host.server)
-    return backed
-
-
-def held(backed: Backed, database: str | bytes) -> Dumped:
-    """The dumps of a database."""
-    (generation,) = (path for path in backed.host.repository.iterdir() if path.is_dir())
-    key = dumps.key(database if isinstance(database, bytes) else database.encode())
-    return dumps.listed(str(generation / "dump" / key))
-
-
 def files_of(dumped: Dumped) -> list[Path]:
     """What lies beside dumps and in them, apart from what is no longer needed once one is complete."""
     return [path for path in Path(dumped.place).rglob("*") if path.is_file() and path.name != "lock"]
-
-
-def create(server: Server, name: str, options: str = "") -> None:
-    with server.connect() as session:
-        session.autocommit = True
-        session.execute(sql.SQL("CREATE DATABASE {} " + options).format(sql.Identifier(name)))
-
-
-def content(server: Server, name: str) -> str:
-    """A database as pg_dump has it, without what is never the same twice."""
-    words = ("-h", str(server.socket_dir), "-p", str(server.port), "-U", server.superuser)
-    told = server.run(binaries.client("pg_dump"), *words, "--dbname", server.dsn(name))
-    return "\n".join(line for line in told.splitlines() if not line.startswith(("\\restrict", "\\unrestrict", "--")))
 
 
 def history(backed: Backed, what: str = "status, database_name, backup_method") -> list[Any]:
     with backed.server.connect("pgops") as session:
         query = f"SELECT {what} FROM pgops.backup_history WHERE database_name IS NOT NULL ORDER BY started_at"
         return session.execute(query.encode()).fetchall()
-
-
-def commands(heading: str) -> list[list[str]]:
-    """The words of each command below a heading of the runbook, in its first block."""
-    part = (artifact.ROOT / "docs" / "recovery.md").read_text().partition(f"## {heading}\n")[2]
-    return [shlex.split(line) for line in part.partition("\n## ")[0].split("```")[1].strip().splitlines()]
 
 
 @pytest.mark.every_major
@@ -165,7 +106,7 @@ def test_a_database_comes_back_as_the_runbook_says(make: Callable[..., Host]) ->
 
 def _follow_the_runbook(backed: Backed, path: Path) -> None:
     server = backed.server
-    steps = commands("One database from a dump")
+    steps = commands("A dump by PostgreSQL's own programs")
     assert [step[0] for step in steps] == ["cd", "sha256sum", "sudo", "sudo", "sudo"]
     login = ("-h", str(server.socket_dir), "-p", str(server.port), "-U", server.superuser)
     for step in steps[1:]:
@@ -304,17 +245,6 @@ def test_a_dump_gives_way(make: Callable[..., Host]) -> None:
 HOLDS_EARLY = "SELECT count(*) FROM pg_locks WHERE relation = 'early'::regclass AND granted"
 
 
-def forked(work_: Callable[[], object]) -> int:
-    """A process that does something; its number."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work_()
-    finally:
-        os._exit(0)
-
-
 @pytest.mark.parametrize("victim", ["agent", "pg_dump"])
 def test_what_was_killed_is_found_by_the_next_run(make: Callable[..., Host], victim: str) -> None:
     backed = archiving(make(), dumps={"databases": ["shop"], "jobs": 2, "lock_seconds": 600})
@@ -439,6 +369,76 @@ def test_what_expires(make: Callable[..., Host]) -> None:
     assert [one["reasons"] for one in backed.module("expire")["dumps_retained"]] == [["last", "minimum"]]
     assert [one["database"] for one in backed.module("list")["dumps"]] == ["shop"]
     assert catalogued(backed)["errors"] == []
+
+
+def test_a_pinned_dump_stays_and_is_known(make: Callable[..., Host]) -> None:
+    """By the module, as a backup is; whatever becomes of its database, and beside a whole retention."""
+    backed = archiving(make(), dumps={"databases": ["shop"], "days": 0, "minimum": 0, "interval_hours": 0})
+    create(backed.server, "shop")
+    backed.configure()
+    (first,) = backed.module("dump")["dumped"]
+    subject = f"pin of dump {first['name']} of database shop"
+    for check in (True, False):
+        done = backed.module("pin", check, backup=first["name"], reason="audit")
+        assert (done["changes"], done["backup"]) == ([f"create {subject}"], first["id"])
+    assert not backed.module("pin", backup=first["id"], reason="audit")["changed"]
+    assert [one["pinned"] for one in backed.module("list")["dumps"]] == ["audit"]
+    assert catalogued(backed)["errors"] == []
+    assert history(backed, "pinned") == [("audit",)]
+    for _dump in range(2):
+        backed.module("dump")
+    assert [one.pin for one in held(backed, "shop").dumps] == ["audit", None]
+    told = backed.module("expire", check=True)
+    assert [one["reasons"] for one in told["dumps_retained"]] == [["pin"], ["last"]]
+    # A dump is no backup: verified by its name it cannot be, only all of them.
+    with pytest.raises(InvalidInput, match="has no backup"):
+        backed.module("verify", backup=first["name"])
+    assert backed.module("unpin", backup=first["id"])["changes"] == [f"remove {subject}"]
+    assert catalogued(backed)["errors"] == []
+    assert [one["id"] for one in backed.module("expire")["dumps_removed"]] == [first["id"]]
+    assert catalogued(backed)["errors"] == []
+    assert history(backed, "status, pinned")[0] == ("expired", None)
+
+
+def test_hooks_surround_a_dump(make: Callable[..., Host], root: Path) -> None:
+    """Of each database; what comes before keeps that from being dumped, what comes after its dumps from expiring."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a program of root's")
+    backed = archiving(make(), dumps={"databases": "all", "exclude": ["pgops", "postgres"]})
+    create(backed.server, "shop")
+    create(backed.server, "-rf /", "TEMPLATE template0")
+    said = root / "prefix" / "said"
+    backed.server.write(said, "")
+    hook = Path("/usr/local/lib/pgops-test-dump-hook")
+    hook.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >> {said}\n[ "$1$4" != "before-rf /" ] || exit 3\n')
+    hook.chmod(0o755)
+    try:
+        done = backed.dump(hook_before=str(hook), hook_after=str(hook))
+        (dumped,) = done["dumped"]
+        assert dumped["database"] == "shop"
+        (error,) = done["errors"]
+        assert error.startswith("Database -rf / was not dumped: The hook ")
+        assert said.read_text().splitlines() == [
+            *("before", "shop", "dump", "shop"),
+            *("after", "shop", "dump", "completed", dumped["path"], "shop"),
+            *("before", "shop", "dump", "-rf /"),
+        ]
+        assert (held(backed, "shop").failed, held(backed, "-rf /").failed) == (False, True)
+        assert ("failed", "-rf /", "pg_dump") in history(backed)
+        hook.write_text("#!/bin/sh\necho no room >&2\nexit 4\n")
+        done = backed.dump("shop", hook_after=str(hook))
+        assert [one["database"] for one in done["dumped"]] == ["shop"]
+        (error,) = done["errors"]
+        assert error.startswith("The dump of database shop is good, but: The hook ")
+        assert len(held(backed, "shop").dumps) == 2
+        assert held(backed, "shop").failed  # so that nothing expires
+        hook.chmod(0o775)
+        with pytest.raises(InvalidInput, match="others than root can change"):
+            backed.dump("shop", hook_before=str(hook))
+    finally:
+        hook.unlink()
+    assert backed.dump("shop")["errors"] == []
+    assert not held(backed, "shop").failed
 
 
 def test_a_standby_is_dumped(make: Callable[..., Host], keep: Callable[[Server], Server]) -> None:

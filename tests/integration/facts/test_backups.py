@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -17,6 +18,10 @@ from pgops.backup import native
 from pgops.facts import gathering
 
 OPS = ("schema", "monitoring", "archiving", "backups")
+PARTS = [
+    {"part": "copy", "seconds": 10.5, "basis": "here"},
+    {"part": "replay", "seconds": 2, "basis": "assumed"},
+]
 REST = {"database": "pgops", "database_sizes": False, "prefix": "/absent", "max_bytes": 0}
 
 
@@ -44,7 +49,8 @@ def test_nothing_is_known_before_anything_is_there(deployed: Server) -> None:
     found = gathered(deployed, "backups")["backups"]
     assert found["error"] is None
     assert (found["recoverable"], found["backups"], found["newest"], found["windows"]) == (None, 0, [], [])
-    assert (found["recovery"], found["failure"], found["restore_s"]) == ("unproven", None, None)
+    assert (found["recovery"], found["failure"]) == ("unproven", None)
+    assert (found["recovery_s"], found["recovery_basis"], found["recovery_parts"]) == (None, None, [])
     major, minor = divmod(int(str(deployed.value("SHOW server_version_num"))), 10000)
     assert found["incremental_unsafe"] == (minor < native.MENDED.get(major, 0))
 
@@ -58,7 +64,7 @@ def test_what_is_known_of_backups(deployed: Server) -> None:
         "pgops",
     )
     sizes = {"stored_bytes": 50, "data_bytes": 600}
-    backup(deployed, "completed", stop_lsn="0/200", **sizes, **hour)
+    backup(deployed, "completed", stop_lsn="0/200", pinned="audit", **sizes, **hour)
     backup(deployed, "completed", stop_lsn="0/100", **{**sizes, "stored_bytes": 20}, **hour)
     later = {**hour, "backup_type": "incremental", "ended_at": "2026-01-02 00:01Z", "stored_bytes": 5}
     backup(deployed, "completed", stop_lsn="0/300", data_bytes=1200, **later)
@@ -66,19 +72,26 @@ def test_what_is_known_of_backups(deployed: Server) -> None:
     backup(deployed, "failed", ended_at="2026-01-02 12:00Z", error_message="no room")
     found = gathered(deployed, "backups")["backups"]
     assert (found["recoverable"], found["obstacle"], found["repository_bytes"]) == (False, "missing segment X", 1070)
-    assert [(one["type"], one["stored_bytes"], one["duration_s"]) for one in found["newest"]] == [
-        ("incremental", 5, 86460.0),
-        ("full", 50, 60.0),
+    assert [(one["type"], one["stored_bytes"], one["duration_s"], one["pinned"]) for one in found["newest"]] == [
+        ("incremental", 5, 86460.0, None),
+        ("full", 50, 60.0, "audit"),
     ]
-    assert (found["backups"], len(found["running"]), found["restore_s"]) == (3, 1, 120.0)
+    assert (found["backups"], len(found["running"]), found["recovery_s"]) == (3, 1, None)
     assert (found["failure"]["message"], found["failure"]["newest"]) == ("no room", True)
     deployed.value(
         "INSERT INTO pgops.recovery_window SELECT pgops.server_generation(), 1, '0/200', '0/1000', now(), now(), "
-        "'X', array_agg(b.backup_id) FROM pgops.backup AS b WHERE b.status = 'completed'",
+        f"'X', array_agg(b.backup_id), true, 12.5, 'assumed', '{json.dumps(PARTS)}' FROM pgops.backup AS b "
+        "WHERE b.status = 'completed'",
         "pgops",
     )
     (window,) = (found := gathered(deployed, "backups")["backups"])["windows"]
     assert (window["missing_wal"], window["backups"], found["replay_bytes"]) == ("X", 3, 0x1000 - 0x300)
+    assert (window["recovery_s"], window["recovery_basis"]) == (12.5, "assumed")
+    assert (found["recovery_s"], found["recovery_basis"]) == (12.5, "assumed")
+    assert found["recovery_parts"] == [
+        {"part": "copy", "predicted_s": 10.5, "basis": "here"},
+        {"part": "replay", "predicted_s": 2, "basis": "assumed"},
+    ]
 
 
 def dump(server: Server, status: str, ended: str, **columns: Any) -> None:
@@ -109,7 +122,7 @@ def test_what_is_known_of_dumps(deployed: Server) -> None:
     )
     good = {"database_name": "postgres", "stored_bytes": 50, "data_bytes": 600}
     dump(deployed, "completed", "2026-01-02 00:01Z", snapshot_lsn="0/200", **good)
-    dump(deployed, "completed", "2026-01-01 00:01Z", snapshot_lsn="0/100", **good)
+    dump(deployed, "completed", "2026-01-01 00:01Z", snapshot_lsn="0/100", pinned="the other", **good)
     dump(deployed, "completed", "2026-01-03 00:01Z", snapshot_lsn="0/300", damage="toc.dat is missing", **good)
     dump(deployed, "failed", "2026-01-01 12:00Z", database_name="postgres", error_message="no room")
     dump(deployed, "failed", "2026-01-01 12:00Z", database_name="pgops", error_message="no lock")
@@ -119,6 +132,9 @@ def test_what_is_known_of_dumps(deployed: Server) -> None:
     assert found["repository_bytes"] == 1000 + 3 * 50
     assert (never["database"], never["backup"], never["message"]) == ("pgops", None, "no lock")
     assert (one["database"], one["stored_bytes"], one["duration_s"], one["failed_at"]) == ("postgres", 50, 60.0, None)
+    assert (never["pinned"], one["pinned"]) == (None, None)
+    deployed.value("UPDATE pgops.dump SET pinned = 'audit' WHERE snapshot_lsn = '0/200'", "pgops")
+    assert [one["pinned"] for one in gathered(deployed, "backups")["backups"]["dumps"]] == [None, "audit"]
     assert (found["backups"], found["newest"], found["failure"], found["running"]) == (0, [], None, [])
     dump(deployed, "failed", "2026-01-04 12:00Z", database_name="postgres", error_message="no room")
     _never, one = gathered(deployed, "backups")["backups"]["dumps"]

@@ -89,6 +89,44 @@ def test_the_window_is_the_one_that_reaches_to_now(deployed: Server) -> None:
     assert whole(deployed)["recovery_window_seconds"] is None
 
 
+@pytest.mark.every_major
+def test_the_time_to_recover_is_no_sample_where_it_is_not_known(deployed: Server, tmp_path: Any) -> None:
+    deployed.value(SWITCHED_ON, "pgops")
+    deployed.value(GENERATION.format("true", "NULL"), "pgops")
+    stored = (
+        "SELECT array_agg(metric_value ORDER BY metric_value) FROM pgops.system_metrics "
+        "WHERE metric_name ~ '^recovery_(time|part)_'"
+    )
+
+    def collected(change: str) -> object:
+        """The samples that a collection adds, after a change."""
+        deployed.value(change, "pgops")
+        before = deployed.value(stored, "pgops") or []
+        assert collect(deployed, tmp_path)["errors"] == []
+        after = deployed.value(stored, "pgops") or []
+        assert isinstance(before, list)
+        assert isinstance(after, list)
+        for one in before:
+            after.remove(one)
+        return after
+
+    window = (
+        "INSERT INTO pgops.recovery_window SELECT pgops.server_generation(), 1, '0/100', '0/200', now(), now(), 'X', "
+        """'{}', true, 12.5, 'assumed', '[{"part": "copy", "seconds": 10.5, "basis": "elsewhere"}, """
+        """{"part": "replay", "seconds": 2, "basis": "assumed"}]'"""
+    )
+    assert collected("SELECT 1") == []
+    assert collected(window) == [2, 2, 10.5, 12.5]
+    rows = measure(deployed, "recovery_time", "pgops")
+    every = row_of(rows, part=None)
+    assert (every["recovery_time_seconds"], every["recovery_time_guessed_seconds"]) == (12.5, 2)
+    assert row_of(rows, part="copy")["recovery_part_seconds"] == 10.5
+    assert row_of(rows, part="replay")["recovery_part_seconds"] == 2
+    # That of a window which does not go to the newest WAL is not the time to recover.
+    assert collected("UPDATE pgops.recovery_window SET newest = false") == []
+    assert collected("UPDATE pgops.recovery_window SET newest = true, recovery_seconds = NULL") == []
+
+
 def test_where_nothing_is_backed_up_there_is_nothing(deployed: Server, tmp_path: Any) -> None:
     deployed.value(GENERATION.format("false", "'no base backup'"), "pgops")
     backup(deployed, "failed", "1 hour")

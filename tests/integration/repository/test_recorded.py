@@ -19,7 +19,7 @@ from archives import Host
 from deploying import configured, deploy
 from keeping import manifest
 
-from pgops.repository import backups, catalogue, removed, wal
+from pgops.repository import backups, catalogue, dumps, removed, wal
 from pgops.repository.manifests import Manifest
 
 HISTORY = "SELECT to_jsonb(h) FROM pgops.backup_history AS h ORDER BY h.wal_end_lsn, h.backup_id"
@@ -126,11 +126,37 @@ def test_what_is_in_the_repository_is_in_the_history(kept: Kept) -> None:
     assert kept.state() == (True, None)
     (window,) = kept.windows()
     assert (window["start_lsn"], window["backups"]) == (wal.lsn(first.stop_lsn), [first.id, second.id])
+    assert (window["newest"], window["recovery_basis"], window["recovery_seconds"] > 0) == (True, "assumed", True)
+    assert [one["part"] for one in window["recovery_parts"]] == ["select", "combine", "verify", "replay", "start"]
     assert window["ends_at"] is not None
     # A rebuild knows the same, from nothing.
     before = kept.history()
     assert kept.update(rebuild=True) == []
     assert (kept.history(), kept.windows(), kept.state()) == (before, [window], (True, None))
+
+
+def test_the_repository_is_read_without_locks_in_the_database(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On slow storage that takes long, and whoever records a backup or a dump would wait."""
+    kept.backup("one")
+    locked: dict[str, list[int]] = {}
+
+    def watched(module: Any, name: str) -> None:
+        real = getattr(module, name)
+        seen = locked.setdefault(f"{module.__name__}.{name}", [])
+
+        def asked(*words: Any) -> Any:
+            query = (
+                "SELECT count(*) FROM pg_locks WHERE relation IN ('pgops.backup'::regclass, 'pgops.dump'::regclass)"
+            )
+            seen.append(int(str(kept.value(f"{query} AND pid <> pg_backend_pid()"))))
+            return real(*words)
+
+        monkeypatch.setattr(module, name, asked)
+
+    watched(backups, "listed")
+    watched(dumps, "databases")
+    assert kept.update() == []
+    assert all(seen and not any(seen) for seen in locked.values()), locked
 
 
 def test_a_pin_and_a_damage_show(kept: Kept) -> None:

@@ -44,12 +44,12 @@ MADE = Dump(
 )
 
 
-def stored(day: float, *problems: str, at: int | None = None) -> Stored:
+def stored(day: float, *problems: str, at: int | None = None, pin: str | None = None) -> Stored:
     """A dump of a day, named so."""
     when = MIDNIGHT + timedelta(days=day)
     lsn = round(day * 1000) if at is None else at
     made = replace(MADE, id=f"{day:g}", snapshot_lsn=lsn, started_at=when, completed_at=when)
-    return Stored(f"{day:g}", made, problems=problems)
+    return Stored(f"{day:g}", made, pin, problems=problems)
 
 
 def held(*some: Stored, **other: Any) -> Dumped:
@@ -76,6 +76,17 @@ def test_of_a_database_that_is_gone_all_expire_by_age() -> None:
     assert removed(found, 100, Dumps(days=3, minimum=2), there=False) == ["0", "1", "2", "3"]
 
 
+def test_a_pinned_one_stays_whatever_becomes_of_its_database() -> None:
+    found = held(
+        stored(0), stored(1, pin="audit"), stored(2, "toc.dat is missing", pin="its pin cannot be read"), stored(3)
+    )
+    for there in (True, False):
+        gone = removed(found, 100, Dumps(days=3, minimum=0), there=there)
+        assert gone == ["0", *([] if there else ["3"])]
+    kept = dump_retention.plan(found, Dumps(days=3, minimum=0), MIDNIGHT + timedelta(days=100), there=False).kept
+    assert [(one.name, words) for one, words in kept] == [("1", ("pin",)), ("2", ("pin",))]
+
+
 def test_what_is_damaged_counts_for_nothing_but_the_newest() -> None:
     found = held(stored(0), stored(1, "toc.dat is missing"), stored(2, "toc.dat is missing"))
     assert removed(found, 100, Dumps(days=3, minimum=1)) == ["1"]
@@ -90,24 +101,28 @@ def test_nothing_expires_after_a_failure_or_by_a_clock_that_was_set_back() -> No
 
 @examples(max_examples=1000)
 @given(
-    st.lists(st.tuples(st.floats(0, 100), st.booleans(), st.integers(0, 5)), max_size=12),
+    st.lists(
+        st.tuples(st.floats(0, 100), st.booleans(), st.integers(0, 5), st.sampled_from([None, "why"])), max_size=12
+    ),
     st.lists(st.floats(0, 400), min_size=1, max_size=4),
     st.floats(0, 50),
     st.integers(0, 4),
 )
 def test_the_last_good_dump_never_expires(
-    some: list[tuple[float, bool, int]], moments: list[float], days: float, minimum: int
+    some: list[tuple[float, bool, int, str | None]], moments: list[float], days: float, minimum: int
 ) -> None:
-    """Whatever the order of clocks and WAL, the damage, and the number of expiries."""
-    found = held(*(stored(day, *(["damaged"] if bad else []), at=at) for day, bad, at in some))
+    """Nor does a pinned one, whatever the order of clocks and WAL, the damage, and the number of expiries."""
+    found = held(*(stored(day, *(["damaged"] if bad else []), at=at, pin=pin) for day, bad, at, pin in some))
+    pinned = [one for one in found.dumps if one.pin]
     declared = Dumps(days=days, minimum=minimum)
     last = found.newest
     for moment in moments:
         gone = removed(found, moment, declared)
         found = replace(found, dumps=tuple(one for one in found.dumps if one.name not in gone))
         assert found.newest == last
+        assert all(one in found.dumps for one in pinned)
         good = sum(not one.problems for one in found.dumps)
-        assert good >= min(minimum, sum(not bad for _day, bad, _at in some)) or not some
+        assert good >= min(minimum, sum(not bad for _day, bad, _at, _pin in some)) or not some
         assert all(one.name not in gone for one in found.dumps)
 
 
@@ -162,6 +177,8 @@ def test_when_one_is_due(days: float, wanted: list[str]) -> None:
         {"minimum": 1.5},
         {"lock_seconds": 0},
         {"compression": "bzip2"},
+        {"hook_before": None},
+        {"hook_after": ["/bin/true"]},
     ],
     ids=str,
 )

@@ -42,6 +42,25 @@ def test_its_failure_is_told(folder: Path) -> None:
         hooks.run(str(program(folder, "echo no room >&2; exit 3")))
 
 
+def test_the_name_of_a_database_may_be_of_any_bytes(folder: Path) -> None:
+    """It reaches the program as it is, and the error of that can be written."""
+    name = os.fsdecode(b"caf\xe9")
+    with pytest.raises(HostFailed, match=r"The hook .*exit code 3: no room") as caught:
+        hooks.run(str(program(folder, f'printf %s "$2" > {folder}/said; echo no room >&2; exit 3')), "before", name)
+    assert (folder / "said").read_bytes() == b"caf\xe9"
+    assert str(caught.value).encode()
+
+
+def test_what_fails_afterwards_is_told_and_nothing_more(folder: Path) -> None:
+    assert hooks.after("", "shop") == []
+    assert hooks.after(str(program(folder, f"echo $* > {folder}/said")), "shop", "dump") == []
+    assert (folder / "said").read_text() == "after shop dump\n"
+    (error,) = hooks.after(str(program(folder, "exit 3")))
+    assert "exit code 3" in error
+    (error,) = hooks.after(str(program(folder, mode=0o777)))
+    assert "others than root can change" in error
+
+
 @pytest.mark.parametrize("mode", [0o775, 0o757])
 def test_one_that_others_can_write_is_not_run(folder: Path, mode: int) -> None:
     with pytest.raises(InvalidInput, match="others than root can change"):

@@ -34,28 +34,29 @@ def pin_of(repository: str, name: str) -> str | None:
 
 
 def test_a_pin_is_made_changed_and_taken_away(repository: str) -> None:
-    made = {"backup": "1", "name": "a", "generation": GENERATION, "pinned": "before the move", "changed": True}
+    which = {"backup": "1", "name": "a", "title": "backup a", "generation": GENERATION}
+    made = {**which, "before": None, "pinned": "before the move", "changed": True}
     assert pins.pin(repository, "a", " before\nthe  move ", check=True) == made
     assert pin_of(repository, "a") is None
     assert pins.pin(repository, "a", " before\nthe  move ") == made
     assert pin_of(repository, "a") == "before the move"
-    assert pins.pin(repository, "1", "before the move") == {**made, "changed": False}
+    assert pins.pin(repository, "1", "before the move") == {**made, "before": "before the move", "changed": False}
     assert pins.pin(repository, "1", "another")["changed"]
     assert pins.unpin(repository, "1", check=True)["changed"]
     assert pin_of(repository, "a") == "another"
-    assert pins.unpin(repository, "1") == {**made, "pinned": None}
+    assert pins.unpin(repository, "1") == {**made, "before": "another", "pinned": None}
     assert pin_of(repository, "a") is None
     assert not pins.unpin(repository, "a")["changed"]
 
 
 def test_the_newest_is_that_of_the_newest_version(repository: str) -> None:
-    assert pins.find(repository, "newest")[1].name == "b"
+    assert pins.find(repository, "newest").name == "b"
     shutil.copytree(os.path.join(repository, GENERATION), os.path.join(repository, NEWER))
     Path(repository, NEWER, archiver.IDENTITY).write_text('{"major": 18}')
     shutil.rmtree(os.path.join(repository, NEWER, "backup", "b"))
     assert pins.pin(repository, "newest", "why")["generation"] == NEWER
     assert pin_of(repository, "a") is None
-    with pytest.raises(InvalidInput, match="more than one backup"):
+    with pytest.raises(InvalidInput, match="more than one"):
         pins.pin(repository, "a", "why")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -227,6 +228,18 @@ def test_a_gap_ends_what_can_be_reached() -> None:
     assert chosen(gap, Target("time", time=at(5))) == "old"
     mended = inventory([Run(1, 2, 8), Run(1, 10, 20)], [backup("old", 3, 3), backup("new", 11, 11)])
     assert chosen(mended, Target("latest")) == "new"
+
+
+@pytest.mark.parametrize("runs", [(Run(1, 2, 8), Run(1, 10, 20)), (Run(1, 2, 8),)], ids=["within", "at the end"])
+def test_a_damaged_segment_is_not_called_missing(runs: tuple[Run, ...]) -> None:
+    """Also where it is the last one: the newest moment is behind it."""
+    name = "000000010000000000000009"
+    found = replace(inventory(list(runs), [backup("old", 3, 3)]), rotten={name: "its checksum is another."})
+    with pytest.raises(InvalidInput, match=f"segment {name} is damaged: its checksum is another. On timeline"):
+        chosen(found, Target("latest"))
+    with pytest.raises(InvalidInput, match=f"Behind that, the WAL segment {name} is damaged"):
+        chosen(found, Target("time", time=at(9)))
+    assert chosen(found, Target("time", time=at(5))) == "old"
 
 
 def test_a_backup_that_lacks_its_own_wal_is_not_taken() -> None:

@@ -88,6 +88,31 @@ def dumping(declared: str, beside: str, server_major: int) -> Clients:
     return Clients(directory, major)
 
 
+def restoring(declared: str, beside: str, server_major: int) -> Clients:
+    """The same for those that restore dumps: of the server's own version, since those of another set parameters that
+    it may not have. They are in the ``declared`` directory, or without one beside the server's own program, or in one
+    of the usual places.
+
+    Raises HostFailed where there are none.
+    """
+    usual = (beside, *(place.format(major=server_major) for place in PLACES))
+    places = (declared,) if declared else tuple(dict.fromkeys(filter(None, usual)))
+    others = []
+    for place in places:
+        program = os.path.join(place, RESTORING)
+        if os.access(program, os.X_OK):
+            major = _major(program)
+            if major == server_major:
+                return Clients(place, major)
+            others.append(f"{program} is of PostgreSQL {major}")
+    told = f" ({'; '.join(others)})" if others else ""
+    raise HostFailed(
+        f"There is no {RESTORING} of PostgreSQL {server_major} in {' or '.join(places)}{told}.",
+        f"Install the client programs of PostgreSQL {server_major} (Debian: postgresql-client-{server_major}), or "
+        "name their directory.",
+    )
+
+
 def _check_there(directory: str, names: Sequence[str], major: int) -> None:
     for name in names:
         if not os.access(os.path.join(directory, name), os.X_OK):

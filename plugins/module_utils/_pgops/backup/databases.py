@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from ..repository import dumps
 from ..repository.dumps import Dumped
+from ..server.names import RESTORING
 from ..server.session import Session
 from .dump_options import Dumps
 
@@ -24,7 +25,7 @@ SELECT d.oid::bigint AS oid, encode(replace(d.datname::text, '\\', '\\\\')::byte
        d.datallowconn AND d.datconnlimit <> -2 AS open, d.datistemplate AS template,
        d.datcollate::text AS "collate", d.datctype::text AS ctype, {locale},
        pg_database_size(d.oid) AS bytes
-FROM pg_database AS d ORDER BY d.oid
+FROM pg_database AS d WHERE NOT starts_with(d.datname::text, '{restoring}') ORDER BY d.oid
 """
 LOCALE = {
     14: "'c' AS provider, '' AS locale",
@@ -59,7 +60,7 @@ class Database:
 
 
 def present(session: Session) -> tuple[Database, ...]:
-    """All databases of a server. Raises QueryFailed."""
+    """All databases of a server, but those that are being filled from a dump. Raises QueryFailed."""
     locale = LOCALE[max(major for major in LOCALE if major <= session.major)]
     return tuple(
         Database(
@@ -72,7 +73,7 @@ def present(session: Session) -> tuple[Database, ...]:
             template=row["template"],
             bytes=row["bytes"] or 0,
         )
-        for row in session.rows(QUERY.format(locale=locale))
+        for row in session.rows(QUERY.format(locale=locale, restoring=RESTORING))
     )
 
 

@@ -16,7 +16,7 @@ from ..instance import configuration
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..plan import Change, Plan, changes
-from ..repository import backups, dumps, generations, wal
+from ..repository import backups, dumps, wal
 from ..repository.backups import Kept
 from ..repository.manifests import written
 from . import pins, work
@@ -35,10 +35,6 @@ class Asked:
     layout: Layout
     params: Mapping[str, Any]
     check_mode: bool
-
-    def found(self) -> Kept:
-        """The backup that is named. Raises InvalidInput."""
-        return pins.find(self.settings.repository, self.params["backup"])[1]
 
 
 def converge(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -108,37 +104,30 @@ def _expired(done: Mapping[str, Any]) -> Plan[Change]:
 
 
 def _verify(asked: Asked) -> dict[str, Any]:
-    names = [asked.found().name] if asked.params["backup"] else []
+    named = asked.params["backup"]
+    names = [pins.find(asked.settings.repository, named, dumped=False).name] if named else []
     if asked.check_mode:
         return dict.fromkeys(VERIFIED)
     return work.verify(asked.settings, asked.layout, names)
 
 
 def _pin(asked: Asked) -> dict[str, Any]:
-    """Pin a backup or let it go; before and after are the reasons, None where it is not pinned."""
-    before, place = asked.found(), asked.settings.repository
+    """Pin a backup or a dump, or let it go."""
+    named, place = asked.params["backup"], asked.settings.repository
     if asked.params["action"] == "pin":
-        reason = asked.params["reason"] or "pinned by pg_ops_backup"
-        done = pins.pin(place, before.manifest.id, reason, asked.check_mode)
-    else:
-        done = pins.unpin(place, before.manifest.id, asked.check_mode)
-    return {"backup": before.manifest.id, "name": before.name, "before": before.pin, "after": done["pinned"]}
+        return pins.pin(place, named, asked.params["reason"] or "pinned by pg_ops_backup", asked.check_mode)
+    return pins.unpin(place, named, asked.check_mode)
 
 
 def _pinned(done: Mapping[str, Any]) -> Plan[Change]:
-    if done["before"] == done["after"]:
+    if not done["changed"]:
         return changes()
-    return changes([Change(f"pin of backup {done['name']}", done["before"], done["after"])])
+    return changes([Change(f"pin of {done['title']}", done["before"], done["pinned"])])
 
 
 def _list(asked: Asked) -> dict[str, Any]:
     where = asked.settings.repository
-    found = [
-        dumps.told(where, name, one)
-        for name in generations.present(where)
-        for dumped in dumps.databases(where, name)
-        for one in dumped.dumps
-    ]
+    found = [dumps.told(where, name, one) for name, one in dumps.everywhere(where)]
     return {"backups": [told(kept) for _generation, kept in backups.everywhere(where)], "dumps": found}
 
 

@@ -23,7 +23,7 @@ from ..repository import backups, dumps
 from ..repository.dumps import Dump, Dumped, Stored
 from ..server.pins import RESTRICTION
 from ..server.session import Session, connect
-from . import clients, databases, dump_options, dumper, record_dumps, source, waits
+from . import clients, databases, dump_options, dumper, hooks, record_dumps, source, waits
 from .databases import Chosen, Database
 from .dump_options import Dumps
 from .dumper import Dumper, Login
@@ -35,6 +35,8 @@ PATIENCE = 300.0
 """Seconds to wait for another run that takes or expires dumps."""
 LOOKING = 2.0
 """Seconds between two looks at the locks that a dump holds and waits for."""
+KIND = "dump"
+"""What hooks are told that it is."""
 APPLICATION = "pgops dump"
 """As what the server's views show a dump, with the number of the process that takes it."""
 GUARDED = f"SELECT current_setting('{RESTRICTION}', true) IS NOT NULL"
@@ -105,6 +107,8 @@ def _opened(configuration: Configuration, asked: Sequence[str]) -> Iterator[Run 
     if not (declared.databases or asked):
         yield f"no database is declared to be dumped ({dump_options.VARIABLE})"
         return
+    for hook in (declared.hook_before, declared.hook_after):
+        hooks.check(hook)
     with connect(replace(endpoints.backed_up(configuration), application_name="pgops dumping")) as session:
         skipped = source.elsewhere(options(configuration).source, configuration.node, session.in_recovery)
         if skipped:
@@ -193,13 +197,14 @@ def _dumped(run: Run, asked: Sequence[str], tell: Tell) -> dict[str, Any]:
     for one in chosen.due:
         tell({"database": one.shown, "database_bytes": one.bytes})
         try:
-            stored = _one(run, one, warnings)
+            stored, wrong = _one(run, one, warnings)
         except (PgOpsError, OSError) as error:
             if _is(run, one):
                 errors.append(f"Database {one.shown} was not dumped: {error}")
             else:
                 warnings.append(f"Database {one.shown} was dropped or renamed before it was dumped.")
             continue
+        errors += [f"The dump of database {one.shown} is good, but: {why}" for why in wrong]
         done.append(dumps.told(run.repository, run.source.generation, stored))
     return {"dumped": done, "fresh": list(chosen.fresh), "warnings": warnings, "errors": errors}
 
@@ -212,8 +217,11 @@ def _is(run: Run, database: Database) -> bool:
         return True
 
 
-def _one(run: Run, database: Database, warnings: list[str]) -> Stored:
-    """Dump a database. Raises PgOpsError and OSError; then nothing of it is left."""
+def _one(run: Run, database: Database, warnings: list[str]) -> tuple[Stored, list[str]]:
+    """Dump a database; the dump, and what the hook after it says is wrong.
+
+    Raises PgOpsError and OSError; then nothing of it is left.
+    """
     run = replace(run, source=source.read(run.session))  # a standby may have been promoted since the last one
     place = dumps.prepared(run.repository, run.source.generation, database.key)
     identifier, began = str(uuid.uuid4()), datetime.now(timezone.utc)
@@ -225,16 +233,26 @@ def _one(run: Run, database: Database, warnings: list[str]) -> Stored:
         backups.attempt(place, name)
         expected = _expected(run, dumps.listed(place))
         source.check_room(run.repository, expected, source.RESERVE * run.source.segment_bytes)
-        with backups.begun(place, name) as path:
-            made = _made(run, database, identifier, began, path)
-            files.sync_tree(path)
-            backups.publish(path, made)
+        about = (run.configuration.cluster, KIND)
+        hooks.run(run.declared.hook_before, "before", *about, database.argument)
+        result, errors = "failed", list[str]()
+        try:
+            with backups.begun(place, name) as path:
+                made = _made(run, database, identifier, began, path)
+                files.sync_tree(path)
+                backups.publish(path, made, settled=not run.declared.hook_after)
+            result = "completed"
+        finally:
+            directory = os.path.join(place, name)
+            errors += hooks.after(run.declared.hook_after, *about, result, directory, database.argument)
+        if not errors:
+            backups.settle(place)
     except (PgOpsError, OSError) as error:
         record_dumps.failed(run.configuration, identifier, str(error))
         raise
     stored = Stored(name, made)
     warnings += record_dumps.finished(run.configuration, run.source.generation, stored)
-    return stored
+    return stored, errors
 
 
 def _expected(run: Run, dumped: Dumped) -> int:

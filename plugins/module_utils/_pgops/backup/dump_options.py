@@ -29,7 +29,7 @@ class Dumps:
 
     Dumps are kept for ``days``, and the newest ``minimum`` of a database that is there, however old. One fails that
     waits longer than ``lock_seconds`` for a lock, or for which another session has waited ``yield_seconds``, 0 for
-    ever.
+    ever. The hooks are programs of root's that run before and after each, '' for none.
     """
 
     databases: str | tuple[str, ...] = ()
@@ -41,6 +41,8 @@ class Dumps:
     minimum: int = 2
     lock_seconds: float = 60.0
     yield_seconds: float = 300.0
+    hook_before: str = ""
+    hook_after: str = ""
 
     def wants(self, name: str) -> bool:
         """Whether a database is declared, one that is no template."""
@@ -67,11 +69,18 @@ def parse(given: Mapping[str, Any]) -> Dumps:
     for name, (least, most) in {**WHOLE, **NUMBERS}.items():
         if name in values:
             _check(name, values[name], least, most)
+    _check_words(values)
+    return Dumps(**values)
+
+
+def _check_words(values: Mapping[str, Any]) -> None:
+    for name in ("hook_before", "hook_after"):
+        if not isinstance(values.get(name, ""), str):
+            raise InvalidInput(f"{name} of {VARIABLE} is {values[name]!r}.", "It has to be the path of a program.")
     if values.get("compression", "gzip") not in COMPRESSIONS:
         raise InvalidInput(
             f"compression of {VARIABLE} is {values['compression']!r}.", f"It can be {', '.join(COMPRESSIONS)}."
         )
-    return Dumps(**values)
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:

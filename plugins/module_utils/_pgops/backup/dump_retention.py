@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ..repository.dumps import Dumped, Stored
 from ..repository.manifests import written
 from .dump_options import Dumps
-from .retention import AGE, LAST, MINIMUM, READ
+from .retention import AGE, LAST, MINIMUM, PIN, READ
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def plan(held: Dumped, declared: Dumps, now: datetime, there: bool, reading: Set
             words[one.name].add(AGE)
         if one.name in reading:
             words[one.name].add(READ)
+        if one.pin is not None:
+            words[one.name].add(PIN)
     if there:
         for one in good[-declared.minimum :] if declared.minimum else ():
             words[one.name].add(MINIMUM)

@@ -37,13 +37,15 @@ LARGE_OBJECTS = re.compile(r"^blobs(_\d+)?\.toc$")
 
 @dataclass(frozen=True)
 class Login:
-    """How the programs log in, as a superuser over the server's own socket, and as whom the views show them."""
+    """How the programs log in, as a superuser over the server's own socket, and as whom the views show them.
+    ``restricted``: what the owner of a table puts in its place is not run."""
 
     directory: str
     port: int
     user: str
     application_name: str
     major: int
+    restricted: bool = True
 
     def words(self, database: str) -> str:
         """libpq's parameters, as one text; nothing of the environment replaces one of them."""
@@ -55,18 +57,19 @@ class Login:
                 "user": self.user,
                 "application_name": self.application_name,
                 "target_session_attrs": "any",
-                "options": options(self.major),
+                "options": options(self.major, self.restricted),
                 "dbname": database,
             }
         )
 
 
-def options(major: int) -> str:
+def options(major: int, restricted: bool = True) -> str:
     """The settings of the programs' sessions, as libpq spells them: no default of a database or a role changes what
     is dumped, or ends it. Pure.
 
-    Money is written as the database writes it, since it is read again so. No event trigger runs on login, and nothing
-    that the owner of a table puts in its place is run for its data.
+    Money is written as the database writes it, since it is read again so. No event trigger runs on login. If it is
+    ``restricted``, nothing that the owner of a table puts in its place is run for its data: a materialized view could
+    not be filled so.
     """
     pinned = {
         **pins.PINNED,
@@ -76,7 +79,7 @@ def options(major: int) -> str:
         **{name: value for name, (since, value) in pins.SINCE.items() if major >= since},
         "statement_timeout": "0",
         "lock_timeout": "0",
-        pins.RESTRICTION: "view,foreign-table",
+        **({pins.RESTRICTION: "view,foreign-table"} if restricted else {}),
     }
     del pinned["lc_monetary"]
     return pins.spelled({**pinned, **({pins.EVENT_TRIGGERS: "off"} if major >= pins.EVENT_TRIGGERS_SINCE else {})})
@@ -142,13 +145,13 @@ class Dumper:
 
     def dump(self, database: str, encoding: str, path: str, watch: Watch) -> None:
         """Dump a database into a directory. Raises HostFailed, and what ``watch`` raises."""
-        _run(self.command(database, encoding, path), watch)
+        run(self.command(database, encoding, path), watch)
 
     def dump_globals(self, database: str, encoding: str, path: str, watch: Watch) -> None:
         """Dump roles and tablespaces. Raises HostFailed."""
         # It keeps the mode of a file that is there.
         files.apply([File(os.path.join(path, dumps.GLOBALS), b"", 0o600)])
-        _run(self.globals_command(database, encoding, path), watch)
+        run(self.globals_command(database, encoding, path), watch)
 
     def entries(self, path: str, watch: Watch = commands.UNWATCHED) -> int:
         """Read a whole dump, as a restore does; the number of entries in its table of contents.
@@ -157,18 +160,18 @@ class Dumper:
         """
         data = os.path.join(path, dumps.DATA)
         program = self.programs.program(clients.RESTORING)
-        listing = _run([program, "--list", data], watch)
+        listing = run([program, "--list", data], watch)
         wrong = incomplete(listing, os.listdir(data))
         if wrong:
             raise HostFailed(f"The dump is not complete: {wrong}.")
-        _run([program, f"--file={os.devnull}", data], watch)
+        run([program, f"--file={os.devnull}", data], watch)
         found = ENTRIES.search(listing)
         if not found:
             raise HostFailed(f"{program} --list tells no number of entries.")
         return int(found["number"])
 
 
-def _run(command: Sequence[str], watch: Watch) -> str:
+def run(command: Sequence[str], watch: Watch = commands.UNWATCHED) -> str:
     """Run a program; errors have its words without its command line, in which the name of a database may be of bytes.
 
     Raises HostFailed, and what ``watch`` raises.

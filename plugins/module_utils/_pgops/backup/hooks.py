@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Hooks: programs of the administrator's that run before and after a backup, as the server's user."""
+"""Hooks: programs of the administrator's that run before and after a backup or a dump, as the server's user."""
 
 from __future__ import annotations
 
@@ -53,4 +53,15 @@ def run(program: str, *words: str) -> None:
     try:
         commands.run([program, *words], LONGEST)
     except HostFailed as error:
-        raise HostFailed(f"The hook {error.message}", error.hint) from error
+        # The name of a database may be of bytes that are no text.
+        message = error.message.encode("utf-8", "backslashreplace").decode()
+        raise HostFailed(f"The hook {message}", error.hint) from error
+
+
+def after(program: str, *words: str) -> list[str]:
+    """Run the hook after something; its error, if there is one."""
+    try:
+        run(program, "after", *words)
+    except (HostFailed, InvalidInput) as error:
+        return [str(error)]
+    return []

@@ -171,7 +171,7 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
                 backups.publish(path, made, settled=not run.declared.hook_after)
             result = "completed"
         finally:
-            errors += _after(run, chosen, result, path)
+            errors += hooks.after(run.declared.hook_after, run.configuration.cluster, chosen.kind, result, path)
         if not errors:
             backups.settle(run.place)
     warnings += record.finished(run.configuration, run.source.generation, Kept(name, made))
@@ -379,12 +379,3 @@ def _wait_for_wal(run: Run, programs: Clients, stretch: Stretch, path: str) -> N
         raise HostFailed(
             f"WAL of the backup is damaged: {damaged}.", "Find out what else writes into the repository."
         )
-
-
-def _after(run: Run, chosen: Choice, result: str, path: str) -> list[str]:
-    """Run the hook after a backup; its error, if there is one."""
-    try:
-        hooks.run(run.declared.hook_after, "after", run.configuration.cluster, chosen.kind, result, path)
-    except (HostFailed, InvalidInput) as error:
-        return [str(error)]
-    return []

@@ -201,11 +201,20 @@ class _Search:
 
     def _latest(self) -> Choice:
         reach = self.furthest
-        end = max((run.last for run in self.found.runs if run.timeline == reach.line.timeline), default=reach.last)
-        if reach.last < end:
-            missing = reach.line.name(reach.last + 1)
-            self._refuse(f"The newest moment cannot be reached: the WAL segment {missing} is missing.")
+        if self._gap:
+            self._refuse(f"The newest moment cannot be reached: {self._gap}")
         return self._chosen(reach, reach.last, newest=self._newest(reach))
+
+    @property
+    def _gap(self) -> str:
+        """Why the WAL that is there cannot be replayed to its end, as a sentence; '' if it can."""
+        reach = self.furthest
+        end = self.found.newest(reach.line.timeline)
+        if end is None or end <= reach.last:
+            return ""
+        name = reach.line.name(reach.last + 1)
+        why = self.found.rotten.get(name, "")
+        return f"the WAL segment {name} is {self.found.lack(name)}{': ' * bool(why)}{why.rstrip('.')}."
 
     def _newest(self, reach: Reach) -> Record | None:
         """The last end of a transaction, for people to know; None where it is not among the newest WAL."""
@@ -381,7 +390,8 @@ class _Search:
 
     def _refuse(self, what: str) -> NoReturn:
         """Raises InvalidInput with what can be reached instead."""
-        raise InvalidInput(what, self._nearest())
+        behind = f" Behind that, {self._gap}" if self._gap and self._gap not in what else ""
+        raise InvalidInput(what, f"{self._nearest()}{behind}")
 
     def _nearest(self) -> str:
         """What can be reached on the line, in words."""
@@ -392,7 +402,7 @@ class _Search:
         return (
             f"On timeline {first.line.timeline} these can be reached: from {since} "
             f"(LSN {wal.lsn(first.kept.manifest.stop_lsn)}, backup {first.kept.name}) to the end of the WAL "
-            f"(before LSN {wal.lsn(last.end)}{commit}), or latest."
+            f"(before LSN {wal.lsn(last.end)}{commit}){'' if self._gap else ', or latest'}."
         )
 
 

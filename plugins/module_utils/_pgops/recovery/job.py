@@ -5,24 +5,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import pwd
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import terminal
 from ..agent import runner
-from ..errors import HostFailed, InvalidInput, PgOpsError
+from ..errors import InvalidInput, PgOpsError
 from ..host import files, identity
-from ..instance import configuration
-from ..instance.layout import Layout, only_instance
-from . import targets
-from .forecast import BACKUP, DEFAULT, MEASURED
-from .restore import Planned, Restore, only_generation, owner, plan
+from ..repository.restores import ASSUMED, BACKUP, ELSEWHERE, HERE
+from . import people, targets
+from .restore import Planned, Restore, only_generation, plan
 from .restore import restore as restored
 
 
@@ -31,7 +25,7 @@ def restore(options: argparse.Namespace) -> int:
     try:
         request = _request(options)
     except PgOpsError as error:
-        return _failed(options, error, runner.USAGE)
+        return people.failed(options, error, runner.USAGE)
     with files.umask(0o077):
         return _restored(options, request)
 
@@ -39,16 +33,16 @@ def restore(options: argparse.Namespace) -> int:
 def _restored(options: argparse.Namespace, request: Restore) -> int:
     try:
         # Nothing of it needs root's rights, and what it works on belongs to the server's user.
-        identity.become(_owner(options.owner, request.repository))
+        identity.become(people.uid(options.owner, request.repository))
         os.chdir("/")  # where that user may look
         began = time.monotonic()
         if options.plan:
-            planned = plan(request, lambda text: _progress(time.monotonic() - began, text))
-            return _said(options, {**planned.told(), "warnings": list(planned.warnings)}, _outlook(planned))
-        result = restored(request, lambda text: _progress(time.monotonic() - began, text))
-        return _said(options, result, [*_outcome(result), *_next(request, result)])
+            planned = plan(request, lambda text: people.progress(time.monotonic() - began, text))
+            return people.said(options, {**planned.told(), "warnings": list(planned.warnings)}, _outlook(planned))
+        result = restored(request, lambda text: people.progress(time.monotonic() - began, text))
+        return people.said(options, result, [*_outcome(result), *_next(request, result)])
     except (PgOpsError, OSError) as error:
-        return _failed(options, error, runner.FAILED)
+        return people.failed(options, error, runner.FAILED)
 
 
 def _request(options: argparse.Namespace) -> Restore:
@@ -62,7 +56,7 @@ def _request(options: argparse.Namespace) -> Restore:
     target = targets.parse({**kinds, "timeline": options.timeline, "inclusive": not options.exclusive})
     end = options.end or targets.PROMOTE
     targets.check_end(target, end)
-    repository = options.repository or _repository(options)
+    repository = options.repository or people.own(options).repository
     return Restore(
         repository=os.path.abspath(repository),
         generation=options.generation or only_generation(repository),
@@ -71,25 +65,16 @@ def _request(options: argparse.Namespace) -> Restore:
         end=end,
         in_place=bool(options.in_place),
         tablespace_map=_map(options.tablespace),
-        bin_directory=_absolute(options.bin_directory),
-        server_directory=_absolute(options.server_bin_directory),
-        port=_port(options.port),
+        bin_directory=people.absolute(options.bin_directory),
+        server_directory=people.absolute(options.server_bin_directory),
+        port=people.port(options.port),
         superuser=options.superuser or "",
-        configuration=_absolute(options.configuration),
-        search_directory=_absolute(options.search_directory),
+        configuration=people.absolute(options.configuration),
+        search_directory=people.absolute(options.search_directory),
         search_seconds=_seconds(options.search_seconds),
         preload=None if options.preload is None else _names(options.preload),
         shared_buffers=options.shared_buffers or "",
     )
-
-
-def _repository(options: argparse.Namespace) -> str:
-    """That of the instance of this host. Raises InvalidInput and HostFailed."""
-    layout = Layout(options.instance or only_instance(options.prefix), options.prefix)
-    found = configuration.load(layout).repository
-    if not found:
-        raise InvalidInput(f"Instance {layout.instance} has no repository.", "Name one with --repository.")
-    return found
 
 
 def _map(given: Sequence[str]) -> dict[str, str]:
@@ -99,31 +84,6 @@ def _map(given: Sequence[str]) -> dict[str, str]:
         if not os.path.isabs(old) or not os.path.isabs(new):
             raise InvalidInput(f"{old}{_equals}{new} is not OLD=NEW.", "Write two absolute paths.")
     return {os.path.normpath(old): os.path.normpath(new) for old, _equals, new in pairs}
-
-
-def _absolute(given: str | None) -> str:
-    return os.path.abspath(given) if given else ""
-
-
-def _port(given: str | None) -> int:
-    """Raises InvalidInput."""
-    text = given or "0"
-    if not text.isdecimal() or int(text) > 65535:
-        raise InvalidInput(f"{text!r} is no port.")
-    return int(text)
-
-
-def _owner(asked: str | None, repository: str) -> int:
-    """The uid of the user that runs the server. Raises HostFailed."""
-    if not asked:
-        return owner(repository)
-    try:
-        found = pwd.getpwnam(asked).pw_uid
-    except KeyError as error:
-        raise HostFailed(f"This host has no user {asked}.") from error
-    if os.geteuid() not in (0, found):
-        raise HostFailed(f"Only root restores for user {asked}.", "Run it as root, or as that user.")
-    return found
 
 
 def _names(given: str) -> tuple[str, ...]:
@@ -138,29 +98,6 @@ def _seconds(given: str | None) -> float:
 
 
 # --- what people read
-
-
-def _progress(seconds: float, text: str) -> None:
-    terminal.say(sys.stderr, f"[{seconds:6.1f} s] {text}")
-
-
-def _said(options: argparse.Namespace, result: Mapping[str, Any], lines: Sequence[str]) -> int:
-    if options.json:
-        sys.stdout.write(f"{json.dumps({'ok': True, **result}, sort_keys=True)}\n")
-    else:
-        terminal.say(sys.stdout, *lines)
-    return runner.DONE
-
-
-def _failed(options: argparse.Namespace, error: PgOpsError | OSError, code: int) -> int:
-    told = error if isinstance(error, PgOpsError) else files.failure(error, f"{error.filename or 'A file'} failed")
-    if options.json:
-        document = {"ok": False, "error": str(told), "code": told.code}
-        sys.stdout.write(f"{json.dumps(document, sort_keys=True)}\n")
-    else:
-        terminal.say_all(sys.stderr, f"pgops restore: {told.message}")
-        terminal.say(sys.stderr, told.hint)
-    return code
 
 
 def _outlook(planned: Planned) -> list[str]:
@@ -185,7 +122,12 @@ def _outlook(planned: Planned) -> list[str]:
 
 def _forecast(predicted: Mapping[str, Any]) -> str:
     """The seconds of a restore in words, and what each part is known by."""
-    known = {MEASURED: "", BACKUP: " (as long as the backup)", DEFAULT: " (a guess)"}
+    known = {
+        HERE: "",
+        ELSEWHERE: " (as on other hosts)",
+        BACKUP: " (as long as the backup)",
+        ASSUMED: " (a guess)",
+    }
     parts = [f"{one['part']} {one['seconds']:.1f} s{known[one['basis']]}" for one in predicted["parts"]]
     return f"{predicted['seconds']:.1f} s: {', '.join(parts)}"
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backup import environment
+from ..backup.clients import PLACES
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
-from ..repository import archiver, backups, inventory, wal
+from ..repository import archiver, backups, inventory, restores, wal
 from ..repository import stanza as stanzas
 from ..repository.inventory import Inventory
+from ..repository.restores import Done, Speed
 from ..repository.stanza import LAYOUT, Stanza
 from . import (
     ahead,
@@ -31,7 +33,6 @@ from . import (
     commits,
     configuring,
     copying,
-    forecast,
     pgbackrest,
     replay,
     resources,
@@ -42,13 +43,10 @@ from . import line as lines
 from .ahead import Ahead
 from .choice import Choice
 from .configuring import Served
-from .forecast import Done, Size
 from .place import Place, check_space, mapped
 from .replay import Runner
 from .targets import Target
 
-PROGRAMS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
-"""Where packages have the programs of a major version."""
 PYTHONS = (sys.executable, "/usr/bin/python3")
 LONGEST_SOCKET = 107
 """Bytes of a socket's path, unix(7)."""
@@ -92,7 +90,7 @@ class Restore:
 @dataclass(frozen=True)
 class Planned:
     """What a restore will do. ``tools`` and ``programs`` are directories; ``space`` needs and free bytes by
-    directory, ``served`` the server that comes out of it, ``before`` the restores of the past."""
+    directory, ``served`` the server that comes out of it, ``speeds`` what the restores of the past have shown."""
 
     request: Restore
     generation: str
@@ -103,7 +101,7 @@ class Planned:
     python: str
     space: Mapping[str, Any]
     served: Served
-    before: tuple[Done, ...] = ()
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     stanza: Stanza | None = None
 
@@ -146,22 +144,18 @@ class Planned:
             "last_segment": self.segments[1],
             "last_commit": targets.written(newest.time) if newest and newest.time else None,
             "space": dict(self.space),
-            "predicted": dict(self.predicted),
+            "predicted": self.predicted,
         }
 
     @property
-    def size(self) -> Size:
-        """What there is to do."""
-        count = self.choice.last - self.choice.reach.first + 1
-        last = self.choice.chain[-1].manifest
-        # pgBackRest copies a backup and what it adds to in one go.
-        combined = len(self.choice.chain) > 1 and last.layout != LAYOUT
-        return Size(last.data_bytes, count * self.choice.reach.line.segment_bytes, combined)
+    def replayed(self) -> int:
+        """How many segments are replayed, at most."""
+        return self.choice.last - self.choice.reach.first + 1
 
     @property
-    def predicted(self) -> Mapping[str, Any]:
+    def predicted(self) -> dict[str, Any]:
         """The seconds that it will take, with its parts."""
-        return forecast.forecast(self.size, self.choice.chain[-1].manifest, self.before, os.uname().nodename)
+        return restores.forecast(self.choice.chain, self.replayed, self.speeds).told()
 
 
 # --- the plan
@@ -196,9 +190,9 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     _check_server(request, place, chosen)
     served, reduced = _served(request, place, chosen, programs)
     space = check_space(_needs(folder, chosen, place, found))
-    before, told = forecast.read(request.repository, generation), (*warnings, *reduced)
+    speeds, told = restores.known(request.repository, generation), (*warnings, *reduced)
     python = _python()
-    return Planned(request, generation, chosen, place, tools, programs, python, space, served, before, told, stanza)
+    return Planned(request, generation, chosen, place, tools, programs, python, space, served, speeds, told, stanza)
 
 
 def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tuple[Served, list[str]]:
@@ -254,7 +248,7 @@ def only_generation(repository: str) -> str:
 
 def _programs(asked: str, major: int, needed: str) -> str:
     """The directory of a program, which has to be of a major version. Raises InvalidInput and HostFailed."""
-    places = [asked] if asked else [place.format(major=major) for place in PROGRAMS]
+    places = [asked] if asked else [place.format(major=major) for place in PLACES]
     for place in places:
         program = os.path.join(place, needed)
         if os.access(program, os.X_OK):
@@ -340,7 +334,7 @@ def _needs(folder: str, chosen: Choice, place: Place, found: Inventory) -> dict[
 # --- the restore
 
 
-class _Phases:
+class Phases:
     """The phases of a restore with their seconds; an error names the one in which it came."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -372,7 +366,7 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
 
     Raises PgOpsError; in place, the old data is put back.
     """
-    phases = _Phases(say)
+    phases = Phases(say)
     with phases.phase("plan"):
         planned = plan(request, say)
     names = [kept.name for kept in planned.choice.chain]
@@ -397,12 +391,12 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
 
 def _remember(planned: Planned, phases: Iterable[tuple[str, float]]) -> None:
     """Note how long it took, for the forecasts of others."""
-    size = planned.size
+    size = restores.size(planned.choice.chain, planned.replayed)
     done = Done(os.uname().nodename, size.data, size.wal, size.combined, dict(phases))
-    forecast.note(planned.request.repository, planned.generation, done)
+    restores.note(planned.request.repository, planned.generation, done)
 
 
-def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
+def _fill(planned: Planned, phases: Phases) -> tuple[list[str], str | None]:
     """The files of the data directory and the tablespaces; warnings, and the restore_command that a server in place
     is to have again."""
     lost: list[str] = []
@@ -429,7 +423,7 @@ def _fill(planned: Planned, phases: _Phases) -> tuple[list[str], str | None]:
     return [f"{path} of the original is in the backup, and has no place in the copy." for path in lost], former
 
 
-def _copy(planned: Planned, phases: _Phases) -> None:
+def _copy(planned: Planned, phases: Phases) -> None:
     """Put the files of the backup into place, each compared with its checksum. Raises HostFailed."""
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
     if planned.stanza and chain[-1].manifest.layout == LAYOUT:
@@ -468,7 +462,7 @@ def _unarchived_wal(planned: Planned, old: str) -> list[str]:
 
 
 def _recover(
-    planned: Planned, runner: Runner, phases: _Phases, former: str | None, state: dict[str, Any]
+    planned: Planned, runner: Runner, phases: Phases, former: str | None, state: dict[str, Any]
 ) -> dict[str, Any]:
     """Start the server, and let become of it what is asked."""
     request, reach = planned.request, planned.choice.reach

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import Busy, HostFailed, InvalidInput
 from ..host import files
@@ -40,6 +40,7 @@ DATA, TABLESPACES, CONFIGURATION = "data", "tablespaces", "configuration"
 PIN_FORMAT = 1
 CHECKED_FORMAT = 1
 ATTEMPT_FORMAT = 1
+Entry = TypeVar("Entry")
 PATIENCE = 60.0
 """Seconds to wait for who locks a backup without removing it, which takes moments."""
 
@@ -96,27 +97,42 @@ def listed(place: str) -> Listing:
 
     Raises HostFailed.
     """
+
+    def kept(name: str, text: str, path: str) -> Kept:
+        return Kept(name, manifests.parse(text, path), pinned(place, name), *checked(place, name))
+
+    found, unfinished, damaged = entries(place, kept)
+    found.sort(key=lambda kept: (kept.manifest.position, kept.manifest.id))
+    return Listing(tuple(found), tuple(unfinished), damaged)
+
+
+def entries(place: str, read: Callable[[str, str, str], Entry]) -> tuple[list[Entry], list[str], dict[str, str]]:
+    """What is in the directories of one, by their manifests: ``read`` gets the directory's name, the text, and its
+    path. What it makes of them, the names of directories without a manifest, and by their names why others cannot be
+    read.
+
+    Raises HostFailed.
+    """
+    found: list[Entry] = []
+    unfinished: list[str] = []
+    damaged: dict[str, str] = {}
     try:
         names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
-        return Listing()
+        names = []
     except OSError as error:
         raise files.failure(error, f"{place} cannot be read") from error
-    found: list[Kept] = []
-    unfinished: list[str] = []
-    damaged: dict[str, str] = {}
     for name in names:
+        path = os.path.join(place, name, MANIFEST)
         try:
-            kept = _kept(place, name)
+            found.append(read(name, files.contents(path).decode("utf-8", "replace"), path))
+        except FileNotFoundError:
+            unfinished.append(name)
+        except OSError as error:
+            damaged[name] = f"{path} cannot be read: {error.strerror or error}."
         except InvalidInput as error:
             damaged[name] = str(error)
-            continue
-        if kept is None:
-            unfinished.append(name)
-        else:
-            found.append(kept)
-    found.sort(key=lambda kept: (kept.manifest.position, kept.manifest.id))
-    return Listing(tuple(found), tuple(unfinished), damaged)
+    return found, unfinished, damaged
 
 
 def everywhere(repository: str) -> list[tuple[str, Kept]]:
@@ -128,18 +144,6 @@ def everywhere(repository: str) -> list[tuple[str, Kept]]:
     return [(name, kept) for name, place in places for kept in listed(place).backups]
 
 
-def _kept(place: str, name: str) -> Kept | None:
-    """A backup; None where its directory has no manifest. Raises InvalidInput where that cannot be read."""
-    path = os.path.join(place, name, MANIFEST)
-    try:
-        text = files.contents(path).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
-    return Kept(name, manifests.parse(text, path), _pin(place, name), *checked(place, name))
-
-
 def checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
     """When a backup was last verified, and what that found. What cannot be read is of no verification."""
     try:
@@ -149,7 +153,7 @@ def checked(place: str, name: str) -> tuple[datetime | None, tuple[str, ...]]:
         return None, ()
 
 
-def _pin(place: str, name: str) -> str | None:
+def pinned(place: str, name: str) -> str | None:
     """Why a backup is pinned. A pin that cannot be read keeps it as well."""
     try:
         content = files.contents(os.path.join(place, name, PIN))

@@ -32,10 +32,12 @@ from . import (
     recorded_dumps,
     recoverable,
     removed,
+    restores,
     segments,
     wal,
 )
 from . import stanza as stanzas
+from .restores import Speed
 
 BATCH = 100
 """Files that are recorded in one transaction."""
@@ -309,11 +311,14 @@ def _generations(session: Session, path: str, here: Mapping[str, Any]) -> list[G
 def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     with guarded(session):
         known = recorded.known(session, generation.name)
+        known_dumps = recorded_dumps.known(session, generation.name)
+        known_speeds = recoverable.known_speeds(session, generation.name)
     # Outside of the transaction, which has locks: on slow storage that may take long.
     seen = recorded.look(generation.repository, generation.name, generation.segment_bytes, known)
+    seen_dumps = recorded_dumps.look(generation.repository, generation.name, known_dumps)
     with guarded(session):
         stored = recorded.note(session, seen)
-        dumped = recorded_dumps.note(session, generation.repository, generation.name)
+        dumped = recorded_dumps.note(session, seen_dumps)
     tally.errors += [f"{generation.name}: {error}" for error in (*stored.errors, *dumped.errors)]
     reading = damage.read(backups.folder(generation.repository, generation.name))
     rotten = damage.still(generation.repository, generation.name, reading)
@@ -324,9 +329,11 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     tally.errors += [f"{generation.name}: {error}" for error in told]
     with guarded(session):
         recorded.note_lost(session, generation.name, [*stored.lost, *dumped.lost, *told])
-    if changed or (stored.changed and changed is not None):
+    speeds = restores.known(generation.repository, generation.name)
+    learned = os.path.isdir(generation.wal) and restores.shown(speeds) != known_speeds
+    if changed or (changed is not None and (stored.changed or learned)):
         less = stored.changed or tally.expired > expired or bool(generation.rotten)
-        _summarise(session, generation, less)
+        _summarise(session, generation, less, speeds)
 
 
 def _wal(session: Session, generation: Generation, tally: Tally) -> bool | None:
@@ -485,9 +492,9 @@ def _note_failure(session: Session, generation: Generation) -> bool:
     return True
 
 
-def _summarise(session: Session, generation: Generation, less: bool) -> None:
-    """Record since when WAL is available without a gap, the gaps, and what can be recovered; ``less``: what could be
-    before may no longer be."""
+def _summarise(session: Session, generation: Generation, less: bool, speeds: Mapping[str, Speed]) -> None:
+    """Record since when WAL is available without a gap, the gaps, and what can be recovered, and how fast; ``less``:
+    what could be before may no longer be."""
     size = generation.segment_bytes
     with guarded(session):
         runs = [wal.Run(**row) for row in session.rows(RUNS, [generation.id])]
@@ -502,7 +509,7 @@ def _summarise(session: Session, generation: Generation, less: bool) -> None:
     if os.path.isdir(generation.wal):
         stored = inventory.among(generation.repository, generation.name, runs, generation.rotten)
         with guarded(session):
-            recoverable.note(session, stored, generation.timeline, less)
+            recoverable.note(session, stored, generation.timeline, less, speeds)
 
 
 def _note_gaps(session: Session, generation: Generation, gaps: Iterable[wal.Run]) -> None:

@@ -8,6 +8,7 @@
     GENERATION/dump/DATABASE/NAME/SHA256SUMS      of all files of the dump, as sha256sum(1) has it
     GENERATION/dump/DATABASE/NAME/globals.sql     roles and tablespaces, with the passwords of roles
     GENERATION/dump/DATABASE/NAME/data/           what pg_dump wrote, for pg_restore
+    GENERATION/dump/DATABASE/NAME/pin.json        keeps the dump
 
 A dump brings a database to no other moment than its own: no window and no recovery counts on it.
 """
@@ -24,7 +25,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import Busy, HostFailed, InvalidInput
 from ..host import files
-from . import archiver, backups, manifests
+from . import archiver, backups, generations, manifests
 
 METHOD = "pg_dump"
 FOLDER, LOCK, SUMS, GLOBALS, DATA = "dump", ".lock", "SHA256SUMS", "globals.sql", "data"
@@ -121,11 +122,12 @@ def shown(key: str) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A dump that is in the repository: the name of its directory, what it is, when it was last verified after it was
-    taken, and what that found."""
+    """A dump that is in the repository: the name of its directory, what it is, why it is pinned, None if it is not;
+    when it was last verified after it was taken, and what that found."""
 
     name: str
     dump: Dump
+    pin: str | None = None
     checked_at: datetime | None = None
     problems: tuple[str, ...] = ()
 
@@ -211,26 +213,12 @@ def databases(repository: str, generation: str) -> tuple[Dumped, ...]:
 
 def listed(place: str) -> Dumped:
     """What there is of a database, in its directory; nothing if it does not exist. Raises HostFailed."""
-    found: list[Stored] = []
-    unfinished: list[str] = []
-    damaged: dict[str, str] = {}
-    try:
-        names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise files.failure(error, f"{place} cannot be read") from error
-    for directory in names:
-        path = os.path.join(place, directory, backups.MANIFEST)
-        try:
-            text = files.contents(path).decode("utf-8", "replace")
-            found.append(Stored(directory, _own(parse(text, path), place, path), *backups.checked(place, directory)))
-        except FileNotFoundError:
-            unfinished.append(directory)
-        except OSError as error:
-            damaged[directory] = f"{path} cannot be read: {error.strerror or error}."
-        except InvalidInput as error:
-            damaged[directory] = str(error)
+
+    def stored(name: str, text: str, path: str) -> Stored:
+        made = _own(parse(text, path), place, path)
+        return Stored(name, made, backups.pinned(place, name), *backups.checked(place, name))
+
+    found, unfinished, damaged = backups.entries(place, stored)
     found.sort(key=lambda one: (one.dump.position, one.dump.id))
     return Dumped(
         os.path.basename(place), place, tuple(found), tuple(unfinished), damaged, failed=backups.failed(place)
@@ -249,6 +237,16 @@ def _own(dump: Dump, place: str, path: str) -> Dump:
     return dump
 
 
+def everywhere(repository: str) -> list[tuple[str, Stored]]:
+    """The dumps of all generations of a repository, each with the name of its generation: by database, and then in
+    the order of the WAL.
+
+    Raises HostFailed.
+    """
+    names = generations.present(repository)
+    return [(name, one) for name in names for dumped in databases(repository, name) for one in dumped.dumps]
+
+
 def told(repository: str, generation: str, one: Stored) -> dict[str, Any]:
     """A dump as commands and modules return it."""
     made = one.dump
@@ -263,5 +261,6 @@ def told(repository: str, generation: str, one: Stored) -> dict[str, Any]:
         "stored_bytes": made.stored_bytes,
         "data_bytes": made.data_bytes,
         "compression": made.compression,
+        "pinned": one.pin,
         "problems": list(one.problems),
     }

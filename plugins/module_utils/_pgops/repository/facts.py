@@ -63,7 +63,6 @@ SECTION = Section(
     lists=("gaps", "failed"),
 )
 
-# The speed of a restore is not known: that at which the newest full backup was taken stands for it.
 TAKEN = """
 WITH own AS MATERIALIZED (
     SELECT s.* FROM pgops.recovery_status AS s WHERE s.generation = pgops.server_generation()
@@ -134,7 +133,8 @@ SELECT
         'data_bytes', n.data_bytes,
         'duration_s', n.duration_seconds,
         'node', n.node,
-        'verified_at', n.verified_at
+        'verified_at', n.verified_at,
+        'pinned', n.pinned
     ) ORDER BY n.timeline DESC, n.wal_end_lsn DESC), '[]') FROM newest AS n) AS newest,
     (SELECT coalesce(json_agg(json_build_object(
         'type', t.backup_type, 'backup', t.backup_id, 'started_at', t.started_at, 'node', t.node
@@ -150,7 +150,9 @@ SELECT
         'start_lsn', w.start_lsn,
         'end_lsn', w.end_lsn,
         'missing_wal', w.missing_wal,
-        'backups', cardinality(w.backups)
+        'backups', cardinality(w.backups),
+        'recovery_s', w.recovery_seconds,
+        'recovery_basis', w.recovery_basis
     ) ORDER BY w.timeline DESC, w.start_lsn DESC), '[]') FROM recovery AS w) AS windows,
     (SELECT coalesce(json_agg(json_build_object(
         'database', n.database_name,
@@ -162,18 +164,23 @@ SELECT
         'duration_s', n.duration_seconds,
         'node', n.node,
         'verified_at', n.verified_at,
+        'pinned', n.pinned,
         'failed_at', CASE WHEN f.ended_at > n.ended_at OR n.ended_at IS NULL THEN f.ended_at END,
         'message', CASE WHEN f.ended_at > n.ended_at OR n.ended_at IS NULL THEN left(f.error_message, 500) END
     ) ORDER BY n.database_name), '[]')
      FROM (
         SELECT coalesce(g.database_name, b.database_name) AS database_name, g.backup_id, g.completed_at,
             g.backup_file_size, g.data_bytes, g.duration_seconds, coalesce(g.node, b.node) AS node, g.verified_at,
-            g.ended_at
+            g.pinned, g.ended_at
         FROM dumped AS g FULL JOIN undumped AS b USING (database_name)
         ORDER BY 1 LIMIT 1000
      ) AS n LEFT JOIN undumped AS f USING (database_name)) AS dumps,
-    (SELECT b.data_bytes * f.duration_seconds / nullif(f.data_bytes, 0)
-     FROM base AS b JOIN newest AS f ON f.backup_type = 'full') AS restore_s,
+    o.recovery_seconds AS recovery_s,
+    o.recovery_basis,
+    (SELECT coalesce(json_agg(json_build_object(
+        'part', p.part ->> 'part', 'predicted_s', p.part -> 'seconds', 'basis', p.part ->> 'basis'
+    ) ORDER BY p.place), '[]')
+     FROM jsonb_array_elements(o.recovery_parts) WITH ORDINALITY AS p (part, place)) AS recovery_parts,
     (SELECT pg_wal_lsn_diff(w.end_lsn, b.wal_end_lsn)::bigint
      FROM recovery AS w JOIN base AS b ON b.backup_id = ANY (w.backups)
      ORDER BY w.timeline DESC, w.start_lsn DESC LIMIT 1) AS replay_bytes
@@ -184,9 +191,9 @@ BACKUPS = Section(
     "backups",
     TAKEN,
     (
-        *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "restore_s"),
-        *("replay_bytes", "incremental_unsafe"),
+        *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "recovery_s"),
+        *("recovery_basis", "replay_bytes", "incremental_unsafe"),
     ),
-    lists=("newest", "running", "windows", "dumps"),
+    lists=("newest", "running", "windows", "dumps", "recovery_parts"),
     fixed={"recovery": "unproven", "backups": 0, "requested": 0},
 )

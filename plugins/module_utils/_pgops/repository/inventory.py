@@ -50,6 +50,17 @@ class Inventory:
     stanza_runs: tuple[wal.Run, ...] = ()
     stanza_alone: bool = True
 
+    def newest(self, timeline: int) -> int | None:
+        """The number of the last segment of a timeline that is stored, in whichever state; None if none is."""
+        damaged = (wal.place(name, self.segment_bytes) for name in self.rotten)
+        found = [run.last for run in self.runs if run.timeline == timeline]
+        found += [one.segment for one in damaged if one and one.timeline == timeline and one.segment is not None]
+        return max(found, default=None)
+
+    def lack(self, segment: str) -> str:
+        """What is the matter with a segment that cannot be replayed, in a word."""
+        return "damaged" if segment in self.rotten else "missing"
+
     def without(self, names: Iterable[str]) -> Inventory:
         """The same without some segments, such as those that are known to be damaged."""
         bad = {

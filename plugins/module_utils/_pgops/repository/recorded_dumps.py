@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Busy
@@ -20,20 +21,20 @@ from .dumps import Dumped, Stored
 from .recorded import BACK, GONE, SHOWN, Found
 
 KNOWN = """
-SELECT d.dump_id::text AS id, d.database_key AS database, d.status, d.repository, d.name, d.damage, d.checksum,
-       d.verified_at
+SELECT d.dump_id::text AS id, d.database_key AS database, d.status, d.repository, d.name, d.pinned, d.damage,
+       d.checksum, d.verified_at
 FROM pgops.dump AS d WHERE d.generation = %s
 """
 NOTE = """
 INSERT INTO pgops.dump AS d (
     dump_id, status, database_key, database_name, repository, generation, name, node, from_standby, server_version,
-    program_version, timeline, snapshot_lsn, encoding, compression, stored_bytes, data_bytes, checksum, damage,
-    verified_at, started_at, ended_at
+    program_version, timeline, snapshot_lsn, encoding, compression, stored_bytes, data_bytes, checksum, pinned,
+    damage, verified_at, started_at, ended_at
 ) VALUES (
     %(id)s, 'completed', %(database)s, %(shown)s, %(repository)s, %(generation)s, %(name)s, %(node)s,
     %(from_standby)s, %(server_version)s, %(program_version)s, %(timeline)s, %(snapshot)s::pg_lsn, %(encoding)s,
-    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(damage)s, %(verified_at)s, %(started_at)s,
-    %(completed_at)s
+    %(compression)s, %(stored_bytes)s, %(data_bytes)s, %(checksum)s, %(pinned)s, %(damage)s, %(verified_at)s,
+    %(started_at)s, %(completed_at)s
 )
 ON CONFLICT (dump_id) DO UPDATE SET
     status = excluded.status, database_key = excluded.database_key, database_name = excluded.database_name,
@@ -41,9 +42,9 @@ ON CONFLICT (dump_id) DO UPDATE SET
     from_standby = excluded.from_standby, server_version = excluded.server_version,
     program_version = excluded.program_version, timeline = excluded.timeline, snapshot_lsn = excluded.snapshot_lsn,
     encoding = excluded.encoding, compression = excluded.compression, stored_bytes = excluded.stored_bytes,
-    data_bytes = excluded.data_bytes, checksum = excluded.checksum, damage = excluded.damage,
-    verified_at = excluded.verified_at, started_at = excluded.started_at, ended_at = excluded.ended_at, pid = NULL,
-    error_message = NULL, expired_at = NULL
+    data_bytes = excluded.data_bytes, checksum = excluded.checksum, pinned = excluded.pinned,
+    damage = excluded.damage, verified_at = excluded.verified_at, started_at = excluded.started_at,
+    ended_at = excluded.ended_at, pid = NULL, error_message = NULL, expired_at = NULL
 """
 DAMAGED = """
 UPDATE pgops.dump SET damage = %(reason)s
@@ -58,7 +59,10 @@ KILLED = """
 UPDATE pgops.dump SET status = 'failed', ended_at = now(), pid = NULL, error_message = %(message)s
 WHERE generation = %(generation)s AND status = 'running'
 """
-RUNNING = "SELECT EXISTS (SELECT FROM pgops.dump AS d WHERE d.generation = %s AND d.status = 'running')"
+LET_GO = """
+UPDATE pgops.dump SET status = 'failed', ended_at = now(), pid = NULL, error_message = %(message)s
+WHERE dump_id = ANY (%(ids)s::uuid[]) AND status = 'running'
+"""
 FORGOTTEN = "DELETE FROM pgops.dump AS d WHERE d.status = 'completed' AND d.repository = %(path)s"
 OLD = """
 DELETE FROM pgops.dump AS d
@@ -67,44 +71,76 @@ WHERE d.status IN ('failed', 'expired') AND coalesce(d.expired_at, d.ended_at) <
 """
 
 
-def note(session: Session, repository: str, generation: str) -> Found:
-    """Bring the rows of a generation's dumps to what is in the repository.
+@dataclass(frozen=True)
+class Seen:
+    """The dumps of a generation as they were looked at, and by their UUIDs the rows from before that. ``ours`` are
+    the UUIDs of dumps that we have removed, by the keys of their databases; ``killed``: nobody takes any."""
 
-    Raises HostFailed, QueryFailed.
-    """
+    repository: str
+    generation: str
+    known: Mapping[str, Mapping[str, Any]]
+    found: tuple[Dumped, ...]
+    ours: Mapping[str, frozenset[str]]
+    killed: bool
+
+
+def known(session: Session, generation: str) -> dict[str, dict[str, Any]]:
+    """The rows of a generation's dumps by their UUIDs, to be read before the repository. Raises QueryFailed."""
+    return {row["id"]: row for row in session.rows(KNOWN, [generation])}
+
+
+def look(repository: str, generation: str, before: Mapping[str, Mapping[str, Any]]) -> Seen:
+    """Look at the dumps of a generation, whose rows were as they were ``before``. Raises HostFailed."""
     place = dumps.folder(repository, generation)
-    known = {row["id"]: row for row in session.rows(KNOWN, [generation])}  # before the repository is looked at
-    found = dumps.databases(repository, generation)
+    keys = {row["database"] for row in before.values()}
+    ours = {key: frozenset(removed.read(os.path.join(place, key)).backups) for key in keys}
+    killed = False
+    if any(row["status"] == "running" for row in before.values()):
+        with contextlib.suppress(Busy), dumps.alone(place) if os.path.isdir(place) else contextlib.nullcontext():
+            killed = True
+    return Seen(repository, generation, before, dumps.databases(repository, generation), ours, killed)
+
+
+def note(session: Session, seen: Seen) -> Found:
+    """Bring the rows of a generation's dumps to what was seen in the repository. Those that have changed since are
+    left to the next run.
+
+    Raises QueryFailed.
+    """
+    now = known(session, seen.generation)
     errors: list[str] = []
     lost: list[str] = []
     with session.transaction():
-        for dumped in found:
+        for dumped in seen.found:
             for stored in dumped.dumps:
-                row = known.get(stored.dump.id)
-                if row is None or row != _as_known(repository, stored):
-                    session.execute(NOTE, _row(repository, generation, stored))
+                row = now.get(stored.dump.id)
+                if row != seen.known.get(stored.dump.id):
+                    continue
+                if row is None or row != _as_known(seen.repository, stored):
+                    session.execute(NOTE, _row(seen.repository, seen.generation, stored))
                 if row is not None and row["status"] == "expired":
                     lost.append(f"dump {stored.name}: {BACK} Was the repository set back in time?")
             for name, reason in dumped.damaged.items():
-                which = {"generation": generation, "database": dumped.key, "name": name}
+                which = {"generation": seen.generation, "database": dumped.key, "name": name}
                 session.execute(DAMAGED, {**which, "reason": reason})
                 errors.append(f"dump {name} of database {dumps.shown(dumped.key)}: {reason}")
-        lost += _expire(session, known, {dumped.key: dumped for dumped in found}, place)
-    _note_killed(session, place, generation)
+        lost += _expire(session, seen, now)
+        if seen.killed:
+            running = [row["id"] for row in seen.known.values() if row["status"] == "running"]
+            session.execute(LET_GO, {"ids": running, "message": DIED})
     return Found(errors=(*errors, *lost), lost=tuple(lost))
 
 
-def _expire(
-    session: Session, known: Mapping[str, Mapping[str, Any]], found: Mapping[str, Dumped], place: str
-) -> list[str]:
+def _expire(session: Session, seen: Seen, now: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Mark expired what is no longer there; what we have not removed."""
     lost = []
-    for row in known.values():
-        dumped = found.get(row["database"], Dumped(row["database"], os.path.join(place, row["database"])))
-        present = {stored.dump.id for stored in dumped.dumps}
-        if row["status"] != "completed" or row["id"] in present or row["name"] in dumped.damaged:
+    present = {(dumped.key, one.dump.id) for dumped in seen.found for one in dumped.dumps}
+    damaged = {(dumped.key, name) for dumped in seen.found for name in dumped.damaged}
+    for row in seen.known.values():
+        there = (row["database"], row["id"]) in present or (row["database"], row["name"]) in damaged
+        if row["status"] != "completed" or row != now.get(row["id"]) or there:
             continue
-        ours = row["id"] in removed.read(dumped.place).backups
+        ours = row["id"] in seen.ours[row["database"]]
         session.execute(EXPIRED, {"id": row["id"], "message": None if ours else GONE})
         if not ours:
             lost.append(f"dump {row['name']}: {GONE} Was the repository set back in time?")
@@ -119,6 +155,7 @@ def _as_known(repository: str, stored: Stored) -> dict[str, Any]:
         "status": "completed",
         "repository": repository,
         "name": stored.name,
+        "pinned": stored.pin,
         "damage": damage(stored),
         "checksum": stored.dump.checksum,
         "verified_at": None if stored.problems else stored.checked_at,
@@ -136,6 +173,7 @@ def _row(repository: str, generation: str, stored: Stored) -> dict[str, Any]:
         "generation": generation,
         "name": stored.name,
         "snapshot": wal.lsn(made.snapshot_lsn),
+        "pinned": stored.pin,
         "damage": damage(stored),
         "verified_at": None if stored.problems else stored.checked_at,
     }
@@ -157,15 +195,6 @@ def killed(session: Session, generation: str) -> None:
     Raises QueryFailed.
     """
     session.execute(KILLED, {"generation": generation, "message": DIED})
-
-
-def _note_killed(session: Session, place: str, generation: str) -> None:
-    """The same, if nobody holds the lock."""
-    if not session.value(RUNNING, [generation]):
-        return
-    free = dumps.alone(place) if os.path.isdir(place) else contextlib.nullcontext()
-    with contextlib.suppress(Busy), free:
-        killed(session, generation)
 
 
 def forget(session: Session) -> None:

@@ -1,17 +1,21 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""From when to when the cluster can be recovered, and which recovery points: in the ops database, as the repository
-was when it was last looked at from end to end."""
+"""From when to when the cluster can be recovered, how long that will take, and which recovery points: in the ops
+database, as the repository was when it was last looked at from end to end."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidInput
 from ..server.session import Session
-from . import chains, wal, windows
+from . import chains, restores, wal, windows
 from .backups import Kept
 from .inventory import Inventory
+from .restores import Forecast, Speed
+from .windows import Window
 
 MOST_NAMES = 10_000
 """Of the segments that a recovery point names one by one."""
@@ -27,17 +31,21 @@ NOT_ARCHIVED = "not archived yet"
 
 CLEAR = "DELETE FROM pgops.recovery_window WHERE generation = %s"
 WINDOW = """
-INSERT INTO pgops.recovery_window (generation, timeline, start_lsn, end_lsn, starts_at, ends_at, missing_wal, backups)
-VALUES (
+INSERT INTO pgops.recovery_window (
+    generation, timeline, start_lsn, end_lsn, starts_at, ends_at, missing_wal, backups, newest, recovery_seconds,
+    recovery_basis, recovery_parts
+) VALUES (
     %(generation)s, %(timeline)s, %(since)s::pg_lsn, %(until)s::pg_lsn, %(since_time)s,
     (SELECT max(f.archived_at) FROM pgops.wal_file AS f JOIN pgops.generation AS g USING (generation_id)
      WHERE g.name = %(generation)s AND f.wal_filename = ANY (%(last)s)),
-    %(missing)s, %(backups)s::uuid[]
+    %(missing)s, %(backups)s::uuid[], %(newest)s, %(seconds)s, %(basis)s, %(parts)s::jsonb
 )
 """
-STATE = (
-    "UPDATE pgops.generation SET recoverable = %(recoverable)s, obstacle = %(obstacle)s WHERE name = %(generation)s"
-)
+STATE = """
+UPDATE pgops.generation SET recoverable = %(recoverable)s, obstacle = %(obstacle)s, restore_speeds = %(speeds)s::jsonb
+WHERE name = %(generation)s
+"""
+SPEEDS = "SELECT g.restore_speeds FROM pgops.generation AS g WHERE g.name = %s"
 POINTS = """
 SELECT r.recovery_id::text AS id, r.timeline, (r.target_lsn - '0/0'::pg_lsn)::bigint AS byte
 FROM pgops.recovery_point AS r
@@ -56,24 +64,33 @@ WHERE r.generation = %s AND r.required_segments IS NULL AND r.created_at < now()
 """
 
 
-def note(session: Session, inventory: Inventory, timeline: int | None, less: bool) -> None:
-    """Record the windows of a generation, whether all of it can be recovered, and what its recovery points need.
-    ``timeline`` is the server's, None for a generation of the past; ``less``: what could be recovered may no longer.
+def note(
+    session: Session, inventory: Inventory, timeline: int | None, less: bool, speeds: Mapping[str, Speed]
+) -> None:
+    """Record the windows of a generation with how long a restore to their ends will take, at the speeds of restores
+    before; whether all of it can be recovered, and what its recovery points need. ``timeline`` is the server's, None
+    for a generation of the past; ``less``: what could be recovered may no longer.
 
     Raises QueryFailed.
     """
     kept = good(inventory)
     found = windows.windows(inventory, kept)
+    newest, obstacle = to_newest(inventory, found, timeline), prevents(inventory, found, timeline)
     with session.transaction():
         session.execute(CLEAR, [inventory.generation])
         for window in found:
-            session.execute(WINDOW, _window(inventory, window))
-        obstacle = prevents(inventory, timeline)
+            row = {**_window(inventory, window), **_expected(expected(inventory, kept, window, speeds))}
+            session.execute(WINDOW, {**row, "newest": window == newest})
         state = {"generation": inventory.generation, "recoverable": obstacle is None, "obstacle": obstacle}
-        session.execute(STATE, state)
+        session.execute(STATE, {**state, "speeds": _written(restores.shown(speeds))})
     for point in session.rows(POINTS, {"generation": inventory.generation, "all": less}):
         session.execute(POINT, {"id": point["id"], **required(inventory, kept, point["timeline"], point["byte"])})
     session.execute(OLD_POINTS, [inventory.generation])
+
+
+def known_speeds(session: Session, generation: str) -> Any:
+    """What restores have shown, as it is recorded; None where nothing is yet. Raises QueryFailed."""
+    return session.value(SPEEDS, [generation])
 
 
 def good(inventory: Inventory) -> tuple[Kept, ...]:
@@ -81,7 +98,25 @@ def good(inventory: Inventory) -> tuple[Kept, ...]:
     return tuple(kept for kept in inventory.listing.backups if not kept.problems)
 
 
-def _window(inventory: Inventory, window: windows.Window) -> dict[str, Any]:
+def expected(inventory: Inventory, kept: Sequence[Kept], window: Window, speeds: Mapping[str, Speed]) -> Forecast:
+    """How long it will take to restore the newest backup of a window, and to replay all WAL to its end."""
+    known = {one.manifest.id: one for one in kept}
+    chain = chains.lineage(known[window.backups[-1]], known)
+    size = inventory.segment_bytes
+    return restores.forecast(chain, window.until // size - chain[-1].manifest.start_lsn // size, speeds)
+
+
+def _expected(forecast: Forecast) -> dict[str, Any]:
+    """A forecast as parameters of WINDOW."""
+    told = forecast.told()
+    return {**told, "parts": _written(told["parts"])}
+
+
+def _written(data: Any) -> str:
+    return json.dumps(data, sort_keys=True)
+
+
+def _window(inventory: Inventory, window: Window) -> dict[str, Any]:
     size = inventory.segment_bytes
     number = window.until // size - 1
     # On whichever timeline of the line the last segment is.
@@ -96,25 +131,40 @@ def _window(inventory: Inventory, window: windows.Window) -> dict[str, Any]:
     }
 
 
-def prevents(inventory: Inventory, timeline: int | None) -> str | None:
-    """Why the cluster cannot be recovered to the newest WAL of a timeline, in words; None if it can. Without one, of
-    the newest that there is."""
-    here = timeline or max(windows.timelines(inventory), default=1)
-    kept = good(inventory)
-    found = [window for window in windows.windows(inventory, kept) if window.timeline == here]
-    if found:
-        newest = max((run.last for run in inventory.runs if run.timeline == here), default=0)
-        last = found[-1]
-        if last.until >= (newest + 1) * inventory.segment_bytes:
-            return None
+def prevents(inventory: Inventory, found: Sequence[Window], timeline: int | None) -> str | None:
+    """Why the cluster cannot be recovered to the newest WAL of a timeline, with its windows ``found``, in words; None
+    if it can. Without one, of the newest that there is."""
+    here = _here(inventory, timeline)
+    last = _last(found, here)
+    if to_newest(inventory, found, timeline):
+        return None
+    if last:
         return _told(inventory, last.missing)
-    reason = windows.prevented(inventory, kept).get(here, windows.NO_BACKUP)
+    reason = windows.prevented(inventory, good(inventory)).get(here, windows.NO_BACKUP)
     return WORDS[reason].format(timeline=here, missing=_told(inventory, _missing(inventory, here)))
+
+
+def to_newest(inventory: Inventory, found: Sequence[Window], timeline: int | None) -> Window | None:
+    """The window, among all that were ``found``, that goes to the newest WAL of a timeline; None if there is none.
+    Without one, of the newest that there is."""
+    here = _here(inventory, timeline)
+    last = _last(found, here)
+    newest = inventory.newest(here) or 0
+    return last if last and last.until >= (newest + 1) * inventory.segment_bytes else None
+
+
+def _here(inventory: Inventory, timeline: int | None) -> int:
+    return timeline or max(windows.timelines(inventory), default=1)
+
+
+def _last(found: Sequence[Window], timeline: int) -> Window | None:
+    """The last window of a timeline."""
+    return next((one for one in reversed(found) if one.timeline == timeline), None)
 
 
 def _told(inventory: Inventory, segment: str) -> str:
     """What is the matter with a segment that cannot be replayed."""
-    return f"{'damaged' if segment in inventory.rotten else 'missing'} segment {segment}"
+    return f"{inventory.lack(segment)} segment {segment}"
 
 
 def _missing(inventory: Inventory, timeline: int) -> str:
@@ -139,7 +189,7 @@ def required(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: 
 
 def _lacking(inventory: Inventory, kept: tuple[Kept, ...], timeline: int, byte: int) -> str:
     """Why no backup leads to a byte on the line of a timeline, in words."""
-    newest = max((run.last for run in inventory.runs if run.timeline == timeline), default=0)
+    newest = inventory.newest(timeline) or 0
     if byte > (newest + 1) * inventory.segment_bytes:
         return NOT_ARCHIVED
     before = [one for one in chains.complete(kept) if one.manifest.stop_lsn <= byte]

@@ -100,6 +100,12 @@ CREATE TABLE pgops.recovery_window (
     missing_wal text NOT NULL,
     -- Those that it can be restored from, in the order of the WAL.
     backups uuid[] NOT NULL,
+    -- The one of a generation that goes to the newest WAL of its server's timeline.
+    newest boolean NOT NULL DEFAULT FALSE,
+    -- How long a restore to its end will take, from the newest of its backups; by parts, and what that is known by.
+    recovery_seconds double precision,
+    recovery_basis text,
+    recovery_parts jsonb,
     PRIMARY KEY (generation, timeline, start_lsn)
 );
 
@@ -109,6 +115,8 @@ ALTER TABLE pgops.generation ADD COLUMN backups_seen_at timestamptz;
 ALTER TABLE pgops.generation ADD COLUMN backup_bytes bigint;
 ALTER TABLE pgops.generation ADD COLUMN recoverable boolean;
 ALTER TABLE pgops.generation ADD COLUMN obstacle text;
+-- What its restores have shown: bytes a second, or seconds, of each part.
+ALTER TABLE pgops.generation ADD COLUMN restore_speeds jsonb;
 -- What was gone at last that we had not removed, and when that was noticed.
 ALTER TABLE pgops.generation ADD COLUMN lost_at timestamptz;
 ALTER TABLE pgops.generation ADD COLUMN lost text;

@@ -28,6 +28,7 @@ CREATE TABLE pgops.dump (
     stored_bytes bigint,
     data_bytes bigint,
     checksum text,
+    pinned text,
     -- What is wrong with it now.
     damage text,
     verified_at timestamptz,

@@ -64,7 +64,7 @@ SELECT
     'directory' AS layout,
     d.data_bytes,
     NULL::text AS reason,
-    NULL::text AS pinned,
+    d.pinned,
     d.damage,
     d.verified_at,
     NULL::timestamptz AS requested_at,

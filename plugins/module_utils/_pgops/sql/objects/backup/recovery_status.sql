@@ -13,8 +13,14 @@ SELECT
         WHERE s.name = 'backup'
     ), FALSE) AS backed_up,
     g.lost_at,
-    g.lost
-FROM pgops.generation AS g;
+    g.lost,
+    w.recovery_seconds,
+    w.recovery_basis,
+    w.recovery_parts,
+    g.restore_speeds
+FROM pgops.generation AS g
+-- To the newest WAL: unknown where that cannot be recovered.
+LEFT JOIN pgops.recovery_window AS w ON g.name = w.generation AND w.newest;
 
 REVOKE ALL ON pgops.recovery_status FROM PUBLIC;
 GRANT SELECT ON pgops.recovery_status TO pgops, pgops_reader, pgops_operator;

@@ -8,7 +8,11 @@ SELECT
     w.starts_at,
     w.ends_at,
     w.missing_wal,
-    w.backups
+    w.backups,
+    w.newest,
+    w.recovery_seconds,
+    w.recovery_basis,
+    w.recovery_parts
 FROM pgops.recovery_window AS w;
 
 REVOKE ALL ON pgops.recovery_windows FROM PUBLIC;
