@@ -13,10 +13,6 @@ from . import foreign
 from .names import OWNER
 from .session import Session, identifier, statement
 
-LOOKED_INTO = "datallowconn AND NOT datistemplate AND datconnlimit <> -2"
-"""The databases in which collectors run. Templates are left out: CREATE DATABASE waits for sessions in its template,
-and then fails. So are those whose DROP was interrupted (-2)."""
-
 READ = """
 SELECT d.datname AS name, d.datconnlimit = -2 AS half_dropped,
        pg_encoding_to_char(d.encoding) AS encoding, d.datdba::regrole::text AS owner,
