@@ -258,9 +258,11 @@ def wrapped(query: str) -> str:
 def placed(query: str) -> str:
     """The same in a database whose name is known from outside: where a row names its own database, it has ``true`` in
     the name's place. Inside, the name is taken for a text in the database's encoding, which it may not be."""
-    own = "row.item OPERATOR(pg_catalog.->>) 'database' OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-    known = "row.item OPERATOR(pg_catalog.||) '{\"database\": true}'"
-    return f"SELECT CASE WHEN {own} THEN {known} ELSE row.item END FROM (\n{wrapped(query)}\n) AS row (item)"
+    own = "found.item OPERATOR(pg_catalog.->>) 'database' OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+    known = "found.item OPERATOR(pg_catalog.||) '{\"database\": true}'"
+    # OFFSET keeps the planner from measuring a thing once for each time that its row is named.
+    inside = f"{wrapped(query)}\nOFFSET 0"
+    return f"SELECT CASE WHEN {own} THEN {known} ELSE found.item END FROM (\n{inside}\n) AS found (item)"
 
 
 def due(collector: Collector, now: float, last: float | None) -> bool:

@@ -1,5 +1,5 @@
 -- object: function pgops.sample_steps(text, timestamp with time zone, timestamp with time zone, integer)
--- requires: counters, began_again, statistics_lost
+-- requires: began_again, statistics_lost
 CREATE OR REPLACE FUNCTION pgops.sample_steps(
     p_metric text, p_from timestamptz, p_to timestamptz, p_node_id integer DEFAULT NULL
 )
@@ -24,7 +24,34 @@ AS $$
 -- latter is no proof for a database, whose time also changes if the counters of one table are reset: there another
 -- counter of the same row, or of the whole database, must have fallen, too. If the statistics are other ones than
 -- before, and yet older than the previous sample, the server is a copy of another: the growth is unknown.
-    WITH sampled AS (
+    WITH counter AS (
+        -- Each series with the first one of those that count the same: an object may have had several names. In an
+        -- identity without a slash, which is a database's, the other names tell objects apart.
+        SELECT
+            s.series_id,
+            s.table_name <> '' AND s.index_name = '' AS of_table,
+            CASE
+                WHEN s.identity = '' THEN s.series_id
+                ELSE min(s.series_id) OVER (
+                    PARTITION BY
+                        s.metric_id,
+                        s.node_id,
+                        s.identity,
+                        s.other,
+                        CASE
+                            WHEN s.identity !~ '/' THEN jsonb_build_array(s.schema_name, s.table_name, s.index_name)
+                        END
+                )
+            END AS counter_id
+        FROM pgops.metric AS m
+        INNER JOIN pgops.series AS s ON s.metric_id = m.metric_id
+        WHERE
+            m.kind = 'counter'
+            AND (p_metric IS NULL OR m.metric_name = p_metric)
+            AND (p_node_id IS NULL OR s.node_id = p_node_id)
+    ),
+
+    sampled AS (
         -- Two shapes may have the same sample, if the retention changed before it was delivered a second time.
         SELECT DISTINCT ON (s.counter_id, r.collected_at)
             s.counter_id,
@@ -34,7 +61,7 @@ AS $$
             r.collected_at,
             r.sample_values[p.place] AS sample,
             e.origin
-        FROM pgops.counters(p_metric, p_node_id) AS s
+        FROM counter AS s
         INNER JOIN pgops.shape_series AS p ON p.series_id = s.series_id
         INNER JOIN pgops.round AS r ON r.shape_id = p.shape_id
         INNER JOIN pgops.epoch AS e ON e.epoch_id = r.epoch_id

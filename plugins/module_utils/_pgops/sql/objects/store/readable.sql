@@ -46,4 +46,4 @@ AS $$
 $$;
 
 REVOKE ALL ON FUNCTION pgops.readable(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgops.readable(text) TO pgops;
+GRANT EXECUTE ON FUNCTION pgops.readable(text) TO pgops, pgops_reader;
