@@ -38,17 +38,22 @@ BEGIN
         BEGIN
             FOR part IN EXECUTE format(
                 $collect$
-                WITH measured AS (
+                WITH returned AS MATERIALIZED (
+                    SELECT
+                        f.item,
+                        pgops.labels_of(f.item - ARRAY['counted_since', 'identity'] - $1) AS labels,
+                        concat_ws('/', $2, pgops.readable(f.item ->> 'identity')) AS identity
+                    FROM pgops.%I() AS f (item)
+                ),
+
+                measured AS (
                     SELECT
                         m.metric_name,
                         (r.item ->> m.metric_name)::double precision AS metric_value,
-                        pgops.labels_of(r.item - ARRAY['counted_since', 'identity'] - $1) AS labels,
+                        r.labels,
                         coalesce(r.item ->> 'counted_since', '-') AS counted_since,
-                        CASE m.kind
-                            WHEN 'counter' THEN concat_ws('/', $2, pgops.readable(r.item ->> 'identity'))
-                            ELSE ''
-                        END AS identity
-                    FROM pgops.%I() AS r (item)
+                        CASE m.kind WHEN 'counter' THEN r.identity ELSE '' END AS identity
+                    FROM returned AS r
                     CROSS JOIN pgops.metrics AS m
                     WHERE m.metric_name = ANY ($1) AND r.item ->> m.metric_name IS NOT NULL
                 ),
