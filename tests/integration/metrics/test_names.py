@@ -39,10 +39,9 @@ def names(server: Server) -> set[bytes]:
 
 
 def run(server: Server, inside: str, statement: bytes) -> None:
-    """A statement in the encoding of the database in which it is run."""
+    """A statement in the encoding of the database in which it is run: that is libpq's default."""
     with server.connect(inside) as session:
         session.autocommit = True
-        session.execute(f"SET client_encoding = '{server.value('SHOW server_encoding', inside)}'".encode())
         session.execute(statement)
 
 
@@ -56,7 +55,7 @@ def databases(server: Server, metric: str) -> set[str]:
     select = "SELECT array_agg(DISTINCT database_name) FROM pgops.system_metrics WHERE metric_name = '{}'"
     with server.connect("pgops") as session:
         (found,) = session.execute(select.format(metric).encode()).fetchone() or ([],)
-    return set(found) - {None, "postgres", "pgops", "loose"}
+    return {name for name in found if name and "template" not in name} - {"postgres", "pgops", "loose"}
 
 
 def tables(server: Server, database: str) -> list[str]:
@@ -103,12 +102,13 @@ def test_the_function_in_the_database_gives_the_same_names(loose: Server, tmp_pa
 def test_a_database_in_another_encoding_has_one_label(loose: Server, tmp_path: Path) -> None:
     for encoding, name, own in (("LATIN1", "dév", "größe"), ("EUC_JP", "jév", "日本")):
         create(loose, name.encode(), encoding, inside="postgres")
-        loose.value(f'CREATE TABLE public."{own}" (i smallint GENERATED ALWAYS AS IDENTITY)', name)
+        with loose.connect(name, client_encoding="UTF8") as session:
+            session.execute(f'CREATE TABLE public."{own}" (i smallint GENERATED ALWAYS AS IDENTITY)'.encode())
     create(loose, b"c\xe9", "LATIN1", inside="dév")
     assert collect(loose, tmp_path)["errors"] == []
     assert inspect(loose, tmp_path)["errors"] == []
     for metric in ("database_size_mb", "deadlocks", "table_size_mb", "sequences_unread"):
-        assert databases(loose, metric) - {"template0", "template1"} == {"dév", "jév", "c\\xe9"}, metric
+        assert databases(loose, metric) == {"dév", "jév", "c\\xe9"}, metric
     assert (tables(loose, "dév"), tables(loose, "jév")) == (["größe"], ["日本"])
 
 
@@ -133,5 +133,6 @@ def test_rows_that_nothing_tells_apart_lose_themselves_only(deployed: Server, tm
         session.execute("SELECT pgops.collect_database_metrics()")
     assert said == ["collector twice: 4 samples were left out, as several rows have the same labels"]
     assert deployed.value(kinds, "pgops") == "bb"
+    # Of the collection, and of the function.
     failed = "SELECT sum(metric_value) FROM pgops.system_metrics WHERE metric_name = 'collector_errors'"
-    assert deployed.value(f"{failed} AND additional_info ->> 'collector' = 'twice'", "pgops") == 1
+    assert deployed.value(f"{failed} AND additional_info ->> 'collector' = 'twice'", "pgops") == 2
