@@ -142,7 +142,7 @@ def _identity(row: Mapping[str, Any], database: int | None) -> str:
 
 
 def _told_apart_by(metric: str, labels: Mapping[str, Any], identity: str) -> tuple[str, ...]:
-    """What no two series of a run share. The name of a thing with an identity may change: see pgops.sample_steps()."""
+    """What no two series of a run share: what has an identity can change its name (see pgops.sample_steps())."""
     names = () if "/" in identity else tuple(labels.get(name, "") for name in ("schema", "table", "index"))
     database = "" if identity else labels.get("database", "")
     return (metric, identity, database, *names, json.dumps(labels.get("other", {}), sort_keys=True))

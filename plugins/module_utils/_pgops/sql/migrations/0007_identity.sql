@@ -1,5 +1,5 @@
--- What a counter counts: the OIDs of its database and of the object in it, empty where none is known. Names of the same
--- object change, and another object can get its name. Of a gauge, and of other counters, the labels are the identity.
+-- What a counter counts: the OIDs of its database and of the object in it; empty where none is known, and for gauges.
+-- The name of an object can change, and another object can get it.
 ALTER TABLE pgops.series ADD COLUMN identity text NOT NULL DEFAULT '';
 
 ALTER TABLE pgops.series DROP CONSTRAINT series_metric_id_node_id_database_name_schema_name_table_na_key;
