@@ -11,7 +11,7 @@ from servers import Server
 from waiting import until
 
 from pgops.metrics.collectors import Collector, wrapped
-from pgops.metrics.rounds import samples
+from pgops.metrics.rounds import told_apart
 from pgops.server.session import connect
 
 BY_NAME = {collector.name: collector for collector in SHIPPED}
@@ -30,7 +30,9 @@ def measure(server: Server, name: str, database: str) -> Rows:
     with session_of(server, collector, database) as session, session.transaction():
         session.execute("SET TRANSACTION READ ONLY")
         rows: Rows = session.documents(wrapped(collector.query))
-    assert samples(collector, rows)
+    found, repeated = told_apart(collector, rows)
+    assert found
+    assert repeated == []
     return rows
 
 

@@ -56,6 +56,7 @@ PURE: Mapping[str, str] = {
     "repository.chains": "what a backup stands on",
     "repository.wal": "which WAL is there without a gap",
     "repository.windows": "from when to when a cluster can be recovered",
+    "server.encoding": "how a name is shown whose bytes are no text",
     "settings.autoconf": "the text of ALTER SYSTEM's file",
     "settings.originals": "what a setting goes back to",
     "settings.parameters": "what the value of a setting means",
@@ -90,7 +91,14 @@ DOORS: Mapping[str, str] = {
 TESTS = (
     *("agent/test_entries.py", "agent/test_schedule.py", "facts", "host", "instance", "metrics", "opsdb"),
     *("backup/test_expiry_plan.py", "repository/test_chains.py", "repository/test_wal.py"),
-    *("repository/test_windows.py", "settings", "statements", "test_converge.py", "test_plan.py"),
+    *(
+        "repository/test_windows.py",
+        "server/test_encoding.py",
+        "settings",
+        "statements",
+        "test_converge.py",
+        "test_plan.py",
+    ),
 )
 """Below tests/unit, what tests them. A test that changes the host, even if only to start a program, is skipped."""
 

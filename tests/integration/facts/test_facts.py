@@ -310,8 +310,24 @@ def test_names_in_any_encoding(major, new_server):
         found = only(gather(local(running), database='we"ird db'))
     assert errors(found) == {}
     names = [row["name"] for row in found["databases"]["list"]]
-    assert {"caf\ufffd", 'we"ird db'} <= set(names)
+    assert {"caf\\xe9", 'we"ird db'} <= set(names)
     assert found["schema"]["database"] == 'we"ird db'
+
+
+def test_databases_in_other_encodings_than_their_names(major, new_server):
+    with new_server(major) as running:
+        for encoding, name in (("LATIN1", "d\u00e9v"), ("EUC_JP", "j\u00e9v"), ("SQL_ASCII", "loose")):
+            running.value(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+        for inside in ("d\u00e9v", "loose"):
+            with running.connect(inside) as connection:
+                connection.autocommit = True
+                connection.execute(f'CREATE DATABASE "c{inside[1]}" TEMPLATE template0'.encode("latin-1"))
+        running.value('CREATE DATABASE "c\\xe9"')
+        for asked in ("postgres", "d\u00e9v", "j\u00e9v", "loose"):
+            found = only(gather(local(running, database=asked)))
+            assert errors(found) == {}
+            names = {row["name"] for row in found["databases"]["list"]}
+            assert names >= {"d\u00e9v", "j\u00e9v", "c\\xe9", "co", "c\\\\xe9"}
 
 
 def test_server_that_is_down(major, new_server):

@@ -476,3 +476,19 @@ def test_passes_are_one_result_that_says_each_error_once() -> None:
         "errors": ["a", "b (3 times)", "c"],
         "passes": 3,
     }
+
+
+def test_a_row_is_measured_once_wherever_it_runs_and_can_end_in_a_comment() -> None:
+    query = "SELECT current_database() AS database, 1 AS waiting -- all"
+    inside = f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected"
+    assert collectors.wrapped(query) == inside
+    assert f"FROM (\n{inside}\nOFFSET 0\n) AS found (item)" in collectors.placed(query)
+
+
+def test_every_shipped_counter_of_an_object_knows_it() -> None:
+    """A counter with the name of a database, table or index would else be taken for another one's."""
+    for path in SHIPPED:
+        found = collectors.parse(path.read_text(), path.name)
+        named = re.search(r"\bAS (database|table|index)\b|s\.database,", found.query)
+        if named and any(metric.kind == "counter" for metric in found.metrics):
+            assert f" AS {collectors.IDENTITY}" in found.query, path.name

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.errors import Busy, InvalidInput
+from pgops.errors import Busy
 from pgops.metrics import collectors, history, rounds
 from pgops.metrics.rounds import LONGEST, SLACK, Sample, Shapes
 
@@ -163,9 +164,38 @@ def test_labels_other_than_the_four_are_kept_apart() -> None:
     assert sample.series == '{"database": "a", "metric": "waiting", "other": {"part": "rest"}}'
 
 
-def test_two_rows_of_the_same_labels_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="queue returns two rows"):
-        rounds.samples(QUEUE, [{"database": "a", "waiting": 3}, {"database": "a", "waiting": 4}])
+def test_two_rows_of_the_same_labels_are_left_out_and_nothing_else_is() -> None:
+    given = [{"database": "a", "waiting": 3}, {"database": "b", "waiting": 5}, {"database": "a", "waiting": 4}]
+    samples, repeated = rounds.told_apart(QUEUE, given)
+    assert [one.value for one in samples] == [5.0]
+    assert repeated == ['{"database": "a", "metric": "waiting"}']
+
+
+def test_a_byte_that_is_not_utf_8_and_the_letters_for_it_are_two_labels() -> None:
+    given = [{"database": "\udce4", "waiting": 3}, {"database": "\\xe4", "waiting": 4}]
+    samples, repeated = rounds.told_apart(QUEUE, given)
+    assert [(json.loads(one.series)["database"], one.value) for one in samples] == [("\\xe4", 3.0), ("\\\\xe4", 4.0)]
+    assert repeated == []
+
+
+@pytest.mark.parametrize(
+    ("database", "own", "identity"),
+    [(None, {}, None), (5, {}, "5"), (None, {"identity": "7"}, "7"), (5, {"identity": "7"}, "5/7")],
+)
+def test_counters_are_of_an_object_and_gauges_of_a_name(
+    database: int | None, own: dict[str, str], identity: str | None
+) -> None:
+    row = {"database": "a", "waiting": 3, "served": 4, **own}
+    waiting, served = (json.loads(one.series) for one in rounds.told_apart(QUEUE, [row], database=database)[0])
+    assert waiting == {"metric": "waiting", "database": "a"}
+    assert served == {"metric": "served", "database": "a", **({"identity": identity} if identity else {})}
+
+
+def test_two_counters_of_one_object_are_left_out() -> None:
+    """They would be taken for one counter whose name has changed."""
+    given = [{"database": "a", "table": name, "served": 4, "identity": "7"} for name in ("one", "two")]
+    assert rounds.told_apart(QUEUE, given, database=5)[0] == []
+    assert len(rounds.told_apart(QUEUE, given)[0]) == 2
 
 
 @given(found.filter(lambda values: len(values) > 1))

@@ -20,6 +20,7 @@ from pgops.statements.readings import (
     Usage,
     difference,
     execution,
+    joined,
     snapshot,
     top,
 )
@@ -255,3 +256,16 @@ def test_an_execution_is_slow_where_it_is_known_to_be(calls: int, total: float, 
     expected = {**found, **only} if found and calls == 1 else found
     assert execution(Usage(ONE, True, counters, max_ms), 1000.0) == expected
     assert execution(Usage(None, True, counters, max_ms), 1000.0) is None
+
+
+def test_statements_of_the_same_names_are_one() -> None:
+    """As where a database is called like the OID of one that was dropped."""
+    documents = [
+        Usage((oid, 1, 7, True), True, counted(calls, 2.5).sums, longest).document(("16384", "clerk"))
+        for oid, calls, longest in ((16384, 2, 1.5), (16390, 3, None))
+    ]
+    other = Usage((1, 1, 7, True), True, counted(4).sums, None).document(("shop", "clerk"))
+    place = ("queryid", "database_name", "user_name", "toplevel")
+    one, left = joined([documents[0], other, documents[1]], place)
+    assert (one["calls"], one["exec_ms"], one["max_exec_ms"]) == (5, 5.0, 1.5)
+    assert left == other

@@ -98,7 +98,7 @@ def choose(
         one for one in there if (one.shown in named) or (not asked and not one.template and declared.wants(one.shown))
     ]
     able = [one for one in wanted if one.open]
-    due = tuple(one for one in able if asked or _due(dumped.get(one.key), declared, now))
+    due = tuple(one for one in able if asked or _due(one, dumped.get(one.key), declared, now))
     return Chosen(
         due,
         tuple(one.shown for one in able if one not in due),
@@ -107,9 +107,10 @@ def choose(
     )
 
 
-def _due(dumped: Dumped | None, declared: Dumps, now: datetime) -> bool:
+def _due(database: Database, dumped: Dumped | None, declared: Dumps, now: datetime) -> bool:
     newest = dumped.newest if dumped else None
-    if newest is None:
+    # Another database may have had the name.
+    if newest is None or newest.dump.oid != database.oid:
         return True
     age = now - newest.dump.started_at
     # A clock that was set back says nothing about an age.

@@ -19,7 +19,7 @@ from ..host.files import Directory, File
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..repository import backups
-from ..server.ownership import LOOKED_INTO
+from ..server import databases
 from ..server.session import Session, connect
 from .source import Source
 
@@ -28,7 +28,6 @@ LARGEST_FILE = 4 * 1024 * 1024
 BUDGET = 120.0
 """Seconds for all databases."""
 
-DATABASES = f"SELECT d.datname AS name FROM pg_database AS d WHERE {LOOKED_INTO} ORDER BY d.oid"
 SETTINGS = """
 SELECT s.name, s.setting FROM pg_settings AS s
 WHERE s.name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions',
@@ -125,20 +124,20 @@ def _system() -> str:
 def _databases(session: Session, configuration: Configuration, warnings: list[str]) -> dict[str, dict[str, Any]]:
     """The extensions and collations of each database, as a role that reads all data and writes none."""
     until = time.monotonic() + BUDGET
-    names = [str(row["name"]) for row in session.rows(DATABASES)]
+    there = databases.looked_into(session)
     found: dict[str, dict[str, Any]] = {}
-    for name in names[:MOST_DATABASES]:
+    for one in there[:MOST_DATABASES]:
         if time.monotonic() > until:
             break
         try:
-            target = replace(endpoints.reader(configuration, "backup"), database=name, statement_timeout=5.0)
+            target = replace(endpoints.reader(configuration, "backup"), database=one.name, statement_timeout=5.0)
             with connect(target) as inside:
                 extensions = {row["name"]: row["version"] for row in inside.rows(EXTENSIONS)}
-                found[name] = {"extensions": extensions, "collations": inside.rows(COLLATIONS)}
+                found[one.shown] = {"extensions": extensions, "collations": inside.rows(COLLATIONS)}
         except PgOpsError as error:
-            warnings.append(f"the extensions of database {name} are not known: {error.message}")
-    if len(found) + len(warnings) < len(names):
-        warnings.append(f"the extensions of {len(names) - len(found)} databases were not looked at")
+            warnings.append(f"the extensions of database {one.shown} are not known: {error.message}")
+    if len(found) + len(warnings) < len(there):
+        warnings.append(f"the extensions of {len(there) - len(found)} databases were not looked at")
     return found
 
 

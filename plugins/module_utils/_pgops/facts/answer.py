@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
 
 from ..errors import PgOpsError, QueryFailed
+from ..server import encoding
 from ..server.session import Session
 
-# As bytes, and those of an SQL_ASCII database as they are: nothing is known of their encoding, and the server would
-# refuse to send text that is not UTF-8.
-ANSWER = """
-SELECT convert_to(
-    to_json(answer)::text, CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END
-)
+# As bytes: names of databases and roles are in the encoding in which they were created, whichever this database has,
+# and the server would refuse to convert those that are not valid in it.
+ANSWER = f"""
+SELECT {encoding.BYTES.format("to_json(answer)")}
 FROM (
-{query}
+{{query}}
 ) AS answer
 """
 LONGEST_MESSAGE = 500
@@ -30,10 +29,10 @@ CODES = {"42501": "permission_missing", "57014": "timeout", "55P03": "busy"}
 def ask(session: Session, query: str, params: Params = None) -> dict[str, Any]:
     """The single row of a query as JSON, so that times are ISO 8601 and numbers are numbers.
 
-    Bytes that are not UTF-8, which names in an SQL_ASCII database may hold, become U+FFFD. Raises QueryFailed.
+    Bytes that are not UTF-8, which names may have, are readable (see encoding). Raises QueryFailed.
     """
     answer = session.value(ANSWER.replace("{query}", query), params)
-    section: dict[str, Any] = json.loads(bytes(answer).decode("utf-8", "replace"))
+    section: dict[str, Any] = encoding.all_readable(json.loads(encoding.text(bytes(answer))))
     return section
 
 

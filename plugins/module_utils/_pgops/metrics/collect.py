@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import random
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +19,14 @@ from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..instance.records import Record
 from ..instance.sink import OFF, Node, Sink, node, opened
-from ..server import disks, ownership
+from ..server import databases, disks, encoding, ownership
+from ..server.databases import Database
 from ..server.session import Session, connect
 from . import delivery, latest
-from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
+from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, placed, slowed, wrapped
 from .history import Cost, Runs
 from .options import options
-from .rounds import Round, Sample, packed, place, samples
+from .rounds import Round, Sample, packed, place, told_apart
 from .spool import Spool
 
 ORIGIN = """
@@ -39,9 +41,6 @@ SELECT concat_ws(' ',
 Both change if the statistics are lost: a crash discards all of them, a clean restart none, and a reset restarts no
 server.
 """
-
-DATABASES = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} ORDER BY random()"
-"""In random order, so that no database is always left out if time is short."""
 
 BATCH = 100
 """Rounds that are delivered in one transaction, each by its own statement: 20 seconds at a latency of 200 ms."""
@@ -95,17 +94,23 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def add(self, collector: Collector, database: str, at: float, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add the rows that a collector measured in a database, '' for the instance.
+    def add(
+        self, collector: Collector, inside: Database | None, at: float, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add the rows that a collector measured in a database, None for the instance.
 
-        Raises InvalidInput, ValueError, TypeError or ArithmeticError for invalid values, and then adds nothing.
+        Raises ValueError, TypeError or ArithmeticError for invalid values, and then adds nothing.
         """
-        found = samples(collector, rows, self.retention)
+        database = inside.shown if inside else ""
+        found, repeated = told_apart(collector, rows, self.retention, inside.oid if inside else None)
         for sample in found:
             where = place(collector.interval, database, sample.keep_days)
             self.measured.setdefault(where, (at, []))[1].append(sample)
         pairs = [(sample.series, sample.value) for sample in found]
         self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
+        if repeated:
+            lost = f"{len(repeated)} series were left out, as several rows have them: {repeated[0]}"
+            self.fail([collector], f"{collector.name}{f' in {database}' if database else ''}: {lost}")
 
     def fail(self, failed: Iterable[Collector], message: str) -> None:
         """Record an error and the collectors it belongs to, each once for every database in which it failed."""
@@ -113,10 +118,10 @@ class Tally:
         for collector in failed:
             self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
 
-    def leave_out(self, places: Sequence[tuple[str, Sequence[Collector]]]) -> None:
-        """Record that the time limit was reached before some databases, with their collectors."""
-        left = [collector for _name, some in places for collector in some]
-        self.fail(left, f"time limit reached: {len(places)} databases were left out")
+    def leave_out(self, databases: Sequence[Sequence[Collector]]) -> None:
+        """Record that the time limit was reached before some databases, each by its collectors."""
+        left = [collector for some in databases for collector in some]
+        self.fail(left, f"time limit reached: {len(databases)} databases were left out")
 
     def rounds(self) -> list[Round]:
         """All that was measured."""
@@ -219,9 +224,9 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
-    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
+    tally.add(INSPECTION if visit.inspects else OWN, None, time.time(), own_rows(runs.reported(), later, lost))
     if not visit.inspects and (recorded := records.known(visit.layout)):
-        tally.add(JOBS, "", time.time(), job_rows(recorded, time.time()))
+        tally.add(JOBS, None, time.time(), job_rows(recorded, time.time()))
     # The agent reads the values of the server's user, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
@@ -315,42 +320,49 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budg
         with budget.interruptible():
             for collector in chosen:
                 if collector.scope == "instance":
-                    measure(source, collector, tally, budget)
+                    measure(source, collector, None, tally, budget)
             inside = [collector for collector in chosen if collector.scope == "database"]
             places = _places(source, inside, tally) if inside else []
-            for at, (name, some) in enumerate(places):
+            for at, (database, some) in enumerate(places):
                 if not budget.left():
-                    tally.leave_out(places[at:])
+                    tally.leave_out([left for _database, left in places[at:]])
                     break
-                _run_inside(source, name, some, tally, budget)
+                _run_inside(source, database, some, tally, budget)
     except PgOpsError as error:
         tally.fail([one for one in chosen if one.name not in tally.seconds], str(error))
 
 
-def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[str, list[Collector]]]:
-    """The databases to collect from, each with its collectors."""
-    names = [row["datname"] for row in source.rows(DATABASES)]
+def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[Database, list[Collector]]]:
+    """The databases to collect from, each with its collectors; in random order, so that none is always left out if
+    time is short."""
+    found = databases.looked_into(source)
+    names = [database.shown for database in found]
     tally.runs.forget(names)
     for collector in inside:
         if not any(map(collector.looks_into, names)):
             tally.runs.last[collector.name] = tally.started  # done: its databases may be created later
-    places = [(name, [one for one in inside if one.looks_into(name)]) for name in names]
-    return [(name, some) for name, some in places if some]
+    random.shuffle(found)
+    places = [(database, [one for one in inside if one.looks_into(database.shown)]) for database in found]
+    return [(database, some) for database, some in places if some]
 
 
-def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
+def _run_inside(
+    source: Session, database: Database, chosen: Sequence[Collector], tally: Tally, budget: Budget
+) -> None:
     try:
         with contextlib.ExitStack() as stack:
-            same = name == source.database
-            session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
+            same = database.name == source.database
+            target = replace(source.target, database=database.name)
+            session = source if same else stack.enter_context(connect(target))
             for collector in chosen:
-                measure(session, collector, tally, budget)
+                measure(session, collector, database, tally, budget)
     except PgOpsError as error:
-        tally.fail(chosen, f"database {name}: {error}")
+        tally.fail(chosen, f"database {database.shown}: {error}")
 
 
-def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
-    """Run one collector in one database, read only and with a time limit; an error affects only this collector."""
+def measure(session: Session, collector: Collector, inside: Database | None, tally: Tally, budget: Budget) -> None:
+    """Run one collector in the instance, or in one database, read only and with a time limit; an error affects only
+    this collector."""
     started, began = time.time(), time.monotonic()
     seconds = min(collector.timeout, budget.left())
     tally.runs.last[collector.name] = tally.started
@@ -361,16 +373,24 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
             session.execute("SET TRANSACTION READ ONLY")
             limit = str(max(1, round(seconds * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
-            rows = session.documents(wrapped(collector.query))
+            rows = _rows(session, collector, inside)
         if collector.rights == "host":
             rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, budget.left()))
             for message in wrong:
                 tally.fail([collector], message)
-        where = session.database if collector.scope == "database" else ""
-        tally.add(collector, where, started, rows)
+        tally.add(collector, inside, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
-        tally.fail([collector], f"{collector.name} in {session.database}: {error}")
+        where = encoding.readable(session.database)
+        tally.fail([collector], f"{collector.name} in {where}: {error}")
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.monotonic() - began
+
+
+def _rows(session: Session, collector: Collector, inside: Database | None) -> list[dict[str, Any]]:
+    """What a collector's query returns, with the name of the database that is known from outside."""
+    if inside is None:
+        return session.documents(wrapped(collector.query))
+    rows = session.documents(placed(collector.query))
+    return [{**row, "database": inside.name} if row.get("database") is True else row for row in rows]
 
 
 def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ A file is one SELECT with a header of comment lines::
 
 docs/monitoring.md explains each line. The columns are the metrics, by their names, and labels: ``database``,
 ``schema``, ``table``, ``index`` and any others. A NULL value is no sample. A column ``counted_since`` is no label: it
-is the time since which the counters of its row count.
+is the time since which the counters of its row count. A column ``identity`` is no label: it tells the object whose
+counters they are from any other that has, or had, the same name; in a database, it is that of an object in it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,49}\Z")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 """As Ansible reads them from text."""
 COUNTED_SINCE = "counted_since"
+IDENTITY = "identity"
 SHARE = 0.002
 """The share of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
 LONGEST_INTERVAL = 3600
@@ -251,6 +253,16 @@ def wrapped(query: str) -> str:
     Inside the parentheses only a single SELECT is possible, and nothing that writes.
     """
     return f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected"
+
+
+def placed(query: str) -> str:
+    """The same in a database whose name is known from outside: where a row names its own database, it has ``true`` in
+    the name's place. Inside, the name is taken for a text in the database's encoding, which it may not be."""
+    own = "found.item OPERATOR(pg_catalog.->>) 'database' OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+    known = "found.item OPERATOR(pg_catalog.||) '{\"database\": true}'"
+    # OFFSET keeps the planner from measuring a thing once for each time that its row is named.
+    inside = f"{wrapped(query)}\nOFFSET 0"
+    return f"SELECT CASE WHEN {own} THEN {known} ELSE found.item END FROM (\n{inside}\n) AS found (item)"
 
 
 def due(collector: Collector, now: float, last: float | None) -> bool:

@@ -15,7 +15,7 @@ from ..errors import HostFailed
 from ..host.files import File, exclusive, write
 from .rounds import Shapes, database_of, kind, kind_of
 
-FORMAT = 3
+FORMAT = 4
 REMEMBERED = 3
 """Number of durations kept for each collector."""
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidInput
-from .collectors import COUNTED_SINCE, LABELS, Collector
+from ..server import encoding
+from .collectors import COUNTED_SINCE, IDENTITY, LABELS, Collector
 
 LONGEST = 200
 """The most values of one stored round: longer rows would be moved out of line (TOAST)."""
@@ -27,7 +27,8 @@ SLACK = 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One value of one series, which is its metric's name and its labels as JSON.
+    """One value of one series, which is its metric's name and its labels as JSON, and for a counter the identity of
+    what it counts, where that is known.
 
     ``counted_since`` is ISO 8601, '-' for a gauge, or if unknown. ``keep_days`` is 0 for the default retention.
     """
@@ -99,31 +100,58 @@ def database_of(name: str) -> str:
 def samples(
     collector: Collector, rows: Iterable[Mapping[str, Any]], retention: Mapping[str, int] | None = None
 ) -> list[Sample]:
-    """The samples of a run's rows. ``retention`` is in days, by metric, if it is not the default.
+    """The samples of a run's rows; see told_apart()."""
+    return told_apart(collector, rows, retention)[0]
 
-    Raises InvalidInput if two rows have the same labels, and ValueError, TypeError or ArithmeticError for a value
-    that is not a number.
+
+def told_apart(
+    collector: Collector,
+    rows: Iterable[Mapping[str, Any]],
+    retention: Mapping[str, int] | None = None,
+    database: int | None = None,
+) -> tuple[list[Sample], list[str]]:
+    """The samples of a run's rows, and the series that are left out, since nothing tells the rows apart that have
+    them. ``retention`` is in days, by metric, if it is not the default; ``database`` is the OID of the database that
+    the rows are of.
+
+    Raises ValueError, TypeError or ArithmeticError for a value that is not a number.
     """
     counters = {metric.name for metric in collector.metrics if metric.kind == "counter"}
-    found: dict[str, Sample] = {}
+    found: dict[tuple[str, ...], list[Sample]] = {}
     for row in rows:
         labels = _labels(row, collector)
         since = str(row.get(COUNTED_SINCE) or "-")
+        identity = _identity(row, database)
         for metric in collector.metrics:
             if row.get(metric.name) is None:
                 continue
-            series = json.dumps({"metric": metric.name, **labels}, sort_keys=True)
-            if series in found:
-                raise InvalidInput(f"{collector.name} returns two rows with the same labels {labels}.")
-            counted_since = since if metric.name in counters else "-"
+            counts = metric.name in counters
+            own = {IDENTITY: identity} if counts and identity else {}
+            series = json.dumps({"metric": metric.name, **labels, **own}, sort_keys=True)
             keep_days = (retention or {}).get(metric.name, 0)
-            found[series] = Sample(series, float(row[metric.name]), counted_since, keep_days)
-    return list(found.values())
+            sample = Sample(series, float(row[metric.name]), since if counts else "-", keep_days)
+            found.setdefault(_told_apart_by(metric.name, labels, own.get(IDENTITY, "")), []).append(sample)
+    single = [some[0] for some in found.values() if len(some) == 1]
+    return single, [some[0].series for some in found.values() if len(some) > 1]
+
+
+def _identity(row: Mapping[str, Any], database: int | None) -> str:
+    """The identity of what a row's counters are of: its own, and before it that of its database."""
+    parts = (database, row.get(IDENTITY))
+    return "/".join(encoding.readable(str(part)) for part in parts if part is not None)
+
+
+def _told_apart_by(metric: str, labels: Mapping[str, Any], identity: str) -> tuple[str, ...]:
+    """What no two series of a run share: what has an identity can change its name (see pgops.sample_steps())."""
+    names = () if "/" in identity else tuple(labels.get(name, "") for name in ("schema", "table", "index"))
+    database = "" if identity else labels.get("database", "")
+    return (metric, identity, database, *names, json.dumps(labels.get("other", {}), sort_keys=True))
 
 
 def _labels(row: Mapping[str, Any], collector: Collector) -> dict[str, Any]:
-    known = {COUNTED_SINCE, *(metric.name for metric in collector.metrics)}
+    known = {COUNTED_SINCE, IDENTITY, *(metric.name for metric in collector.metrics)}
     present = {key: value for key, value in row.items() if key not in known and value is not None}
+    present = encoding.all_readable(present)
     other = {key: value for key, value in present.items() if key not in LABELS}
     named = {key: str(value) for key, value in present.items() if key in LABELS}
     return {**named, "other": other} if other else named

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InvalidInput, QueryFailed, Unreachable
-from ..server import ownership
+from ..server import databases, encoding, ownership
 from ..server.names import AGENT
 from ..server.session import Session, connect, identifier, statement
 from ..server.target import Target
-from .collectors import COUNTED_SINCE, NAME, Collector
+from .collectors import COUNTED_SINCE, IDENTITY, NAME, Collector
 
 MONITOR = "pg_monitor"
 """Stands for the agent's role until that is created, which will be a member of this one only."""
@@ -31,8 +31,10 @@ LABEL_CATEGORIES = "SEBI"
 LABEL_TYPES = ("char", "uuid", "regclass", "regnamespace", "regproc", "regprocedure", "regrole", "regtype")
 """More types whose values are names: as JSON, those of objects are written with their schema."""
 
+NO_LABELS = {COUNTED_SINCE: ("timestamptz",), IDENTITY: ("oid", "int4", "int8", "text", "uuid")}
+"""The types of columns that are neither metrics nor labels."""
+
 TYPES = "SELECT oid, typname AS name, typcategory::text AS category FROM pg_type WHERE oid = ANY (%s)"
-OTHERS = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} AND datname <> %s ORDER BY datname"
 USABLE_ROLE = "SELECT rolname FROM pg_roles WHERE rolname = %s AND pg_has_role(oid, %s)"
 
 LACKING = (
@@ -83,11 +85,11 @@ def validate(session: Session, ops_database: str, own: Sequence[Collector], agen
             found = [(own.index(one) + 1, one.name, why) for one in some for why in errors(inside, one, fully)]
         if found:
             listed = "; ".join(f"number {number}, {what}: {why.rstrip('.')}" for number, what, why in found)
-            wrong.append(f"tested in database {name}: {listed}")
+            wrong.append(f"tested in database {encoding.readable(name)}: {listed}")
         elif not fully:
             warnings.append(
-                f"The agent cannot log in to database {name}. Whether it may read what these collectors read is "
-                f"unknown: {numbered}."
+                f"The agent cannot log in to database {encoding.readable(name)}. Whether it may read what these "
+                f"collectors read is unknown: {numbered}."
             )
     if wrong:
         raise InvalidInput(
@@ -117,11 +119,11 @@ def _places(
     """The databases to test collectors in; None for those without an existing database."""
     if not tried:
         return {}
-    others = [row["datname"] for row in session.rows(OTHERS, [ops_database])]
+    others = sorted(databases.looked_into(session), key=lambda database: database.shown)
     places: dict[str | None, list[Collector]] = {}
     for one in tried:
-        name = home if one.looks_into(ops_database) else next(filter(one.looks_into, others), None)
-        places.setdefault(name, []).append(one)
+        first = next((other.name for other in others if one.looks_into(other.shown)), None)
+        places.setdefault(home if one.looks_into(ops_database) else first, []).append(one)
     return places
 
 
@@ -190,9 +192,10 @@ def _metric(column: Column) -> str:
 
 
 def _label(column: Column) -> str:
-    if column.name == COUNTED_SINCE:
-        right = column.type == "timestamptz"
-        return "" if right else f"{COUNTED_SINCE} has the type {column.type}, but must be timestamptz"
+    if column.name in NO_LABELS:
+        types = NO_LABELS[column.name]
+        right = column.type in types
+        return "" if right else f"{column.name} has the type {column.type}, but must be {' or '.join(types)}"
     if column.name in RESERVED:
         return f"'{column.name}' is reserved and cannot be a label: rename the column"
     if not NAME.match(column.name):

@@ -19,7 +19,8 @@ from ..errors import HostFailed, LoginRefused, PgOpsError, Unreachable
 from ..host import commands
 from ..host.files import user_name
 from ..repository import wal
-from ..server import discovery
+from ..server import databases, discovery
+from ..server.databases import Database
 from ..server.session import Session, connect
 from ..server.target import Target as Login
 from . import configuring, targets
@@ -51,16 +52,18 @@ SELECT pg_is_in_recovery() AS recovering,
        CASE WHEN NOT pg_is_in_recovery()
             THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END AS timeline
 """
-DATABASES = "SELECT datname AS name FROM pg_database WHERE datallowconn ORDER BY datname LIMIT 50"
+MOST_DATABASES = 50
 COLLATIONS = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) AS name
 FROM pg_collation AS c JOIN pg_namespace AS n ON n.oid = c.collnamespace
 WHERE c.collversion IS DISTINCT FROM pg_collation_actual_version(c.oid) AND c.collversion IS NOT NULL
 """
 DATABASE_COLLATION = """
-SELECT datname AS name FROM pg_database
-WHERE datname = current_database() AND datcollversion IS NOT NULL
-  AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
+SELECT EXISTS (
+    SELECT FROM pg_database
+    WHERE datname = current_database() AND datcollversion IS NOT NULL
+      AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
+)
 """
 
 
@@ -259,18 +262,18 @@ class Runner:
         found: list[str] = []
         with contextlib.suppress(PgOpsError):
             with self.session() as session:
-                names = [str(row["name"]) for row in session.rows(DATABASES)]
-            for name in names:
-                found += self._mismatched(name)
+                there = [one for one in databases.present(session) if one.open]
+            for one in there[:MOST_DATABASES]:
+                found += self._mismatched(one)
         return tuple(found)
 
-    def _mismatched(self, database: str) -> list[str]:
-        with contextlib.suppress(PgOpsError), self.session(database) as session:
+    def _mismatched(self, database: Database) -> list[str]:
+        with contextlib.suppress(PgOpsError), self.session(database.name) as session:
             names = [str(row["name"]) for row in session.rows(COLLATIONS)]
-            if session.major >= 15:
-                names += [f"the default of database {row['name']}" for row in session.rows(DATABASE_COLLATION)]
+            if session.major >= 15 and session.value(DATABASE_COLLATION):
+                names += [f"the default of database {database.shown}"]
             if names:
-                others = f"Database {database}: the versions of collations differ: {', '.join(names[:10])}."
+                others = f"Database {database.shown}: the versions of collations differ: {', '.join(names[:10])}."
                 return [f"{others} Rebuild the indexes that use them, then run ALTER COLLATION ... REFRESH VERSION."]
         return []
 

@@ -25,6 +25,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import Busy, HostFailed, InvalidInput
 from ..host import files
+from ..server import encoding
 from . import archiver, backups, generations, manifests
 
 METHOD = "pg_dump"
@@ -112,12 +113,12 @@ def name(key: str) -> bytes:
 
 
 def shown(key: str) -> str:
-    """The name of a database for people: bytes that are no UTF-8 are escaped.
+    """The name of a database for people: bytes that are no UTF-8 are escaped (see encoding).
 
     >>> shown("a%2Fb%FF")
     'a/b\\\\xff'
     """
-    return name(key).decode("utf-8", "backslashreplace")
+    return encoding.readable(encoding.text(name(key)))
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,8 @@ from typing import Any
 
 from ..errors import Conflict, InvalidInput
 from . import foreign
-from .names import OWNER, RESTORING
+from .names import OWNER
 from .session import Session, identifier, statement
-
-LOOKED_INTO = (
-    f"datallowconn AND NOT datistemplate AND datconnlimit <> -2 AND NOT starts_with(datname::text, '{RESTORING}')"
-)
-"""The databases in which collectors run. Templates are left out: CREATE DATABASE waits for sessions in its template,
-and then fails. So are those whose DROP was interrupted (-2), and those that are being filled from a dump."""
 
 READ = """
 SELECT d.datname AS name, d.datconnlimit = -2 AS half_dropped,

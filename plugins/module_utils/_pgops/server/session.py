@@ -7,7 +7,6 @@ The only file that imports psycopg. The import is guarded, so that a module can 
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Any
 from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
 from ..host.files import user_name
 from ..host.identity import acting_as, peer
-from . import discovery, pins, refusals, tls
+from . import discovery, encoding, pins, refusals, tls
 from .names import AGENT, EXPLAINER
 from .target import DRIVER_HINT, Target
 
@@ -56,8 +55,7 @@ SELECT {pins},
        pg_catalog.pg_backend_pid() AS pid,
        pg_catalog.current_setting('server_version_num')::integer AS version_num,
        pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' AS superuser,
-       pg_catalog.pg_is_in_recovery() AS in_recovery,
-       pg_catalog.current_database() AS database
+       pg_catalog.pg_is_in_recovery() AS in_recovery
 """
 
 
@@ -73,8 +71,12 @@ class Session:
     version_num: int
     superuser: bool
     in_recovery: bool
-    database: str
     user: str
+
+    @property
+    def database(self) -> str:
+        """The database's name as it was given: inside, the server takes it for a text in that database's encoding."""
+        return self.target.database
 
     @property
     def major(self) -> int:
@@ -103,8 +105,8 @@ class Session:
     def documents(self, query: str) -> list[dict[str, Any]]:
         """The JSON objects that a query of one column returns.
 
-        In binary form, for which the protocol accepts a single statement only; as text, since a database in
-        SQL_ASCII may contain bytes that are not UTF-8.
+        In binary form, for which the protocol accepts a single statement only; as text, since names may have bytes
+        that are not UTF-8: those are lone surrogates (see encoding).
         """
         with translated(), self.connection.cursor() as cursor:
             cursor.adapters.register_loader("text", _json_loader())
@@ -254,7 +256,7 @@ def connect(target: Target) -> Session:
     user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
     quiet = _quiet(target, user, owner)
     try:
-        with acting_as(switch):
+        with acting_as(switch), _in_environment(target.database):
             connection, told = _connection(target, user, quiet)
     except LoginRefused as error:
         if target.database != USUAL or error.password_used or not _names(USUAL, error):
@@ -328,6 +330,22 @@ def _unfit(target: Target, connection: Any) -> Unsupported:
     )
 
 
+@contextlib.contextmanager
+def _in_environment(database: str) -> Iterator[None]:
+    """psycopg's parameters are texts: a database whose name is none reaches libpq by its environment."""
+    if encoding.is_text(database):
+        yield
+        return
+    before = os.environb.get(b"PGDATABASE")
+    os.environb[b"PGDATABASE"] = encoding.raw(database)
+    try:
+        yield
+    finally:
+        del os.environb[b"PGDATABASE"]
+        if before is not None:
+            os.environb[b"PGDATABASE"] = before
+
+
 def _identity(target: Target, owner: int | None) -> int | None:
     try:
         return pwd.getpwnam(target.os_user).pw_uid if owner is not None and target.os_user else owner
@@ -366,7 +384,6 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
         version_num=row["version_num"],
         superuser=row["superuser"],
         in_recovery=row["in_recovery"],
-        database=row["database"],
         user=user,
     )
 
@@ -391,7 +408,7 @@ def _arguments(target: Target, user: str, quiet: bool) -> dict[str, Any]:
         "port": target.port,
         "user": user,
         "password": target.password,
-        "dbname": target.database,
+        "dbname": target.database if encoding.is_text(target.database) else "",
         "sslmode": sslmode,
         "sslrootcert": target.sslrootcert,
         "passfile": target.passfile,
@@ -594,18 +611,12 @@ def _lossy_loaders() -> list[Any]:
 
 
 def _json_loader() -> Any:
-    """A loader of JSON in binary form, in which the escapes of bytes that are not UTF-8 are escaped once more."""
+    """A loader of JSON in binary form that loses no byte."""
 
-    class LossyJson(Loader):
+    class Exact(Loader):
         format = psycopg.pq.Format.BINARY
 
         def load(self, data: Any) -> str:
-            return bytes(data).decode("utf-8", "pgops.json")
+            return encoding.text(bytes(data))
 
-    codecs.register_error("pgops.json", _doubly_escaped)
-    return LossyJson
-
-
-def _doubly_escaped(error: UnicodeError) -> tuple[str, int]:
-    text, end = codecs.backslashreplace_errors(error)
-    return str(text).replace("\\", "\\\\"), end
+    return Exact

@@ -19,8 +19,9 @@ class Target:
     ``host`` is a host name, several separated by commas, or a socket directory; empty means the local
     socket of ``port``. ``user`` empty means the owner of that socket, which is the operating system's
     user that runs the server; ``role`` is set after login; ``os_user`` is the user as which root opens a
-    local socket, empty for its owner. ``sslmode`` and ``channel_binding`` are libpq's; empty means what
-    ``protection`` says. ``as_users``: names are looked up and statements planned as in a session of anybody;
+    local socket, empty for its owner. ``database`` may have bytes that are not UTF-8 (see encoding). ``sslmode`` and
+    ``channel_binding`` are libpq's; empty means what ``protection`` says. ``as_users``: names are looked up and
+    statements planned as in a session of anybody;
     ``as_is``: the server's settings can be read in it. ``triggers_at_login``: whether it is known that the server
     cannot be told to run no event trigger in the session, as it is too old, or the role no superuser; None until
     a session shows it. Times are in seconds.

@@ -22,6 +22,7 @@ from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..instance.sink import Node, opened
+from ..server import encoding
 from ..server.session import Session, connect
 from .redaction import REDACTED, block_end, redacted
 
@@ -103,7 +104,8 @@ def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | No
     if wrong:
         return None, wrong
     try:
-        with _bounded(), connect(endpoints.planner(configuration, one["database_name"], TIME_LIMIT)) as session:
+        database = encoding.meant(one["database_name"])
+        with _bounded(), connect(endpoints.planner(configuration, database, TIME_LIMIT)) as session:
             plan = _explained(session, one["query"], one["user_name"])
             if len(json.dumps(plan)) > LARGEST_PLAN:
                 return None, TOO_LARGE

@@ -22,11 +22,12 @@ from ..metrics import delivery, latest
 from ..metrics.collect import ORIGIN
 from ..metrics.collectors import SELF
 from ..metrics.rounds import Sample, packed, place, samples
+from ..server import databases, encoding
 from ..server.names import EXPLAINER
 from ..server.session import Session, connect
 from . import explain
 from .options import options
-from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, snapshot, top
+from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, joined, snapshot, top
 from .redaction import redacted
 
 QUERIES = SELF["queries"]
@@ -58,9 +59,12 @@ STORE_TEXTS = "SELECT pgops.store_query_texts(%s, %s::jsonb, true)"
 UNREADABLE = ("22021", "22P05")
 """SQLSTATE of text that is not valid in the ops database's encoding, or has no equivalent there."""
 
-WITHOUT_ENCODING = (
-    "SELECT datname FROM pg_database WHERE pg_encoding_to_char(encoding) = 'SQL_ASCII' ORDER BY datname"
-)
+WITHOUT_ENCODING = f"""
+SELECT {encoding.BYTES.format("datname")} AS name FROM pg_database
+WHERE pg_encoding_to_char(encoding) = 'SQL_ASCII' ORDER BY datname
+"""
+
+ROLES = f"SELECT oid, {encoding.BYTES.format('rolname')} AS name FROM pg_roles"
 
 STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
 
@@ -181,7 +185,7 @@ class Run:
                 return {"first": True, "statements": len(self.now.entries), "sink": where}
             self.usage = top(self.found.usage)
             self.documents = named(self.source, self.usage)
-            known = [*self._interval(node_id), self.found.coverage, json.dumps(self.documents)]
+            known = [*self._interval(node_id), self.found.coverage, json.dumps(joined(self.documents, PLACE))]
             self.unknown = self.sink.session.value(STORE, [*known, self.found.evictions]) or []
         counted = {"statements": len(self.found.usage), "stored": len(self.usage), "coverage": self.found.coverage}
         return {**counted, "texts": 0, "sink": where}
@@ -259,13 +263,11 @@ def slowest(
 
 def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:
     """The documents to store, with the names of databases and users; dropped ones have their OIDs."""
-    databases = {row["oid"]: row["name"] for row in source.rows("SELECT oid, datname AS name FROM pg_database")}
-    users = {row["oid"]: row["name"] for row in source.rows("SELECT oid, rolname AS name FROM pg_roles")}
+    there = {one.oid: one.shown for one in databases.present(source)}
+    users = {row["oid"]: encoding.readable(encoding.text(bytes(row["name"]))) for row in source.rows(ROLES)}
     return [
         one.document(
-            (databases.get(one.key[0], str(one.key[0])), users.get(one.key[1], str(one.key[1])))
-            if one.key
-            else ("", "")
+            (there.get(one.key[0], str(one.key[0])), users.get(one.key[1], str(one.key[1]))) if one.key else ("", "")
         )
         for one in usage
     ]
@@ -282,7 +284,8 @@ def texts(source: Session, wanted: Sequence[int]) -> list[dict[str, Any]]:
     except QueryFailed as error:
         if error.sqlstate not in UNREADABLE:
             raise
-        place = ", ".join(row["datname"] for row in source.rows(WITHOUT_ENCODING)) or "another encoding"
+        names = [encoding.readable(encoding.text(bytes(row["name"]))) for row in source.rows(WITHOUT_ENCODING)]
+        place = ", ".join(names) or "another encoding"
         raise QueryFailed(
             f"pg_stat_statements shows no texts: one of a statement in {place} cannot be converted "
             f"({error.message}). Numbers are stored all the same.",

@@ -225,6 +225,22 @@ def _together(usage: Sequence[Usage], toplevel: bool) -> Usage:
     return Usage(None, toplevel, sums, longest)
 
 
+def joined(documents: Iterable[Mapping[str, Any]], place: Sequence[str]) -> list[dict[str, Any]]:
+    """Documents of statements, with those that have the same ``place`` as one: a database may have a name that looks
+    like the OID of one that was dropped."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for one in documents:
+        key = tuple(one[name] for name in place)
+        found[key] = _joined(found[key], one) if key in found else dict(one)
+    return list(found.values())
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    longest = [each["max_exec_ms"] for each in (one, other) if each["max_exec_ms"] is not None]
+    sums = {name: _added((one[name], other[name])) for name in SUMS}
+    return {**one, **sums, "max_exec_ms": max(longest, default=None)}
+
+
 def _added(values: Sequence[Any]) -> Any:
     known = [value for value in values if value is not None]
     return sum(known) if known else None

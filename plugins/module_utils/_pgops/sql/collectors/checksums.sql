@@ -6,6 +6,7 @@
 --   damaged disk, memory or file: save the node, fail over, restore. No value if checksums are off.
 SELECT
     s.datname AS database,
+    s.datid AS identity,
     s.checksum_failures,
     s.stats_reset AS counted_since
 FROM pg_stat_database AS s

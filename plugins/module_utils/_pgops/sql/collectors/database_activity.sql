@@ -50,6 +50,7 @@
 --   Time that sessions spent idle inside a transaction.
 SELECT
     d.datname AS database,
+    d.oid AS identity,
     s.deadlocks,
     100.0 * s.blks_hit / nullif(s.blks_hit + s.blks_read, 0) AS cache_hit_ratio,
     s.xact_commit AS transactions_committed,

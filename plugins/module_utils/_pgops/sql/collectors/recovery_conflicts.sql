@@ -13,6 +13,7 @@ WITH kind (reason) AS (
 
 SELECT
     c.datname AS database,
+    c.datid AS identity,
     k.reason,
     (to_jsonb(c) ->> concat('confl_', k.reason))::bigint AS recovery_conflicts,
     pg_stat_get_db_stat_reset_time(c.datid) AS counted_since

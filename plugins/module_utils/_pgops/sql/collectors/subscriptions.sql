@@ -19,6 +19,7 @@
 SELECT
     d.datname AS database,
     s.subname AS subscription,
+    s.oid AS identity,
     s.subenabled::integer AS subscription_enabled,
     CASE WHEN s.subenabled THEN (w.applies IS NOT NULL)::integer END AS subscription_applying,
     extract(EPOCH FROM clock_timestamp() - w.heard_at) AS subscription_message_age_seconds,

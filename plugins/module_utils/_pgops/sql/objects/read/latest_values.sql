@@ -11,7 +11,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
--- The newest value of each series of these metrics, none older than p_max_age. The bounds are variables, since with
+-- The newest value for each set of labels of these metrics, none older than p_max_age. The bounds are variables, since with
 -- custom plans the partitions of all other days are excluded before planning.
 #variable_conflict use_column
 DECLARE
@@ -29,7 +29,9 @@ BEGIN
         ) AS r
         WHERE h.last_used_on >= since::date
     )
-    SELECT DISTINCT ON (s.series_id)
+    SELECT DISTINCT ON (
+        s.metric_id, s.node_id, s.database_name, s.schema_name, s.table_name, s.index_name, s.other
+    )
         s.node_id, m.metric_name, s.database_name, s.schema_name, s.table_name, s.index_name, s.other,
         w.sample_values[p.place], w.collected_at
     FROM newest AS w
@@ -37,7 +39,9 @@ BEGIN
     INNER JOIN pgops.series AS s ON s.series_id = p.series_id
     INNER JOIN pgops.metric AS m ON m.metric_id = s.metric_id
     WHERE m.metric_name = ANY (p_metrics) AND w.sample_values[p.place] IS NOT NULL
-    ORDER BY s.series_id, w.collected_at DESC;
+    ORDER BY
+        s.metric_id, s.node_id, s.database_name, s.schema_name, s.table_name, s.index_name, s.other,
+        w.collected_at DESC;
 END
 $$;
 

@@ -27,7 +27,7 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- The values of a metric as collected: over the whole time, or in steps of it. started_at and ended_at are those of
+-- The values of a metric as collected, by its labels: over the whole time, or in steps of it. started_at and ended_at are those of
 -- the first and the last sample. If the samples are gone, whole hours take their place; for a counter, its value at
 -- the end of each.
 BEGIN
@@ -69,7 +69,7 @@ BEGIN
     INNER JOIN pgops.series AS s ON s.series_id = v.series_id
     INNER JOIN pgops.node AS n ON n.node_id = s.node_id
     GROUP BY
-        n.node_id, s.series_id,
+        n.node_id, s.database_name, s.schema_name, s.table_name, s.index_name, s.other,
         CASE WHEN p_step IS NOT NULL THEN date_bin(p_step, v.last_at - interval '1 microsecond', p_from) END
     ORDER BY 1, 2, 3, 4, 5, 6, 7, 8;
 END

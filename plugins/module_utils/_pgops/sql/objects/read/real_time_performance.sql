@@ -1,5 +1,5 @@
 -- object: view pgops.real_time_performance
--- requires: latest_values
+-- requires: latest_values, readable
 -- Sessions are shown by the caller's own rights: what a caller without pg_read_all_stats cannot see is NULL.
 CREATE OR REPLACE VIEW pgops.real_time_performance AS
 SELECT
@@ -57,7 +57,7 @@ FROM (
 CROSS JOIN (
     SELECT pg_catalog.sum(v.metric_value) AS size_mb
     FROM pgops.latest_values(ARRAY['database_size_mb'], interval '1 day') AS v
-    INNER JOIN pg_catalog.pg_database AS b ON v.database_name = b.datname
+    INNER JOIN pg_catalog.pg_database AS b ON v.database_name = pgops.readable(b.datname)
     WHERE
         v.node_id = (
             SELECT n.node_id FROM pgops.node AS n

@@ -1,5 +1,5 @@
 -- object: function pgops.slow_sessions(numeric, boolean)
--- requires: redacted, valid_text
+-- requires: redacted, valid_text, readable
 CREATE OR REPLACE FUNCTION pgops.slow_sessions(p_threshold_ms numeric, p_texts boolean)
 RETURNS jsonb
 LANGUAGE plpgsql
@@ -69,8 +69,8 @@ BEGIN
                     'took_ms', s.took_ms,
                     'queryid', nullif(s.query_id, 0),
                     'query', CASE WHEN p_texts THEN pgops.redacted(left(pgops.valid_text(s.query), 10240)) END,
-                    'database_name', coalesce(pgops.valid_text(s.datname), s.datid::text),
-                    'user_name', coalesce(pgops.valid_text(s.usename), s.usesysid::text),
+                    'database_name', coalesce(pgops.readable(s.datname), s.datid::text),
+                    'user_name', coalesce(pgops.readable(s.usename), s.usesysid::text),
                     'application_name', pgops.valid_text(nullif(s.application_name, '')),
                     'client_addr', s.client_addr
                 )), '[]')

@@ -9,7 +9,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
--- Writes a shape into the dictionary: p_series is an array of {metric, database, schema, table, index, other}
+-- Writes a shape into the dictionary: p_series is an array of {metric, database, schema, table, index, other, identity}
 -- in the order of the values; p_metrics describes its metrics, for those not known yet. Returns its number.
 DECLARE
     new_shape_id integer;
@@ -34,12 +34,33 @@ BEGIN
         );
     END IF;
 
-    INSERT INTO pgops.series (metric_id, node_id, database_name, schema_name, table_name, index_name, other)
+    -- The history of a counter from before its identity was known.
+    UPDATE pgops.series AS k SET identity = s.identity
+    FROM jsonb_to_recordset(p_series) AS s (
+        metric text, database text, schema text, "table" text, index text, other jsonb, identity text
+    )
+    INNER JOIN pgops.metric AS m ON m.metric_name = s.metric
+    WHERE
+        s.identity <> ''
+        AND (k.metric_id, k.node_id, k.identity) = (m.metric_id, p_node_id, '')
+        AND (k.database_name, k.schema_name) = (coalesce(s.database, ''), coalesce(s.schema, ''))
+        AND (k.table_name, k.index_name) = (coalesce(s."table", ''), coalesce(s.index, ''))
+        AND k.other = coalesce(s.other, '{}')
+        AND NOT EXISTS (
+            SELECT FROM pgops.series AS o
+            WHERE
+                (o.metric_id, o.node_id, o.identity) = (k.metric_id, k.node_id, s.identity)
+                AND (o.database_name, o.schema_name) = (k.database_name, k.schema_name)
+                AND (o.table_name, o.index_name) = (k.table_name, k.index_name)
+                AND o.other = k.other
+        );
+
+    INSERT INTO pgops.series (metric_id, node_id, database_name, schema_name, table_name, index_name, other, identity)
     SELECT DISTINCT
         m.metric_id, p_node_id, coalesce(s.database, ''), coalesce(s.schema, ''), coalesce(s."table", ''),
-        coalesce(s.index, ''), coalesce(s.other, '{}')
+        coalesce(s.index, ''), coalesce(s.other, '{}'), coalesce(s.identity, '')
     FROM jsonb_to_recordset(p_series) AS s (
-        metric text, database text, schema text, "table" text, index text, other jsonb
+        metric text, database text, schema text, "table" text, index text, other jsonb, identity text
     )
     INNER JOIN pgops.metric AS m ON m.metric_name = s.metric
     ON CONFLICT DO NOTHING;
@@ -56,7 +77,8 @@ BEGIN
             AND s.schema_name = coalesce(u.item ->> 'schema', '')
             AND s.table_name = coalesce(u.item ->> 'table', '')
             AND s.index_name = coalesce(u.item ->> 'index', '')
-            AND s.other = coalesce(u.item -> 'other', '{}');
+            AND s.other = coalesce(u.item -> 'other', '{}')
+            AND s.identity = coalesce(u.item ->> 'identity', '');
     IF (SELECT count(*) FROM pgops.shape_series AS p WHERE p.shape_id = new_shape_id)
         <> jsonb_array_length(p_series)
     THEN

@@ -24,9 +24,9 @@ BEGIN
 
     -- Step by step, by indexes: the planner has no useful estimate for this.
     WITH present AS MATERIALIZED (
-        SELECT m.metric_id, i.database, i.schema, i."table", i.index, i.other
+        SELECT m.metric_id, i.database, i.schema, i."table", i.index, i.other, i.identity
         FROM jsonb_to_recordset(p_series) AS i (
-            metric text, database text, schema text, "table" text, index text, other jsonb
+            metric text, database text, schema text, "table" text, index text, other jsonb, identity text
         )
         INNER JOIN pgops.metric AS m ON m.metric_name = i.metric
     ),
@@ -44,6 +44,7 @@ BEGIN
                 AND s.table_name = coalesce(i."table", '')
                 AND s.index_name = coalesce(i.index, '')
                 AND s.other = coalesce(i.other, '{}')
+                AND s.identity = coalesce(i.identity, '')
             LIMIT 1
         ) AS s
         CROSS JOIN LATERAL (
@@ -83,7 +84,8 @@ BEGIN
             o.place,
             jsonb_strip_nulls(jsonb_build_object(
                 'metric', m.metric_name, 'database', nullif(s.database_name, ''), 'schema', nullif(s.schema_name, ''),
-                'table', nullif(s.table_name, ''), 'index', nullif(s.index_name, ''), 'other', nullif(s.other, '{}')
+                'table', nullif(s.table_name, ''), 'index', nullif(s.index_name, ''), 'other', nullif(s.other, '{}'),
+                'identity', nullif(s.identity, '')
             )) AS item
         FROM pgops.shape_series AS o
         INNER JOIN pgops.series AS s ON s.series_id = o.series_id
