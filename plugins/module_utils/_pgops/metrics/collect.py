@@ -267,6 +267,7 @@ def deliver(
     known = metrics(visit.found)
     try:
         with budget.interruptible():
+            source.revive()
             whose = node(visit.configuration, source)
         with budget.interruptible(), visit.sink(visit.configuration, visit.layout, source, whose, OFF) as sink:
             for batch in [*_batches(new), *_batches(older)]:
@@ -329,6 +330,7 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budg
 
 def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[str, list[Collector]]]:
     """The databases to collect from, each with its collectors."""
+    source.revive()
     names = [row["datname"] for row in source.rows(DATABASES)]
     tally.runs.forget(names)
     for collector in inside:
@@ -350,13 +352,15 @@ def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: 
 
 
 def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
-    """Run one collector in one database, read only and with a time limit; an error affects only this collector."""
+    """Run one collector in one database, read only and with a time limit; an error affects only this collector, also
+    one that has ended the session."""
     started, began = time.time(), time.monotonic()
     seconds = min(collector.timeout, budget.left())
     tally.runs.last[collector.name] = tally.started
     try:
         if not seconds:
             raise QueryFailed("left out: time limit reached")
+        session.revive()
         with session.transaction():
             session.execute("SET TRANSACTION READ ONLY")
             limit = str(max(1, round(seconds * 1000)))

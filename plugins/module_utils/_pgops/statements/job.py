@@ -193,8 +193,10 @@ class Run:
         errors: list[str] = []
         for part in (self._sessions, self._executions, self._texts, self._lost):
             try:
+                self.source.revive()
+                self.sink.session.revive()
                 counts.update(part())
-            except QueryFailed as error:
+            except PgOpsError as error:
                 errors.append(str(error))
         lost = counts.pop("lost", 0)
         return dict(counts), [*errors, *([FULL.format(lost)] if lost else [])]
