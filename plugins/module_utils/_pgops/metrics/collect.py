@@ -18,7 +18,7 @@ from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..instance.records import Record
 from ..instance.sink import OFF, Node, Sink, node, opened
-from ..server import disks, ownership
+from ..server import disks, ownership, tablespaces
 from ..server.session import Session, connect
 from . import delivery, latest
 from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
@@ -109,7 +109,8 @@ class Tally:
 
     def fail(self, failed: Iterable[Collector], message: str) -> None:
         """Record an error and the collectors it belongs to, each once for every database in which it failed."""
-        self.errors.append(message)
+        if message not in self.errors:
+            self.errors.append(message)
         for collector in failed:
             self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
 
@@ -314,9 +315,10 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budg
     """Run collectors, those of scope database in each of their databases that accepts us, until the time limit."""
     try:
         with budget.interruptible():
-            for collector in chosen:
-                if collector.scope == "instance":
-                    measure(source, collector, tally, budget)
+            outside = [collector for collector in chosen if collector.scope == "instance"]
+            _leave_out(source, outside, tally, inside=False)
+            for collector in outside:
+                measure(source, collector, tally, budget)
             inside = [collector for collector in chosen if collector.scope == "database"]
             places = _places(source, inside, tally) if inside else []
             for at, (name, some) in enumerate(places):
@@ -345,10 +347,25 @@ def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: 
         with contextlib.ExitStack() as stack:
             same = name == source.database
             session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
+            _leave_out(session, chosen, tally, inside=True)
             for collector in chosen:
                 measure(session, collector, tally, budget)
     except PgOpsError as error:
         tally.fail(chosen, f"database {name}: {error}")
+
+
+def _leave_out(session: Session, chosen: Sequence[Collector], tally: Tally, inside: bool) -> None:
+    """Have collectors leave out the tablespaces that cannot be read, each of which is an error of theirs."""
+    concerned = [collector for collector in chosen if collector.reads_tablespaces]
+    if not concerned:
+        return
+    try:
+        session.revive()
+        errors = tablespaces.leave_out(session, inside)
+    except PgOpsError as error:
+        errors = [f"tablespaces of {session.database}: {error}"]
+    for message in errors:
+        tally.fail(concerned, message)
 
 
 def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:

@@ -32,6 +32,7 @@ from typing import Any
 from .. import capabilities, spelling
 from ..capabilities import Capability
 from ..errors import InvalidInput
+from ..server import tablespaces
 from . import thresholds
 
 RIGHTS = ("monitor", "host", "all_data")
@@ -87,6 +88,11 @@ class Collector:
     oldest: int = 0
     newest: int = 999
     databases: tuple[str, ...] = ()
+
+    @property
+    def reads_tablespaces(self) -> bool:
+        """Whether it leaves out the tablespaces that cannot be read."""
+        return tablespaces.SETTING in self.query
 
     def looks_into(self, database: str) -> bool:
         """Whether a database is one of those that this is for."""
