@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +19,11 @@ from ..instance.records import Record
 from ..instance.sink import OFF, Node, Sink, node, opened
 from ..server import disks, ownership, tablespaces
 from ..server.session import Session, connect
-from . import delivery, latest
+from . import delivery, latest, refused
 from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .history import Cost, Runs
 from .options import options
-from .rounds import Round, Sample, packed, place, samples
+from .rounds import Round, Sample, iso, packed, place, samples
 from .spool import Spool
 
 ORIGIN = """
@@ -108,7 +107,7 @@ class Tally:
         self.newest.append(latest.Run(collector.name, database, collector.interval, at, pairs))
 
     def fail(self, failed: Iterable[Collector], message: str) -> None:
-        """Record an error and the collectors it belongs to, each once for every database in which it failed."""
+        """Record an error, and the collectors it belongs to, each once for every database in which it failed."""
         if message not in self.errors:
             self.errors.append(message)
         for collector in failed:
@@ -140,7 +139,8 @@ class Opener(Protocol):
 @dataclass(frozen=True)
 class Visit:
     """What a collection works with: ``found`` are all collectors, of which it runs those with its rights. ``sink``
-    replaces sink.opened() if the sink stays open for the next collection."""
+    replaces sink.opened() if the sink stays open for the next collection. ``refused``: the server lets no other
+    session of the agent in."""
 
     configuration: Configuration
     layout: Layout
@@ -148,6 +148,7 @@ class Visit:
     source: Session
     inspects: bool = False
     sink: Opener = opened
+    refused: bool = False
 
     @property
     def rights(self) -> tuple[str, ...]:
@@ -159,8 +160,7 @@ class Visit:
     @property
     def spool(self) -> Spool:
         """The rounds that wait for delivery."""
-        folder = self.layout.keeping if self.inspects else self.layout.state
-        return Spool(f"{folder}/spool.jsonl", options(self.configuration).spool_bytes)
+        return spool(self.configuration, self.layout.keeping if self.inspects else self.layout.state)
 
     def tally(self, runs: Runs) -> Tally:
         """A new record of this collection."""
@@ -178,6 +178,20 @@ class Visit:
             for one in adjusted(self.found, options(self.configuration).collectors)
             if one.rights in self.rights and one.applies(self.source.major, self.source.in_recovery)
         ]
+
+
+def spool(configuration: Configuration, folder: str) -> Spool:
+    """The rounds that wait for delivery, in one of the instance's directories."""
+    return Spool(f"{folder}/spool.jsonl", options(configuration).spool_bytes)
+
+
+def entered(configuration: Configuration, layout: Layout) -> Session:
+    """A session of the agent's with its server; if the server refuses it, that is measured.
+
+    Raises PgOpsError.
+    """
+    with refused.noted(layout, spool(configuration, layout.state), time.time()):
+        return connect(endpoints.agent(configuration, "collect"))
 
 
 def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
@@ -199,7 +213,7 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
 
     Raises PgOpsError if the source cannot be reached.
     """
-    with connect(endpoints.agent(configuration, "collect")) as source:
+    with entered(configuration, layout) as source:
         visit = Visit(configuration, layout, found, source)
         return everything(visit, runs, Budget(time.monotonic() + options(configuration).time_budget))
 
@@ -218,9 +232,11 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     runs.started = tally.started
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
-    lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
-    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
+    rows = own_rows(runs.reported(), later)
+    if not visit.inspects:
+        rows.append({"samples_dropped": waiting.dropped(), refused.REFUSED: float(visit.refused)})
+    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), rows)
     if not visit.inspects and (recorded := records.known(visit.layout)):
         tally.add(JOBS, "", time.time(), job_rows(recorded, time.time()))
     # The agent reads the values of the server's user, in a directory that is closed to others.
@@ -394,9 +410,9 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.monotonic() - began
 
 
-def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
+def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int]) -> list[dict[str, Any]]:
     """The costs of collectors, and their errors."""
-    rows: list[dict[str, Any]] = [
+    return [
         {
             "collector": name,
             "collector_duration_ms": _milliseconds(costs[name].mean),
@@ -405,7 +421,6 @@ def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped:
         }
         for name in sorted(costs)
     ]
-    return [*rows, {"samples_dropped": dropped}]
 
 
 def job_rows(known: Mapping[str, Record], now: float) -> list[dict[str, Any]]:
@@ -423,8 +438,3 @@ def job_rows(known: Mapping[str, Record], now: float) -> list[dict[str, Any]]:
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000
-
-
-def iso(moment: float) -> str:
-    """A Unix time as ISO 8601 in UTC."""
-    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat()
