@@ -207,6 +207,7 @@ METRICS = Capability(
 --   Current interval of a collector that was slowed down.
 -- metric: samples_dropped kind=counter category=availability
 --   Samples lost on the node since the agent was installed.
+-- collector: login
 -- metric: login_refused category=availability direction=above warning=0
 --   1 if the server refused the agent a session, for whatever reason (all connections are taken, it starts or
 --   stops, the role may not log in), 0 if it let it in. Delivered later, with its own time, if the server with

@@ -118,7 +118,7 @@ def test_a_refusal_is_stored_with_its_own_time_and_what_it_says(crowd: Crowd, tm
         repeat(crowd.server, tmp_path, seconds=15)
     told = [run for run in latest.present([layout.latest, layout.latest_repeated], clock.time()) if run.samples]
     assert {run.collector: dict(run.samples) for run in told} == {
-        "agent": {'{"metric": "login_refused"}': 1},
+        "login": {'{"metric": "login_refused"}': 1},
         "activity": {'{"metric": "connections_used_percent"}': 100},
     }
     crowd.go()

@@ -24,7 +24,7 @@ def test_only_one_that_says_so_is_full() -> None:
 
 
 def test_what_is_measured_are_metrics() -> None:
-    assert refused.REFUSED in {metric.name for metric in collectors.OWN.metrics}
+    assert refused.REFUSED in {metric.name for metric in collectors.LOGIN.metrics}
 
 
 def test_each_value_is_a_round_of_its_own_with_its_own_time() -> None:

@@ -20,7 +20,7 @@ from ..instance.sink import OFF, Node, Sink, node, opened
 from ..server import disks, ownership, tablespaces
 from ..server.session import Session, connect
 from . import delivery, latest, refused
-from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
+from .collectors import INSPECTION, JOBS, LOGIN, OWN, Collector, adjusted, due, metrics, slowed, wrapped
 from .history import Cost, Runs
 from .options import options
 from .rounds import Round, Sample, iso, packed, place, samples
@@ -233,12 +233,12 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     runs.note(tally.seconds, tally.failures)
-    rows = own_rows(runs.reported(), later)
+    lost = None if visit.inspects else waiting.dropped()
+    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
     if not visit.inspects:
-        rows.append({"samples_dropped": waiting.dropped(), refused.REFUSED: float(visit.refused)})
-    tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), rows)
-    if not visit.inspects and (recorded := records.known(visit.layout)):
-        tally.add(JOBS, "", time.time(), job_rows(recorded, time.time()))
+        tally.add(LOGIN, "", time.time(), [{refused.REFUSED: float(visit.refused)}])
+        if recorded := records.known(visit.layout):
+            tally.add(JOBS, "", time.time(), job_rows(recorded, time.time()))
     # The agent reads the values of the server's user, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
@@ -410,9 +410,9 @@ def measure(session: Session, collector: Collector, tally: Tally, budget: Budget
     tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.monotonic() - began
 
 
-def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int]) -> list[dict[str, Any]]:
+def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
     """The costs of collectors, and their errors."""
-    return [
+    rows: list[dict[str, Any]] = [
         {
             "collector": name,
             "collector_duration_ms": _milliseconds(costs[name].mean),
@@ -421,6 +421,7 @@ def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int]) -> list[
         }
         for name in sorted(costs)
     ]
+    return [*rows, {"samples_dropped": dropped}]
 
 
 def job_rows(known: Mapping[str, Record], now: float) -> list[dict[str, Any]]:

@@ -245,8 +245,8 @@ def own(capability: Capability) -> list[Collector]:
 
 SELF = {found.name: found for capability in capabilities.ALL for found in own(capability)}
 """What jobs measure about themselves, by the collector's name."""
-OWN, JOBS = SELF["agent"], SELF["jobs"]
-"""What a collection measures about itself, and about the runs of all jobs."""
+OWN, JOBS, LOGIN = SELF["agent"], SELF["jobs"], SELF["login"]
+"""What a collection measures about itself, about the runs of all jobs, and whether the server lets the agent in."""
 INSPECTION = replace(OWN, name="inspect", interval=600)
 """What an inspection measures about itself; it runs less often."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from ..errors import LoginRefused, PgOpsError
 from ..instance.layout import Layout
 from . import latest
-from .collectors import OWN
+from .collectors import LOGIN
 from .rounds import Round, Sample, iso, packed, place
 from .spool import Spool
 
@@ -41,8 +41,8 @@ def noted(layout: Layout, waiting: Spool, at: float) -> Iterator[None]:
         known = values(error)
         _spool(waiting, rounds(known, at))
         runs = [
-            latest.Run(name, "", OWN.interval, at, [(_series(metric), known[metric])])
-            for name, metric in ((OWN.name, REFUSED), (ACTIVITY, USED))
+            latest.Run(name, "", LOGIN.interval, at, [(_series(metric), known[metric])])
+            for name, metric in ((LOGIN.name, REFUSED), (ACTIVITY, USED))
             if metric in known
         ]
         with contextlib.suppress(PgOpsError, OSError):  # a full disk only prevents the export
@@ -62,7 +62,7 @@ def values(error: LoginRefused) -> dict[str, float]:
 def rounds(known: dict[str, float], at: float) -> list[Round]:
     """The rounds of values, each its own: one without a value does not change the shape of another."""
     found = [Sample(_series(name), value) for name, value in known.items()]
-    return [made for one in found for made in packed(place(OWN.interval), [one], iso(at), UNKNOWN, {})]
+    return [made for one in found for made in packed(place(LOGIN.interval), [one], iso(at), UNKNOWN, {})]
 
 
 def _series(metric: str) -> str:
