@@ -122,10 +122,12 @@ def test_the_agents_role_reads_nobodys_tables(host: Any) -> None:
 def test_the_agents_role_may_only_watch(host: Any) -> None:
     select = (
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, "
-        "(SELECT string_agg(g.rolname, ',') FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid "
-        "WHERE m.member = r.oid) FROM pg_roles r WHERE rolname = 'pgops'"
+        "(SELECT string_agg(g.rolname, ',' ORDER BY g.rolname) FROM pg_auth_members m "
+        "JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid) FROM pg_roles r WHERE rolname = 'pgops'"
     )
-    assert query(host, select).stdout == "f|f|f|f|f|pg_monitor\n"
+    version = int(query(host, "SHOW server_version_num").stdout)
+    groups = "pg_monitor,pg_use_reserved_connections" if version >= 160000 else "pg_monitor"
+    assert query(host, select).stdout == f"f|f|f|f|f|{groups}\n"
 
 
 def test_settings_are_in_force_after_one_restart(host: Any) -> None:

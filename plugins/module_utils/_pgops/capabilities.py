@@ -152,8 +152,9 @@ METRICS = Capability(
             "run the collectors that are due, and store what they measure",
             "minutely",
             jitter=10,
-            # Runs for 56 seconds if a collector has an interval below a minute.
-            time_limit=58,
+            # Runs for 56 seconds if a collector has an interval below a minute; for ten minutes more while the
+            # server is full. Within each minute it limits itself.
+            time_limit=660,
             arguments=("--repeat",),
             flags=(Flag("--repeat", "run for a minute, and repeat collectors with a shorter interval"),),
             locks=True,
@@ -206,6 +207,11 @@ METRICS = Capability(
 --   Current interval of a collector that was slowed down.
 -- metric: samples_dropped kind=counter category=availability
 --   Samples lost on the node since the agent was installed.
+-- collector: login
+-- metric: login_refused category=availability direction=above warning=0
+--   1 if the server refused the agent a session, for whatever reason (all connections are taken, it starts or
+--   stops, the role may not log in), 0 if it let it in. Delivered later, with its own time, if the server with
+--   the ops database refuses the agent.
 """,
 )
 
@@ -241,8 +247,8 @@ STATEMENTS = Capability(
 --   pgops_statements_max, or find the client that sends ever new texts. No value if the extension is older
 --   than 1.9.
 -- metric: query_coverage_percent unit=%
---   Share of the statements' time that is accounted for in the last interval of the job queries; a lower
---   bound.
+--   Time of the statements that are known, of the time that sessions were active, in the last interval of the
+--   job queries; a lower bound. Low if roles or databases are not tracked, or statements were dropped.
 """,
 )
 

@@ -42,13 +42,14 @@ class Unreachable(PgOpsError):
 
 class LoginRefused(Unreachable):
     """The server answers, but refuses the role, the password or the database. ``password_used``: it asked for the
-    password and got it."""
+    password and got it. ``full``: all its connections that are not reserved are taken, as its words say."""
 
     code = "login_refused"
 
-    def __init__(self, message: str, hint: str = "", password_used: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", password_used: bool = False, full: bool = False) -> None:
         super().__init__(message, hint)
         self.password_used = password_used
+        self.full = full
 
 
 class Unsupported(PgOpsError):

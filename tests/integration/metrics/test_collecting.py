@@ -492,3 +492,35 @@ def test_a_standby_writes_to_itself_once_promoted(deployed: Server, tmp_path: Pa
         "WHERE node = 'db2/main' AND metric_name = 'deadlocks'"
     )
     assert standby.value(select, "pgops") == 2
+
+
+def test_a_collector_whose_session_ends_takes_no_other_with_it(deployed: Server, tmp_path: Path) -> None:
+    """In the ops database, where all else is collected as well, and in others."""
+    ends = "SELECT pg_terminate_backend(pg_backend_pid()) IS NULL AS ended, pg_sleep(60) IS NULL AS slept, 1"
+    inside = "-- collector: inside\n-- scope: database\n-- metric: inside\n"
+    found = [
+        _collector("ends", ends),
+        _collector("quick", "SELECT 1"),
+        collectors.parse(f"{inside}{ends} AS inside", "inside"),
+        *SHIPPED,
+    ]
+    outcome = collect(deployed, tmp_path, found=found)
+    assert (outcome["sink"], outcome["spooled"]) == ("local", 0)
+    assert all(error.startswith(("ends in", "inside in")) for error in outcome["errors"])
+    assert len(outcome["errors"]) == 1 + _databases(deployed)
+    for metric in ("quick", "table_size_mb", "database_size_mb"):
+        count = f"SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{metric}'"
+        assert deployed.value(count, "pgops")
+
+
+def test_a_step_of_maintenance_whose_session_ends_takes_no_other_with_it(deployed: Server, tmp_path: Path) -> None:
+    deployed.psql(
+        "ALTER FUNCTION pgops.maintain_partitions(integer) RENAME TO former;"
+        "CREATE FUNCTION pgops.maintain_partitions(integer) RETURNS integer LANGUAGE sql "
+        "AS 'SELECT pg_terminate_backend(pg_backend_pid()); SELECT pg_sleep(60); SELECT 1'",
+        "pgops",
+    )
+    outcome = partitions.maintain(configured(deployed, tmp_path)[0])
+    (error,) = outcome["errors"]
+    assert error.startswith("partitions cannot be created: ")
+    assert {"rolled_up", "dropped", "forgotten"} <= set(outcome)

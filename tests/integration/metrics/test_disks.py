@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -241,6 +244,105 @@ def test_a_file_system_that_hangs_holds_up_neither_the_run_nor_the_next_ones(tmp
         assert children() == left
     # Whoever waited is let go, and what is there now is looked at again.
     until(lambda: measured(host, data, 10)[1], "known again", [])
+
+
+BROKEN = ("disks", "temporary_files", "table_size", "index_activity", "database_size")
+SPREAD = """
+CREATE TABLE public.good AS SELECT g FROM generate_series(1, 10000) AS g;
+CREATE INDEX good_index ON public.good (g);
+CREATE TABLE public.lost TABLESPACE broken AS SELECT g FROM generate_series(1, 10000) AS g;
+CREATE INDEX lost_index ON public.lost (g);
+CREATE TABLE public.half AS SELECT g FROM generate_series(1, 10000) AS g;
+CREATE INDEX half_index ON public.half (g) TABLESPACE broken;
+CREATE TABLE public.parted (g integer) PARTITION BY LIST ((g % 2));
+CREATE TABLE public.odd PARTITION OF public.parted FOR VALUES IN (1) TABLESPACE broken;
+CREATE TABLE public.even PARTITION OF public.parted FOR VALUES IN (0);
+INSERT INTO public.parted SELECT g FROM generate_series(1, 10000) AS g;
+"""
+
+
+@pytest.fixture(name="broken")
+def _broken(place: Place) -> Iterator[Path]:
+    """The directory of a tablespace `broken` with some of what is in the database `shop`."""
+    path = Path(tempfile.mkdtemp(prefix="broken-", dir=place.folder))
+    if os.geteuid() == 0:
+        shutil.chown(path, place.server.os_user)
+    with place.server.connect() as session:
+        session.execute(f"CREATE TABLESPACE broken LOCATION '{path}'".encode())
+        session.execute(b"CREATE DATABASE shop")
+    place.server.psql(SPREAD, "shop")
+    place.server.value("VACUUM", "shop")
+    place.server.value("CHECKPOINT")
+    yield path
+    place.server.value("DROP DATABASE shop WITH (FORCE)")
+    place.server.value("DROP TABLESPACE broken")
+
+
+@contextlib.contextmanager
+def no_link(link: Path) -> Iterator[None]:
+    target = link.readlink()
+    link.unlink()
+    try:
+        yield
+    finally:
+        link.symlink_to(target)
+
+
+@contextlib.contextmanager
+def no_target(link: Path) -> Iterator[None]:
+    target = link.readlink()
+    target.rename(f"{target}.away")
+    try:
+        yield
+    finally:
+        Path(f"{target}.away").rename(target)
+
+
+@contextlib.contextmanager
+def closed(link: Path) -> Iterator[None]:
+    target = link.readlink()
+    target.chmod(0)
+    try:
+        yield
+    finally:
+        target.chmod(0o700)
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("damage", [no_link, no_target, closed])
+def test_a_tablespace_that_cannot_be_read_costs_only_what_is_in_it(
+    place: Place, broken: Path, tmp_path: Path, damage: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    server, found = place.server, [one for one in SHIPPED if one.name in BROKEN]
+    oid = server.value("SELECT oid FROM pg_tablespace WHERE spcname = 'broken'")
+    server.value("TRUNCATE pgops.round", "pgops")
+    with damage(server.data_dir / "pg_tblspc" / str(oid)):
+        outcome = collect(server, tmp_path, found=found)
+    assert (outcome["sink"], outcome["spooled"]) == ("local", 0)
+    assert outcome["errors"]
+    assert all("broken" in error for error in outcome["errors"]), outcome["errors"]
+    assert _measured(server, "table_size_mb", "table_name") == {"good", None}  # and the remainder
+    assert _measured(server, "index_size_mb", "index_name") == {"good_index", "lost_index"}
+    assert "shop" in _measured(server, "database_size_mb", "database_name")
+    spaces = "SELECT count(*) FROM pgops.system_metrics WHERE metric_name = '{}' AND additional_info ->> '{}' = '{}'"
+    assert server.value(spaces.format("disk_free_mb", "disk", "data"), "pgops") == 1
+    assert server.value(spaces.format("disk_free_mb", "tablespace", "roomy"), "pgops") == 1
+    assert server.value(spaces.format("temp_files_now_mb", "tablespace", "pg_default"), "pgops") == 1
+    # And once it is there again, so is all of it.
+    assert collect(server, tmp_path, found=found)["errors"] == []
+    assert _measured(server, "table_size_mb", "table_name") == {"good", "lost", "half", "parted", None}
+
+
+def _measured(server: Server, metric: str, label: str) -> set[Any]:
+    """What of the database `shop` has values, none of which is 0."""
+    found = server.value(
+        f"SELECT jsonb_agg(jsonb_build_array({label}, metric_value)) FROM pgops.system_metrics "
+        f"WHERE database_name = 'shop' AND metric_name = '{metric}'",
+        "pgops",
+    )
+    assert isinstance(found, list)
+    assert all(size > 0 for _name, size in found)
+    return {name for name, _size in found}
 
 
 @needs_root

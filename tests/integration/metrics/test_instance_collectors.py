@@ -479,13 +479,17 @@ def test_sessions_are_counted_by_state(primary: Server, shop: str) -> None:
             found = {
                 state: row(primary, "connections", database=shop, state=state)["connections"] for state in states
             }
+            assert row(primary, "activity", database=shop)["active_connections"] == 1
+    with primary.connect(shop) as untracked:
+        untracked.execute("SET track_activities = off")
+        assert row(primary, "activity", database=shop)["active_connections"] is None
     assert found == {"active": 1, "idle": 1, "idle in transaction": 1, "other": 1}
 
 
 @pytest.mark.every_major
 def test_connections_are_compared_with_what_is_not_reserved(primary: Server) -> None:
     def used() -> float:
-        (found,) = [one for one in rows(primary, "connections") if one["connections_used_percent"] is not None]
+        (found,) = [one for one in rows(primary, "activity") if one["connections_used_percent"] is not None]
         return float(found["connections_used_percent"])
 
     # Of 50, 3 are reserved for superusers; the collector's own session is one of those used.

@@ -106,7 +106,7 @@ def test_what_is_due_more_often_is_collected_again_in_the_same_session(
     assert seen == [only(seen[0])] * 2
     layout = configured(deployed, tmp_path)[1]
     kept = latest.present([layout.latest, layout.latest_repeated], clock.time())
-    assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5}
+    assert {run.collector: len(run.samples) for run in kept} == {"quick": 1, "slow": 1, "agent": 5, "login": 1}
     # The whole is written once, the newest of what is repeated each time.
     again = latest.load(layout.latest_repeated)
     assert [run.collector for run in again] == ["quick"]

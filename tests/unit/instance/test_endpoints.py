@@ -58,6 +58,7 @@ def test_a_server_is_copied_as_a_role_of_its_own_over_its_socket() -> None:
         "user": "pgops_backup",
         "dbname": "replication",
         "application_name": "pgops backup",
+        "options": "-c idle_session_timeout=0 -c statement_timeout=0",
     }
 
 

@@ -31,6 +31,18 @@ def test_who_reads_settings_changes_next_to_none() -> None:
     assert "work_mem" not in pins.opening(18, as_is=True)
 
 
+def test_what_a_version_has_is_asked_of_one_that_is_known() -> None:
+    assert "transaction_timeout" not in pins.options({}, major=16)
+    assert "-c transaction_timeout=0" in pins.options({}, major=17)
+    assert pins.options({}, as_is=True, major=17) == "-c role=none"
+
+
+def test_all_that_ends_sessions_is_pinned_where_one_was_cut_short() -> None:
+    asked = shlex.split(pins.options({}, as_is=True, major=17, cut_short=True))[1::2]
+    assert {*asked} == {"role=none", *(f"{name}=0" for name in pins.ENDING)}
+    assert "transaction_timeout" not in pins.options({}, as_is=True, major=16, cut_short=True)
+
+
 @pytest.mark.parametrize("major", range(14, 19))
 def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
     text = pins.opening(major)

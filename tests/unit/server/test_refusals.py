@@ -39,6 +39,22 @@ def test_the_remedy_is_for_what_the_server_said(words: str, remedy: str) -> None
     assert remedy in refusals.remedy(words, "shop", "ann")
 
 
+@pytest.mark.parametrize(
+    ("words", "full"),
+    [
+        ("connection failed: FATAL:  sorry, too many clients already", True),
+        ("FATAL: remaining connection slots are reserved for non-replication superuser connections", True),
+        ("FATAL: remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
+        ('FATAL: remaining connection slots are reserved for roles with privileges of the "x" role', True),
+        ('FATAL: too many connections for role "pgops"', False),
+        ('FATAL: too many connections for database "sorry, too many clients already"', False),
+        ("FATAL: the database system is starting up", False),
+    ],
+)
+def test_a_server_without_a_free_connection_says_so(words: str, full: bool) -> None:
+    assert refusals.full(words) is full
+
+
 def test_names_are_told() -> None:
     words = 'FATAL: permission denied for database "shop"'
     assert refusals.remedy(words, "shop", "ann") == "Run: GRANT CONNECT ON DATABASE shop TO ann."

@@ -28,8 +28,8 @@ from pgops.statements.readings import (
 KEYS = st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 6), st.booleans())
 COUNTS = st.tuples(*[st.integers(0, 50)] * len(SUMS))
 ENTRIES = st.dictionaries(KEYS, st.builds(Entry, COUNTS, st.floats(0, 9), st.sampled_from([None, "a", "b"])))
-FIRST = Snapshot("2026-01-01T00:00:00+00:00", "x", "r", 0, 1000.0, "s")
-SECOND = replace(FIRST, taken_at="2026-01-01T00:05:00+00:00", active_ms=3000.0)
+FIRST = Snapshot("2026-01-01T00:00:00+00:00", "x", "r", 0, {1: (1000.0, None), 2: (0.0, "s")})
+SECOND = replace(FIRST, taken_at="2026-01-01T00:05:00+00:00", active={1: (3000.0, None), 2: (0.0, "s")})
 BLOCKS = ("shared_blks_hit", "shared_blks_read", "shared_blks_written")
 ONE: Key = (1, 1, 7, True)
 
@@ -66,7 +66,6 @@ def test_what_was_counted_is_found_again(before: dict, done: dict) -> None:
         after[key] = Entry(sums, more.max_ms, then.since if then else more.since)
     found = difference(replace(FIRST, entries=before), replace(SECOND, entries=after))
     assert found is not None
-    assert found.coverage == 100
     assert {one.key: one.sums for one in found.usage} == {key: one.sums for key, one in done.items() if any(one.sums)}
 
 
@@ -136,8 +135,7 @@ def test_a_snapshot_as_a_document_says_each_thing_once() -> None:
             "origin",
             "reset_at",
             "evicted",
-            "active_ms",
-            "statistics_since",
+            "active",
             "entries",
         )
     }
@@ -165,28 +163,51 @@ def test_what_is_no_snapshot_is_none(document: object) -> None:
 
 
 def test_an_entry_counts_from_zero_where_it_was_made_anew() -> None:
-    assert calls_of(counted(5), counted(8)) == (3, 100)
-    assert calls_of(None, counted(8)) == (8, 100)
+    assert calls_of(counted(5), counted(8))[0] == 3
+    assert calls_of(None, counted(8))[0] == 8
     assert calls_of(counted(9), counted(8))[0] == 8
     assert calls_of(counted(5, since="a"), counted(8, since="b"))[0] == 8
     assert calls_of(counted(5, exec_ms=9.0), counted(8, exec_ms=2.0))[0] == 8
 
 
-def test_coverage_is_whole_only_where_nothing_can_be_missing() -> None:
-    """2000 ms were spent in statements, 500 of them in those that are known."""
+def test_coverage_is_the_share_of_the_active_time() -> None:
+    """Sessions were active for 2000 ms, 500 of them in statements that are known."""
     then, now = counted(5, 100.0), counted(8, 600.0)
-    assert calls_of(then, now) == (3, 100)
-    assert calls_of(counted(9, 100.0), now) == (8, 30)
+    assert calls_of(then, now) == (3, 25)
     assert calls_of(then, now, evicted=1) == (3, 25)
     assert calls_of(then, now, reset_at="later") == (3, 25)
     assert calls_of(then, now, evicted=None) == (3, 25)
-    assert calls_of(then, now, evicted=1, active_ms=None) == (3, None)
-    assert calls_of(then, now, evicted=1, statistics_since="later") == (3, None)
-    assert calls_of(then, now, evicted=1, active_ms=1000.0) == (3, None)
-    assert calls_of(then, now, evicted=1, active_ms=1001.0) == (3, 99.9)
+    assert calls_of(counted(9, 100.0), now) == (8, 30)
     gone = difference(replace(FIRST, entries={ONE: then}), SECOND)
     assert gone is not None
     assert gone.coverage == 0
+
+
+def test_coverage_is_whole_only_where_nothing_can_be_missing() -> None:
+    """A statement may end in one interval, and its session say so in the next."""
+    then, now = counted(5, 100.0), counted(8, 2600.0)
+    assert calls_of(then, now) == (3, 100)
+    assert calls_of(then, now, evicted=1) == (3, 99.9)
+    assert calls_of(counted(9, 100.0), now) == (8, 99.9)
+
+
+def test_coverage_is_unknown_where_the_active_time_is() -> None:
+    then, now = counted(5, 100.0), counted(8, 600.0)
+    assert calls_of(then, now, active={}) == (3, None)
+    assert calls_of(then, now, active={1: (3000.0, "later")}) == (3, None)
+    assert calls_of(then, now, active={1: (1000.0, None)}) == (3, None)
+    assert calls_of(then, now, active={1: (900.0, None)}) == (3, None)
+
+
+def test_a_database_that_is_new_or_gone_spoils_nothing() -> None:
+    """Of one that was reset or dropped neither its time nor its statements count, of a new one all."""
+    entries = {ONE: counted(1, 1000.0), (2, 1, 8, True): counted(1, 400.0), (3, 1, 9, True): counted(1, 200.0)}
+    gone = difference(FIRST, replace(SECOND, entries=entries, active={1: (3000.0, None), 3: (500.0, None)}))
+    assert gone is not None
+    assert (gone.coverage, gone.active_ms) == (100 * 1200 / 2500, 2500)
+    reset = difference(FIRST, replace(SECOND, entries=entries, active={1: (3000.0, None), 2: (100.0, "t")}))
+    assert reset is not None
+    assert (reset.coverage, reset.active_ms) == (50, 2000)
 
 
 def test_evictions_are_those_between_the_readings() -> None:

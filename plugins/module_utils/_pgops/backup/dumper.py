@@ -76,7 +76,7 @@ def options(major: int, restricted: bool = True) -> str:
         **pins.NAMES,
         **pins.PLANS,
         **pins.BY_SUPERUSERS,
-        **{name: value for name, (since, value) in pins.SINCE.items() if major >= since},
+        **pins.since(major),
         "statement_timeout": "0",
         "lock_timeout": "0",
         **({pins.RESTRICTION: "view,foreign-table"} if restricted else {}),

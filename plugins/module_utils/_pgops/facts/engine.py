@@ -121,10 +121,10 @@ SELECT
         'xid_age', age(d.datfrozenxid),
         'mxid_age', mxid_age(d.datminmxid),
         'size_bytes', CASE
-            -- NULL: dropped meanwhile, of which the size is an error
+            -- NULL: dropped meanwhile, of which the size is an error; 0 that its files cannot be read
             WHEN %s AND has_database_privilege(d.oid, 'CONNECT') IS NOT NULL
                 AND (has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
-                THEN pg_database_size(d.oid)
+                THEN nullif(pg_database_size(d.oid), 0)
         END
     ) ORDER BY age(d.datfrozenxid) DESC, d.datname) AS list
 FROM pg_database AS d

@@ -9,6 +9,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from ..server import pins
 from ..server.names import BACKUP, EXPLAINER
 from ..server.target import Target
 from .configuration import Configuration, Peer
@@ -84,6 +85,8 @@ def backup(configuration: Configuration) -> dict[str, str]:
         "user": BACKUP,
         "dbname": "replication",
         "application_name": "pgops backup",
+        # A session for replication has no defaults of roles and databases, but those of the server.
+        "options": pins.spelled({"idle_session_timeout": "0", "statement_timeout": "0"}),
     }
 
 

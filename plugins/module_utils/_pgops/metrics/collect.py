@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import random
 import signal
 import time
@@ -19,14 +18,14 @@ from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..instance.records import Record
 from ..instance.sink import OFF, Node, Sink, node, opened
-from ..server import databases, disks, encoding, ownership
+from ..server import databases, disks, encoding, ownership, tablespaces
 from ..server.databases import Database
 from ..server.session import Session, connect
-from . import delivery, latest
-from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, placed, slowed, wrapped
+from . import delivery, latest, refused
+from .collectors import INSPECTION, JOBS, LOGIN, OWN, Collector, adjusted, due, metrics, placed, slowed, wrapped
 from .history import Cost, Runs
 from .options import options
-from .rounds import Round, Sample, packed, place, told_apart
+from .rounds import Round, Sample, iso, packed, place, told_apart
 from .spool import Spool
 
 ORIGIN = """
@@ -113,8 +112,9 @@ class Tally:
             self.fail([collector], f"{collector.name}{f' in {database}' if database else ''}: {lost}")
 
     def fail(self, failed: Iterable[Collector], message: str) -> None:
-        """Record an error and the collectors it belongs to, each once for every database in which it failed."""
-        self.errors.append(message)
+        """Record an error, and the collectors it belongs to, each once for every database in which it failed."""
+        if message not in self.errors:
+            self.errors.append(message)
         for collector in failed:
             self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
 
@@ -144,7 +144,8 @@ class Opener(Protocol):
 @dataclass(frozen=True)
 class Visit:
     """What a collection works with: ``found`` are all collectors, of which it runs those with its rights. ``sink``
-    replaces sink.opened() if the sink stays open for the next collection."""
+    replaces sink.opened() if the sink stays open for the next collection. ``refused``: the server lets no other
+    session of the agent in."""
 
     configuration: Configuration
     layout: Layout
@@ -152,6 +153,7 @@ class Visit:
     source: Session
     inspects: bool = False
     sink: Opener = opened
+    refused: bool = False
 
     @property
     def rights(self) -> tuple[str, ...]:
@@ -163,8 +165,7 @@ class Visit:
     @property
     def spool(self) -> Spool:
         """The rounds that wait for delivery."""
-        folder = self.layout.keeping if self.inspects else self.layout.state
-        return Spool(f"{folder}/spool.jsonl", options(self.configuration).spool_bytes)
+        return spool(self.configuration, self.layout.keeping if self.inspects else self.layout.state)
 
     def tally(self, runs: Runs) -> Tally:
         """A new record of this collection."""
@@ -182,6 +183,20 @@ class Visit:
             for one in adjusted(self.found, options(self.configuration).collectors)
             if one.rights in self.rights and one.applies(self.source.major, self.source.in_recovery)
         ]
+
+
+def spool(configuration: Configuration, folder: str) -> Spool:
+    """The rounds that wait for delivery, in one of the instance's directories."""
+    return Spool(f"{folder}/spool.jsonl", options(configuration).spool_bytes)
+
+
+def entered(configuration: Configuration, layout: Layout) -> Session:
+    """A session of the agent's with its server; if the server refuses it, that is measured.
+
+    Raises PgOpsError.
+    """
+    with refused.noted(layout, spool(configuration, layout.state), time.time()):
+        return connect(endpoints.agent(configuration, "collect"))
 
 
 def inspect(configuration: Configuration, layout: Layout, found: Sequence[Collector], runs: Runs) -> dict[str, Any]:
@@ -203,7 +218,7 @@ def collect(configuration: Configuration, layout: Layout, found: Sequence[Collec
 
     Raises PgOpsError if the source cannot be reached.
     """
-    with connect(endpoints.agent(configuration, "collect")) as source:
+    with entered(configuration, layout) as source:
         visit = Visit(configuration, layout, found, source)
         return everything(visit, runs, Budget(time.monotonic() + options(configuration).time_budget))
 
@@ -222,11 +237,13 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     runs.started = tally.started
     run(visit.source, chosen, tally, budget)
     later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
-    lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
+    lost = None if visit.inspects else waiting.dropped()
     tally.add(INSPECTION if visit.inspects else OWN, None, time.time(), own_rows(runs.reported(), later, lost))
-    if not visit.inspects and (recorded := records.known(visit.layout)):
-        tally.add(JOBS, None, time.time(), job_rows(recorded, time.time()))
+    if not visit.inspects:
+        tally.add(LOGIN, None, time.time(), [{refused.REFUSED: float(visit.refused)}])
+        if recorded := records.known(visit.layout):
+            tally.add(JOBS, None, time.time(), job_rows(recorded, time.time()))
     # The agent reads the values of the server's user, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
@@ -272,6 +289,7 @@ def deliver(
     known = metrics(visit.found)
     try:
         with budget.interruptible():
+            source.revive()
             whose = node(visit.configuration, source)
         with budget.interruptible(), visit.sink(visit.configuration, visit.layout, source, whose, OFF) as sink:
             for batch in [*_batches(new), *_batches(older)]:
@@ -318,9 +336,10 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budg
     """Run collectors, those of scope database in each of their databases that accepts us, until the time limit."""
     try:
         with budget.interruptible():
-            for collector in chosen:
-                if collector.scope == "instance":
-                    measure(source, collector, None, tally, budget)
+            outside = [collector for collector in chosen if collector.scope == "instance"]
+            _leave_out(source, outside, tally, inside=False)
+            for collector in outside:
+                measure(source, collector, None, tally, budget)
             inside = [collector for collector in chosen if collector.scope == "database"]
             places = _places(source, inside, tally) if inside else []
             for at, (database, some) in enumerate(places):
@@ -335,6 +354,7 @@ def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budg
 def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[Database, list[Collector]]]:
     """The databases to collect from, each with its collectors; in random order, so that none is always left out if
     time is short."""
+    source.revive()
     found = databases.looked_into(source)
     names = [database.shown for database in found]
     tally.runs.forget(names)
@@ -354,21 +374,37 @@ def _run_inside(
             same = database.name == source.database
             target = replace(source.target, database=database.name)
             session = source if same else stack.enter_context(connect(target))
+            _leave_out(session, chosen, tally, inside=True)
             for collector in chosen:
                 measure(session, collector, database, tally, budget)
     except PgOpsError as error:
         tally.fail(chosen, f"database {database.shown}: {error}")
 
 
+def _leave_out(session: Session, chosen: Sequence[Collector], tally: Tally, inside: bool) -> None:
+    """Have collectors leave out the tablespaces that cannot be read, each of which is an error of theirs."""
+    concerned = [collector for collector in chosen if collector.reads_tablespaces]
+    if not concerned:
+        return
+    try:
+        session.revive()
+        errors = tablespaces.leave_out(session, inside)
+    except PgOpsError as error:
+        errors = [f"tablespaces of {encoding.readable(session.database)}: {error}"]
+    for message in errors:
+        tally.fail(concerned, message)
+
+
 def measure(session: Session, collector: Collector, inside: Database | None, tally: Tally, budget: Budget) -> None:
     """Run one collector in the instance, or in one database, read only and with a time limit; an error affects only
-    this collector."""
+    this collector, also one that has ended the session."""
     started, began = time.time(), time.monotonic()
     seconds = min(collector.timeout, budget.left())
     tally.runs.last[collector.name] = tally.started
     try:
         if not seconds:
             raise QueryFailed("left out: time limit reached")
+        session.revive()
         with session.transaction():
             session.execute("SET TRANSACTION READ ONLY")
             limit = str(max(1, round(seconds * 1000)))
@@ -422,8 +458,3 @@ def job_rows(known: Mapping[str, Record], now: float) -> list[dict[str, Any]]:
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000
-
-
-def iso(moment: float) -> str:
-    """A Unix time as ISO 8601 in UTC."""
-    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat()

@@ -33,6 +33,7 @@ from typing import Any
 from .. import capabilities, spelling
 from ..capabilities import Capability
 from ..errors import InvalidInput
+from ..server import tablespaces
 from . import thresholds
 
 RIGHTS = ("monitor", "host", "all_data")
@@ -89,6 +90,11 @@ class Collector:
     oldest: int = 0
     newest: int = 999
     databases: tuple[str, ...] = ()
+
+    @property
+    def reads_tablespaces(self) -> bool:
+        """Whether it leaves out the tablespaces that cannot be read."""
+        return tablespaces.SETTING in self.query
 
     def looks_into(self, database: str) -> bool:
         """Whether a database is one of those that this is for."""
@@ -241,8 +247,8 @@ def own(capability: Capability) -> list[Collector]:
 
 SELF = {found.name: found for capability in capabilities.ALL for found in own(capability)}
 """What jobs measure about themselves, by the collector's name."""
-OWN, JOBS = SELF["agent"], SELF["jobs"]
-"""What a collection measures about itself, and about the runs of all jobs."""
+OWN, JOBS, LOGIN = SELF["agent"], SELF["jobs"], SELF["login"]
+"""What a collection measures about itself, about the runs of all jobs, and whether the server lets the agent in."""
 INSPECTION = replace(OWN, name="inspect", interval=600)
 """What an inspection measures about itself; it runs less often."""
 

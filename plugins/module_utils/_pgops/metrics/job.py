@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..errors import HostFailed, InvalidInput
 from ..host.files import File, apply, exclusive
+from ..instance import records
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..sources import LIBRARY, gather
@@ -31,8 +33,14 @@ def collect(settings: Configuration, layout: Layout, options: argparse.Namespace
     if not options.repeat:
         return _collected(settings, layout, path, collection.collect)
     memory = Memory(path, PATIENCE)
+
+    def tell(seconds: float, errors: int) -> None:
+        if options.scheduled:
+            with contextlib.suppress(HostFailed, OSError):  # the end of the run will say it
+                records.note(layout, "collect", time.time(), seconds, errors)
+
     with exclusive(f"{path}.repeat.lock", seconds=0):
-        return repeat.collect(settings, layout, installed(layout), memory)
+        return repeat.collect(settings, layout, installed(layout), memory, limited=True, tell=tell)
 
 
 def inspect(settings: Configuration, layout: Layout, _options: argparse.Namespace) -> dict[str, Any]:

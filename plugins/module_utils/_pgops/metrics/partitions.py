@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import capabilities
@@ -38,63 +39,78 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
 
     Raises PgOpsError if the server cannot be reached.
     """
-    with connect(endpoints.agent(configuration, "maintain")) as session:
+    # Dropping a partition locks its parent table, and a session that waits for a lock blocks others behind it: rather
+    # an hour later than behind a long query.
+    target = replace(endpoints.agent(configuration, "maintain"), statement_timeout=ROLLING, lock_timeout=0.1)
+    with connect(target) as session:
         if session.in_recovery:
             return {"skipped": "standby", "errors": []}
         result: dict[str, Any] = {}
-        errors: list[str] = []
-        with _noted(errors, "partitions cannot be created"):
+        steps = Steps(session)
+        with steps.step("partitions cannot be created"):
             result["created"] = session.value("SELECT pgops.maintain_partitions(7)")
         # Before anything is dropped, since rollups are made of what is to be dropped.
-        result["rolled_up"] = _roll_up(session, errors)
-        result["dropped"] = _drop(session, errors)
-        with _noted(errors, "unused shapes cannot be deleted"):
+        result["rolled_up"] = _roll_up(session, steps)
+        result["dropped"] = _drop(session, steps)
+        with steps.step("unused shapes cannot be deleted"):
             result["forgotten"] = session.value("SELECT pgops.forget_unused_shapes()")
         for upkeep in (one for capability in capabilities.ALL for one in capability.upkeep):
-            with _noted(errors, upkeep.what):
+            with steps.step(upkeep.what):
                 result[upkeep.function] = session.value(f"SELECT pgops.{upkeep.function}()")
-        return {**result, "errors": errors}
+        return {**result, "errors": steps.errors}
 
 
-def _roll_up(session: Session, errors: list[str]) -> int:
+@dataclass
+class Steps:
+    """What is done one after the other in a session; an error is that of one step."""
+
+    session: Session
+    errors: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def step(self, failure: str) -> Iterator[None]:
+        """Record an error as ``failure``, and go on with the next step, also where the session has ended: a full disk
+        must not prevent the removal of old days."""
+        try:
+            self.session.revive()
+            yield
+        except PgOpsError as error:
+            self.errors.append(f"{failure}: {error}")
+
+
+def _roll_up(session: Session, steps: Steps) -> int:
     """How many hours of nodes were rolled up, each in its own transaction. The rest is due in the next run."""
     until = time.monotonic() + ROLLING
-    session.execute("SELECT set_config('statement_timeout', %s, false)", [str(round(ROLLING * 1000))])
     hours: list[dict[str, Any]] = []
-    with _noted(errors, "hours to roll up cannot be listed"):
+    with steps.step("hours to roll up cannot be listed"):
         hours = session.rows(HOURS)
-    done = failed = 0
+    done, before = 0, len(steps.errors)
     for hour in hours:
-        if failed >= FAILURES or time.monotonic() > until:
-            errors.append(f"{len(hours) - done} hours remain to be rolled up in the next run")
+        if len(steps.errors) - before >= FAILURES or time.monotonic() > until:
+            steps.errors.append(f"{len(hours) - done} hours remain to be rolled up in the next run")
             break
-        try:
+        with steps.step(f"the hour of {hour['started_at']} cannot be rolled up"):
             session.value("SELECT pgops.roll_up(%s, %s)", [hour["node_id"], hour["started_at"]])
             done += 1
-        except PgOpsError as error:
-            failed += 1
-            errors.append(f"the hour of {hour['started_at']} cannot be rolled up: {error}")
     return done
 
 
-def _drop(session: Session, errors: list[str]) -> list[str]:
+def _drop(session: Session, steps: Steps) -> list[str]:
     """The partitions that were dropped, oldest first."""
-    # Dropping one locks its parent table, and a session that waits for a lock blocks others behind it: rather an hour
-    # later than behind a long query.
-    session.execute("SET lock_timeout = '100ms'")
     expired: list[dict[str, Any]] = []
-    with _noted(errors, "expired partitions cannot be listed"):
+    with steps.step("expired partitions cannot be listed"):
         expired = session.rows(EXPIRED)
     dropped = []
     lost: set[str] = set()
     for partition in expired:
         name = partition["partition_name"]
-        with _noted(errors, f"{name} cannot be dropped"):
+        with steps.step(f"{name} cannot be dropped"):
             if _dropped(session, name):
                 dropped.append(name)
                 lost |= {str(partition["first_day"])} if partition["early"] else set()
     if lost:
-        errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {', '.join(sorted(lost))}")
+        days = ", ".join(sorted(lost))
+        steps.errors.append(f"dropped early, since the store is larger than pgops_max_size_mb: {days}")
     return dropped
 
 
@@ -108,12 +124,3 @@ def _dropped(session: Session, name: str) -> bool:
                 raise
             time.sleep(pause)
     return bool(session.value(DROP, [name]))
-
-
-@contextlib.contextmanager
-def _noted(errors: list[str], what: str) -> Iterator[None]:
-    """Record an error, and go on with the next step: a full disk must not prevent the removal of old days."""
-    try:
-        yield
-    except PgOpsError as error:
-        errors.append(f"{what}: {error}")

@@ -4,25 +4,27 @@
 delay can start it more often, so it runs collectors with shorter intervals itself.
 
 Sessions stay open meanwhile: a new one costs the server about 7 ms of processor time, three quick collectors in an
-existing one 2.5 ms, and it needs 3.5 MB.
+existing one 2.5 ms, and it needs 3.5 MB. A session that could not be had again, since the server has no connection
+left, is kept for another minute, and another: what measures the connections must not need one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import PgOpsError, QueryFailed
+from ..errors import LoginRefused, PgOpsError, QueryFailed
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..instance.sink import OFF, Node, Sink, opened
 from ..server.session import Session, connect
-from .collect import Budget, Visit, everything, repeated
+from .collect import Budget, Visit, entered, everything, repeated
 from .collectors import Collector, due, slowed
 from .history import Memory, Runs
 from .options import options
@@ -34,6 +36,25 @@ STAY = 56.0
 systemd shifts a timer within its AccuracySec."""
 GRACE = 1.0
 """Minimum duration of the last pass, in seconds."""
+LIMIT = 58.0
+"""Seconds of each minute after which the run ends itself, whatever it waits for."""
+RETRY = 10.0
+"""Seconds from a refused session to the next attempt."""
+LONGEST = 600.0
+"""Seconds for which a run may go on with a session that could not be had again; the job's time limit is a minute
+more."""
+
+NEARLY_FULL = """
+SELECT 10 * count(*) >= 9 * (
+    current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+    - coalesce(current_setting('reserved_connections', true)::integer, 0))
+FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend'
+"""
+"""Whether it is worth while to ask for another session, which costs more than this."""
+
+
+Told = Callable[[float, int], None]
+"""What is told of each minute after which a run goes on: the seconds that it took, and the number of errors."""
 
 
 @dataclass
@@ -55,8 +76,26 @@ class Sessions:
         if self._source is not None and not _as_before(self._source):
             self.close()
         if self._source is None:
-            self._source = _without_idle_timeout(connect(endpoints.agent(self.configuration, "collect")))
+            self._source = entered(self.configuration, self.layout)
         return self._source
+
+    def last(self) -> bool:
+        """Whether the session with the source could not be had again: nearly all connections of the server are taken,
+        and it refuses another.
+
+        Raises PgOpsError.
+        """
+        if self._source is None or not self._source.value(NEARLY_FULL):
+            return False
+        try:
+            connect(endpoints.agent(self.configuration, "collect")).close()
+        except LoginRefused:
+            return True
+        return False
+
+    def forgive(self) -> None:
+        """Try the sink again."""
+        self._failure = None
 
     @contextlib.contextmanager
     def sink(
@@ -74,7 +113,6 @@ class Sessions:
             if self._sink is None:
                 way = opened(configuration, layout, source, node, durability)
                 self._sink = self._sink_closes.enter_context(way)
-                _without_idle_timeout(self._sink.session)
             yield self._sink
         except PgOpsError as error:
             self._failure = error
@@ -101,50 +139,121 @@ def _as_before(session: Session) -> bool:
         return False
 
 
-def _without_idle_timeout(session: Session) -> Session:
-    """The session, set so that the server does not end it when idle."""
-    session.execute("SET idle_session_timeout = 0")
-    return session
-
-
 @dataclass
 class Repetition:
-    """One run of the job. No pass starts after ``until``, in seconds of the monotonic clock; ``coming`` are the Unix
-    times at which collectors are due next, by their names."""
+    """One run of the job. No pass starts later than ``seconds`` after the minute ``began``, and no other minute after
+    ``last_minute``, in seconds of the monotonic clock; ``coming`` are the Unix times at which collectors are due
+    next, by their names. ``limited``: a minute is ended after LIMIT. ``alone``: the server lets no other session
+    in. ``done`` is the number of results of former minutes."""
 
     configuration: Configuration
     layout: Layout
     found: Sequence[Collector]
     memory: Memory
-    until: float
+    seconds: float
     sessions: Sessions
+    began: float
+    last_minute: float
+    limited: bool = False
+    tell: Told | None = None
     ended: bool = False
+    alone: bool = False
+    done: int = 0
     budget: Budget = field(default_factory=lambda: Budget(0))
     own: Sequence[Collector] = ()
     coming: dict[str, float] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+    @property
+    def until(self) -> float:
+        """When the last pass of the minute may start."""
+        return self.began + self.seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether SIGTERM has ended it."""
+        return self.ended or self.budget.ended
 
     def end(self, _signal: int, _frame: object) -> None:
         """Record SIGTERM; waiting for a server is interrupted by Budget.interruptible() instead."""
         self.ended = self.budget.ended = True
 
     def first(self) -> None:
-        """Collect all that is due.
+        """Collect all that is due, as soon as the source lets the agent in.
 
-        Raises PgOpsError if the source cannot be reached.
+        Raises PgOpsError if the source cannot be reached, or refuses it for the whole minute.
         """
+        self._limit()
+        while not self._entered():
+            with self.budget.interruptible():
+                time.sleep(RETRY)
+        self._everything()
+
+    def _entered(self) -> bool:
+        try:
+            with self.memory.held(writes=False), self.budget.interruptible():
+                self.sessions.source()
+        except LoginRefused as error:
+            # Every attempt is a line in the server's log, and only a free connection can be there a little later.
+            if not error.full or time.monotonic() + RETRY > self.until:
+                raise
+            self.refusals.append(str(error))
+            return False
+        return True
+
+    def _everything(self) -> None:
         with self.memory.held() as runs:
             self._begin(options(self.configuration).time_budget)
             visit = self._visit()
             self.results.append(everything(visit, runs, self.budget))
             self._look_ahead(runs)
 
+    def rest(self) -> None:
+        """Collect again for the rest of the minute."""
+        while self.wait():
+            self.next()
+
     def next(self) -> None:
         """Collect what is due again; an error affects only this pass."""
+        with self._by_itself(), self.memory.held(writes=False) as runs:
+            self._repeat(runs)
+            self._look_ahead(runs)
+
+    def stays(self) -> bool:
+        """Whether to go on for another minute, since the next run would not be let in."""
+        if self.over or self.began + MINUTE > self.last_minute:
+            return False
         try:
-            with self.memory.held(writes=False) as runs:
-                self._repeat(runs)
-                self._look_ahead(runs)
+            with self.budget.interruptible():
+                self.alone = self.sessions.last()
+        except PgOpsError:
+            return False
+        return self.alone
+
+    def another(self) -> None:
+        """Begin another minute, with all that is due; an error affects only this pass."""
+        if self.tell:
+            self.tell(time.monotonic() - self.began, sum(len(one["errors"]) for one in self.results[self.done :]))
+        self.done = len(self.results)
+        self.began += MINUTE
+        with contextlib.suppress(QueryFailed), self.budget.interruptible():
+            time.sleep(max(0.0, self.began - time.monotonic()))
+        if not self.over:
+            self._limit()
+            self.sessions.forgive()
+            with self._by_itself():
+                self._everything()
+
+    def _limit(self) -> None:
+        """End the run as SIGTERM does if it takes longer than its minute, as where a process of the server hangs."""
+        if self.limited:
+            signal.setitimer(signal.ITIMER_REAL, LIMIT)
+
+    @contextlib.contextmanager
+    def _by_itself(self) -> Iterator[None]:
+        try:
+            yield
         except PgOpsError as error:
             self._fail(error)
             self.coming = {name: max(moment, time.time() + 1) for name, moment in self.coming.items()}
@@ -180,7 +289,9 @@ class Repetition:
     def _visit(self) -> Visit:
         with self.budget.interruptible():
             source = self.sessions.source()
-        visit = Visit(self.configuration, self.layout, self.found, source, sink=self.sessions.sink)
+        visit = Visit(
+            self.configuration, self.layout, self.found, source, sink=self.sessions.sink, refused=self.alone
+        )
         self.own = visit.collectors()
         return visit
 
@@ -204,7 +315,7 @@ class Repetition:
         with contextlib.suppress(QueryFailed), self.budget.interruptible():
             if not self.ended:
                 time.sleep(max(0.0, min(self.coming.values()) - time.time()))
-        return not (self.ended or self.budget.ended)
+        return not self.over
 
 
 COUNTED = ("samples", "collectors", "delivered", "spooled", "dropped")
@@ -219,34 +330,67 @@ def coming(collector: Collector, now: float, last: float | None) -> float:
 
 
 def collect(
-    configuration: Configuration, layout: Layout, found: Sequence[Collector], memory: Memory, seconds: float = STAY
+    configuration: Configuration,
+    layout: Layout,
+    found: Sequence[Collector],
+    memory: Memory,
+    seconds: float = STAY,
+    limited: bool = False,
+    tell: Told | None = None,
 ) -> dict[str, Any]:
     """Run what is due, and for so many seconds what becomes due again of collectors with an interval below a minute;
-    returns at once if there are none. The result of collect.collect() for all passes together, and ``passes``.
+    returns at once if there are none. A server without a free connection is asked again in these seconds, and one
+    that would refuse the next run is collected from for other minutes. ``limited``: a minute is ended after LIMIT.
+    ``tell`` hears of each minute that is over, but for the last.
+
+    The result of collect.collect() for all passes together, and ``passes``.
 
     Raises PgOpsError if the first pass cannot reach the source; in later ones that is an error of the pass.
     """
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     sessions = Sessions(configuration, layout)
-    made = Repetition(configuration, layout, found, memory, until, sessions)
-    before = signal.signal(signal.SIGTERM, made.end)
-    try:
-        made.first()
-        while made.wait():
-            made.next()
-        made.last()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        sessions.close()
+    made = Repetition(configuration, layout, found, memory, seconds, sessions, began, began + LONGEST, limited, tell)
+    with _ended_by(made):
+        try:
+            made.first()
+            made.rest()
+            while made.stays():
+                made.another()
+                made.rest()
+            made.last()
+        finally:
+            sessions.close()
     result = together(made.results)
-    return {**result, "errors": [*result["errors"], *dict.fromkeys(memory.errors)]}
+    errors = [*_counted(made.refusals), *result["errors"], *dict.fromkeys(memory.errors)]
+    return {**result, "errors": errors}
+
+
+@contextlib.contextmanager
+def _ended_by(made: Repetition) -> Iterator[None]:
+    """Have SIGTERM, and the end of the time that a minute may take, end a run."""
+    signals = {signal.SIGTERM: made.end, signal.SIGALRM: _terminate}
+    before = {number: signal.signal(number, handler) for number, handler in signals.items()}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def together(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One result of all passes: numbers are added up, and a repeated error is listed once."""
     sums = {key: sum(one[key] for one in results) for key in COUNTED}
-    errors = [error for one in results for error in one["errors"]]
-    times = {error: errors.count(error) for error in dict.fromkeys(errors)}
-    listed = [error if count == 1 else f"{error} ({count} times)" for error, count in times.items()]
+    errors = _counted([error for one in results for error in one["errors"]])
     sink = [one["sink"] for one in results if "sink" in one][-1]
-    return {**results[0], **sums, "sink": sink, "errors": listed, "passes": len(results)}
+    return {**results[0], **sums, "sink": sink, "errors": errors, "passes": len(results)}
+
+
+def _counted(errors: Sequence[str]) -> list[str]:
+    """Each error once, with the number of times."""
+    times = {error: errors.count(error) for error in dict.fromkeys(errors)}
+    return [error if count == 1 else f"{error} ({count} times)" for error, count in times.items()]

@@ -9,6 +9,7 @@ changed with every run would cost more than its values: a series that has no val
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -191,3 +192,8 @@ def fitted(known: Sequence[Sequence[str]], present: Iterable[str]) -> list[list[
             parts.append([])
         parts[-1].append(series)
     return parts
+
+
+def iso(moment: float) -> str:
+    """A Unix time as ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat()

@@ -72,6 +72,9 @@ ROLES = (
     Role(OPERATOR, settings=(PROOF,)),
     Role(AGENT, True, ("pg_monitor",), (PROOF,), 8),
 )
+RESERVED = "pg_use_reserved_connections"
+"""What lets the agent in where all other connections are taken, if the server has reserved_connections."""
+RESERVED_SINCE = 16
 NAMES = tuple(role.name for role in ROLES)
 PLANNING = Role(EXPLAINER, True, (), (PROOF,), 3, open=True)
 """A separate role, since planning may run functions, which can become any role that the session can become. Its
@@ -160,7 +163,7 @@ def plan(
     change.
     """
     changes: list[ServerChange] = []
-    wanted = [_shared(role, peers) for role in ROLES]
+    wanted = [_shared(_reserving(role, major), peers) for role in ROLES]
     for role in wanted if by.superuser else map(_modest, wanted, map(current.get, NAMES)):
         found = current.get(role.name)
         changes += _one(role, found, major)
@@ -169,6 +172,13 @@ def plan(
     if password is not None:
         changes += _password(current.get(AGENT), password, by.password_works)
     return tuple(changes)
+
+
+def _reserving(role: Role, major: int) -> Role:
+    """The agent's role as a member of RESERVED, where that exists."""
+    if role.name != AGENT or major < RESERVED_SINCE:
+        return role
+    return replace(role, member_of=(*role.member_of, RESERVED))
 
 
 def _shared(role: Role, peers: int) -> Role:
@@ -213,8 +223,11 @@ def optional(
 
 
 def _modest(role: Role, found: Mapping[str, Any] | None) -> Role:
-    """A role without the settings that only a superuser can set, except those that it already has."""
-    return replace(role, settings=tuple(one for one in role.settings if found and one in found["settings"]))
+    """A role without the settings that only a superuser can set, and without the membership that only one can be sure
+    to grant, except those that it already has."""
+    settings = tuple(one for one in role.settings if found and one in found["settings"])
+    groups = tuple(one for one in role.member_of if one != RESERVED or (found and one in found["member_of"]))
+    return replace(role, settings=settings, member_of=groups)
 
 
 def _membership(name: str, found: Mapping[str, Any] | None, member: str, major: int) -> tuple[Statements, ...]:
@@ -268,8 +281,9 @@ def _statements(role: Role, found: Mapping[str, Any] | None, major: int) -> tupl
             by = [identifier(grantor)] if major >= 16 else []
             revoke = "REVOKE {} FROM {}" + " GRANTED BY {}" * len(by)
             statements.append(statement(revoke, identifier(group), name, *by))
-    if set(role.member_of) - held:
-        statements.append(statement("GRANT {} TO {}", listed([identifier(group) for group in role.member_of]), name))
+    missing = [identifier(group) for group in role.member_of if group not in held]
+    if missing:
+        statements.append(statement("GRANT {} TO {}", listed(missing), name))
     return tuple(statements)
 
 

@@ -85,6 +85,9 @@ SINCE: Mapping[str, tuple[int, str]] = {
 }
 """What later versions have, by name: the first version, and the value."""
 
+ENDING = ("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout")
+"""What ends a session that had no time to pin it."""
+
 BY_SUPERUSERS: Mapping[str, str] = {"lc_messages": "C", "session_replication_role": "origin"}
 """What only a superuser can set."""
 
@@ -113,18 +116,35 @@ RESTRICTION = "restrict_nonsystem_relation_kind"
 
 
 def options(
-    timeouts: Mapping[str, str], as_users: bool = False, as_is: bool = False, event_triggers: bool = True
+    timeouts: Mapping[str, str],
+    as_users: bool = False,
+    as_is: bool = False,
+    event_triggers: bool = True,
+    major: int = 0,
+    cut_short: bool = False,
 ) -> str:
     """The connection parameter ``options``, as libpq spells it. ``as_users``: names and plans are as users have them;
-    ``as_is``: settings are shown as the server has them; ``event_triggers``: they run as they do for others.
+    ``as_is``: settings are shown as the server has them, but for those that have ``cut_short`` such a session;
+    ``event_triggers``: they run as they do for others. ``major`` is the server's version, 0 if unknown.
 
     >>> options({"lock_timeout": "100"}, as_users=True).split(" -c ")[-1]
     'lock_timeout=100'
     """
-    pinned = {"role": PINNED["role"]} if as_is else {**PINNED, **({} if as_users else {**NAMES, **PLANS})}
+    everything = {**PINNED, **({} if as_users else {**NAMES, **PLANS}), **since(major)}
+    kept = {"role", *(ENDING if cut_short else ())} if as_is else everything
+    pinned = {name: value for name, value in everything.items() if name in kept}
     pinned.update(timeouts)
     pinned.update({} if event_triggers else {EVENT_TRIGGERS: "off"})
     return spelled(pinned)
+
+
+def since(major: int) -> dict[str, str]:
+    """What a version has that earlier ones lack.
+
+    >>> since(16)
+    {'createrole_self_grant': ''}
+    """
+    return {name: value for name, (first, value) in SINCE.items() if major >= first}
 
 
 def spelled(pinned: Mapping[str, str]) -> str:
@@ -147,6 +167,16 @@ def unknown(words: str) -> bool:
     return POOLER in words or any(name in words for name in {**PINNED, **NAMES, **PLANS} if "_" in name)
 
 
+def newer(words: str) -> bool:
+    """Whether an error is that this server is older than it was taken for: it names what it does not know."""
+    return any(name in words for name in SINCE)
+
+
+def cut_short(words: str) -> bool:
+    """Whether a server has ended a session at its login by transaction_timeout: nothing else ends one so early."""
+    return "due to transaction timeout" in words
+
+
 def refused(words: str) -> bool:
     """Whether an error is that this server or this role cannot do without event triggers: in every language it names
     the parameter, in quotes of that language."""
@@ -160,7 +190,7 @@ def opening(major: int, as_is: bool = False) -> str:
     may have chosen.
     """
     free = {**NAMES, "jit": "off", **({name: PINNED[name] for name in SHOWN} if as_is else {})}
-    free.update({name: value for name, (since, value) in SINCE.items() if major >= since})
+    free.update(since(major))
     superuser = "pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'"
     expressions = [_set(name, value) for name, value in free.items()]
     expressions += [f"CASE WHEN {superuser} THEN {_set(name, value)} END" for name, value in BY_SUPERUSERS.items()]

@@ -35,6 +35,9 @@ REMEDIES = (
 )
 """The remedies by what the words contain; the first that fits is it."""
 OTHERWISE = "The server's log may say more."
+FULL = re.compile(r"\bFATAL:\s+(sorry, too many clients already|remaining connection slots are reserved)")
+"""What a server says of which all connections are taken, but those that are reserved. The limit of a role or database
+has other words."""
 
 
 def remedy(words: str, database: str, role: str) -> str:
@@ -47,3 +50,12 @@ def remedy(words: str, database: str, role: str) -> str:
         if re.search(pattern, words):
             return text.format(database=database, role=role)
     return OTHERWISE
+
+
+def full(words: str) -> bool:
+    """Whether a refusal says that all connections are taken.
+
+    >>> full('FATAL:  too many connections for role "ann"')
+    False
+    """
+    return FULL.search(words) is not None

@@ -59,7 +59,7 @@ SELECT {pins},
 """
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Session:
     """An open session in autocommit mode, and properties of its server.
 
@@ -147,6 +147,15 @@ class Session:
         with translated():
             self._prepare(text)
         return self.value(text)
+
+    def revive(self) -> None:
+        """Log in anew if the server has ended the session: an error that does so is that of one step, and none of the
+        next.
+
+        Raises PgOpsError.
+        """
+        if self.connection.closed:
+            self.__dict__.update(connect(self.target).__dict__)
 
     def abandon(self) -> None:
         """End the session from another thread, whatever it does: a function can catch statement_timeout, but not a
@@ -251,10 +260,27 @@ def connect(target: Target) -> Session:
     """
     if IMPORT_ERROR is not None:
         raise DriverMissing(f"psycopg 3 cannot be imported: {IMPORT_ERROR}.", DRIVER_HINT)
+    try:
+        return _begun(target)
+    except _CutShort as cut:
+        return _begun(replace(target, major=cut.major, cut_short=True))
+
+
+class _CutShort(Exception):
+    """A default of the server's has ended a session before it could pin anything. ``major`` is the server's version,
+    or the least that it can be."""
+
+    def __init__(self, major: int) -> None:
+        super().__init__(major)
+        self.major = major
+
+
+def _begun(target: Target) -> Session:
     owner = socket_owner(target) if target.local else None
     switch = _identity(target, owner) if os.geteuid() == 0 and target.password is None else None
     user = target.user or (pwd.getpwuid(owner).pw_name if owner is not None else "postgres")
-    quiet = _quiet(target, user, owner)
+    target = replace(target, major=target.major or _major(target, user, owner))
+    quiet = _quiet(target, user)
     try:
         with acting_as(switch), _in_environment(target.database):
             connection, told = _connection(target, user, quiet)
@@ -279,14 +305,20 @@ def _names(database: str, error: LoginRefused) -> bool:
     return re.search(rf"\b{re.escape(database)}\b", error.message) is not None
 
 
-def _quiet(target: Target, user: str, owner: int | None) -> bool:
+def _major(target: Target, user: str, owner: int | None) -> int:
+    """The version of a server on this host, as its files show it to its user and to root; 0 if unknown."""
+    if user in ORDINARY or owner is None:
+        return 0
+    return discovery.major_at(target.socket_path, owner) or 0
+
+
+def _quiet(target: Target, user: str) -> bool:
     """Whether to tell the server at login to run no event trigger: if it may have such on login, and the role may be
-    a superuser. An older server on this host, whose files show its version, is not asked in vain: it would log that.
+    a superuser. One that is known to be older is not asked in vain: it would log that.
     """
     if user in ORDINARY or target.triggers_at_login is not None:
         return user not in ORDINARY and not target.triggers_at_login
-    major = discovery.major_at(target.socket_path, owner) if owner is not None else None
-    return major is None or major >= pins.EVENT_TRIGGERS_SINCE
+    return not target.major or target.major >= pins.EVENT_TRIGGERS_SINCE
 
 
 def _connection(target: Target, user: str, quiet: bool) -> tuple[Any, bool]:
@@ -295,11 +327,16 @@ def _connection(target: Target, user: str, quiet: bool) -> tuple[Any, bool]:
     try:
         return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None), quiet
     except psycopg.Error as error:
-        if quiet and pins.refused(str(error)):
+        words = str(error)
+        if quiet and pins.refused(words):
             return _once_more(target, user), False
-        if pins.unknown(str(error)):
+        if target.major and pins.newer(words):
+            return _connection(replace(target, major=0), user, quiet)
+        if pins.cut_short(words) and not target.cut_short:
+            raise _CutShort(max(target.major, pins.SINCE["transaction_timeout"][0])) from error
+        if pins.unknown(words):
             with contextlib.suppress(psycopg.Error), psycopg.connect(**{**arguments, "options": ""}) as other:
-                if pins.POOLER in str(error) or other.info.server_version // 10000 < OLDEST:
+                if pins.POOLER in words or other.info.server_version // 10000 < OLDEST:
                     raise _unfit(target, other) from error
         raise refusal(target, user, error) from error
 
@@ -370,16 +407,20 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     major = connection.info.server_version // 10000
     if major < OLDEST:
         raise _unfit(target, connection)
-    with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        row = cursor.execute(_OPENING.replace("{pins}", pins.opening(major, target.as_is)).encode()).fetchone()
-    if target.role:
-        with translated():
-            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
+    try:
+        with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+            row = cursor.execute(_OPENING.replace("{pins}", pins.opening(major, target.as_is)).encode()).fetchone()
+            if target.role:
+                cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
+    except QueryFailed as error:
+        if connection.closed and not target.cut_short:
+            raise _CutShort(major) from error
+        raise
     # A pooler gives its clients process ids of its own, and shares a server's session between them.
     if row["pid"] != connection.info.backend_pid:
         raise _unfit(target, connection)
     return Session(
-        target=target,
+        target=replace(target, major=major),
         connection=connection,
         version_num=row["version_num"],
         superuser=row["superuser"],
@@ -417,7 +458,14 @@ def _arguments(target: Target, user: str, quiet: bool) -> dict[str, Any]:
         "application_name": target.application_name,
         "connect_timeout": target.connect_timeout,
         "client_encoding": "UTF8",
-        "options": pins.options(_timeouts(target), target.as_users, target.as_is, event_triggers=not quiet),
+        "options": pins.options(
+            _timeouts(target),
+            target.as_users,
+            target.as_is,
+            event_triggers=not quiet,
+            major=target.major,
+            cut_short=target.cut_short,
+        ),
         **({} if target.local else GIVING_UP),
     }
     return {key: value for key, value in wanted.items() if value not in ("", None)}
@@ -510,7 +558,8 @@ def refusal(target: Target, user: str, error: Any) -> PgOpsError:
     else:
         bound = channel_binding == "require" and "channel binding" in words
         hint = BOUND if bound else refusals.remedy(words, target.database, user)
-    return LoginRefused(f"The server on {place(target)} refused role {user}: {words}", hint, used)
+    message = f"The server on {place(target)} refused role {user}: {words}"
+    return LoginRefused(message, hint, used, refusals.full(words))
 
 
 def _password_wanted(target: Target, user: str) -> str:

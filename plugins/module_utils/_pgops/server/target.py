@@ -24,7 +24,10 @@ class Target:
     statements planned as in a session of anybody;
     ``as_is``: the server's settings can be read in it. ``triggers_at_login``: whether it is known that the server
     cannot be told to run no event trigger in the session, as it is too old, or the role no superuser; None until
-    a session shows it. Times are in seconds.
+    a session shows it. ``major`` is the server's version, 0 until it is known: what only later versions have is then
+    pinned from the session's first moment on. ``cut_short``: a default of the server's has ended such a session
+    before it could pin anything, so that all that ends sessions is pinned from that moment on, ``as_is`` too. Times
+    are in seconds.
     """
 
     host: str = ""
@@ -46,6 +49,8 @@ class Target:
     as_users: bool = False
     as_is: bool = False
     triggers_at_login: bool | None = None
+    major: int = 0
+    cut_short: bool = False
 
     @property
     def local(self) -> bool:

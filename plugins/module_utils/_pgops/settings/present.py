@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InvalidInput, QueryFailed
 from ..server import managers
-from ..server.pins import EVENT_TRIGGERS
+from ..server.pins import ENDING, EVENT_TRIGGERS
 from ..server.session import READS_FILES, Session
 from .autoconf import NAME
 from .parameters import Meaning, Parameter
@@ -200,11 +200,12 @@ def read(session: Session, names: Collection[str], libraries: Mapping[str, tuple
 
 def _without_ours(running: Mapping[str, Running], entries: tuple[Entry, ...]) -> dict[str, Running]:
     """What this session has set at its login (server/pins.py) hides how the server runs; the files show it."""
-    ours = running.get(EVENT_TRIGGERS)
-    if ours is None or ours.source != "client":
-        return dict(running)
-    value = Current(running=running, entries=entries).configured(EVENT_TRIGGERS) or ""
-    return {**running, EVENT_TRIGGERS: replace(ours, value=value, source="configuration file")}
+    files = Current(running=running, entries=entries)
+    ours = [name for name in (EVENT_TRIGGERS, *ENDING) if name in running and running[name].source == "client"]
+    shown = {
+        name: replace(running[name], value=files.configured(name) or "", source="configuration file") for name in ours
+    }
+    return {**running, **shown}
 
 
 def _running(row: Mapping[str, Any]) -> Running:

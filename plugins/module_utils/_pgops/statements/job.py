@@ -35,11 +35,22 @@ QUERIES = SELF["queries"]
 MISSING = "The database {} has no extension pg_stat_statements. Set pgops_statements to true and run site.yml."
 
 STATISTICS = """
-SELECT s.taken_at, s.reset_at, s.evicted, s.active_ms, s.statistics_since,
+SELECT s.taken_at, s.reset_at, s.evicted,
        (SELECT c.system_identifier::text FROM pg_control_system() AS c) AS origin
 FROM pgops.statement_statistics() AS s
 """
+ACTIVE = "SELECT datid::bigint, active_time, stats_reset FROM pg_stat_database WHERE datid <> 0"
 COUNTERS = f"SELECT {', '.join((*KEY, *SUMS))}, max_exec_ms, stats_since FROM pgops.statement_counters()"
+
+TRACKING = """
+SELECT c.name || ' is ' || c.setting AS reason
+FROM (VALUES ('compute_query_id', 'off'), ('pg_stat_statements.track', 'none')) AS w (name, nothing)
+JOIN pg_settings AS c ON c.name = w.name AND c.setting = w.nothing
+"""
+UNTRACKED = (
+    "The server counted no statement, though its sessions were active for {:.1f} s: {}.",
+    "Change that setting (docs/settings.md).",
+)
 
 SESSIONS = "SELECT pgops.slow_sessions(%s::numeric, %s)::text"
 
@@ -109,9 +120,10 @@ def read(source: Session) -> Snapshot:
     Raises QueryFailed.
     """
     about = source.row(STATISTICS)
+    active = {row["datid"]: (row["active_time"], _plain(row["stats_reset"])) for row in source.rows(ACTIVE)}
     entries = {_key(row): _entry(row) for row in source.rows(COUNTERS)}
     values = {name: _plain(value) for name, value in (about or {}).items()}
-    return Snapshot(**values, entries=entries)
+    return Snapshot(**values, active=active, entries=entries)
 
 
 def _key(row: dict[str, Any]) -> Key:
@@ -195,13 +207,24 @@ class Run:
         returns the counts, and errors: what cannot be read or stored costs nothing else."""
         counts: Counter[str] = Counter(slow=0)
         errors: list[str] = []
-        for part in (self._sessions, self._executions, self._texts, self._lost):
+        for part in (self._tracking, self._sessions, self._executions, self._texts, self._lost):
             try:
+                self.source.revive()
+                self.sink.session.revive()
                 counts.update(part())
-            except QueryFailed as error:
+            except PgOpsError as error:
                 errors.append(str(error))
         lost = counts.pop("lost", 0)
         return dict(counts), [*errors, *([FULL.format(lost)] if lost else [])]
+
+    def _tracking(self) -> dict[str, int]:
+        """Raises QueryFailed for a server that counts nothing."""
+        if self.found and self.found.active_ms and not self.found.usage:
+            reasons = " and ".join(str(row["reason"]) for row in self.source.rows(TRACKING))
+            if reasons:
+                what, hint = UNTRACKED
+                raise QueryFailed(what.format(self.found.active_ms / 1000, reasons), hint)
+        return {}
 
     def _interval(self, node_id: int) -> tuple[int, str, str]:
         return node_id, self.since, self.now.taken_at

@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The usage of statements between two readings of pg_stat_statements. Pure.
 
-The server has only sums, for a limited number of statements, and drops the least used for new ones. So a difference
-is exact for the statements in it, and its coverage is the share of the time that they account for.
+The server has only sums, for a limited number of statements of those sessions that it tracks, and drops the least
+used for new ones. So a difference is exact for the statements in it, and its coverage is the share of the time that
+sessions were active for which these account.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 KEY = ("dbid", "userid", "queryid", "toplevel")
 SUMS = (
     *("calls", "exec_ms", "plan_ms", "row_count", "shared_blks_hit", "shared_blks_read", "shared_blks_dirtied"),
@@ -48,6 +49,9 @@ INCOMPLETE = 99.9
 
 Key = tuple[int, int, int, bool]
 
+Active = tuple[float, "str | None"]
+"""How long the sessions of a database were active, in ms, and since when that is counted, in ISO 8601."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -62,21 +66,25 @@ class Entry:
 @dataclass(frozen=True)
 class Snapshot:
     """One reading. ``origin`` identifies the server, ``evicted`` is how often entries were dropped to make space,
-    ``active_ms`` the time that sessions spent in statements since ``statistics_since``; times are ISO 8601."""
+    ``active`` the time that sessions were active, by the database's OID; times are ISO 8601."""
 
     taken_at: str
     origin: str
     reset_at: str | None
     evicted: int | None
-    active_ms: float | None
-    statistics_since: str | None
+    active: Mapping[int, Active] = field(default_factory=dict)
     entries: Mapping[Key, Entry] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The reading in a form for JSON."""
-        others = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "entries"}
+        others = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in MAPPINGS}
         rows = [[*key, list(one.sums), one.max_ms, one.since] for key, one in self.entries.items()]
-        return {"format": FORMAT, "counters": list(SUMS), **others, "entries": rows}
+        active = [[database, *one] for database, one in self.active.items()]
+        return {"format": FORMAT, "counters": list(SUMS), **others, "active": active, "entries": rows}
+
+
+MAPPINGS = ("active", "entries")
+"""The parts of a reading that are lists in its document."""
 
 
 def snapshot(document: Any) -> Snapshot | None:
@@ -84,11 +92,12 @@ def snapshot(document: Any) -> Snapshot | None:
     try:
         if document["format"] != FORMAT or document["counters"] != list(SUMS):
             return None
-        others = {name: document[name] for name in Snapshot.__dataclass_fields__ if name != "entries"}
+        others = {name: document[name] for name in Snapshot.__dataclass_fields__ if name not in MAPPINGS}
         datetime.fromisoformat(others["taken_at"])
         rows = document["entries"]
         entries = {tuple(row[:4]): Entry(tuple(row[4]), row[5], row[6]) for row in rows if len(row[4]) == len(SUMS)}
-        return Snapshot(**others, entries=entries)
+        active = {database: (milliseconds, since) for database, milliseconds, since in document["active"]}
+        return Snapshot(**others, active=active, entries=entries)
     except (KeyError, TypeError, ValueError, IndexError):
         return None
 
@@ -142,11 +151,12 @@ def execution(usage: Usage, threshold_ms: float) -> dict[str, Any] | None:
 @dataclass(frozen=True)
 class Difference:
     """The usage between two snapshots; ``coverage`` in %, ``evictions`` how often statements were dropped to make
-    space, None if unknown."""
+    space, None if unknown. ``active_ms`` is how long sessions were active, as far as that is known."""
 
     coverage: float | None
     usage: tuple[Usage, ...]
     evictions: int | None = None
+    active_ms: float = 0.0
 
 
 def difference(before: Snapshot, after: Snapshot) -> Difference | None:
@@ -163,8 +173,9 @@ def difference(before: Snapshot, after: Snapshot) -> Difference | None:
         made = _usage(key, then if continued else None, now)
         if any(made.sums):
             usage.append(made)
-    coverage = 100.0 if complete else _coverage(before, after, usage)
-    return Difference(coverage, tuple(usage), _evictions(before, after))
+    active = _active(before, after)
+    most = 100.0 if complete else INCOMPLETE
+    return Difference(_coverage(active, usage, most), tuple(usage), _evictions(before, after), sum(active.values()))
 
 
 def _follows(earlier: str, later: str) -> bool:
@@ -192,16 +203,27 @@ def _usage(key: Key, then: Entry | None, now: Entry) -> Usage:
     return Usage(key, key[3], sums, now.max_ms if rose else None)
 
 
-def _coverage(before: Snapshot, after: Snapshot, usage: Sequence[Usage]) -> float | None:
-    """The share of the time that sessions spent in statements which is accounted for, a lower bound: waiting for
-    clients and parsing belong to no statement."""
-    if before.active_ms is None or after.active_ms is None or before.statistics_since != after.statistics_since:
+def _active(before: Snapshot, after: Snapshot) -> dict[int, float]:
+    """How long the sessions of each database were active, in ms; without databases of which that is not known: they
+    were dropped, or what is counted for them was reset."""
+    return {
+        database: now - then
+        for database, (now, since) in after.active.items()
+        for then, counted in [before.active.get(database, (0.0, since))]
+        if counted == since and now >= then
+    }
+
+
+def _coverage(active: Mapping[int, float], usage: Sequence[Usage], most: float) -> float | None:
+    """The share in % of the time that sessions were active which is accounted for, at most ``most``. A lower bound:
+    parsing, commits and the like belong to no statement."""
+    whole = sum(active.values())
+    if whole <= 0:
         return None
-    active = after.active_ms - before.active_ms
-    if active <= 0:
-        return None
-    known = sum(one.amount(("exec_ms", "plan_ms")) for one in usage if one.toplevel)
-    return min(INCOMPLETE, 100 * known / active)
+    known = sum(
+        one.amount(("exec_ms", "plan_ms")) for one in usage if one.toplevel and one.key and one.key[0] in active
+    )
+    return min(most, 100 * known / whole)
 
 
 def top(usage: Sequence[Usage], most: int = MOST, by_others: int = MOST_BY_OTHERS) -> list[Usage]:

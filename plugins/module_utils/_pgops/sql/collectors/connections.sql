@@ -4,9 +4,6 @@
 -- metric: connections unit=count kind=gauge category=capacity
 --   Client sessions by database and state, without the collector's own. State 'other': sessions that run a fastpath
 --   function, or whose activity is not tracked.
--- metric: connections_used_percent unit=% kind=gauge category=capacity direction=above warning=80 critical=90
---   Client sessions as a share of max_connections without those reserved for superusers (and, since PostgreSQL 16, by
---   reserved_connections). At 100 no other client can connect: find idle sessions, or use a pooler.
 -- metric: database_connections_used_percent unit=% category=capacity direction=above warning=80 critical=90
 --   Sessions of a database as a share of its CONNECTION LIMIT, if it has one. At 100 only superusers can connect. The
 --   twenty databases nearest to their limit.
@@ -64,7 +61,6 @@ SELECT
     k.state,
     NULL::name AS role,
     count(s.datid) AS connections,
-    NULL::numeric AS connections_used_percent,
     NULL::numeric AS database_connections_used_percent,
     NULL::numeric AS role_connections_used_percent
 FROM pg_database AS d
@@ -74,26 +70,10 @@ WHERE d.datallowconn OR NOT d.datistemplate
 GROUP BY d.datname, k.state
 UNION ALL
 SELECT
-    NULL AS database,
-    NULL AS state,
-    NULL AS role,
-    NULL AS connections,
-    100.0 * count(*) / nullif(
-        current_setting('max_connections')::integer
-        - current_setting('superuser_reserved_connections')::integer
-        - coalesce(current_setting('reserved_connections', TRUE)::integer, 0),
-        0
-    ) AS connections_used_percent,
-    NULL AS database_connections_used_percent,
-    NULL AS role_connections_used_percent
-FROM sessions
-UNION ALL
-SELECT
     f.datname AS database,
     NULL AS state,
     NULL AS role,
     NULL AS connections,
-    NULL AS connections_used_percent,
     f.percent AS database_connections_used_percent,
     NULL AS role_connections_used_percent
 FROM full_databases AS f
@@ -103,7 +83,6 @@ SELECT
     NULL AS state,
     f.rolname AS role,
     NULL AS connections,
-    NULL AS connections_used_percent,
     NULL AS database_connections_used_percent,
     f.percent AS role_connections_used_percent
 FROM full_roles AS f

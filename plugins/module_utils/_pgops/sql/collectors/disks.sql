@@ -32,9 +32,18 @@ WHERE current_setting('logging_collector')::boolean AND current_setting('log_dir
 UNION ALL
 SELECT
     'tablespace' AS disk,
-    t.spcname::text AS tablespace,
+    t.spcname AS tablespace,
     l.path
-FROM pg_tablespace AS t
+FROM (
+    SELECT
+        s.spcname::text AS spcname,
+        -- Of one that cannot be read it would be an error of all.
+        CASE
+            WHEN strpos(current_setting('pgops.unreadable', TRUE), ',' || s.oid || ',') > 0 THEN NULL
+            ELSE s.oid
+        END AS oid
+    FROM pg_tablespace AS s
+) AS t
 CROSS JOIN LATERAL pg_tablespace_location(t.oid) AS l (path)
 -- Empty for those of the data directory, relative for those created in it (allow_in_place_tablespaces).
 WHERE l.path LIKE '/%'

@@ -15,13 +15,15 @@
 --   Blocks of the index read from the operating system.
 -- metric: index_size_mb unit=MB kind=gauge category=capacity
 --   Disk space of the index (1 MB is 1048576 bytes); all others together with part "remainder", estimated. An index
---   that is locked exclusively is estimated as well, from its size at the last VACUUM or ANALYZE.
+--   that is locked exclusively is estimated as well, from its size at the last VACUUM or ANALYZE. No value for one in
+--   a tablespace that the server cannot read.
 WITH candidate AS MATERIALIZED (
     SELECT
         n.nspname,
         c.relname,
         c.oid,
-        c.relpages
+        c.relpages,
+        c.reltablespace
     FROM pg_class AS c
     -- An index is in its table's schema.
     INNER JOIN pg_namespace AS n ON c.relnamespace = n.oid
@@ -64,6 +66,8 @@ chosen AS (
         CASE
             WHEN c.oid IN (SELECT h.relation FROM held AS h)
                 THEN c.relpages * current_setting('block_size')::bigint
+            -- Of a tablespace that cannot be read it would be an error of all, or 0.
+            WHEN strpos(current_setting('pgops.unreadable', TRUE), ',' || c.reltablespace || ',') > 0 THEN NULL
             ELSE pg_relation_size(c.oid)
         END AS bytes
     FROM largest AS c

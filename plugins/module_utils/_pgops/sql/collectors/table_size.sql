@@ -5,8 +5,9 @@
 -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
 --   Disk space of a table with its indexes and TOAST (1 MB is 1048576 bytes): the 10 largest tables of each schema,
 --   at most 200 of a database, pg_largeobject if used, and all others, including the system catalogues, together with
---   part "remainder", as of their last VACUUM or ANALYZE. The partitions of a table count as that table. Every five
---   minutes, since its cost grows with the number of tables.
+--   part "remainder", as of their last VACUUM or ANALYZE. The partitions of a table count as that table. No value for
+--   a table of which a part is in a tablespace that the server cannot read. Every five minutes, since its cost grows
+--   with the number of tables.
 WITH indexed AS MATERIALIZED (
     SELECT
         i.indrelid,
@@ -84,9 +85,11 @@ largest AS (
 ),
 
 -- Measuring a table takes a lock on it, its indexes and its TOAST, which would queue behind an exclusive one, or
--- block the next.
+-- block the next. In a tablespace that cannot be read it is an error of all, or 0.
 held AS (
-    SELECT l.relation
+    SELECT
+        l.relation,
+        FALSE AS unreadable
     FROM pg_locks AS l
     WHERE
         l.locktype = 'relation'
@@ -95,36 +98,69 @@ held AS (
             SELECT d.oid FROM pg_database AS d
             WHERE d.datname = current_database()
         )
+    UNION ALL
+    SELECT
+        c.oid AS relation,
+        TRUE AS unreadable
+    FROM pg_class AS c
+    WHERE
+        c.reltablespace <> 0
+        AND strpos(current_setting('pgops.unreadable', TRUE), ',' || c.reltablespace || ',') > 0
 ),
 
 with_index AS (
-    SELECT h.relation FROM held AS h
+    SELECT
+        h.relation,
+        h.unreadable
+    FROM held AS h
     UNION ALL
-    SELECT i.indrelid
-    FROM pg_index AS i
-    WHERE i.indexrelid IN (SELECT h.relation FROM held AS h)
+    SELECT
+        i.indrelid,
+        h.unreadable
+    FROM held AS h
+    INNER JOIN pg_index AS i ON h.relation = i.indexrelid
 ),
 
 untouchable AS (
-    SELECT w.relation FROM with_index AS w
+    SELECT
+        w.relation,
+        w.unreadable
+    FROM with_index AS w
     UNION ALL
-    SELECT c.oid
-    FROM pg_class AS c
-    WHERE c.reltoastrelid IN (SELECT w.relation FROM with_index AS w)
+    SELECT
+        c.oid,
+        w.unreadable
+    FROM with_index AS w
+    INNER JOIN pg_class AS c ON w.relation = c.reltoastrelid
+),
+
+unreadable AS (
+    SELECT u.relation FROM untouchable AS u
+    WHERE u.unreadable
+),
+
+part AS (
+    SELECT
+        l.oid,
+        l.nspname,
+        l.relname,
+        CASE
+            WHEN e.oid IN (SELECT u.relation FROM unreadable AS u) THEN NULL
+            WHEN e.oid IN (SELECT u.relation FROM untouchable AS u)
+                THEN e.pages * current_setting('block_size')::bigint
+            ELSE pg_total_relation_size(e.oid)
+        END AS bytes
+    FROM largest AS l
+    INNER JOIN estimated AS e ON l.oid = e.root
 ),
 
 measured AS (
     SELECT
-        l.nspname,
-        l.relname,
-        sum(CASE
-            WHEN e.oid IN (SELECT u.relation FROM untouchable AS u)
-                THEN e.pages * current_setting('block_size')::bigint
-            ELSE pg_total_relation_size(e.oid)
-        END) AS bytes
-    FROM largest AS l
-    INNER JOIN estimated AS e ON l.oid = e.root
-    GROUP BY l.oid, l.nspname, l.relname
+        p.nspname,
+        p.relname,
+        CASE WHEN count(p.bytes) = count(*) THEN sum(p.bytes) END AS bytes
+    FROM part AS p
+    GROUP BY p.oid, p.nspname, p.relname
 )
 
 SELECT

@@ -13,7 +13,7 @@ INNER JOIN pgops.node AS n ON i.node_id = n.node_id;
 COMMENT ON VIEW pgops.query_coverage IS
 'Intervals between two readings of pg_stat_statements, and how much of each is accounted for.';
 COMMENT ON COLUMN pgops.query_coverage.coverage IS
-'Share in % of the statements'' time that top_queries accounts for; a lower bound. 100 if nothing can be missing.';
+'Share in % of the time that sessions were active which top_queries accounts for; a lower bound. NULL if unknown.';
 COMMENT ON COLUMN pgops.query_coverage.evictions IS
 'How often the server dropped its least used statements to make space, 5 % each time; NULL after a reset.';
 COMMENT ON COLUMN pgops.query_coverage.statements IS
