@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,9 +21,10 @@ from ..instance.sink import OFF, Node, Sink, node, opened
 from ..server import disks, ownership
 from ..server.session import Session, connect
 from . import delivery, latest
-from .collectors import INSPECTION, JOBS, OWN, Collector, adjusted, due, metrics, slowed, wrapped
-from .history import Cost, Runs
+from .collectors import INSPECTION, JOBS, MOST_ROWS, OWN, Collector, adjusted, due, metrics, wrapped
+from .history import Cost, Runs, key, name_of
 from .options import options
+from .pace import Places, paced
 from .rounds import Round, Sample, packed, place, samples
 from .spool import Spool
 
@@ -41,7 +42,10 @@ server.
 """
 
 DATABASES = f"SELECT datname FROM pg_database WHERE {ownership.LOOKED_INTO} ORDER BY random()"
-"""In random order, so that no database is always left out if time is short."""
+"""In random order, which decides between databases that are as good as each other."""
+
+SLICE = 1.0
+"""Seconds that each database may take, however many there are: those left out come first the next time."""
 
 BATCH = 100
 """Rounds that are delivered in one transaction, each by its own statement: 20 seconds at a latency of 200 ms."""
@@ -57,6 +61,11 @@ class Budget:
     def left(self) -> float:
         """Seconds."""
         return 0.0 if self.ended else max(0.0, self.until - time.monotonic())
+
+    def turn(self, of: int) -> Callable[[], float]:
+        """What is left of the turn of one of so many, in seconds: of an equal share of the time that is left now."""
+        until = time.monotonic() + max(SLICE, self.left() / of)
+        return lambda: min(self.left(), max(0.0, until - time.monotonic()))
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -80,8 +89,8 @@ class Budget:
 class Tally:
     """What happens in one collection, and what is known of previous ones.
 
-    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took; ``measured`` holds
-    samples by their place, with the time when the first was taken.
+    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took, by history.key();
+    ``measured`` holds samples by their place, with the time when the first was taken.
     """
 
     started: float
@@ -113,10 +122,16 @@ class Tally:
         for collector in failed:
             self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
 
-    def leave_out(self, places: Sequence[tuple[str, Sequence[Collector]]]) -> None:
+    def leave_out(self, places: Places) -> None:
         """Record that the time limit was reached before some databases, with their collectors."""
+        self.runs.left_out.update(name for name, _some in places)
         left = [collector for _name, some in places for collector in some]
         self.fail(left, f"time limit reached: {len(places)} databases were left out")
+
+    @property
+    def ran(self) -> int:
+        """How many collectors ran, or failed."""
+        return len({*map(name_of, self.seconds), *self.failures})
 
     def rounds(self) -> list[Round]:
         """All that was measured."""
@@ -210,13 +225,18 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     with budget.interruptible():
         tally = visit.tally(runs)
     own = visit.collectors()
-    paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
-    chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
-    intervals = {OWN.interval, INSPECTION.interval, *(one.interval for one in paced)}
+    pace = paced(own, runs)
+    # Inside databases each has its own time.
+    chosen = [
+        one
+        for one in map(pace.of, own)
+        if one.scope == "database" or due(one, tally.started, runs.last.get(one.name))
+    ]
+    intervals = {OWN.interval, INSPECTION.interval}.union(*map(pace.intervals, own))
     runs.forget_others(intervals, {0, *tally.retention.values()})
     runs.started = tally.started
+    later = {one.name: pace.longest(one) for one in own if pace.longest(one) > one.interval}
     run(visit.source, chosen, tally, budget)
-    later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     lost = None if visit.inspects else waiting.dropped()
     runs.note(tally.seconds, tally.failures)
     tally.add(INSPECTION if visit.inspects else OWN, "", time.time(), own_rows(runs.reported(), later, lost))
@@ -225,7 +245,7 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     # The agent reads the values of the server's user, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
-    return {**result, "collectors": len(chosen), "slowed": later}
+    return {**result, "collectors": tally.ran, "slowed": later}
 
 
 def repeated(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
@@ -236,7 +256,7 @@ def repeated(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collecto
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
     _remember(tally, visit.layout.latest_repeated)
-    return {**_delivered(visit, tally, budget, []), "collectors": len(chosen)}
+    return {**_delivered(visit, tally, budget, []), "collectors": tally.ran}
 
 
 def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
@@ -311,66 +331,79 @@ def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, in
 
 def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
     """Run collectors, those of scope database in each of their databases that accepts us, until the time limit."""
+    expected = chosen
     try:
         with budget.interruptible():
             for collector in chosen:
                 if collector.scope == "instance":
-                    measure(source, collector, tally, budget)
+                    measure(source, collector, tally, budget.left)
             inside = [collector for collector in chosen if collector.scope == "database"]
             places = _places(source, inside, tally) if inside else []
+            here = {one.name for _name, some in places for one in some}
+            expected = [one for one in chosen if one.scope == "instance" or one.name in here]
             for at, (name, some) in enumerate(places):
                 if not budget.left():
                     tally.leave_out(places[at:])
                     break
-                _run_inside(source, name, some, tally, budget)
+                _run_inside(source, name, some, tally, budget.turn(len(places) - at))
     except PgOpsError as error:
-        tally.fail([one for one in chosen if one.name not in tally.seconds], str(error))
+        done = {name_of(where) for where in tally.seconds}
+        tally.fail([one for one in expected if one.name not in done], str(error))
 
 
-def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[str, list[Collector]]]:
-    """The databases to collect from, each with its collectors."""
+def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> Places:
+    """The databases to collect from, each with the collectors that are due there."""
     names = [row["datname"] for row in source.rows(DATABASES)]
     tally.runs.forget(names)
+    places = paced(inside, tally.runs).places(names, inside, tally.started)
     for collector in inside:
-        if not any(map(collector.looks_into, names)):
-            tally.runs.last[collector.name] = tally.started  # done: its databases may be created later
-    places = [(name, [one for one in inside if one.looks_into(name)]) for name in names]
-    return [(name, some) for name, some in places if some]
+        tally.runs.last[collector.name] = tally.started  # with or without a database: more may be created later
+    return places
 
 
-def _run_inside(source: Session, name: str, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
+def _run_inside(
+    source: Session, name: str, chosen: Sequence[Collector], tally: Tally, left: Callable[[], float]
+) -> None:
+    tally.runs.left_out.discard(name)
     try:
         with contextlib.ExitStack() as stack:
             same = name == source.database
             session = source if same else stack.enter_context(connect(replace(source.target, database=name)))
             for collector in chosen:
-                measure(session, collector, tally, budget)
+                measure(session, collector, tally, left)
     except PgOpsError as error:
         tally.fail(chosen, f"database {name}: {error}")
 
 
-def measure(session: Session, collector: Collector, tally: Tally, budget: Budget) -> None:
-    """Run one collector in one database, read only and with a time limit; an error affects only this collector."""
+def measure(session: Session, collector: Collector, tally: Tally, left: Callable[[], float]) -> None:
+    """Run one collector in one database, read only and with a time limit, what is ``left`` in seconds at the most; an
+    error affects only this collector."""
+    where = session.database if collector.scope == "database" else ""
+    if not left():
+        tally.fail([collector], f"{collector.name} in {session.database}: left out: time limit reached")
+        tally.runs.left_out.update([where] if where else [])
+        return
     started, began = time.time(), time.monotonic()
-    seconds = min(collector.timeout, budget.left())
-    tally.runs.last[collector.name] = tally.started
+    tally.runs.last[key(collector.name, where)] = tally.started
     try:
-        if not seconds:
-            raise QueryFailed("left out: time limit reached")
         with session.transaction():
             session.execute("SET TRANSACTION READ ONLY")
-            limit = str(max(1, round(seconds * 1000)))
+            limit = str(max(1, round(min(collector.timeout, left()) * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = session.documents(wrapped(collector.query))
+        if len(rows) > MOST_ROWS:
+            rows = rows[:MOST_ROWS]
+            tally.fail(
+                [collector], f"{collector.name} in {session.database}: only the first {MOST_ROWS} rows are stored"
+            )
         if collector.rights == "host":
-            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, budget.left()))
+            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, left()))
             for message in wrong:
                 tally.fail([collector], message)
-        where = session.database if collector.scope == "database" else ""
         tally.add(collector, where, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
         tally.fail([collector], f"{collector.name} in {session.database}: {error}")
-    tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.monotonic() - began
+    tally.seconds[key(collector.name, where)] = time.monotonic() - began
 
 
 def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
