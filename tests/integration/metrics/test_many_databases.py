@@ -123,23 +123,24 @@ def test_a_slow_database_slows_down_itself_only(deployed: Server, tmp_path: Path
     runs = Runs()
     for _run in range(2):
         runs.last.clear()  # all are due, however little time has passed
-        outcome = collect(deployed, tmp_path, found=[slow], runs=runs, time_budget=6)
+        outcome = collect(deployed, tmp_path, found=[slow], runs=runs, time_budget=10)
         (error,) = outcome["errors"]
         assert f"inside in {MANY[0]}: " in error
     assert measured(deployed) >= set(MANY[1:])
     assert outcome["slowed"]["inside"] > slow.interval
     intervals = {name: paced([slow], runs).of(slow, name).interval for name in MANY}
-    assert {name for name, interval in intervals.items() if interval > slow.interval} == {MANY[0]}
+    # Where the machine is busy, others may be slow as well, but none as it is.
+    assert intervals.pop(MANY[0]) > max(intervals.values())
     # It has its own time, and is counted once for all the others.
 
 
 def test_databases_that_were_left_out_come_first(deployed: Server, tmp_path: Path) -> None:
-    runs, found = Runs(), _slow(0.4)
-    collect(deployed, tmp_path, found=[found], runs=runs, time_budget=1)
+    runs, found = Runs(), _slow(1)
+    collect(deployed, tmp_path, found=[found], runs=runs, time_budget=2.5)
     left_out = set(runs.left_out)
     assert left_out & set(MANY)
     runs.last.clear()
-    collect(deployed, tmp_path, found=[found], runs=runs, time_budget=1)
+    collect(deployed, tmp_path, found=[found], runs=runs, time_budget=2.5)
     came = {name for name in MANY if key(found.name, name) in runs.last}
     assert came
     assert came <= left_out or left_out & set(MANY) <= came
