@@ -69,8 +69,9 @@ options:
     default: false
   max_size_mb:
     description:
-      - Space on disk for samples and statistics of statements, in MB of 1048576 bytes.
-      - Beyond it, the oldest are dropped early, but never those of today. The job C(maintain) then fails and names
+      - Space on disk for all that is stored, samples, names of series, statistics and texts of statements, in MB of
+        1048576 bytes.
+      - Beyond it, the oldest is dropped early, but never samples of today. The job C(maintain) then fails and names
         what it dropped.
     type: int
     default: 10240

@@ -118,6 +118,13 @@ def deploy(server: Server, check: bool = False, **params: Any) -> dict[str, Any]
     return schema.converge(target(server), {**DEFAULTS, "os_user": server.os_user, **params}, check)
 
 
+def megabytes_besides(server: Server) -> int:
+    """The space of all that is stored besides samples, hours and usage of statements, rounded up."""
+    tables = "relnamespace = 'pgops'::regnamespace AND relkind = 'r' AND NOT relispartition"
+    size = f"SELECT ceil(sum(pg_total_relation_size(oid)) / 1048576.0)::integer FROM pg_class WHERE {tables}"
+    return int(str(server.value(size, "pgops")))
+
+
 def withdraw(server: Server, database: str = "pgops") -> None:
     """Leave nothing of a deployment, whatever became of it."""
     server.value(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')

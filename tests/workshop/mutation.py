@@ -34,6 +34,7 @@ PURE: Mapping[str, str] = {
     "backup.retention": "which backups are kept, and why",
     "backup.surplus": "which WAL nobody needs any more",
     "converge": "when changes are carried out, and which",
+    "fairness": "how much each may have of what is scarce",
     "facts.size": "what is left out of facts that are too long",
     "host.calendars": "when a job starts",
     "host.cron": "the text of a crontab",
@@ -46,6 +47,7 @@ PURE: Mapping[str, str] = {
     "metrics.collectors": "what a collector's header means, when it runs, and which are refused",
     "metrics.exposition": "the text that Prometheus reads",
     "metrics.latest": "which values are the newest",
+    "metrics.pace": "how often collectors run where, and in which order",
     "metrics.rounds": "how samples are put together",
     "metrics.thresholds": "which thresholds make sense",
     "opsdb.access": "the text of access rules",
@@ -91,14 +93,8 @@ DOORS: Mapping[str, str] = {
 TESTS = (
     *("agent/test_entries.py", "agent/test_schedule.py", "facts", "host", "instance", "metrics", "opsdb"),
     *("backup/test_expiry_plan.py", "repository/test_chains.py", "repository/test_wal.py"),
-    *(
-        "repository/test_windows.py",
-        "server/test_encoding.py",
-        "settings",
-        "statements",
-        "test_converge.py",
-        "test_plan.py",
-    ),
+    *("repository/test_windows.py", "server/test_encoding.py", "settings", "statements", "test_converge.py"),
+    *("test_fairness.py", "test_plan.py"),
 )
 """Below tests/unit, what tests them. A test that changes the host, even if only to start a program, is skipped."""
 

@@ -73,6 +73,8 @@ class Upkeep:
     function: str
     what: str
     """What cannot be done where it fails."""
+    lost: str = ""
+    """What is lost, of which there is that number; '' if it is what was to go."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ METRICS = Capability(
         "time_budget": Option(45.0),
         "spool_bytes": Option(32 * 1024 * 1024),
     },
+    upkeep=(Upkeep("forget_excess_shapes", "series cannot be fitted into their space", "series"),),
     jobs=(
         Job(
             "collect",
@@ -204,7 +207,7 @@ METRICS = Capability(
 -- metric: collector_errors category=availability
 --   Number of databases or disks where a collector failed, in all its runs within a minute.
 -- metric: collector_interval_seconds unit=s
---   Current interval of a collector that was slowed down.
+--   Current interval of a collector that was slowed down; the longest one, if it runs inside databases.
 -- metric: samples_dropped kind=counter category=availability
 --   Samples lost on the node since the agent was installed.
 -- collector: login
@@ -228,6 +231,7 @@ STATEMENTS = Capability(
     upkeep=(
         Upkeep("forget_slow_queries", "old slow executions cannot be forgotten"),
         Upkeep("forget_unused_statements", "unused statements cannot be forgotten"),
+        Upkeep("forget_excess_texts", "texts cannot be fitted into their space", "texts, slow executions and plans"),
     ),
     jobs=(
         Job(

@@ -17,6 +17,8 @@ from waiting import PATIENCE, until
 
 from pgops.metrics import collectors
 from pgops.metrics.collectors import Collector
+from pgops.metrics.history import Runs, key
+from pgops.metrics.pace import paced
 
 MANY = [f"many_{number}" for number in range(8)]
 DATABASES = "SELECT count(*) FROM pg_database WHERE datallowconn AND NOT datistemplate"
@@ -26,7 +28,7 @@ FLAGGED = "CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = 'flag') THEN 3
 
 
 def _slow(seconds: float | str) -> Collector:
-    header = "-- collector: inside\n-- scope: database\n-- timeout: 60\n-- metric: inside\n"
+    header = "-- collector: inside\n-- scope: database\n-- interval: 300\n-- timeout: 60\n-- metric: inside\n"
     asleep = f"pg_sleep(CASE WHEN current_database() LIKE 'many%' THEN {seconds} ELSE 0 END) IS NULL AS slept"
     return collectors.parse(f"{header}SELECT current_database() AS database, {asleep}, 1 AS inside", "inside")
 
@@ -114,3 +116,32 @@ def test_databases_that_come_and_go_cost_nobody_else_anything(deployed: Server, 
     deployed.value("CREATE DATABASE many_later")
     assert collect(deployed, tmp_path, found=[_slow(0)])["errors"] == []
     assert "many_later" in measured(deployed)
+
+
+def test_a_slow_database_slows_down_itself_only(deployed: Server, tmp_path: Path) -> None:
+    slow = _slow(f"CASE WHEN current_database() = '{MANY[0]}' THEN 60 ELSE 0 END")
+    runs = Runs()
+    for _run in range(2):
+        runs.last.clear()  # all are due, however little time has passed
+        outcome = collect(deployed, tmp_path, found=[slow], runs=runs, time_budget=10)
+        (error,) = outcome["errors"]
+        assert f"inside in {MANY[0]}: " in error
+    assert measured(deployed) >= set(MANY[1:])
+    assert outcome["slowed"]["inside"] > slow.interval
+    intervals = {name: paced([slow], runs).of(slow, name).interval for name in MANY}
+    # Where the machine is busy, others may be slow as well, but none as it is.
+    assert intervals.pop(MANY[0]) > max(intervals.values())
+    # It has its own time, and is counted once for all the others.
+
+
+def test_databases_that_were_left_out_come_first(deployed: Server, tmp_path: Path) -> None:
+    runs, found = Runs(), _slow(1)
+    collect(deployed, tmp_path, found=[found], runs=runs, time_budget=2.5)
+    left_out = set(runs.left_out)
+    assert left_out & set(MANY)
+    runs.last.clear()
+    collect(deployed, tmp_path, found=[found], runs=runs, time_budget=2.5)
+    came = {name for name in MANY if key(found.name, name) in runs.last}
+    assert came
+    assert came <= left_out or left_out & set(MANY) <= came
+    assert not came & runs.left_out

@@ -30,7 +30,7 @@ from pgops.errors import Unreachable
 from pgops.instance import endpoints
 from pgops.instance.configuration import Peer
 from pgops.metrics import collect as collection
-from pgops.metrics import collectors, history, latest
+from pgops.metrics import collectors, history, latest, pace
 from pgops.metrics import repeat as repetition
 from pgops.metrics.collectors import Collector, wrapped
 from pgops.server.session import Session
@@ -133,7 +133,7 @@ def test_what_takes_too_much_of_its_interval_is_not_repeated(
         clock.now += 0.3 * ("heavy" in query)
         return wrapped(query)
 
-    monkeypatch.setattr(collectors, "SHARE", 0.25)
+    monkeypatch.setattr(pace, "SHARE", 0.25)
     monkeypatch.setattr(collection, "wrapped", takes_300_ms)
     outcome = repeat(deployed, tmp_path, [QUICK, _collector("heavy", 1)], 2.95)
     # Slowed down to two seconds, of which 300 ms are few enough.

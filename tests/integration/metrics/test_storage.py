@@ -15,7 +15,7 @@ import binaries
 import majors
 import pytest
 from clocks import ServerClock
-from deploying import SHIPPED, collect, configured, deploy
+from deploying import SHIPPED, collect, configured, deploy, megabytes_besides
 from servers import Server
 from waiting import until
 
@@ -470,7 +470,7 @@ def test_where_there_is_no_room_samples_go_before_hours(past: Past) -> None:
         "FROM pgops.rollup, generate_series(1000, 2000) AS s WHERE statistic = 'last'"
     )
     past.server.value(filled, "pgops")
-    deploy(past.server, max_size_mb=3)
+    deploy(past.server, max_size_mb=3 + megabytes_besides(past.server))
     (error,) = partitions.maintain(past.configuration)["errors"]
     assert "dropped early" in error
     kinds = "SELECT string_agg(kind, ' ') FROM pgops.partitions WHERE first_day < current_date - 40 OR {}"

@@ -5,6 +5,7 @@ facts and removal do the same as everywhere."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +45,12 @@ HOSTILE = {
     "default_transaction_deferrable": "on",
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
+    "effective_cache_size": "8kB",
+    "enable_partitionwise_aggregate": "on",
+    "enable_partitionwise_join": "on",
     "escape_string_warning": "off",
     "event_triggers": "off",
+    "exit_on_error": "on",
     "extra_float_digits": "-15",
     "from_collapse_limit": "1",
     "geqo_threshold": "2",
@@ -63,10 +68,12 @@ HOSTILE = {
     "plpgsql.variable_conflict": "use_column",
     "quote_all_identifiers": "on",
     "restrict_nonsystem_relation_kind": "view, foreign-table",
+    "random_page_cost": "1000",
     "row_security": "off",
     "search_path": "elsewhere",
     "session_replication_role": "replica",
     "standard_conforming_strings": "off",
+    "stats_fetch_consistency": "snapshot",
     "statement_timeout": "1",
     "synchronous_commit": "remote_apply",
     "temp_tablespaces": "elsewhere",
@@ -76,7 +83,11 @@ HOSTILE = {
     "xmlbinary": "hex",
     "xmloption": "document",
     **{f"enable_{name}": "off" for name in pins.SWITCHES},
+    **{name: "off" for name in pins.PLANS_SINCE if name.startswith("enable_")},
 }
+WITHOUT_EFFECT = re.compile("jit_|parallel|gather|default_statistics_target|(logical_decoding|maintenance)_work_mem")
+"""Of settings for plans: those of parallel ones and of compiled expressions, which our sessions have not, of ANALYZE,
+and of the memory for other things."""
 
 
 @pytest.fixture(name="server")
@@ -203,7 +214,10 @@ def test_a_session_has_its_own_settings_from_its_beginning_to_its_end(server: Ho
     names = known(server.server)
     hostile(server.server, names)
     expected = {**pins.PINNED, **pins.NAMES, **pins.PLANS, **pins.BY_SUPERUSERS}
+    later = {name: value for name, (_since, value) in {**pins.SINCE, **pins.PLANS_SINCE}.items() if name in names}
     with connect(target(server.server, user="dba", statement_timeout=7.0)) as session:
+        for name, value in later.items():
+            assert session.value("SELECT current_setting(%s)", [name]) == value, name
         for _look in range(2):
             for name in set(names) & set(expected):
                 now = str(session.value("SELECT current_setting(%s)", [name])).replace(" ", "")
@@ -215,3 +229,17 @@ def test_a_session_has_its_own_settings_from_its_beginning_to_its_end(server: Ho
             if server.server.major >= 17:
                 session.execute("SET transaction_timeout = 0")
             names = [name for name in names if name not in pins.BY_SUPERUSERS]
+
+
+@pytest.mark.every_major
+def test_every_setting_for_plans_is_pinned_at_the_servers_own_default(server: Host) -> None:
+    free = "SELECT name, setting, boot_val FROM pg_settings WHERE context = 'user'"
+    with connect(target(server.server)) as session:
+        found = {
+            row["name"]: row for row in session.rows(f"{free} AND (category ~ 'Query Tuning' OR name ~ 'work_mem')")
+        }
+        pinned = {*pins.PLANS, *(name for name, (since, _) in pins.PLANS_SINCE.items() if session.major >= since)}
+    others = found.keys() - pinned
+    assert [name for name in others if not WITHOUT_EFFECT.search(name)] == []
+    differing = {name for name in found.keys() & pinned if found[name]["setting"] != found[name]["boot_val"]}
+    assert differing <= {"jit", "max_parallel_workers_per_gather", "hash_mem_multiplier"}

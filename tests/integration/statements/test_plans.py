@@ -17,7 +17,7 @@ from waiting import until
 
 from pgops.errors import Conflict, InvalidInput
 from pgops.instance.configuration import Configuration
-from pgops.statements import explain
+from pgops.statements import explain, texts
 from pgops.statements import job as usage
 
 PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "compute_query_id": "on", "shared_buffers": "16MB"}
@@ -270,7 +270,7 @@ def test_a_plan_that_a_function_blows_up_takes_little_memory(shop: Server, monke
         assert wrong in (explain.TOO_LARGE, explain.ENDED)
     loud = "SELECT mine.tries($a$SELECT repeat('x', 4000000)$a$)"
     assert "[SQLSTATE XX999]" in (planned(shop, loud, "mallory")[1] or "")[-20:]
-    assert len(planned(shop, loud, "mallory")[1] or "") < 2 * explain.LONGEST_TEXT
+    assert len(planned(shop, loud, "mallory")[1] or "") < 2 * texts.LONGEST
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - taken < 64 * 1024
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     assert planned(shop, "SELECT 1")[1] is None

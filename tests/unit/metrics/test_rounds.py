@@ -215,18 +215,23 @@ def test_the_halves_of_a_round_are_the_round(values: dict[str, float]) -> None:
 def test_what_is_remembered_comes_back_but_for_databases_that_are_gone(
     values: dict[str, float], spent: list[float]
 ) -> None:
-    remembered = history.Runs(last={"queue": 12.5})
+    here = history.key("inside", "shop db")
+    remembered = history.Runs(last={"queue": 12.5, here: 12.5}, left_out={"shop db", "gone"})
     pack(values, remembered.shapes)
     for seconds in spent:
-        remembered.note({"queue": seconds}, {"queue": 1})
+        remembered.note({"queue": seconds, here: seconds}, {"queue": 1})
     with tempfile.TemporaryDirectory() as folder:
         history.save(f"{folder}/collect.json", remembered)
         assert history.load(f"{folder}/collect.json") == remembered
     assert len(remembered.seconds.get("queue", [])) == min(len(spent), history.REMEMBERED)
     remembered.forget(["shop db"])
     assert HERE in remembered.shapes
+    assert (here in remembered.last, here in remembered.seconds) == (True, bool(spent))
+    assert remembered.left_out == {"shop db"}
     remembered.forget(["other"])
-    assert remembered.shapes == {}
+    assert (remembered.shapes, remembered.left_out) == ({}, set())
+    assert set(remembered.last) == {"queue"}
+    assert here not in remembered.seconds
 
 
 def test_what_is_remembered_is_written_when_asked_for_and_what_others_wrote_is_heeded(tmp_path: Path) -> None:
@@ -244,7 +249,7 @@ def test_what_is_remembered_is_written_when_asked_for_and_what_others_wrote_is_h
     with other.held() as found:
         assert found == first
         assert found.costs == {"queue": history.Cost(1, 0.5, 2), "broken": history.Cost(0, 0.0, 1)}
-        found.note({"queue": 1.5}, {})
+        found.note({history.key("queue", "a"): 1.0, history.key("queue", "b"): 0.5}, {})
         costs = found.reported()
     assert (costs["queue"].mean, costs["queue"].errors, costs["broken"].mean) == (1.0, 2, None)
     with one.held(writes=False) as found:

@@ -48,6 +48,14 @@ def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
     text = pins.opening(major)
     assert ("transaction_timeout" in text) == (major >= 17)
     assert ("createrole_self_grant" in text) == (major >= 16)
+    for name, (since, _value) in pins.PLANS_SINCE.items():
+        assert (name in text) == (major >= since)
+        assert name not in pins.opening(major, as_users=True) + pins.opening(major, as_is=True)
+
+
+def test_the_parameters_leave_room_in_the_packet_that_starts_a_session() -> None:
+    # A server reads 10,000 bytes of it, with the names of user and database, of at most 63 each.
+    assert len(pins.options({"lock_timeout": "100", "statement_timeout": "100"}).encode()) < 5000
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,9 @@ EXITS = {
 
 LOG_BYTES = 1024 * 1024
 
+MOST, LONGEST = 50, 1000
+"""Errors in a line, and characters of each: users can cause many, and long ones, and the journal cuts long lines."""
+
 Function = Callable[[Configuration, Layout, argparse.Namespace], dict[str, Any]]
 """A job's function: what it returns is logged; ``errors`` are of parts, and make the run fail unless ``delivered``
 tells that something was stored."""
@@ -53,8 +56,15 @@ def run(job: Job, function: Function, layout: Layout, options: argparse.Namespac
         for told in [outcome["error"]] if code else outcome["warnings"]:
             terminal.say_all(sys.stderr, told)
         return code
-    log(layout, home, {"job": job.name, **outcome, "duration_ms": round(seconds * 1000)})
+    log(layout, home, {"job": job.name, **outcome, **brief(outcome), "duration_ms": round(seconds * 1000)})
     return code
+
+
+def brief(outcome: dict[str, Any]) -> dict[str, list[str]]:
+    """The errors of a job as a line of the log has them: the first ones, cut, and how many more there are."""
+    errors = [str(error)[:LONGEST] for error in outcome.get("errors", ())]
+    more = len(errors[MOST:])
+    return {"errors": [*errors[:MOST], *([f"{more} more errors"] if more else [])]} if errors else {}
 
 
 def _attempt(

@@ -8,7 +8,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -22,9 +22,10 @@ from ..server import databases, disks, encoding, ownership, tablespaces
 from ..server.databases import Database
 from ..server.session import Session, connect
 from . import delivery, latest, refused
-from .collectors import INSPECTION, JOBS, LOGIN, OWN, Collector, adjusted, due, metrics, placed, slowed, wrapped
-from .history import Cost, Runs
+from .collectors import INSPECTION, JOBS, LOGIN, MOST_ROWS, OWN, Collector, adjusted, due, metrics, placed, wrapped
+from .history import Cost, Runs, key, name_of
 from .options import options
+from .pace import paced
 from .rounds import Round, Sample, iso, packed, place, told_apart
 from .spool import Spool
 
@@ -41,6 +42,12 @@ Both change if the statistics are lost: a crash discards all of them, a clean re
 server.
 """
 
+Places = list[tuple[Database, list[Collector]]]
+"""Databases, each with the collectors that are to run in it."""
+
+SLICE = 1.0
+"""Seconds that each database may take, however many there are: those left out come first the next time."""
+
 BATCH = 100
 """Rounds that are delivered in one transaction, each by its own statement: 20 seconds at a latency of 200 ms."""
 
@@ -55,6 +62,11 @@ class Budget:
     def left(self) -> float:
         """Seconds."""
         return 0.0 if self.ended else max(0.0, self.until - time.monotonic())
+
+    def turn(self, of: int) -> Callable[[], float]:
+        """What is left of the turn of one of so many, in seconds: of an equal share of the time that is left now."""
+        until = time.monotonic() + max(SLICE, self.left() / of)
+        return lambda: min(self.left(), max(0.0, until - time.monotonic()))
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -78,8 +90,8 @@ class Budget:
 class Tally:
     """What happens in one collection, and what is known of previous ones.
 
-    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took; ``measured`` holds
-    samples by their place, with the time when the first was taken.
+    ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took, by history.key();
+    ``measured`` holds samples by their place, with the time when the first was taken.
     """
 
     started: float
@@ -118,10 +130,16 @@ class Tally:
         for collector in failed:
             self.failures[collector.name] = self.failures.get(collector.name, 0) + 1
 
-    def leave_out(self, databases: Sequence[Sequence[Collector]]) -> None:
-        """Record that the time limit was reached before some databases, each by its collectors."""
-        left = [collector for some in databases for collector in some]
-        self.fail(left, f"time limit reached: {len(databases)} databases were left out")
+    def leave_out(self, places: Places) -> None:
+        """Record that the time limit was reached before some databases, with their collectors."""
+        self.runs.left_out.update(database.shown for database, _some in places)
+        left = [collector for _database, some in places for collector in some]
+        self.fail(left, f"time limit reached: {len(places)} databases were left out")
+
+    @property
+    def ran(self) -> int:
+        """How many collectors ran, or failed."""
+        return len({*map(name_of, self.seconds), *self.failures})
 
     def rounds(self) -> list[Round]:
         """All that was measured."""
@@ -230,13 +248,18 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     with budget.interruptible():
         tally = visit.tally(runs)
     own = visit.collectors()
-    paced = [slowed(one, runs.seconds.get(one.name, ())) for one in own]
-    chosen = [one for one in paced if due(one, tally.started, runs.last.get(one.name))]
-    intervals = {OWN.interval, INSPECTION.interval, *(one.interval for one in paced)}
+    pace = paced(own, runs)
+    # Inside databases each has its own time.
+    chosen = [
+        one
+        for one in map(pace.of, own)
+        if one.scope == "database" or due(one, tally.started, runs.last.get(one.name))
+    ]
+    intervals = {OWN.interval, INSPECTION.interval}.union(*map(pace.intervals, own))
     runs.forget_others(intervals, {0, *tally.retention.values()})
     runs.started = tally.started
+    later = {one.name: pace.longest(one) for one in own if pace.longest(one) > one.interval}
     run(visit.source, chosen, tally, budget)
-    later = {one.name: one.interval for one, usual in zip(paced, own) if one.interval > usual.interval}
     runs.note(tally.seconds, tally.failures)
     lost = None if visit.inspects else waiting.dropped()
     tally.add(INSPECTION if visit.inspects else OWN, None, time.time(), own_rows(runs.reported(), later, lost))
@@ -247,7 +270,7 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     # The agent reads the values of the server's user, in a directory that is closed to others.
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
-    return {**result, "collectors": len(chosen), "slowed": later}
+    return {**result, "collectors": tally.ran, "slowed": later}
 
 
 def repeated(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
@@ -258,7 +281,7 @@ def repeated(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collecto
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
     _remember(tally, visit.layout.latest_repeated)
-    return {**_delivered(visit, tally, budget, []), "collectors": len(chosen)}
+    return {**_delivered(visit, tally, budget, []), "collectors": tally.ran}
 
 
 def _delivered(visit: Visit, tally: Tally, budget: Budget, older: Sequence[Round]) -> dict[str, Any]:
@@ -334,41 +357,45 @@ def _kept(waiting: Spool, tally: Tally, found: Sequence[Round]) -> tuple[int, in
 
 def run(source: Session, chosen: Sequence[Collector], tally: Tally, budget: Budget) -> None:
     """Run collectors, those of scope database in each of their databases that accepts us, until the time limit."""
+    expected = chosen
     try:
         with budget.interruptible():
             outside = [collector for collector in chosen if collector.scope == "instance"]
             _leave_out(source, outside, tally, inside=False)
             for collector in outside:
-                measure(source, collector, None, tally, budget)
+                measure(source, collector, None, tally, budget.left)
             inside = [collector for collector in chosen if collector.scope == "database"]
             places = _places(source, inside, tally) if inside else []
+            here = {one.name for _database, some in places for one in some}
+            expected = [one for one in chosen if one.scope == "instance" or one.name in here]
             for at, (database, some) in enumerate(places):
                 if not budget.left():
-                    tally.leave_out([left for _database, left in places[at:]])
+                    tally.leave_out(places[at:])
                     break
-                _run_inside(source, database, some, tally, budget)
+                _run_inside(source, database, some, tally, budget.turn(len(places) - at))
     except PgOpsError as error:
-        tally.fail([one for one in chosen if one.name not in tally.seconds], str(error))
+        done = {name_of(where) for where in tally.seconds}
+        tally.fail([one for one in expected if one.name not in done], str(error))
 
 
-def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> list[tuple[Database, list[Collector]]]:
-    """The databases to collect from, each with its collectors; in random order, so that none is always left out if
-    time is short."""
+def _places(source: Session, inside: Sequence[Collector], tally: Tally) -> Places:
+    """The databases to collect from, each with the collectors that are due there; chance decides between databases
+    that are as good as each other."""
     source.revive()
     found = databases.looked_into(source)
-    names = [database.shown for database in found]
-    tally.runs.forget(names)
-    for collector in inside:
-        if not any(map(collector.looks_into, names)):
-            tally.runs.last[collector.name] = tally.started  # done: its databases may be created later
     random.shuffle(found)
-    places = [(database, [one for one in inside if one.looks_into(database.shown)]) for database in found]
-    return [(database, some) for database, some in places if some]
+    known = {database.shown: database for database in found}
+    tally.runs.forget(known)
+    places = paced(inside, tally.runs).places(list(known), inside, tally.started)
+    for collector in inside:
+        tally.runs.last[collector.name] = tally.started  # with or without a database: more may be created later
+    return [(known[name], some) for name, some in places]
 
 
 def _run_inside(
-    source: Session, database: Database, chosen: Sequence[Collector], tally: Tally, budget: Budget
+    source: Session, database: Database, chosen: Sequence[Collector], tally: Tally, left: Callable[[], float]
 ) -> None:
+    tally.runs.left_out.discard(database.shown)
     try:
         with contextlib.ExitStack() as stack:
             same = database.name == source.database
@@ -376,7 +403,7 @@ def _run_inside(
             session = source if same else stack.enter_context(connect(target))
             _leave_out(session, chosen, tally, inside=True)
             for collector in chosen:
-                measure(session, collector, database, tally, budget)
+                measure(session, collector, database, tally, left)
     except PgOpsError as error:
         tally.fail(chosen, f"database {database.shown}: {error}")
 
@@ -395,30 +422,36 @@ def _leave_out(session: Session, chosen: Sequence[Collector], tally: Tally, insi
         tally.fail(concerned, message)
 
 
-def measure(session: Session, collector: Collector, inside: Database | None, tally: Tally, budget: Budget) -> None:
-    """Run one collector in the instance, or in one database, read only and with a time limit; an error affects only
-    this collector, also one that has ended the session."""
+def measure(
+    session: Session, collector: Collector, inside: Database | None, tally: Tally, left: Callable[[], float]
+) -> None:
+    """Run one collector in the instance, or in one database, read only and with a time limit, what is ``left`` in
+    seconds at the most; an error affects only this collector, also one that has ended the session."""
+    where, here = inside.shown if inside else "", encoding.readable(session.database)
+    if not left():
+        tally.fail([collector], f"{collector.name} in {here}: left out: time limit reached")
+        tally.runs.left_out.update([where] if where else [])
+        return
     started, began = time.time(), time.monotonic()
-    seconds = min(collector.timeout, budget.left())
-    tally.runs.last[collector.name] = tally.started
+    tally.runs.last[key(collector.name, where)] = tally.started
     try:
-        if not seconds:
-            raise QueryFailed("left out: time limit reached")
         session.revive()
         with session.transaction():
             session.execute("SET TRANSACTION READ ONLY")
-            limit = str(max(1, round(seconds * 1000)))
+            limit = str(max(1, round(min(collector.timeout, left()) * 1000)))
             session.value("SELECT set_config('statement_timeout', %s, true)", [limit])
             rows = _rows(session, collector, inside)
+        if len(rows) > MOST_ROWS:
+            rows = rows[:MOST_ROWS]
+            tally.fail([collector], f"{collector.name} in {here}: only the first {MOST_ROWS} rows are stored")
         if collector.rights == "host":
-            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, budget.left()))
+            rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, left()))
             for message in wrong:
                 tally.fail([collector], message)
         tally.add(collector, inside, started, rows)
     except (PgOpsError, ValueError, TypeError, ArithmeticError) as error:
-        where = encoding.readable(session.database)
-        tally.fail([collector], f"{collector.name} in {where}: {error}")
-    tally.seconds[collector.name] = tally.seconds.get(collector.name, 0.0) + time.monotonic() - began
+        tally.fail([collector], f"{collector.name} in {here}: {error}")
+    tally.seconds[key(collector.name, where)] = time.monotonic() - began
 
 
 def _rows(session: Session, collector: Collector, inside: Database | None) -> list[dict[str, Any]]:

@@ -51,6 +51,8 @@ SHARE = 0.002
 """The share of its interval that a collector may take before it is slowed down: 20 ms of 10 seconds."""
 LONGEST_INTERVAL = 3600
 """Seconds: no collector is slowed down beyond this, or its own interval if that is longer."""
+MOST_ROWS = 10_000
+"""Rows of a run in a database: what users insert may be labels of one's own collectors, and each is a series."""
 LONGEST_RETENTION = 3660
 """Days: each has a partition, which slows every query down a little."""
 
@@ -254,11 +256,11 @@ INSPECTION = replace(OWN, name="inspect", interval=600)
 
 
 def wrapped(query: str) -> str:
-    """The query as one that returns a JSON object for each row.
+    """The query as one that returns a JSON object for each row, for one row more than MOST_ROWS at most.
 
     Inside the parentheses only a single SELECT is possible, and nothing that writes.
     """
-    return f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected"
+    return f"SELECT pg_catalog.to_jsonb(collected) FROM (\n{query}\n) AS collected LIMIT {MOST_ROWS + 1}"
 
 
 def placed(query: str) -> str:
@@ -280,17 +282,17 @@ def due(collector: Collector, now: float, last: float | None) -> bool:
     return last is None or int(now // collector.interval) != int(last // collector.interval)
 
 
-def slowed(collector: Collector, seconds: Sequence[float]) -> Collector:
-    """The collector with an interval of which its duration is a small SHARE: its own, doubled as often as needed.
+def slowed(collector: Collector, seconds: Sequence[float], share: float = SHARE) -> Collector:
+    """The collector with an interval of which its duration is a small ``share``: its own, doubled as often as needed.
 
-    ``seconds`` are the durations of its last runs, over all databases; the shortest counts, since the others may have
-    been delayed by something else. A collector of disks keeps its own interval: it costs the server nothing.
+    ``seconds`` are the durations of its last runs; the shortest counts, since the others may have been delayed by
+    something else. A collector of disks keeps its own interval: it costs the server nothing.
     """
     interval = collector.interval
     if collector.rights == "host":
         return collector
     longest = max(LONGEST_INTERVAL, interval)
-    while seconds and min(seconds) > SHARE * interval and interval * 2 <= longest:
+    while seconds and min(seconds) > share * interval and interval * 2 <= longest:
         interval *= 2
     return replace(collector, interval=interval)
 

@@ -36,24 +36,29 @@ class Cost:
 
 @dataclass
 class Runs:
-    """``last`` is when each collector last ran, in Unix time; ``seconds`` the durations of its last runs, over all
-    databases, the newest last; ``shapes`` the series of each place; ``costs`` the costs of runs that were not
-    reported yet. ``started`` is when this process last ran all that was due; it is not stored."""
+    """``last`` is when each collector last ran, in Unix time, and when it last ran in each database; ``seconds`` the
+    durations of its last runs there, the newest last; both by key(). ``left_out`` are the databases for which there
+    was no time. ``shapes`` are the series of each place; ``costs`` the costs of runs that were not reported yet.
+    ``started`` is when this process last ran all that was due; it is not stored."""
 
     last: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     started: float = field(default=0.0, compare=False)
 
     def note(self, spent: Mapping[str, float], failed: Mapping[str, int]) -> None:
-        """Record how long collectors took in one run, in seconds, and in how many databases they failed."""
-        for name, seconds in spent.items():
-            self.seconds[name] = [*self.seconds.get(name, []), round(seconds, 4)][-REMEMBERED:]
-        for name in {*spent, *failed}:
+        """Record how long collectors took in one run, in seconds by key(), and in how many databases they failed, by
+        name."""
+        took: dict[str, float] = {}
+        for where, seconds in spent.items():
+            self.seconds[where] = [*self.seconds.get(where, []), round(seconds, 4)][-REMEMBERED:]
+            took[name_of(where)] = took.get(name_of(where), 0.0) + seconds
+        for name in {*took, *failed}:
             cost = self.costs.get(name, Cost())
-            took, errors = cost.seconds + spent.get(name, 0.0), cost.errors + failed.get(name, 0)
-            self.costs[name] = Cost(cost.runs + (name in spent), took, errors)
+            total, errors = cost.seconds + took.get(name, 0.0), cost.errors + failed.get(name, 0)
+            self.costs[name] = Cost(cost.runs + (name in took), total, errors)
 
     def ran_by(self, moment: float) -> None:
         """Treat each collector as one that ran no earlier than ``moment`` (Unix time), when all that was due was
@@ -71,9 +76,22 @@ class Runs:
         self.shapes = {name: found for name, found in self.shapes.items() if kind_of(name) in kept}
 
     def forget(self, databases: Iterable[str]) -> None:
-        """Delete the shapes of all databases except these."""
+        """Delete what is known of all databases except these."""
         kept = {*databases, ""}
         self.shapes = {name: found for name, found in self.shapes.items() if database_of(name) in kept}
+        self.last = {where: last for where, last in self.last.items() if database_of(where) in kept}
+        self.seconds = {where: some for where, some in self.seconds.items() if database_of(where) in kept}
+        self.left_out &= kept
+
+
+def key(collector: str, database: str = "") -> str:
+    """The name of a collector's runs in a database, '' for those of the instance, or of all databases."""
+    return f"{collector} {database}" if database else collector
+
+
+def name_of(where: str) -> str:
+    """The collector of a key."""
+    return where.partition(" ")[0]
 
 
 @dataclass
@@ -151,7 +169,7 @@ def load(path: str) -> Runs:
             str(name): Cost(int(count), float(took), int(errors))
             for name, (count, took, errors) in data.get("costs", {}).items()
         }
-        return Runs(last, seconds, shapes, costs)
+        return Runs(last, seconds, shapes, costs, {str(name) for name in data.get("left_out", [])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Runs()
 
@@ -163,5 +181,5 @@ def save(path: str, found: Runs) -> None:
     """
     costs = {name: [cost.runs, cost.seconds, cost.errors] for name, cost in found.costs.items()}
     parts = {"last": found.last, "seconds": found.seconds, "shapes": found.shapes, "costs": costs}
-    data = {"format": FORMAT, **parts}
+    data = {"format": FORMAT, **parts, "left_out": sorted(found.left_out)}
     write(File(path, json.dumps(data).encode(), 0o640))

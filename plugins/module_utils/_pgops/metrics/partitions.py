@@ -57,6 +57,10 @@ def maintain(configuration: Configuration) -> dict[str, Any]:
         for upkeep in (one for capability in capabilities.ALL for one in capability.upkeep):
             with steps.step(upkeep.what):
                 result[upkeep.function] = session.value(f"SELECT pgops.{upkeep.function}()")
+                if upkeep.lost and result[upkeep.function]:
+                    steps.errors.append(
+                        f"deleted early to keep to pgops_max_size_mb: {result[upkeep.function]} {upkeep.lost}"
+                    )
         return {**result, "errors": steps.errors}
 
 

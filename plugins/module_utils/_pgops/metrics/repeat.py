@@ -25,9 +25,10 @@ from ..instance.layout import Layout
 from ..instance.sink import OFF, Node, Sink, opened
 from ..server.session import Session, connect
 from .collect import Budget, Visit, entered, everything, repeated
-from .collectors import Collector, due, slowed
+from .collectors import Collector, due
 from .history import Memory, Runs
 from .options import options
+from .pace import paced
 
 MINUTE = 60
 """Seconds between two runs of the job: collectors with a shorter interval are repeated."""
@@ -279,12 +280,12 @@ class Repetition:
             self._fail(error)
 
     def _due(self, runs: Runs) -> list[Collector]:
-        return [one for one in self._often(runs) if due(one, time.time(), runs.last.get(one.name))]
+        often = {one.name for one in self._often(runs) if due(one, time.time(), runs.last.get(one.name))}
+        return [one for one in map(paced(self.own, runs).of, self.own) if one.name in often]
 
     def _often(self, runs: Runs) -> list[Collector]:
-        """The collectors to be repeated, slowed down if necessary."""
-        paced = [slowed(one, runs.seconds.get(one.name, ())) for one in self.own]
-        return [one for one in paced if one.interval < MINUTE]
+        """The collectors to be repeated, slowed down if necessary, as they run where they run most often."""
+        return [one for one in map(paced(self.own, runs).quickest, self.own) if one.interval < MINUTE]
 
     def _visit(self) -> Visit:
         with self.budget.interruptible():

@@ -37,6 +37,8 @@ PINNED: Mapping[str, str] = {
     "lc_numeric": "C",
     "lc_time": "C",
     "client_min_messages": "warning",
+    # An error ends its statement, and not the session.
+    "exit_on_error": "off",
     # what is created, and where
     "default_tablespace": "",
     "temp_tablespaces": "",
@@ -61,26 +63,53 @@ NAMES: Mapping[str, str] = {"search_path": "pg_catalog,pg_temp"}
 """Which objects are meant."""
 
 SWITCHES = (
-    *("async_append", "bitmapscan", "gathermerge", "hashagg", "hashjoin", "incremental_sort", "indexonlyscan"),
-    *("indexscan", "material", "memoize", "mergejoin", "nestloop", "parallel_append", "parallel_hash"),
-    *("partition_pruning", "seqscan", "sort", "tidscan"),
+    *("async_append", "bitmapscan", "hashagg", "hashjoin", "incremental_sort", "indexonlyscan", "indexscan"),
+    *("material", "memoize", "mergejoin", "nestloop", "partition_pruning", "seqscan", "sort", "tidscan"),
 )
 
 PLANS: Mapping[str, str] = {
     **{f"enable_{name}": "on" for name in SWITCHES},
+    "enable_partitionwise_aggregate": "off",
+    "enable_partitionwise_join": "off",
     "constraint_exclusion": "partition",
+    "cpu_index_tuple_cost": "0.005",
+    "cpu_operator_cost": "0.0025",
+    "cpu_tuple_cost": "0.01",
+    "cursor_tuple_fraction": "0.1",
+    "effective_cache_size": "4GB",
     "from_collapse_limit": "8",
     "geqo": "on",
+    "geqo_effort": "5",
+    "geqo_generations": "0",
+    "geqo_pool_size": "0",
+    "geqo_seed": "0",
+    "geqo_selection_bias": "2",
+    "geqo_threshold": "12",
     "hash_mem_multiplier": "2",
     "jit": "off",
     "join_collapse_limit": "8",
+    # No worker of ours takes the place of a user's.
+    "max_parallel_workers_per_gather": "0",
     "plan_cache_mode": "auto",
+    "random_page_cost": "4",
+    "seq_page_cost": "1",
     "work_mem": "4MB",
 }
-"""How statements are planned."""
+"""How statements are planned, each setting at the server's own default; those of parallel plans and of JIT
+compilation have no effect without these."""
+
+PLANS_SINCE: Mapping[str, tuple[int, str]] = {
+    "recursive_worktable_factor": (15, "10"),
+    "enable_presorted_aggregate": (16, "on"),
+    "enable_group_by_reordering": (17, "on"),
+    "enable_distinct_reordering": (18, "on"),
+    "enable_self_join_elimination": (18, "on"),
+}
+"""The same, of later versions."""
 
 SINCE: Mapping[str, tuple[int, str]] = {
     "createrole_self_grant": (16, ""),
+    "stats_fetch_consistency": (15, "cache"),
     "transaction_timeout": (17, "0"),
 }
 """What later versions have, by name: the first version, and the value."""
@@ -103,7 +132,7 @@ POOLER = "unsupported startup parameter"
 
 SHOWN = (
     *("synchronous_commit", "default_transaction_isolation", "default_transaction_read_only"),
-    *("default_transaction_deferrable", "row_security", "idle_session_timeout"),
+    *("default_transaction_deferrable", "exit_on_error", "row_security", "idle_session_timeout"),
     *("idle_in_transaction_session_timeout", "standard_conforming_strings"),
     *("quote_all_identifiers", "bytea_output", "DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits"),
     *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"),
@@ -138,13 +167,13 @@ def options(
     return spelled(pinned)
 
 
-def since(major: int) -> dict[str, str]:
+def since(major: int, pinned: Mapping[str, tuple[int, str]] = SINCE) -> dict[str, str]:
     """What a version has that earlier ones lack.
 
     >>> since(16)
     {'createrole_self_grant': ''}
     """
-    return {name: value for name, (first, value) in SINCE.items() if major >= first}
+    return {name: value for name, (first, value) in pinned.items() if major >= first}
 
 
 def spelled(pinned: Mapping[str, str]) -> str:
@@ -183,14 +212,15 @@ def refused(words: str) -> bool:
     return EVENT_TRIGGERS in words
 
 
-def opening(major: int, as_is: bool = False) -> str:
-    """The expressions, for a SELECT, that set the rest in an open session.
+def opening(major: int, as_users: bool = False, as_is: bool = False) -> str:
+    """The expressions, for a SELECT, that set the rest in an open session; ``as_users`` and ``as_is``: see options().
 
     Operators have their schema: they are looked up before any of this runs, in schemas that the owner of the database
     may have chosen.
     """
     free = {**NAMES, "jit": "off", **({name: PINNED[name] for name in SHOWN} if as_is else {})}
     free.update(since(major))
+    free.update({} if as_users or as_is else since(major, PLANS_SINCE))
     superuser = "pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'"
     expressions = [_set(name, value) for name, value in free.items()]
     expressions += [f"CASE WHEN {superuser} THEN {_set(name, value)} END" for name, value in BY_SUPERUSERS.items()]

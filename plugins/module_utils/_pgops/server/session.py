@@ -407,9 +407,10 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
     major = connection.info.server_version // 10000
     if major < OLDEST:
         raise _unfit(target, connection)
+    settings = pins.opening(major, target.as_users, target.as_is)
     try:
         with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-            row = cursor.execute(_OPENING.replace("{pins}", pins.opening(major, target.as_is)).encode()).fetchone()
+            row = cursor.execute(_OPENING.replace("{pins}", settings).encode()).fetchone()
             if target.role:
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(target.role)))
     except QueryFailed as error:

@@ -25,6 +25,7 @@ from ..instance.sink import Node, opened
 from ..server import encoding
 from ..server.session import Session, connect
 from .redaction import REDACTED, block_end, redacted
+from .texts import LONGEST
 
 TIME_LIMIT = 2.0
 """Most seconds that the server may take for a plan."""
@@ -35,11 +36,11 @@ PATIENCE = 5.0
 BUDGET = 30.0
 """Seconds after which a run starts no further statement; the next run continues."""
 
-LONGEST_TEXT = 10240
-"""Characters at which a stored text was cut."""
-
 LARGEST_PLAN = 256 * 1024
-"""Characters of JSON."""
+"""Bytes of JSON."""
+
+ROOM = 1024 * 1024
+"""Bytes of plans after which a run starts no further statement; the next run continues."""
 
 MEMORY = 512 * 1024 * 1024
 """Bytes of memory that a plan may take here: it may contain the result of a function, up to a gigabyte."""
@@ -84,15 +85,16 @@ def explain(configuration: Configuration, layout: Layout, source: Session, node:
 
     Raises PgOpsError if the sink does not work.
     """
-    made, until = 0, time.monotonic() + BUDGET
+    made, size, until = 0, 0, time.monotonic() + BUDGET
     with opened(configuration, layout, source, node) as sink:
         with sink.transaction() as node_id:
             asked = sink.session.rows(ASKED, [node_id])
         for one in asked:
-            if time.monotonic() > until:
+            if time.monotonic() > until or size > ROOM:
                 break
             plan, wrong = planned(configuration, one)
             made += plan is not None
+            size += len(plan or "")
             with sink.transaction() as node_id:
                 sink.session.execute(STORE, [node_id, one["database_name"], one["queryid"], plan, wrong])
     return made
@@ -115,7 +117,7 @@ def planned(configuration: Configuration, one: dict[str, Any]) -> tuple[str | No
     except MemoryError:
         return None, TOO_LARGE
     except (PgOpsError, ValueError, RecursionError) as error:
-        return None, redacted(str(error)[:LONGEST_TEXT])
+        return None, redacted(str(error)[:LONGEST])
 
 
 @contextlib.contextmanager
@@ -155,13 +157,14 @@ def _ended(session: Session) -> Iterator[None]:
 def _reason(error: QueryFailed) -> str:
     if error.sqlstate in (None, "57P01"):
         return ENDED
-    words = error.message.rpartition(" [SQLSTATE ")[0][:LONGEST_TEXT]  # a function may raise an error of any length
+    words = error.message.rpartition(" [SQLSTATE ")[0][:LONGEST]  # a function may raise an error of any length
     return f"{REASONS.get(error.sqlstate) or redacted(words)} [SQLSTATE {error.sqlstate}]"
 
 
 def unfit(text: str) -> str | None:
     """Why a text is not planned at all, None if it may be."""
-    if len(text) >= LONGEST_TEXT:
+    # Cut at the end of a character of up to four bytes.
+    if len(text.encode()) > LONGEST - 4:
         return "The statement's text is too long to be stored completely."
     if REDACTED in text:
         return "The statement's text was redacted, so it is no longer the same statement."

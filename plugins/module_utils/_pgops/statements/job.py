@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -25,10 +26,9 @@ from ..metrics.rounds import Sample, packed, place, samples
 from ..server import databases, encoding
 from ..server.names import EXPLAINER
 from ..server.session import Session, connect
-from . import explain
+from . import explain, texts
 from .options import options
 from .readings import KEY, SUMS, Difference, Entry, Key, Snapshot, Usage, difference, execution, joined, snapshot, top
-from .redaction import redacted
 
 QUERIES = SELF["queries"]
 
@@ -67,14 +67,6 @@ PLACE = ("queryid", "database_name", "user_name", "toplevel")
 
 STORE_TEXTS = "SELECT pgops.store_query_texts(%s, %s::jsonb, true)"
 
-UNREADABLE = ("22021", "22P05")
-"""SQLSTATE of text that is not valid in the ops database's encoding, or has no equivalent there."""
-
-WITHOUT_ENCODING = f"""
-SELECT {encoding.BYTES.format("datname")} AS name FROM pg_database
-WHERE pg_encoding_to_char(encoding) = 'SQL_ASCII' ORDER BY datname
-"""
-
 ROLES = f"SELECT oid, {encoding.BYTES.format('rolname')} AS name FROM pg_roles"
 
 STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s::real, %s::jsonb, %s)"
@@ -82,8 +74,8 @@ STORE = "SELECT pgops.store_query_usage(%s, %s::timestamptz, %s::timestamptz, %s
 
 def collect(configuration: Configuration, layout: Layout, _options: object = None) -> dict[str, Any]:
     """Store the difference to the reading of the previous run. Returns how many statements were used and how many
-    were stored, the coverage in %, how many texts are new, how many executions were slow, and how many plans were
-    made. The first run has no difference yet.
+    were stored, the coverage in %, how many texts are new, and how many are left for later, how many executions were
+    slow, and how many plans were made. The first run has no difference yet.
 
     The reading is saved, and the metrics are exported, only after delivery: usage that a run could not deliver is in
     the next one's difference. What is stored besides the numbers comes after that, each part by itself; its errors
@@ -103,7 +95,7 @@ def collect(configuration: Configuration, layout: Layout, _options: object = Non
         metrics = measured(now, found)
         whose = node(configuration, source)
         with opened(configuration, layout, source, whose) as sink:
-            run = Run(configuration, source, sink, now, before.taken_at if before else "", found)
+            run = Run(configuration, layout, source, sink, now, before.taken_at if before else "", found)
             result = run.numbers(metrics)
             write(reading)
             errors = remember(layout, now, metrics)
@@ -175,6 +167,7 @@ class Run:
     text."""
 
     configuration: Configuration
+    layout: Layout
     source: Session
     sink: Sink
     now: Snapshot
@@ -212,7 +205,7 @@ class Run:
                 self.source.revive()
                 self.sink.session.revive()
                 counts.update(part())
-            except PgOpsError as error:
+            except (PgOpsError, OSError) as error:
                 errors.append(str(error))
         lost = counts.pop("lost", 0)
         return dict(counts), [*errors, *([FULL.format(lost)] if lost else [])]
@@ -249,9 +242,18 @@ class Run:
     def _texts(self) -> dict[str, int]:
         if not self.unknown or not options(self.configuration).query_texts:
             return {}
-        found = texts(self.source, self.unknown)
+        path, now = os.path.join(self.layout.state, "texts.json"), time.time()
+        last = texts.load(path)
+        if not last.due(now):
+            return {"texts_left": len(self.unknown)}
+        texts.save(path, replace(last, at=now))  # it counts as well if it fails
+        size, found = texts.read(self.source, self.unknown)
+        texts.save(path, texts.Reading(now, size))
+        stored = texts.storable(found, texts.owners_of(self.documents))
         with self.sink.transaction() as node_id:
-            return {"texts": int(self.sink.session.value(STORE_TEXTS, [node_id, json.dumps(found)]))}
+            documents = [{"queryid": queryid, "query": text} for queryid, text in stored.items()]
+            new = int(self.sink.session.value(STORE_TEXTS, [node_id, json.dumps(documents)]))
+        return {"texts": new, "texts_left": len(found) - len(stored)}
 
     def _lost(self) -> dict[str, int]:
         with self.sink.transaction():
@@ -294,26 +296,3 @@ def named(source: Session, usage: list[Usage]) -> list[dict[str, Any]]:
         )
         for one in usage
     ]
-
-
-def texts(source: Session, wanted: Sequence[int]) -> list[dict[str, Any]]:
-    """The redacted texts of some statements, in the form that the store needs.
-
-    Raises QueryFailed: PostgreSQL converts all texts into the encoding of the ops database, and shows none of them if
-    one cannot be converted, which an SQL_ASCII database lets in.
-    """
-    try:
-        rows = source.rows("SELECT t.queryid, t.query FROM pgops.statement_texts(%s::bigint[]) AS t", [list(wanted)])
-    except QueryFailed as error:
-        if error.sqlstate not in UNREADABLE:
-            raise
-        names = [encoding.readable(encoding.text(bytes(row["name"]))) for row in source.rows(WITHOUT_ENCODING)]
-        place = ", ".join(names) or "another encoding"
-        raise QueryFailed(
-            f"pg_stat_statements shows no texts: one of a statement in {place} cannot be converted "
-            f"({error.message}). Numbers are stored all the same.",
-            f"Forget the statements of that database, in {source.database}: "
-            "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = '...';",
-            error.sqlstate,
-        ) from error
-    return [{"queryid": row["queryid"], "query": redacted(row["query"])} for row in rows]

@@ -65,26 +65,19 @@ judged AS MATERIALIZED (
             count(*) AS columns,
             count(t.starelid) AS known,
             count(*) FILTER (WHERE a.stored AND t.starelid IS NULL) AS unknown,
-            coalesce(bool_and(a.stored AND a.attlen > 0 AND t.stanullfrac = 0), TRUE) AS fixed,
+            coalesce(bool_and(a.stored AND d.is_fixed AND t.stanullfrac = 0), TRUE) AS fixed,
             -- As if columns were NULL independently of each other.
             1 - coalesce(min(a.stored::integer) * exp(sum(ln(greatest(1 - coalesce(t.stanullfrac, 0), 1e-9)))), 1)
                 AS null_share,
             array_agg(CASE WHEN a.stored THEN 1 - t.stanullfrac::float8 ELSE 0 END ORDER BY a.attnum)
             || 1.0::float8 AS shares,
-            array_agg(greatest(a.attlen::integer, 0) ORDER BY a.attnum) || 8 AS lengths,
+            array_agg(CASE WHEN a.stored THEN d.width ELSE 0 END ORDER BY a.attnum) || 0::float8 AS widths,
             array_agg(
-                CASE WHEN a.attlen > 0 THEN a.attlen WHEN a.stored THEN t.stawidth ELSE 0 END ORDER BY a.attnum
-            ) || 0 AS widths,
-            array_agg(
-                CASE
-                    -- Values of up to 126 bytes have a short header, and are not aligned.
-                    WHEN a.attlen = -1 AND a.attstorage <> 'p' AND t.stawidth <= 127 THEN 1
-                    WHEN a.attalign = 'd' THEN 8
-                    WHEN a.attalign = 'i' THEN 4
-                    WHEN a.attalign = 's' THEN 2
-                    ELSE 1
-                END ORDER BY a.attnum
-            ) || 8 AS aligns
+                CASE a.attalign WHEN 'd' THEN 8 WHEN 'i' THEN 4 WHEN 's' THEN 2 ELSE 1 END ORDER BY a.attnum
+            ) || 8 AS aligns,
+            array_agg(a.attlen > 0 ORDER BY a.attnum) || TRUE AS always_aligned,
+            array_agg(d.spread ORDER BY a.attnum)
+            || ARRAY[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]::float8[] AS spreads
         FROM (
             SELECT
                 x.*,
@@ -93,12 +86,131 @@ judged AS MATERIALIZED (
             FROM pg_attribute AS x
         ) AS a
         LEFT JOIN pg_statistic AS t ON a.attrelid = t.starelid AND a.attnum = t.staattnum AND NOT t.stainherit
+        LEFT JOIN pg_type AS y ON a.atttypid = y.oid
+        LEFT JOIN pg_type AS e ON y.typelem = e.oid
+        -- A sample of the column's values as texts, of types whose width is that of the text, or of the value.
+        LEFT JOIN LATERAL (
+            SELECT
+                (CASE
+                    WHEN t.stakind1 = 1 THEN t.stavalues1
+                    WHEN t.stakind2 = 1 THEN t.stavalues2
+                    WHEN t.stakind3 = 1 THEN t.stavalues3
+                    WHEN t.stakind4 = 1 THEN t.stavalues4
+                    WHEN t.stakind5 = 1 THEN t.stavalues5
+                END)::text::text[] AS common,
+                CASE
+                    WHEN t.stakind1 = 1 THEN t.stanumbers1
+                    WHEN t.stakind2 = 1 THEN t.stanumbers2
+                    WHEN t.stakind3 = 1 THEN t.stanumbers3
+                    WHEN t.stakind4 = 1 THEN t.stanumbers4
+                    WHEN t.stakind5 = 1 THEN t.stanumbers5
+                END AS shares,
+                (CASE
+                    WHEN t.stakind1 = 2 THEN t.stavalues1
+                    WHEN t.stakind2 = 2 THEN t.stavalues2
+                    WHEN t.stakind3 = 2 THEN t.stavalues3
+                    WHEN t.stakind4 = 2 THEN t.stavalues4
+                    WHEN t.stakind5 = 2 THEN t.stavalues5
+                END)::text::text[] AS bounds
+            WHERE
+                a.attlen = -1
+                AND (
+                    y.typoutput IN (
+                        'textout'::regproc, 'varcharout'::regproc, 'bpcharout'::regproc, 'byteaout'::regproc,
+                        'numeric_out'::regproc, 'inet_out'::regproc, 'jsonb_out'::regproc
+                    )
+                    -- Arrays of numbers of one length.
+                    OR (y.typoutput = 'array_out'::regproc AND e.typcategory = 'N' AND e.typlen > 0)
+                )
+        ) AS v ON TRUE
+        CROSS JOIN
+            LATERAL (
+                -- How the column's widths are spread, on which the space for alignment depends: the share of each
+                -- remainder by 8, first of values with a header of a byte, which are not aligned, then of all others.
+                WITH sampled AS MATERIALIZED (
+                    SELECT
+                        i.share,
+                        CASE
+                            WHEN y.typoutput = 'array_out'::regproc
+                                THEN 21 + (1 + length(i.item) - length(replace(i.item, ',', ''))) * e.typlen
+                            WHEN y.typoutput = 'byteaout'::regproc THEN (length(i.item) - 2) / 2 + 1
+                            WHEN y.typoutput = 'numeric_out'::regproc THEN pg_column_size(i.item::numeric) - 3
+                            WHEN y.typoutput = 'inet_out'::regproc THEN pg_column_size(i.item::inet) - 3
+                            WHEN y.typoutput = 'jsonb_out'::regproc THEN pg_column_size(i.item::jsonb) - 3
+                            ELSE octet_length(i.item) + 1
+                        END AS width
+                    FROM (
+                        SELECT
+                            m.item,
+                            m.share
+                        FROM unnest(v.common, v.shares) AS m (item, share)
+                        UNION ALL
+                        SELECT
+                            b.item,
+                            greatest(
+                                1
+                                - t.stanullfrac
+                                - coalesce((SELECT sum(s.share) FROM unnest(v.shares) AS s (share)), 0),
+                                0
+                            ) / count(*) OVER () AS share
+                        FROM unnest(v.bounds) AS b (item)
+                    ) AS i
+                ),
+
+                sized AS MATERIALIZED (
+                    SELECT
+                        s.share,
+                        s.width <= 127 AND a.attstorage <> 'p' AS is_short,
+                        CASE WHEN s.width <= 127 AND a.attstorage <> 'p' THEN s.width ELSE s.width + 3 END AS width
+                    FROM sampled AS s
+                ),
+
+                known AS MATERIALIZED (
+                    SELECT
+                        sum(z.share) AS share,
+                        min(z.width) = max(z.width) AS is_fixed,
+                        sum(z.share * z.width) / nullif(sum(z.share), 0) AS width
+                    FROM sized AS z
+                    -- The widest values are in no sample, and compressed ones are not what they are in the table.
+                    HAVING abs(sum(z.share * z.width) / nullif(sum(z.share), 0) - t.stawidth) <= 1 + t.stawidth / 10
+                )
+
+                SELECT
+                    a.attlen > 0 OR coalesce((SELECT n.is_fixed FROM known AS n), FALSE) AS is_fixed,
+                    CASE
+                        WHEN a.attlen > 0 THEN a.attlen
+                        -- What ANALYZE computes is cut to a whole number.
+                        ELSE least(
+                            greatest(coalesce((SELECT n.width FROM known AS n), t.stawidth + 0.5), t.stawidth),
+                            t.stawidth + 1
+                        )
+                    END::float8 AS width,
+                    (
+                        SELECT array_agg(w.share ORDER BY w.place)
+                        FROM (
+                            SELECT
+                                g.place,
+                                CASE
+                                    WHEN a.attlen > 0 THEN (g.place = mod(a.attlen, 8))::integer::float8
+                                    WHEN n.share > 0 THEN coalesce(sum(z.share) / n.share, 0)::float8
+                                    WHEN a.attstorage <> 'p' AND t.stawidth <= 127
+                                        THEN (g.place < 8)::integer / 8.0::float8
+                                    ELSE (g.place >= 8)::integer / 8.0::float8
+                                END AS share
+                            FROM generate_series(0, 15) AS g (place)
+                            LEFT JOIN known AS n ON TRUE
+                            LEFT JOIN sized AS z
+                                ON g.place = mod(z.width, 8) + CASE WHEN z.is_short THEN 0 ELSE 8 END
+                            GROUP BY g.place, n.share
+                        ) AS w
+                    ) AS spread
+            ) AS d
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND c.place <= 500
     ) AS h
 ),
 
--- The mean width of a row's columns, one after the other, up to the next multiple of 8: what precedes a column ends
--- at a multiple of `grain` plus `phase`, which is exact as long as all have one length; after others it is anywhere.
+-- The mean width of a row's columns, one after the other, up to the next multiple of 8: with what probability the
+-- space before a column ends at which remainder by 8, as if widths were independent of each other.
 measured AS (
     SELECT
         j.oid,
@@ -110,51 +222,49 @@ measured AS (
                 SELECT
                     0 AS done,
                     0::float8 AS size,
-                    8 AS grain,
-                    0 AS phase
+                    ARRAY[1, 0, 0, 0, 0, 0, 0, 0]::float8[] AS ends
                 UNION ALL
                 SELECT
-                    e.done,
-                    e.size,
-                    e.grain,
-                    mod(e.phase, e.grain) AS phase
+                    w.done + 1 AS done,
+                    w.size + j.shares[w.done + 1] * (j.widths[w.done + 1] + m.padding) AS size,
+                    m.ends
                 FROM walk AS w
                 CROSS JOIN
                     LATERAL (
+                        WITH moved AS MATERIALIZED (
+                            SELECT
+                                p.padding,
+                                mod(e.place + p.padding + v.place, 8) AS place,
+                                w.ends[e.place + 1] * j.spreads[w.done + 1][v.place + 1] AS share
+                            FROM generate_series(0, 7) AS e (place)
+                            CROSS JOIN generate_series(0, 15) AS v (place)
+                            CROSS JOIN
+                                LATERAL (
+                                    SELECT
+                                        CASE
+                                            WHEN v.place >= 8 OR j.always_aligned[w.done + 1]
+                                                THEN mod(8 - e.place, j.aligns[w.done + 1])
+                                            ELSE 0
+                                        END AS padding
+                                ) AS p
+                            WHERE w.ends[e.place + 1] > 0 AND j.spreads[w.done + 1][v.place + 1] > 0
+                        )
+
                         SELECT
-                            j.shares[w.done + 1] AS share,
-                            j.lengths[w.done + 1] AS length,
-                            j.widths[w.done + 1] AS width,
-                            j.aligns[w.done + 1] AS align
-                    ) AS n
-                CROSS JOIN
-                    LATERAL (
-                        SELECT
-                            mod(
-                                least(n.align, w.grain) - mod(w.phase, least(n.align, w.grain)),
-                                least(n.align, w.grain)
-                            )
-                                AS certain,
-                            greatest(n.align - w.grain, 0) / 2.0::float8 AS likely
-                    ) AS p
-                CROSS JOIN
-                    LATERAL (
-                        SELECT
-                            CASE WHEN n.length = 0 THEN 1 ELSE greatest(w.grain, n.align) END AS grain,
-                            CASE WHEN n.align > w.grain THEN 0 ELSE w.phase + p.certain END + n.length AS phase
-                    ) AS b
-                CROSS JOIN
-                    LATERAL (
-                        SELECT
-                            w.done + 1 AS done,
-                            w.size + n.share * (p.certain + p.likely + n.width) AS size,
-                            CASE
-                                WHEN n.share = 0 THEN w.grain
-                                WHEN n.share = 1 THEN b.grain
-                                ELSE gcd(gcd(w.grain, b.grain), b.phase - w.phase)
-                            END AS grain,
-                            CASE WHEN n.share = 0 THEN w.phase ELSE b.phase END AS phase
-                    ) AS e
+                            (SELECT sum(o.share * o.padding) FROM moved AS o) AS padding,
+                            (
+                                SELECT array_agg(f.share ORDER BY f.place)
+                                FROM (
+                                    SELECT
+                                        g.place,
+                                        (1 - j.shares[w.done + 1]) * w.ends[g.place + 1]
+                                        + j.shares[w.done + 1] * coalesce(sum(o.share), 0) AS share
+                                    FROM generate_series(0, 7) AS g (place)
+                                    LEFT JOIN moved AS o ON g.place = o.place
+                                    GROUP BY g.place
+                                ) AS f
+                            ) AS ends
+                    ) AS m
                 WHERE w.done < cardinality(j.aligns)
             )
 

@@ -1,5 +1,5 @@
 -- object: function pgops.slow_sessions(numeric, boolean)
--- requires: redacted, valid_text, readable
+-- requires: redacted, readable, valid_text, cut_text
 CREATE OR REPLACE FUNCTION pgops.slow_sessions(p_threshold_ms numeric, p_texts boolean)
 RETURNS jsonb
 LANGUAGE plpgsql
@@ -7,8 +7,8 @@ SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $$
 -- Executions that have run for at least p_threshold_ms, or were a session's last one and took that long, in the form
--- that store_slow_sessions needs; if more than 100, those that run the longest, or ended last. p_texts: with their
--- texts, redacted. The time of those that have ended is exact: the server records their end. Sessions of the agent and
+-- that store_slow_sessions needs; if more than 100, users and databases come in turn, each with those that run the
+-- longest, or ended last. p_texts: with their texts, redacted. The time of those that have ended is exact: the server records their end. Sessions of the agent and
 -- its jobs are left out.
 DECLARE
     seen_at CONSTANT timestamptz := clock_timestamp();
@@ -39,13 +39,23 @@ BEGIN
                 AND NOT coalesce(r.rolsuper AND starts_with(a.application_name, 'pgops '), false)
         ),
 
-        slow AS (
+        timed AS (
             SELECT
                 s.*,
                 greatest(1000 * extract(EPOCH FROM s.known_at - s.query_start), 0) AS took_ms
             FROM session AS s
-            WHERE greatest(1000 * extract(EPOCH FROM s.known_at - s.query_start), 0) >= p_threshold_ms
-            ORDER BY s.is_running DESC, s.known_at DESC, took_ms DESC, s.pid ASC
+        ),
+
+        slow AS (
+            SELECT
+                t.*,
+                row_number() OVER (
+                    PARTITION BY t.datid, t.usesysid
+                    ORDER BY t.is_running DESC, t.known_at DESC, t.took_ms DESC, t.pid ASC
+                ) AS turn
+            FROM timed AS t
+            WHERE t.took_ms >= p_threshold_ms
+            ORDER BY turn ASC, t.is_running DESC, t.known_at DESC, t.took_ms DESC, t.pid ASC
             LIMIT 100
         )
 
@@ -68,7 +78,7 @@ BEGIN
                     'running', s.is_running,
                     'took_ms', s.took_ms,
                     'queryid', nullif(s.query_id, 0),
-                    'query', CASE WHEN p_texts THEN pgops.redacted(left(pgops.valid_text(s.query), 10240)) END,
+                    'query', CASE WHEN p_texts THEN pgops.redacted(pgops.cut_text(pgops.valid_text(s.query), 10240)) END,
                     'database_name', coalesce(pgops.readable(s.datname), s.datid::text),
                     'user_name', coalesce(pgops.readable(s.usename), s.usesysid::text),
                     'application_name', pgops.valid_text(nullif(s.application_name, '')),

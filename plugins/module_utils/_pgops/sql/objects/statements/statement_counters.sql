@@ -12,6 +12,8 @@ RETURNS TABLE (
 LANGUAGE plpgsql
 SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+-- Rows of all statements, twice: without a temporary file for as many as a server usually keeps.
+SET work_mem = '32MB'
 AS $$
 -- pg_stat_statements without its texts, in one form for all versions of the extension: columns that a version does
 -- not have are NULL. Block times cover data files and temporary tables, but not temporary files.

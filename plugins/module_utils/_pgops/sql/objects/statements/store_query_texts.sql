@@ -1,4 +1,5 @@
 -- object: function pgops.store_query_texts(integer, jsonb, boolean)
+-- requires: cut_text
 CREATE OR REPLACE FUNCTION pgops.store_query_texts(p_node_id integer, p_texts jsonb, p_normalised boolean)
 RETURNS integer
 LANGUAGE plpgsql
@@ -11,7 +12,7 @@ DECLARE
     stored integer;
 BEGIN
     INSERT INTO pgops.query_text AS t (cluster, queryid, query, normalised, last_used_on)
-    SELECT DISTINCT ON (s.queryid) n.cluster, s.queryid, left(s.query, 10240), p_normalised, current_date
+    SELECT DISTINCT ON (s.queryid) n.cluster, s.queryid, pgops.cut_text(s.query, 10240), p_normalised, current_date
     FROM jsonb_to_recordset(p_texts) AS s (queryid bigint, query text)
     INNER JOIN pgops.node AS n ON n.node_id = p_node_id
     WHERE s.query IS NOT NULL

@@ -1,4 +1,5 @@
 -- object: function pgops.store_slow_sessions(integer, jsonb)
+-- requires: cut_text
 CREATE OR REPLACE FUNCTION pgops.store_slow_sessions(p_node_id integer, p_found jsonb)
 RETURNS integer
 LANGUAGE plpgsql
@@ -24,7 +25,7 @@ BEGIN
     SELECT
         p_node_id, 'sessions', CASE WHEN s.running THEN 'running' ELSE 'ended' END, s.query_start,
         s.known_at, s.known_at, s.pid, s.backend_start, s.queryid,
-        CASE WHEN with_texts THEN left(s.query, 10240) END,
+        CASE WHEN with_texts THEN pgops.cut_text(s.query, 10240) END,
         true, s.took_ms, NOT s.running, 1, left(s.database_name, 256), left(s.user_name, 256),
         left(s.application_name, 256), s.client_addr
     FROM jsonb_to_recordset(p_found -> 'sessions') AS s (

@@ -49,12 +49,20 @@ AS $$
         FROM aged AS a
     ),
 
+    -- All else that is stored: names of series, texts, and the like, which have bounds of their own.
+    other AS (
+        SELECT sum(pg_total_relation_size(c.oid)) AS bytes
+        FROM pg_class AS c
+        WHERE c.relnamespace = to_regnamespace('pgops') AND c.relkind = 'r' AND NOT c.relispartition
+    ),
+
     summed AS (
         SELECT
             j.*,
-            sum(CASE WHEN j.expired THEN 0 ELSE j.size_bytes END)
+            o.bytes + sum(CASE WHEN j.expired THEN 0 ELSE j.size_bytes END)
                 OVER (ORDER BY j.worth ASC, j.past ASC, j.first_day DESC) AS bytes_with_better
         FROM judged AS j
+        CROSS JOIN other AS o
     )
 
     SELECT u.partition_name, u.first_day, NOT u.expired
