@@ -76,7 +76,12 @@ def test_each_metric_is_of_its_collector(deployed: Server, tmp_path: Path) -> No
     seen = "SELECT array_agg(DISTINCT collector) FROM pgops.collector_status WHERE node = '{}'"
     heard = set(deployed.value(seen.format("db1/main"), "pgops"))  # type: ignore[call-overload]
     assert {"agent", "inspect", "database_size", "disks", "sequences", "table_bloat", "index_bloat", "wal"} <= heard
-    assert heard <= {"agent", "inspect", *(one.name for one in SHIPPED if one.applies(deployed.major, False))}
+    assert heard <= {
+        "agent",
+        "inspect",
+        "login",
+        *(one.name for one in SHIPPED if one.applies(deployed.major, False)),
+    }
     header = "-- collector: by_{0}\n-- role: {0}\n-- metric: own\nSELECT 1 AS own"
     texts = [header.format(role) for role in ("primary", "standby")]
     deploy(deployed, collectors=texts)
