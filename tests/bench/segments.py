@@ -30,8 +30,6 @@ MAJOR = 15
 """The newest that the pgBackRest of Debian 12 knows."""
 MAGIC = 0xD110
 """Of that version's WAL pages (PostgreSQL, src/include/access/xlog_internal.h)."""
-FLOOR_RATIO = 0.65
-"""Within one and a half times of the least that is durable."""
 FLOOR = 'cp "$1" "$2/.$3" && sync "$2/.$3" && ln "$2/.$3" "$2/$3" && rm "$2/.$3" && sync "$2"'
 COMPRESSIONS = {"none": "none", "gzip": "gz", "zstd": "zst", "lz4": "lz4"}
 """As pgBackRest calls them. Levels are each program's own."""
@@ -149,8 +147,14 @@ def measure() -> Figures:
                 figures.values[case]["peer"] = [spent + each for spent in figures.values[case]["peer"]]
             for number in range(SEGMENTS + 1, SEGMENTS + 1 + FETCHES):
                 _fetch(contest, _segment(contest, number), compression, figures)
-    figures.promise({case: FLOOR_RATIO if "cp" in case else 0.95 for case in figures.values if "beside" in case})
+    figures.promise({case: _promised(case) for case in figures.values if "beside" in case})
     return figures
+
+
+def _promised(case: str) -> float:
+    """How fast ours has to be, by the peer: within 1.5 times of the least that is durable, and of others nearly as
+    fast; a single fetch is what a recovery does for few segments only."""
+    return 0.65 if "cp" in case else 0.8 if "fetched" in case else 0.95
 
 
 def _archive(contest: Contest, path: Path, compression: str, figures: Figures) -> None:
