@@ -1,20 +1,21 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a backup takes, beside PostgreSQL's own programs with the same options: copied and verified."""
+"""What a backup and putting it back take, beside PostgreSQL's own programs, cp and tar with the same options."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from archives import Host
+import hosting
 from backed import TOOLS, Backed, own
+from backing import Bank
 from figures import Figures
-from servers import Server
+from restoring import Restorer
 from waiting import until
 
 MAJOR = 18
@@ -24,35 +25,30 @@ ROWS = 3_000_000
 TIMES = 5
 FILLED = "CREATE TABLE item AS SELECT n, md5(n::text) || md5((n * 7)::text) AS name FROM generate_series(1, {}) AS n"
 CASES = {"none": ["--format=plain"], "gzip": ["--format=tar", "--compress=client-gzip"]}
+PUT_BACK = ("plan", "copy", "verify", "configure", "sync")
+"""The phases of a restore until the files are in their place."""
+LEAST = 0.95
+"""As fast as the programs underneath, but for what is to be known and noted besides."""
 
 
 def measure() -> Figures:
     """Seconds, in turn."""
-    figures = Figures("backup", "seconds of a full backup of some 400 MB, verified and flushed to disk")
-    with _backed() as backed:
+    figures = Figures("backup", "seconds of some 400 MB, backed up and put back, verified and flushed to disk")
+    with hosting.hosted(MAJOR, {"max_wal_size": "4GB"}, lambda server: server.psql(FILLED.format(ROWS))) as (
+        backed,
+        root,
+    ):
+        peer = Peer(backed, root)
+        restorer = Restorer(Bank(backed.host), root)
         for _number in range(TIMES):
             for compression, options in CASES.items():
-                case = f"compression {compression}, beside pg_basebackup and pg_verifybackup"
-                figures.add(case, "peer", _theirs(backed, options))
-                figures.add(case, "ours", _ours(backed, compression))
+                taken = _ours(backed, compression, figures)
+                peer.take(compression, options, figures)
+                _put_back(restorer, compression, figures)
+                peer.put_back(backed.path(taken) / "data", compression, figures)
+                shutil.rmtree(backed.path(taken))
+    figures.promise(dict.fromkeys(figures.values, LEAST))
     return figures
-
-
-@contextmanager
-def _backed() -> Iterator[Backed]:
-    # Below /tmp, since the server's user cannot look into every build.
-    root = Path(tempfile.mkdtemp(prefix="pgops-bench-", dir="/tmp"))
-    root.chmod(0o755)
-    (root / "base").mkdir()
-    (root / "prefix").mkdir()
-    server = Server.create(MAJOR, settings={"max_wal_size": "4GB"}).start()
-    try:
-        backed = Backed.of(Host(server, root / "base", root / "prefix"))
-        server.psql(f"{FILLED.format(ROWS)}; CHECKPOINT")
-        yield backed
-    finally:
-        server.delete()
-        shutil.rmtree(root)
 
 
 def _settled(backed: Backed) -> float:
@@ -62,23 +58,70 @@ def _settled(backed: Backed) -> float:
     return time.perf_counter()
 
 
-def _ours(backed: Backed, compression: str) -> float:
+def _ours(backed: Backed, compression: str, figures: Figures) -> dict[str, Any]:
     began = _settled(backed)
     taken = backed.take("full", compression=compression)
-    spent = time.perf_counter() - began
-    shutil.rmtree(backed.path(taken))
-    return spent
+    figures.add(_taken(compression), "ours", time.perf_counter() - began)
+    return taken
 
 
-def _theirs(backed: Backed, options: list[str]) -> float:
-    place = backed.host.base / "theirs"
-    place.mkdir()
-    own(place, backed.server)
-    usual = ["--wal-method=none", "--checkpoint=fast", "--manifest-checksums=SHA256"]
-    began = _settled(backed)
-    program = f"{TOOLS}/pg_basebackup"
-    backed.server.run(program, "-d", backed.server.dsn(""), "-D", place / "data", *usual, *options)
-    backed.server.run(f"{TOOLS}/pg_verifybackup", "--no-parse-wal", "--quiet", place / "data")
-    spent = time.perf_counter() - began
-    shutil.rmtree(place)
-    return spent
+def _put_back(restorer: Restorer, compression: str, figures: Figures) -> None:
+    found = restorer.restore(immediate=True)
+    spent = sum(float(one["seconds"]) for one in found["phases"] if one["phase"] in PUT_BACK)
+    figures.add(_back(compression), "ours", spent)
+    directory = Path(found["directory"])
+    restorer.end(directory)
+    shutil.rmtree(directory)
+
+
+def _taken(compression: str) -> str:
+    return f"backup, {compression}, beside pg_basebackup and pg_verifybackup"
+
+
+def _back(compression: str) -> str:
+    return f"put back, {compression}, beside {'cp' if compression == 'none' else 'tar'}, pg_verifybackup and sync"
+
+
+@dataclass
+class Peer:
+    """The programs themselves, as the server's user."""
+
+    backed: Backed
+    root: Path
+
+    def take(self, compression: str, options: Sequence[str], figures: Figures) -> None:
+        """Copy by pg_basebackup, which flushes; then verify."""
+        place = self._place()
+        usual = ["--wal-method=none", "--checkpoint=fast", "--manifest-checksums=SHA256"]
+        began = _settled(self.backed)
+        program = f"{TOOLS}/pg_basebackup"
+        self._run(program, "-d", self.backed.server.dsn(""), "-D", place / "data", *usual, *options)
+        figures.add(_taken(compression), "pg_basebackup alone", time.perf_counter() - began)
+        self._run(f"{TOOLS}/pg_verifybackup", "--no-parse-wal", "--quiet", place / "data")
+        figures.add(_taken(compression), "peer", time.perf_counter() - began)
+        shutil.rmtree(place)
+
+    def put_back(self, data: Path, compression: str, figures: Figures) -> None:
+        """Copy or unpack a backup, verify, and flush."""
+        place = self._place()
+        began = time.perf_counter()
+        if compression == "none":
+            self._run("cp", "-a", data, place / "data")
+        else:
+            self._run("mkdir", "-m", "700", place / "data")
+            self._run("tar", "-xzf", data / "base.tar.gz", "-C", place / "data")
+            self._run("cp", data / "backup_manifest", place / "data")
+        figures.add(_back(compression), "copied alone", time.perf_counter() - began)
+        self._run(f"{TOOLS}/pg_verifybackup", "--no-parse-wal", "--quiet", place / "data")
+        self._run("find", place / "data", "-exec", "sync", "{}", "+")
+        figures.add(_back(compression), "peer", time.perf_counter() - began)
+        shutil.rmtree(place)
+
+    def _run(self, *command: str | Path) -> None:
+        self.backed.server.run(*command)
+
+    def _place(self) -> Path:
+        place = self.backed.host.base / "theirs"
+        place.mkdir()
+        own(place, self.backed.server)
+        return place

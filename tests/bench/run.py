@@ -20,8 +20,12 @@ import artifact  # noqa: E402
 artifact.link_library()
 
 import backups  # noqa: E402
+import binaries  # noqa: E402
 import deployments  # noqa: E402
+import latencies  # noqa: E402
+import peers  # noqa: E402
 import pythons  # noqa: E402
+import recoveries  # noqa: E402
 import replays  # noqa: E402
 import reports  # noqa: E402
 import rounds  # noqa: E402
@@ -46,7 +50,10 @@ def main() -> int:
             "facts": lambda: reports.measure(venv, Path(work)),
             "archive": segments.measure,
             "backup": backups.measure,
+            "peers": peers.measure,
+            "latency": latencies.measure,
             "replay": replays.measure,
+            "recovery": recoveries.measure,
             "deploy": lambda: deployments.measure(venv),
             "task": lambda: deployments.measure_facts(venv),
             "throughput": lambda: throughput.measure(venv),
@@ -60,22 +67,30 @@ def main() -> int:
 
 def _measured(name: str, measure: Callable[[], Figures]) -> bool:
     """Run one, and keep what it says; whether all holds. One that fails does not keep the others from running."""
-    holds = True
     if name in ON_A_HOST and not fleet():
-        text = f"### {name}: not run, since hosts in containers cannot run on this machine\n"
-    else:
-        try:
-            found = measure()
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            sys.stderr.write(f"{name}: {error}\n")
-            return False
-        (BUILD / f"{name}.json").write_text(json.dumps(found.data(), indent=1))
-        text = found.table()
-        holds = not found.missed
+        return _not_run(name, "hosts in containers cannot run on this machine")
+    try:
+        found = measure()
+    except binaries.UnavailableError as error:
+        return _not_run(name, str(error))
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return False
+    (BUILD / f"{name}.json").write_text(json.dumps(found.data(), indent=1))
+    _tell(name, found.table())
+    return not found.missed
+
+
+def _not_run(name: str, why: str) -> bool:
+    """Say that this machine cannot run one, which is no failure."""
+    _tell(name, f"### {name}: not run, since {why}\n")
+    return True
+
+
+def _tell(name: str, text: str) -> None:
     (BUILD / f"{name}.md").write_text(text)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-    return holds
 
 
 def fleet() -> bool:

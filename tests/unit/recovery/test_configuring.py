@@ -104,3 +104,8 @@ def test_settings_of_former_recoveries_are_replaced(tmp_path: Path) -> None:
 def test_a_copy_reads_no_file_of_its_original_and_none_that_is_not_there(line: str, stays: bool) -> None:
     text = configuring.detached(f"{line}\nwork_mem = 4MB\n", lambda path: path == "there")
     assert text == f"{'' if stays else '#pgops restore: '}{line}\nwork_mem = 4MB\n"
+
+
+def test_what_was_just_flushed_is_not_flushed_file_by_file_when_the_recovery_starts(tmp_path: Path) -> None:
+    options = configuring.recovery_options(Served(str(tmp_path), 14, copy=True))
+    assert options["recovery_init_sync_method"] == "syncfs"

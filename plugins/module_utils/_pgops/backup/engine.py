@@ -73,7 +73,7 @@ class Engine(ABC):
 
     @abstractmethod
     def copy(self, source: Source, order: Order) -> Copied:
-        """Copy the server and verify the copy, which need not be flushed to disk.
+        """Copy the server, verify the copy, and flush all that is in the directory of the order to disk.
 
         Raises PgOpsError and OSError.
         """

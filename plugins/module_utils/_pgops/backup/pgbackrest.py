@@ -95,6 +95,7 @@ class PgBackRest(Engine):
         self.stanza.run("backup", *words, timeout=LONGEST, watch=Watch(order.look, (order.lock,)))
         taken = self._newest(str(order.known["id"]))
         self._check(taken, order)
+        files.sync_tree(order.path)
         return Copied(
             method=METHOD,
             layout=LAYOUT,

@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
-from ..host import files
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
@@ -167,7 +166,6 @@ def _take(run: Run, kind: str, identifier: str, tell: Tell) -> dict[str, Any]:
         try:
             with _chain_kept(run, chosen, listing), backups.begun(run.place, name) as path:
                 made = _made(run, chosen, identifier, now, path)
-                files.sync_tree(path)
                 backups.publish(path, made, settled=not run.declared.hook_after)
             result = "completed"
         finally:

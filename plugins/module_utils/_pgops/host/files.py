@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import stat
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,9 @@ from ..errors import Busy, Conflict, HostFailed
 from ..plan import HostChange, difference
 from .directories import reached
 from .identity import working_as
+
+SYNCING = 16
+"""Files that are flushed to disk at a time."""
 
 
 @dataclass(frozen=True)
@@ -385,14 +389,34 @@ def _remove_tree(path: str, until: float) -> None:
 
 
 def sync_tree(root: str) -> None:
-    """Flush all files and directories below ``root`` to disk: once all are written, which takes a fraction of the
-    time that each one at once would.
+    """Flush all files and directories below ``root`` to disk: once all are written, and several at a time, for which
+    the file system writes its journal once. That takes a fraction of the time that each one at once would.
 
     Raises OSError.
     """
-    for folder, _folders, names in os.walk(root):
-        for path in [*(os.path.join(folder, name) for name in names), folder]:
+    from concurrent.futures import ThreadPoolExecutor  # which takes 40 ms to load, and few need
+
+    paths = _below(root)
+    taking = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with taking:
+                path = next(paths, None)
+            if path is None:
+                return
             sync(path)
+
+    with ThreadPoolExecutor(SYNCING) as pool:
+        for one in [pool.submit(work) for _number in range(SYNCING)]:
+            one.result()
+
+
+def _below(root: str) -> Iterator[str]:
+    """All files, and each directory behind those in it."""
+    for folder, _folders, names in os.walk(root):
+        yield from (os.path.join(folder, name) for name in names)
+        yield folder
 
 
 def sync(path: str) -> None:

@@ -241,8 +241,11 @@ class Runner:
         """
         state = self._state()
         if state and state["recovering"]:
+            # A server that waits at its target looks for a promotion each second only, and is woken by this. It has
+            # the same end: a recovery that may go on from its target is over.
+            ending = "pg_wal_replay_resume()" if state["pause"] == "paused" else "pg_promote(false)"
             with self.session() as session:
-                session.value("SELECT pg_promote(false)")
+                session.value(f"SELECT {ending}")
         while not state or state["recovering"]:
             if not self.running():
                 raise self.failed("The server ended while it was promoted")
