@@ -33,7 +33,7 @@ from typing import Any
 from .. import capabilities, spelling
 from ..capabilities import Capability
 from ..errors import InvalidInput
-from ..server import tablespaces
+from ..server.names import UNREADABLE
 from . import thresholds
 
 RIGHTS = ("monitor", "host", "all_data")
@@ -96,7 +96,7 @@ class Collector:
     @property
     def reads_tablespaces(self) -> bool:
         """Whether it leaves out the tablespaces that cannot be read."""
-        return tablespaces.SETTING in self.query
+        return UNREADABLE in self.query
 
     def looks_into(self, database: str) -> bool:
         """Whether a database is one of those that this is for."""

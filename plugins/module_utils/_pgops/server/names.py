@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The names of our roles on a server, their mark, and those of databases that we fill. Apart, since who needs a name
-needs no driver."""
+"""The names of our roles on a server, their mark, those of databases that we fill, and of a setting of our sessions.
+Apart, since who needs a name needs no driver."""
 
 from __future__ import annotations
 
@@ -16,3 +16,5 @@ OPTIONAL = (EXPLAINER, BACKUP)
 """Those that exist where a capability is on."""
 RESTORING = "pgops_restoring_"
 """What the names of databases begin with that are filled from a dump, until they are complete."""
+UNREADABLE = "pgops.unreadable"
+"""The setting with the tablespaces that queries leave out: their OIDs, each between commas."""

@@ -9,10 +9,8 @@ tried by itself, and queries leave out those that are in a setting of the sessio
 from __future__ import annotations
 
 from ..errors import QueryFailed
+from .names import UNREADABLE
 from .session import Session
-
-SETTING = "pgops.unreadable"
-"""Their OIDs, each between commas."""
 
 ALL = "SELECT t.oid::bigint AS oid, t.spcname::text AS name, NULL::bigint AS relation FROM pg_tablespace AS t"
 USED = """
@@ -45,7 +43,7 @@ def leave_out(session: Session, inside: bool) -> list[str]:
         if error:
             found[space["oid"]] = f"tablespace {space['name']} cannot be read: {error}"
     text = "".join(f",{oid}," for oid in found)
-    session.value("SELECT set_config(%s, %s, false)", [SETTING, text])
+    session.value("SELECT set_config(%s, %s, false)", [UNREADABLE, text])
     return list(found.values())
 
 
