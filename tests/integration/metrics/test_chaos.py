@@ -27,6 +27,7 @@ from waiting import until
 from pgops.errors import LoginRefused, PgOpsError
 from pgops.metrics import partitions
 from pgops.metrics.history import Runs
+from pgops.server import encoding
 from pgops.statements import deploy as statements
 from pgops.statements import job as queries
 
@@ -276,7 +277,7 @@ class World:
                 most += step
                 least += 0 if table.renamed else step
                 table.seen, table.afresh, table.renamed = table.counted, False, False
-            grown[database.name] = (least, most)
+            grown[encoding.readable(database.name)] = (least, most)
         self.passes.append(Pass(since, self._now(), grown))
         return outcome
 
