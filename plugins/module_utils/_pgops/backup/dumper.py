@@ -76,7 +76,7 @@ def options(major: int, restricted: bool = True) -> str:
         **pins.NAMES,
         **pins.PLANS,
         **pins.BY_SUPERUSERS,
-        **pins.since(major),
+        **pins.since(major, pins.SINCE),
         "statement_timeout": "0",
         "lock_timeout": "0",
         **({pins.RESTRICTION: "view,foreign-table"} if restricted else {}),

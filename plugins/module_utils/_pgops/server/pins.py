@@ -159,7 +159,7 @@ def options(
     >>> options({"lock_timeout": "100"}, as_users=True).split(" -c ")[-1]
     'lock_timeout=100'
     """
-    everything = {**PINNED, **({} if as_users else {**NAMES, **PLANS}), **since(major)}
+    everything = {**PINNED, **({} if as_users else {**NAMES, **PLANS}), **since(major, SINCE)}
     kept = {"role", *(ENDING if cut_short else ())} if as_is else everything
     pinned = {name: value for name, value in everything.items() if name in kept}
     pinned.update(timeouts)
@@ -167,10 +167,10 @@ def options(
     return spelled(pinned)
 
 
-def since(major: int, pinned: Mapping[str, tuple[int, str]] = SINCE) -> dict[str, str]:
+def since(major: int, pinned: Mapping[str, tuple[int, str]]) -> dict[str, str]:
     """What a version has that earlier ones lack.
 
-    >>> since(16)
+    >>> since(16, SINCE)
     {'createrole_self_grant': ''}
     """
     return {name: value for name, (first, value) in pinned.items() if major >= first}
@@ -219,7 +219,7 @@ def opening(major: int, as_users: bool = False, as_is: bool = False) -> str:
     may have chosen.
     """
     free = {**NAMES, "jit": "off", **({name: PINNED[name] for name in SHOWN} if as_is else {})}
-    free.update(since(major))
+    free.update(since(major, SINCE))
     free.update({} if as_users or as_is else since(major, PLANS_SINCE))
     superuser = "pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'"
     expressions = [_set(name, value) for name, value in free.items()]
