@@ -239,7 +239,7 @@ def test_a_damaged_segment_between_backups_is_told_and_not_recovered_through(mak
         assert any("cannot be asked" in warning for warning in done["warnings"])
         # Nothing is due: pgBackRest is not asked, and what it has found stays.
         assert kept.verify(due=True)["wal_damaged"] == done["wal_damaged"]
-        with pytest.raises(InvalidInput, match=f"segment {name} is missing"):
+        with pytest.raises(InvalidInput, match=f"segment {name} is damaged"):
             kept.restorer.restore(latest=True)
         size = 1 << 20
         end = wal.place(before, size)

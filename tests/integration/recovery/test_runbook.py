@@ -69,10 +69,12 @@ def test_the_commands_lead_to_a_running_server(bank: Bank, restorer: Restorer, h
 
 
 def test_every_option_of_the_runbook_is_one() -> None:
-    from pgops.capabilities import RESTORE
+    from pgops.capabilities import COMMANDS
 
-    known = {flag.name for flag in RESTORE.flags}
-    used = {word for line in re.findall(r"pgops restore[^\n]*", TEXT) for word in re.findall(r"--[a-z-]+", line)}
-    used |= set(re.findall(r"`(--[a-z-]+)", TEXT))
-    assert used <= known
+    lines = re.findall(r"pgops (restore[a-z-]*)([^\n]*)", TEXT)
+    assert {name for name, _words in lines} == {*COMMANDS}
+    for name, words in lines:
+        assert {*re.findall(r"--[a-z-]+", words)} <= {flag.name for flag in COMMANDS[name].flags}
+    known = {flag.name for command in COMMANDS.values() for flag in command.flags}
+    assert {*re.findall(r"`(--[a-z-]+)", TEXT)} <= known
     assert Path(artifact.ROOT / "docs" / "archiving.md").exists()
