@@ -20,6 +20,7 @@ from pathlib import Path
 import nox
 
 sys.path.insert(0, "tests/workshop")
+import binaries
 import pythons
 
 ROOT = Path(__file__).parent
@@ -205,7 +206,7 @@ def oldest_host(session: nox.Session) -> None:
     PostgreSQL."""
     session.install("--requirement", "requirements-oldest-host.txt")
     session.run(*PYTEST, "tests/unit", *session.posargs)
-    session.run(*SERVERS, *session.posargs, env=smoke("14"))
+    session.run(*SERVERS, *session.posargs, env=smoke("15"))
 
 
 @nox.session(python=False, tags=["test"])
@@ -229,14 +230,14 @@ def oldest_controller(session: nox.Session) -> None:
     """The oldest Ansible and driver on the oldest Python that they run on; and what its ansible-test says."""
     session.install("--requirement", "requirements-oldest.txt")
     session.run(*PYTEST, "tests/unit", *session.posargs)
-    session.run(*SERVERS, *session.posargs, env=smoke("15"))
+    session.run(*SERVERS, *session.posargs, env=smoke("16"))
     session.run("python", "tests/workshop/sanity.py", "--python", "3.11")
 
 
 @nox.session(python=False, tags=["all"])
 def stalls(session: nox.Session) -> None:
     """The tests on servers of the newest major, on a machine that stands still for a second or two now and then."""
-    majors = {"PGOPS_TEST_MATRIX": "newest", "PGOPS_TEST_MAJORS": "18"}
+    majors = {"PGOPS_TEST_MATRIX": "newest", "PGOPS_TEST_MAJORS": str(binaries.majors()[-1])}
     session.run(*STALLS, *SERVERS, *session.posargs, env=majors)
 
 

@@ -59,5 +59,5 @@ options:
     default: 10
 requirements:
   - psycopg 3.1 or newer for the Python that Ansible uses on the host (Debian's C(python3-psycopg))
-  - PostgreSQL 14 or newer
+  - PostgreSQL 15 or newer, up to the newest that upstream has released
 """

@@ -17,8 +17,10 @@ SCHEDULE = ("calendar", "jitter", "time_limit", "enabled")
 """What the inventory may say of a job of ours."""
 
 
-def switched_on(value: Any) -> bool:
-    """Whether a variable switches a capability on."""
+def switched_on(value: Any, unset: bool = False) -> bool:
+    """Whether a variable switches a capability on; ``unset`` is what holds where it is empty."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return unset
     return value.strip().lower() not in NO if isinstance(value, str) else bool(value)
 
 
@@ -159,8 +161,8 @@ def _jobs(
 
 
 def _wanted(job: Job, capability: Capability, variables: Mapping[str, Any], remote: bool) -> bool:
-    switches = [switch for switch in (capability.switch, job.switch) if switch]
-    return all(switched_on(variables.get(switch)) for switch in switches) and not (job.as_server and remote)
+    own = not capability.switch or switched_on(variables.get(capability.switch), capability.unset)
+    return own and (not job.switch or switched_on(variables.get(job.switch))) and not (job.as_server and remote)
 
 
 def _job(

@@ -50,6 +50,8 @@ def targets(
         dict(found) for found in found_here if wanted["discover"] and found["name"] not in old
     ]
     chosen = _without_down(chosen, facts, bool(here), bool(wanted["required"]))
+    if wanted["required"]:
+        _refuse_old(chosen, bool(here))
     remote = [_declared_remote(entry, facts) for entry in declared if entry.get("host")]
     _refuse_twice("", [str(instance["name"]) for instance in chosen + remote])
     _refuse_twice("", [f"{instance['host']}:{instance['port']}" for instance in remote])
@@ -96,16 +98,32 @@ def _without_down(
     deployed = {agent["name"] for agent in facts["host"]["agents"]}
     down = [one["name"] for one in chosen if one["name"] not in deployed and _is_down(one)]
     if down and required:
-        up = [{"name": one["name"], "port": int(one["port"])} for one in chosen if one["name"] not in down]
-        others = (
-            "take it out of pgops_instances" if declared else f"set pgops_instances to {json.dumps(up)} for this host"
-        )
-        nothing_else = "set pgops_discover to false for this host"
         raise AnsibleFilterError(
-            f"Instance {down[0]} is down, and was never deployed. Start it; or, to leave it out, "
-            f"{others if up or declared else nothing_else}."
+            f"Instance {down[0]} is down, and was never deployed. Start it; or, {_left_out(chosen, down, declared)}"
         )
     return [one for one in chosen if one["name"] not in down]
+
+
+def _refuse_old(chosen: Sequence[Mapping[str, Any]], declared: bool) -> None:
+    """Raises AnsibleFilterError for a server that is too old: nothing has been changed yet, and the agent of an
+    earlier release goes on."""
+    old = [one["name"] for one in chosen if one.get("support") == "too old"]
+    if old:
+        major = next(one["major"] for one in chosen if one["name"] == old[0])
+        raise AnsibleFilterError(
+            f"Instance {old[0]} is PostgreSQL {major}, which is no longer supported. Upgrade it; or, "
+            f"{_left_out(chosen, old, declared)}"
+        )
+
+
+def _left_out(chosen: Sequence[Mapping[str, Any]], names: Sequence[str], declared: bool) -> str:
+    """How instances are left out, as the end of a sentence; ``declared``: the inventory lists the host's."""
+    others = [{"name": one["name"], "port": int(one["port"])} for one in chosen if one["name"] not in names]
+    if declared:
+        return "to leave it out, take it out of pgops_instances."
+    if others:
+        return f"to leave it out, set pgops_instances to {json.dumps(others)} for this host."
+    return "to leave it out, set pgops_discover to false for this host."
 
 
 def _is_down(instance: Mapping[str, Any]) -> bool:

@@ -144,6 +144,7 @@ ansible_facts:
               running: true
               version: "17.6"
               major: 17
+              support: supported
               role: primary
               system_identifier: "7642011472967116994"
               data_directory: /var/lib/postgresql/17/main

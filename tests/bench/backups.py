@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hosting
-from backed import TOOLS, Backed, own
+from backed import Backed, own
 from backing import Bank
 from figures import Figures
 from restoring import Restorer
@@ -94,10 +94,10 @@ class Peer:
         place = self._place()
         usual = ["--wal-method=none", "--checkpoint=fast", "--manifest-checksums=SHA256"]
         began = _settled(self.backed)
-        program = f"{TOOLS}/pg_basebackup"
+        program = self.backed.server.client("pg_basebackup")
         self._run(program, "-d", self.backed.server.dsn(""), "-D", place / "data", *usual, *options)
         figures.add(_taken(compression), "pg_basebackup alone", time.perf_counter() - began)
-        self._run(f"{TOOLS}/pg_verifybackup", "--no-parse-wal", "--quiet", place / "data")
+        self._run(self.backed.server.client("pg_verifybackup"), "--no-parse-wal", "--quiet", place / "data")
         figures.add(_taken(compression), "peer", time.perf_counter() - began)
         shutil.rmtree(place)
 
@@ -112,7 +112,7 @@ class Peer:
             self._run("tar", "-xzf", data / "base.tar.gz", "-C", place / "data")
             self._run("cp", data / "backup_manifest", place / "data")
         figures.add(_back(compression), "copied alone", time.perf_counter() - began)
-        self._run(f"{TOOLS}/pg_verifybackup", "--no-parse-wal", "--quiet", place / "data")
+        self._run(self.backed.server.client("pg_verifybackup"), "--no-parse-wal", "--quiet", place / "data")
         self._run("find", place / "data", "-exec", "sync", "{}", "+")
         figures.add(_back(compression), "peer", time.perf_counter() - began)
         shutil.rmtree(place)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hosting
-from backed import TOOLS, Backed
+from backed import Backed
 from figures import Figures
 from hosting import pgops
 from servers import Server
@@ -63,7 +63,7 @@ def measure() -> Figures:
 
 
 def _fill(server: Server) -> None:
-    server.run(f"{TOOLS}/pgbench", "-i", "-q", "-I", "dtGvp", "-s", str(SCALE), server.dsn())
+    server.run(server.client("pgbench"), "-i", "-q", "-I", "dtGvp", "-s", str(SCALE), server.dsn())
 
 
 def _back_up(backed: Backed) -> None:
@@ -75,7 +75,7 @@ def _transactions(server: Server, meanwhile: Callable[[], object]) -> tuple[list
     of that."""
     server.value("CHECKPOINT")  # or the one that comes by itself would hit some of the runs only
     with tempfile.TemporaryDirectory(prefix="pgops-bench-", dir="/tmp") as place:
-        command = [f"{TOOLS}/pgbench", "-n", "-c", str(CLIENTS), "-T", "3600", "-l", server.dsn()]
+        command = [str(server.client("pgbench")), "-n", "-c", str(CLIENTS), "-T", "3600", "-l", server.dsn()]
         with subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as load:
             try:
                 until(lambda: server.value(WORKING) == CLIENTS, "pgbench works")

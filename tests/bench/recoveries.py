@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hosting
 import psycopg
-from backed import TOOLS, Backed
+from backed import Backed
 from backing import Bank
 from figures import Figures
 from restoring import Restorer
@@ -120,11 +120,11 @@ class Waits:
 
 
 def _fill(server: Server) -> None:
-    server.run(f"{TOOLS}/pgbench", "-i", "-q", "-I", "dtGvp", "-s", str(SCALE), server.dsn())
+    server.run(server.client("pgbench"), "-i", "-q", "-I", "dtGvp", "-s", str(SCALE), server.dsn())
 
 
 def _load(backed: Backed) -> None:
     """Have all WAL of some transactions in the repository."""
     words = ["-n", "-c", str(CLIENTS), "-t", str(TRANSACTIONS), backed.server.dsn()]
-    backed.server.run(f"{TOOLS}/pgbench", *words)
+    backed.server.run(backed.server.client("pgbench"), *words)
     Bank(backed.host).archive()

@@ -30,7 +30,6 @@ import hashlib
 import ipaddress
 import json
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -44,6 +43,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workshop"))
+import debian
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "fleet"
@@ -235,27 +237,12 @@ def install(packages: list[str]) -> None:
         raise UnsupportedError(f"the fleet needs {', '.join(packages)}, which apt cannot install: {error}") from error
 
 
-def debian_mirror() -> str:
-    """The address from which this machine's apt gets Debian."""
-
-    def configured() -> str:
-        table = run(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"])
-        rows = (line.split() for line in table.splitlines())
-        return next((row[2].rstrip("/") for row in rows if row[:2] == ["Debian", "Debian"]), "")
-
-    mirror = configured()
-    if not mirror:  # apt knows an address's origin from its index only
-        run(["apt-get", "--quiet", "-o", "DPkg::Lock::Timeout=300", "update"])
-        mirror = configured()
-    if not mirror:
-        raise UnsupportedError("the fleet needs a Debian mirror among apt's sources")
-    return mirror
-
-
-def apt_options() -> list[str]:
-    """This machine's options for reaching its mirror: proxies, and checks switched off for a snapshot."""
-    wanted = re.compile(r'^Acquire::(Check-Valid-Until|Check-Date|https?::Proxy(::[^ ]+)?) ".+";$')
-    return [line for line in run(["apt-config", "dump"]).splitlines() if wanted.match(line)]
+def debian_packages() -> tuple[str, list[str]]:
+    """The address of this machine's Debian mirror, and its options for reaching it."""
+    try:
+        return debian.mirror(), debian.options()
+    except debian.MissingError as error:
+        raise UnsupportedError(f"the fleet needs Debian's packages: {error}") from error
 
 
 # --- Images -------------------------------------------------------------------------------------------------------
@@ -303,7 +290,7 @@ def build_image(suite: str, image: str, recipe: Sequence[str]) -> None:
 
 def ensure_images(hosts: Iterable[Host]) -> dict[str, str]:
     """Build what is missing, and return each suite's image."""
-    mirror, options = debian_mirror(), apt_options()
+    mirror, options = debian_packages()
     recipes = {host.suite: image_recipe(host.suite, mirror, options) for host in hosts}
     images = {suite: image_name(suite, recipe) for suite, recipe in recipes.items()}
     missing = [suite for suite, image in images.items() if not exists("image", image)]

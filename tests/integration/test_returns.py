@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import artifact
+import binaries
 import pytest
 import yaml
 from archives import Host
 from backed import Backed
 from backing import SMALL_SEGMENTS, Bank
-from deploying import AGENT, BUNDLE, agent_arguments, deploy, target, withdraw
+from deploying import AGENT, BUNDLE, agent_arguments, deploy, rule, target, withdraw
 from restoring import Restorer
 from servers import Server
 
@@ -89,6 +90,10 @@ def test_statements(server: Server, tmp_path: Path) -> None:
     assert returned(result) == documented("pg_ops_statements") - ONLY_SOMETIMES
 
 
+def test_alerts(server: Server) -> None:
+    assert returned(rule(server, check=True)) == documented("pg_ops_alerts") - ONLY_SOMETIMES
+
+
 def test_archiving(root: Path, server: Server) -> None:
     words = {"state": "present", "restart": "never", "compression": "none", "cluster": "shop", "instance": "main"}
     switches = {**dict.fromkeys(("replace", "another_server"), False), "fetch": True}
@@ -105,8 +110,8 @@ def test_archiving(root: Path, server: Server) -> None:
 
 
 def test_backup(root: Path, major: int, make: Callable[..., Host]) -> None:
-    if major != 18:
-        pytest.skip("the tools of tests are of PostgreSQL 18")
+    if major not in binaries.TOOLED:
+        pytest.skip("the programs of a version's own are needed")
     backed = Backed.of(make())
     backed.configure()
     every: set[str] = set()
@@ -126,8 +131,8 @@ def test_recovery_point(undeployed: Server) -> None:
 
 
 def test_restore(root: Path, major: int, make: Callable[..., Host]) -> None:
-    if major != 18:
-        pytest.skip("the tools of tests are of PostgreSQL 18")
+    if major not in binaries.TOOLED:
+        pytest.skip("the programs of a version's own are needed")
     bank = Bank.opened(make(initdb=SMALL_SEGMENTS))
     bank.backup()
     restorer = Restorer(bank, root)

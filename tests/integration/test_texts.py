@@ -28,6 +28,9 @@ TEXTS = {
     "pgops_statements_max": "2000",
     "pgops_retention_days": "7",
     "pgops_metric_retention": '{"database_size_mb": 3}',
+    "pgops_alert_rules": '[{"name": "connections", "severity": "warning", "threshold": "70"}]',
+    "pgops_alert_retention_days": "30",
+    "pgops_expected_standbys": "0",
     "pgops_jobs": '{"maintain": {"enabled": false}}',
     "pgops_packages": "[]",
     "pgops_cluster_hosts": "here",
@@ -63,6 +66,8 @@ def test_site_and_remove_take_texts(new_server: Callable[..., Server], root: Pat
     for database in ("pgops", "postgres", "shop"):
         with server.connect(database) as connection:
             assert connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements'").fetchone()
+    changed = "SELECT threshold_value FROM pgops.alert_rules WHERE source = 'inventory'"
+    assert server.value(changed, "pgops") == 70
     run = playbooks.play(hosts, root, "pgops.fleet.remove", *given)
     assert run.code == 0, run.text
     assert server.value("SELECT count(*) FROM pg_database WHERE datname = 'pgops'") == 0

@@ -20,11 +20,13 @@ pytestmark = pytest.mark.slow
 INSTANCES = {"pg15": "15-main", "pg17": "17-main", "pg17b": "17-main", "pg18": "18-main"}
 PRIMARIES = ("pg15", "pg17", "pg18")
 JOBS = {
+    "alerts": "minutes",
     "catalogue": "complete",
     "collect": "samples",
     "export": "samples",
     "inspect": "samples",
     "maintain": "dropped",
+    "notify": "skipped",  # it has no addresses
     "queries": "statements",
 }
 """What the host is to do, and a word of its outcome."""

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import binaries
 import pytest
 from archives import Host
 from deploying import deploy
 from servers import Server
 
+from pgops.backup import clients, take, verify, work
 from pgops.backup import deploy as backing_up
-from pgops.backup import take, verify, work
 from pgops.host.identity import as_user
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
@@ -28,7 +27,6 @@ from pgops.repository import backups
 from pgops.repository.backups import Kept, Listing
 
 LONG = 600.0  # seconds that a backup may take as another user
-TOOLS = str(binaries.client("pg_basebackup").parent)
 
 
 @dataclass
@@ -45,8 +43,8 @@ class Backed:
     @classmethod
     def of(cls, host: Host, **declared: Any) -> Backed:
         """With archiving, and the ops database."""
-        if host.server.major == 17:
-            pytest.skip("pg_verifybackup of PostgreSQL 18 cannot verify backups of 17")
+        if host.server.major >= clients.READS_CONTROL_FILE and not host.server.tooled:
+            pytest.skip("from 17 on, pg_verifybackup verifies backups of its own version only")
         host.apply()
         deploy(host.server, backup=True)
         made = cls(host, declared)
@@ -73,7 +71,7 @@ class Backed:
             socket_directory=str(self.server.socket_dir),
             superuser=self.server.superuser,
             repository=str(self.host.repository),
-            parts={"backup": {"bin_directory": TOOLS, **self.declared, **declared}},
+            parts={"backup": {"bin_directory": str(self.server.client_dir), **self.declared, **declared}},
         )
 
     def configure(self, **declared: Any) -> None:

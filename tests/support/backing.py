@@ -15,7 +15,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import binaries
 from archives import Host
 from servers import Server
 
@@ -139,7 +138,7 @@ class Bank:
         if parent is not None:
             base = next(name for name, made in self.taken if made.id == parent.id)
             incremental = [f"--incremental={self.place}/{base}/{backups.DATA}/backup_manifest"]
-        program = binaries.client("pg_basebackup")
+        program = self.server.client("pg_basebackup")
         usual = ["-d", self.server.dsn(""), "-D", str(data), "-X", "none", "--checkpoint=fast", "--no-sync"]
         self.server.run(program, *usual, "--manifest-checksums=SHA256", *maps, *incremental, *options)
         for one in spaces if plain else ():

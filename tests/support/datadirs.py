@@ -47,7 +47,7 @@ def _copy(directory: Path, to: Path) -> None:
 def _kept(major: int, options: Sequence[str], beside: Path, initdb: Callable[[Path], object]) -> Path:
     """The directory that copies are made of. Its owner is that of ``beside``, in which initdb runs."""
     owner = beside.stat().st_uid
-    key = hashlib.sha256(f"{binaries.NPM[major]} {owner} {options}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{binaries.build(major)} {owner} {options}".encode()).hexdigest()[:16]
     kept = binaries.store() / "data" / key
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from servers import Server
 
 from pgops import capabilities, sources
 from pgops.agent import deploy as agent
+from pgops.alerting import deploy as alerts
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
 from pgops.metrics import collect as collection
@@ -89,6 +90,17 @@ STATEMENTS: dict[str, Any] = {
     "restart": "if_required",
 }
 """The arguments of pg_ops_statements."""
+ALERTS: dict[str, Any] = {
+    "state": "present",
+    "database": "pgops",
+    "remote": False,
+    "rules": [],
+    "capabilities": ["backup", "statements"],
+    "expected_standbys": None,
+    "retention_days": 400,
+    "backtest_days": 0,
+}
+"""The arguments of pg_ops_alerts."""
 OF_AN_INSTANCE = (
     *("name", "cluster", "node", "host", "port", "socket_directory", "database", "peers", "ssl_mode", "ca_cert"),
     *("password", "owner", "superuser", "repository", "capabilities"),
@@ -123,6 +135,11 @@ def megabytes_besides(server: Server) -> int:
     tables = "relnamespace = 'pgops'::regnamespace AND relkind = 'r' AND NOT relispartition"
     size = f"SELECT ceil(sum(pg_total_relation_size(oid)) / 1048576.0)::integer FROM pg_class WHERE {tables}"
     return int(str(server.value(size, "pgops")))
+
+
+def rule(server: Server, check: bool = False, **params: Any) -> dict[str, Any]:
+    """What pg_ops_alerts returns; raises what it reports."""
+    return alerts.converge(target(server), {**ALERTS, **params}, check)
 
 
 def withdraw(server: Server, database: str = "pgops") -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import artifact
-import binaries
 from archives import Host
 from backed import Backed, own
 from deploying import deploy
@@ -70,7 +69,7 @@ def create(server: Server, name: str, options: str = "") -> None:
 def content(server: Server, name: str) -> str:
     """A database as pg_dump has it, without what is never the same twice."""
     words = ("-h", str(server.socket_dir), "-p", str(server.port), "-U", server.superuser)
-    told = server.run(binaries.client("pg_dump"), *words, "--dbname", server.dsn(name))
+    told = server.run(server.client("pg_dump"), *words, "--dbname", server.dsn(name))
     return "\n".join(line for line in told.splitlines() if not line.startswith(("\\restrict", "\\unrestrict", "--")))
 
 

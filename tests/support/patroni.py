@@ -57,7 +57,7 @@ def directory() -> Path:
 
 def _python() -> Path:
     """The newest Python that the server's user may execute."""
-    probe = Server(18, Path("/"), 0)
+    probe = Server(binaries.BUNDLED, Path("/"), 0)
     for _minor, python in sorted(pythons.installed().items(), reverse=True):
         with contextlib.suppress(RuntimeError, OSError):
             probe.run(python.resolve(), "-I", "-c", "import ssl")
@@ -81,7 +81,7 @@ class Patroni(Server):
         """A node that is not started; `postgresql` is that part of the cluster's configuration, kept in the store."""
         directory()
         place = Path(tempfile.mkdtemp(prefix="patroni-", dir="/tmp"))
-        node = cls(18, place, servers.free_port())
+        node = cls(binaries.BUNDLED, place, servers.free_port())
         place.chmod(0o755)
         if os.getuid() == 0:
             shutil.chown(place, node.os_user)

@@ -61,14 +61,14 @@ def _try(server: Server, file: Path) -> None:
     words = ("--no-psqlrc", "--quiet", "--dbname", server.dsn(NAME), "--file", file)
     environment = {"PGOPTIONS": LIMITS, "PGTZ": "America/Los_Angeles", "PG_ABS_SRCDIR": "/nowhere"}
     with contextlib.suppress(RuntimeError):
-        server.run(binaries.client("psql"), *words, env=environment)
+        server.run(server.client("psql"), *words, env=environment)
 
 
 def dumped(server: Server) -> str:
     """The database as pg_dump writes it, apart from what each dump has of its own, and from unlogged tables, which a
     recovery empties."""
     words = ["--dbname", server.dsn(NAME), "--restrict-key", "regression", "--no-unlogged-table-data"]
-    return str(server.run(binaries.client("pg_dump"), *words))
+    return str(server.run(server.client("pg_dump"), *words))
 
 
 def check(server: Server) -> None:
@@ -76,4 +76,4 @@ def check(server: Server) -> None:
 
     Raises RuntimeError with what it found.
     """
-    server.run(binaries.client("pg_amcheck"), "--install-missing", "--heapallindexed", server.dsn(NAME))
+    server.run(server.client("pg_amcheck"), "--install-missing", "--heapallindexed", server.dsn(NAME))

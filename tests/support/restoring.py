@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import binaries
 from backing import STATE, Bank, own
 from servers import Server
 from waiting import until
@@ -23,8 +22,6 @@ from pgops import cli
 from pgops.host.identity import as_user
 from pgops.recovery import restore, targets
 from pgops.recovery.restore import Restore
-
-TOOLS = str(binaries.client("pg_waldump").parent)
 
 DEFAULTS: dict[str, Any] = {
     "generation": "",
@@ -82,7 +79,7 @@ class Restorer:
             str(directory or self.directory()),
             targets.parse({name: value for name, value in more.items() if name in kinds}),
             end,
-            bin_directory=TOOLS,
+            bin_directory=str(self.bank.server.client_dir),
             server_directory=str(self.bank.server.bin_dir),
             **fields,
         )
@@ -92,7 +89,7 @@ class Restorer:
         place = {
             "repository": str(self.bank.host.repository),
             "directory": str(directory),
-            "bin_directory": TOOLS,
+            "bin_directory": str(self.bank.server.client_dir),
             "server_bin_directory": str(self.bank.server.bin_dir),
         }
         return {**DEFAULTS, **place, **asked}
@@ -146,8 +143,9 @@ class _Restored(Server):
 
 def pgops(restorer: Restorer, *words: str) -> tuple[int, str]:
     """The exit code and the output of the command, as the server's user, who has no configuration of the agent."""
-    place = ["--repository", str(restorer.bank.host.repository), "--bin-directory", TOOLS]
-    place += ["--server-bin-directory", str(restorer.bank.server.bin_dir)]
+    server = restorer.bank.server
+    place = ["--repository", str(restorer.bank.host.repository), "--bin-directory", str(server.client_dir)]
+    place += ["--server-bin-directory", str(server.bin_dir)]
 
     def run() -> list[Any]:
         text = io.StringIO()

@@ -125,6 +125,20 @@ class Server:
         return binaries.directory(self.major)
 
     @property
+    def client_dir(self) -> Path:
+        """The client programs to use on it; they may be of a newer version."""
+        return self.client("psql").parent
+
+    def client(self, tool: str) -> Path:
+        """A client program to use on it."""
+        return binaries.client(tool, self.major)
+
+    @property
+    def tooled(self) -> bool:
+        """Whether the client programs are of its own version."""
+        return self.major in binaries.TOOLED
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -320,7 +334,7 @@ class Server:
         other = Server._place(self.major)
         source = make_conninfo(self.dsn(""), application_name=other.directory.name)
         options = ["--checkpoint=fast", "--no-sync", "--wal-method=stream"]
-        other.run(binaries.client("pg_basebackup"), "-d", source, "-D", other.data_dir, *options)
+        other.run(self.client("pg_basebackup"), "-d", source, "-D", other.data_dir, *options)
         # Not --write-recovery-conf: the newest client writes connection parameters that older servers don't know.
         other.write(other.data_dir / "standby.signal", "")
         other.configure({"primary_conninfo": source, **other._listening(), **(settings or {})})
@@ -360,7 +374,7 @@ class Server:
     def psql(self, script: str, dbname: str = "postgres") -> str:
         """Run a script of several statements with psql, stopping at the first error; its unaligned output."""
         options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(dbname)]
-        return self.run(binaries.client("psql"), *options, "-c", script).strip()
+        return self.run(self.client("psql"), *options, "-c", script).strip()
 
     @contextlib.contextmanager
     def stopped(self, kind: str) -> Iterator[None]:

@@ -79,6 +79,19 @@ def test_what_was_deployed_may_be_down():
     assert [one["name"] for one in found] == ["15-main", "17-main"]
 
 
+def test_a_server_that_is_too_old_is_refused_before_anything_is_changed():
+    found = facts(("14-main", 5433), ("17-main", 5432), agents={"14-main": True})
+    found["instances"][0] |= {"support": "too old", "major": 14}
+    with pytest.raises(AnsibleFilterError, match="14-main is PostgreSQL 14, which is no longer supported") as caught:
+        targets(found, [], "db1", "orders", [])
+    assert 'set pgops_instances to [{"name": "17-main", "port": 5432}]' in str(caught.value)
+    with pytest.raises(AnsibleFilterError, match="take it out of pgops_instances"):
+        targets(found, [{"name": "14-main", "port": 5433}], "db1", "orders", [])
+    (one,) = targets(found, [{"name": "17-main", "port": 5432}], "db1", "orders", [])
+    assert one["name"] == "17-main"
+    assert len(targets(found, [], "db1", "orders", [], {"required": False})) == 2
+
+
 def test_of_what_was_never_deployed_nothing_is_removed():
     (one,) = targets(with_one_down(), [], "db1", "orders", [], {"required": False})
     assert one["name"] == "17-main"

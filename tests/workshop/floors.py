@@ -23,8 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("instance",),
     ("settings", "metrics"),
     ("opsdb", "statements", "repository", "agent"),
-    ("facts", "backup"),
-    ("recovery",),
+    ("alerting", "backup"),
+    ("facts", "recovery"),
     ("cli", "modules"),  # the doors: the agent's and the modules'
 )
 FLOOR_OF: Mapping[str, int] = {room: number for number, floor in enumerate(FLOORS, 1) for room in floor}

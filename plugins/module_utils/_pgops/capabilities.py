@@ -106,14 +106,15 @@ class Section:
 @dataclass(frozen=True)
 class Capability:
     """``name`` is its package, ``role`` the role that brings and removes it. ``switch`` is the inventory's variable
-    that turns it on, '' for one that is always on; ``options`` are its part of the agent's configuration, with their
-    defaults; ``metrics`` what its jobs measure of themselves, as headers of collectors without a query
-    (docs/monitoring.md); ``facts`` its sections of pg_ops_facts; ``settings`` the server's parameters that it asks
-    for."""
+    that turns it on, '' for one that is always on, and ``unset`` what holds where the variable is not set.
+    ``options`` are its part of the agent's configuration, with their defaults; ``metrics`` what its jobs measure of
+    themselves, as headers of collectors without a query (docs/monitoring.md); ``facts`` its sections of pg_ops_facts;
+    ``settings`` the server's parameters that it asks for."""
 
     name: str
     role: str
     switch: str = ""
+    unset: bool = False
     jobs: tuple[Job, ...] = ()
     upkeep: tuple[Upkeep, ...] = ()
     metrics: str = ""
@@ -207,7 +208,8 @@ METRICS = Capability(
 -- metric: collector_errors category=availability
 --   Number of databases or disks where a collector failed, in all its runs within a minute.
 -- metric: collector_interval_seconds unit=s
---   Current interval of a collector that was slowed down; the longest one, if it runs inside databases.
+--   Current interval of a collector that was slowed down (the longest one, if it runs inside databases), or that
+--   the inventory has run at another one.
 -- metric: samples_dropped kind=counter category=availability
 --   Samples lost on the node since the agent was installed.
 -- collector: login
@@ -358,13 +360,78 @@ BACKUP = Capability(
     ),
 )
 
+ALERTING = Capability(
+    "alerting",
+    "pgops_alerting",
+    switch="pgops_alerting",
+    unset=True,
+    facts=("alerts",),
+    upkeep=(
+        Upkeep("forget_alerts", "old alerts cannot be forgotten"),
+        Upkeep("forget_notifications", "old notifications cannot be forgotten"),
+    ),
+    jobs=(
+        Job(
+            "alerts",
+            "alerting.job:alerts",
+            "show what fires, or what became of an alert; on schedule evaluate the rules",
+            # After the collection of the minute.
+            "*:*:40",
+            time_limit=55,
+            arguments=("--evaluate",),
+            flags=(
+                Flag("--evaluate", "evaluate the rules, for each minute since that was done last"),
+                Flag("--history", "show all that became of this alert", "ALERT"),
+                Flag("--acknowledge", "note that you look after this alert, until it ends", "ALERT"),
+                Flag("--note", "with --acknowledge: what others should know", "TEXT"),
+                Flag("--all", "show those too that are pending, or ended within a day"),
+            ),
+            locks=True,
+            cron="minutely",
+        ),
+        Job(
+            "notify",
+            "alerting.job:notify",
+            "tell channels what fires and what has ended",
+            # After the rules were evaluated.
+            "*:*:50",
+            time_limit=58,
+            flags=(Flag("--test", "only send a test message to this channel", "CHANNEL"),),
+            locks=True,
+            cron="minutely",
+        ),
+    ),
+    metrics="""
+-- collector: derived
+-- metric: collector_late_ratio category=availability
+--   Time since a collector last ran without an error, in intervals of its own. Where nothing of a node is collected
+--   any more, only its collector "agent" (or "inspect") is late. No value for a collector that was switched off.
+-- metric: cache_hit_recent_percent unit=%
+--   Share of block reads served by shared_buffers in the last five minutes, by database. No value below 10,000.
+-- metric: rollback_recent_percent unit=% category=availability
+--   Share of transactions that were rolled back in the last five minutes, by database. No value below 100.
+-- metric: checkpoints_requested_percent unit=%
+--   Share of checkpoints in the last half hour that checkpoint_timeout did not start. No value below three.
+-- metric: disk_full_in_seconds unit=s category=capacity
+--   Time until a disk is full if it fills as in the last hour; at most 30 days, also where it does not fill.
+-- metric: replication_lag_not_shrinking_bytes unit=bytes category=availability
+--   replication_lag_bytes of a standby where it is not less than some minutes ago, else 0.
+-- metric: slot_unused category=availability
+--   1 for a replication slot that nobody uses, else 0. On a standby only for slots that were used within a day: those
+--   that are kept there for a failover are unused by intent.
+-- metric: standby_surplus category=availability
+--   Connected standbys of the cluster minus those that are expected; negative if some are missing. No value where
+--   pgops_expected_standbys is not known.
+""",
+)
+
 OPSDB = Capability("opsdb", "pgops_monitoring", facts=("schema",))
 
 SETTINGS = Capability("settings", "pgops_settings", switch="pgops_settings")
 
-ALL = (AGENT, OPSDB, METRICS, STATEMENTS, REPOSITORY, BACKUP, SETTINGS)
+ALL = (AGENT, OPSDB, METRICS, ALERTING, STATEMENTS, REPOSITORY, BACKUP, SETTINGS)
 
-REMOVAL = (METRICS, STATEMENTS, BACKUP, OPSDB, REPOSITORY, SETTINGS, AGENT)
+REMOVAL = (METRICS, STATEMENTS, BACKUP, ALERTING, OPSDB, REPOSITORY, SETTINGS, AGENT)
 """The order in which all are removed: jobs first, and last the program that archives until a restart."""
 
 RESTORE = Command(

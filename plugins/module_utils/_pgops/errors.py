@@ -58,6 +58,14 @@ class Unsupported(PgOpsError):
     code = "unsupported"
 
 
+class TooOld(Unsupported):
+    """A server, or backups, of a ``major`` version that is no longer supported."""
+
+    def __init__(self, message: str, hint: str, major: int) -> None:
+        super().__init__(message, hint)
+        self.major = major
+
+
 class PermissionMissing(PgOpsError):
     """The role lacks a right that the work needs."""
 

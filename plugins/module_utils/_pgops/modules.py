@@ -18,6 +18,7 @@ from .version import VERSION
 
 WORK = {
     "pg_ops_agent": "agent.deploy",
+    "pg_ops_alerts": "alerting.deploy",
     "pg_ops_archiving": "repository.deploy",
     "pg_ops_backup": "backup.deploy",
     "pg_ops_facts": "facts.gathering",

@@ -14,7 +14,7 @@ from pathlib import Path
 import disks
 import pytest
 from archives import Host
-from backed import TOOLS, Backed, own
+from backed import Backed, own
 from servers import Server
 from waiting import until
 
@@ -275,7 +275,7 @@ def test_what_cannot_be_looked_at_is_not_called_damaged(make: Callable[..., Host
     taken = backed.take()
     tools = root / "prefix" / "tools"
     tools.mkdir()
-    for program in Path(TOOLS).iterdir():
+    for program in backed.server.client_dir.iterdir():
         (tools / program.name).symlink_to(program)
     (tools / "pg_verifybackup").unlink()
     (tools / "pg_verifybackup").write_text('#!/bin/sh\n[ "$1" = --version ] || kill -9 $$\n')

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import binaries
 import pytest
 from archives import Host
 from backed import Backed, flip, own
@@ -28,7 +27,7 @@ def combined(backed: Backed, taken: dict[str, object]) -> Server:
     assert line
     other = Server._place(backed.server.major)
     folders = [str(backed.place / kept.name / "data") for kept in line]
-    backed.server.run(binaries.client("pg_combinebackup"), "--no-sync", *folders, "-o", other.data_dir)
+    backed.server.run(backed.server.client("pg_combinebackup"), "--no-sync", *folders, "-o", other.data_dir)
     fetch = f"{backed.host.program} fetch {backed.host.repository} {backed.place.parent.name} %f %p"
     settings = {"archive_mode": "off", "restore_command": fetch, "recovery_target": "immediate"}
     other.configure({**other._listening(), **settings, "recovery_target_action": "promote"})
@@ -44,9 +43,10 @@ def change(server: Server, number: int) -> str:
 
 @pytest.fixture(name="backed")
 def _backed(make: Callable[..., Host]) -> Backed:
-    if binaries.majors()[-1] != 18:
-        pytest.skip("pg_combinebackup of the tests is of PostgreSQL 18")
-    made = Backed.of(make(settings=SETTINGS), incremental=True, unsafe_incremental=True)
+    host = make(settings=SETTINGS)
+    if not host.server.tooled:
+        pytest.skip("pg_combinebackup combines backups of its own version only")
+    made = Backed.of(host, incremental=True, unsafe_incremental=True)
     made.server.psql(TABLE)
     return made
 
@@ -125,6 +125,7 @@ def test_after_a_failed_attempt_the_next_one_is_full(backed: Backed, monkeypatch
     assert backed.take()["kind"] == "incremental"
 
 
+@pytest.mark.every_major(since=18, until=18)  # 19.0 has it corrected, and of 17 the tests have no programs
 def test_minor_versions_with_the_error_are_refused(backed: Backed) -> None:
     backed.take()
     with pytest.raises(Conflict, match=r"corrected in 17\.13 and 18\.7") as caught:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from archives import Host
-from backed import TOOLS, Backed, flip, put_back
+from backed import Backed, flip, put_back
 from servers import Server
 from waiting import until
 
@@ -53,15 +53,18 @@ class Scrubbed:
     @property
     def readable(self) -> bool:
         """Whether the records of its WAL can be read here."""
-        major = self.backed.server.major
-        return records.readable(clients.readers([TOOLS], major), major)
+        return records.readable(self.programs, self.backed.server.major)
+
+    @property
+    def programs(self) -> clients.Clients:
+        server = self.backed.server
+        return clients.readers([str(server.client_dir)], server.major)
 
     def read(self) -> dict[str, str]:
         """The damage that reading all WAL finds, without what the catalogue knows."""
         place = self.backed.place
-        programs = clients.readers([TOOLS], self.backed.server.major)
         scratch = str(Path(self.backed.layout.keeping) / "scratch")
-        run = Scrub(str(place.parent.parent), place.parent.name, programs, scratch)
+        run = Scrub(str(place.parent.parent), place.parent.name, self.programs, scratch)
         done: dict[str, Any] = as_user(self.backed.user, lambda: scrub.scrub(run, 7, NOW, everything=True), 600)
         return dict(done["damaged"])
 

@@ -237,9 +237,9 @@ def test_slow_section_is_given_up_and_the_rest_is_there(installed):
     with installed.connect("pgops") as blocker:
         blocker.execute("BEGIN; LOCK pgops.series, pgops.fingerprint IN ACCESS EXCLUSIVE MODE")
         target = local(installed, statement_timeout=2.0, lock_timeout=0.2)
-        assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring"], "busy")
+        assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring", "alerts"], "busy")
         target = local(installed, statement_timeout=2.0)
-        assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring"], "timeout")
+        assert errors(only(gather(target))) == dict.fromkeys(["schema", "monitoring", "alerts"], "timeout")
 
 
 def test_no_query_goes_without_a_timeout(installed):

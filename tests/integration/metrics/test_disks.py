@@ -119,10 +119,9 @@ def df(path: Path) -> dict[str, Any]:
 
 @pytest.mark.every_major
 def test_each_disk_is_as_df_shows_it(place: Place) -> None:
-    if place.server.major >= 15:
-        with place.server.connect() as session:
-            session.execute("SET allow_in_place_tablespaces = on")
-            session.execute("CREATE TABLESPACE inside LOCATION ''")
+    with place.server.connect() as session:
+        session.execute("SET allow_in_place_tablespaces = on")
+        session.execute("CREATE TABLESPACE inside LOCATION ''")
     assert place.collect(repository="/dev/shm") == []
     paths = {
         "data": place.server.data_dir,

@@ -9,17 +9,17 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import binaries
 import clusters
 import psycopg
 import pytest
 from deploying import SHIPPED, deploy, target
 from majors import EVERY_MAJOR, make_server
 from servers import Server
-from waiting import until
+from waiting import PATIENCE, until
 
 from pgops.facts import engine
 from pgops.metrics.collectors import Collector, wrapped
@@ -374,7 +374,8 @@ def test_wal_is_counted(primary: Server) -> None:
     primary.value("SELECT pg_logical_emit_message(true, 'test', repeat('x', 300000))")
     until(lambda: row(primary, "wal")["wal_bytes"] >= before["wal_bytes"] + 300_000, "counted")
     found = row(primary, "wal")
-    own = own_row(primary, "SELECT wal_bytes, wal_records, wal_fpi, wal_buffers_full FROM pg_stat_wal")
+    more = ", wal_fpi_bytes" if primary.major >= 19 else ""
+    own = own_row(primary, f"SELECT wal_bytes, wal_records, wal_fpi, wal_buffers_full{more} FROM pg_stat_wal")
     assert found["wal_records"] > before["wal_records"]
     assert all(found[name] == pytest.approx(value, rel=0.01, abs=5) for name, value in own.items())
     assert found["counted_since"]
@@ -706,7 +707,7 @@ def test_a_standby_that_is_late_on_purpose_is_not_late(pair: Pair) -> None:
 
 def test_one_that_only_receives_is_no_standby(primary: Server) -> None:
     folder = primary.directory / "received"
-    command = [str(binaries.client("pg_receivewal")), "-D", str(folder), "--no-loop", "--status-interval=1", "-d"]
+    command = [str(primary.client("pg_receivewal")), "-D", str(folder), "--no-loop", "--status-interval=1", "-d"]
     folder.mkdir()
     with subprocess.Popen([*command, primary.dsn("", application_name="barman_receive_wal")]) as receiver:
         try:
@@ -807,8 +808,8 @@ def test_a_subscription_that_fails_or_is_disabled_is_seen(primary: Server, shop:
             assert healthy["subscription_tables_syncing"] == 0
             primary.value("INSERT INTO public.one VALUES (7)", shop)
             until(lambda: seen()["subscription_applying"], "failing", 0)
-            if primary.major >= 15:
-                until(lambda: seen()["subscription_apply_errors"] >= 1, "counted")
+            until(lambda: seen()["subscription_apply_errors"] >= 1, "counted")
+            assert seen()["subscription_sync_errors"] == 0
             primary.value("ALTER SUBSCRIPTION taken DISABLE", copy)
             disabled = seen()
             assert (disabled["subscription_enabled"], disabled["subscription_applying"]) == (0, None)
@@ -818,6 +819,28 @@ def test_a_subscription_that_fails_or_is_disabled_is_seen(primary: Server, shop:
             primary.value("ALTER SUBSCRIPTION taken SET (slot_name = NONE)", copy)
             primary.value("DROP SUBSCRIPTION taken", copy)
             primary.value("SELECT pg_drop_replication_slot('taken')")
+
+
+@pytest.mark.every_major
+def test_a_first_copy_that_fails_is_counted(primary: Server, shop: str) -> None:
+    table = "CREATE TABLE public.one (n int PRIMARY KEY); INSERT INTO public.one VALUES (1)"
+    primary.value(table, shop)
+    primary.value("CREATE PUBLICATION fed FOR ALL TABLES", shop)
+    primary.value("SELECT pg_create_logical_replication_slot('fed', 'pgoutput')", shop)
+    with primary.database() as copy:
+        primary.value(table, copy)
+        source = primary.dsn(shop).replace("'", "''")
+        options = "create_slot = false, disable_on_error = true"
+        primary.value(f"CREATE SUBSCRIPTION fed CONNECTION '{source}' PUBLICATION fed WITH ({options})", copy)
+        try:
+            until(lambda: row(primary, "subscriptions", subscription="fed")["subscription_sync_errors"], "counted", 1)
+            until(lambda: row(primary, "subscriptions", subscription="fed")["subscription_enabled"], "disabled", 0)
+        finally:
+            primary.value("ALTER SUBSCRIPTION fed DISABLE", copy)
+            until(lambda: primary.value("SELECT count(*) FROM pg_replication_slots WHERE active"), "unused", 0)
+            primary.value("ALTER SUBSCRIPTION fed SET (slot_name = NONE)", copy)
+            primary.value("DROP SUBSCRIPTION fed", copy)
+            primary.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
 
 
 def test_tables_that_are_copied_first_are_one_series(primary: Server, shop: str) -> None:
@@ -939,22 +962,55 @@ def test_archiving_that_fails_and_recovers(pair: Pair) -> None:
     ) * 3
 
 
+def waiting_in(server: Server) -> dict[str, int]:
+    """How many sessions wait for what, by the type of their wait event."""
+    found = {one["wait_event_type"]: one["waiting_sessions"] for one in rows(server, "wait_events")}
+    return {kind: count for kind, count in found.items() if count}
+
+
 @pytest.mark.every_major
 def test_sessions_wait_for_something_or_work(primary: Server, shop: str) -> None:
-    def waiting() -> dict[str, int]:
-        return {
-            found["wait_event_type"]: found["waiting_sessions"]
-            for found in rows(primary, "wait_events")
-            if found["waiting_sessions"]
-        }
-
-    assert waiting() == {}
+    assert waiting_in(primary) == {}
     spin = "DO $$BEGIN LOOP NULL; END LOOP; END$$"
     lock = "SELECT pg_advisory_lock(1)"
     with primary.connect(shop) as holder:
         holder.execute(lock)
         with busy(primary, "SELECT pg_sleep(60)", shop), busy(primary, spin, shop), busy(primary, lock, shop):
-            until(waiting, "waiting", {"Timeout": 1, "none": 1, "Lock": 1})
+            until(lambda: waiting_in(primary), "waiting", {"Timeout": 1, "none": 1, "Lock": 1})
+
+
+@pytest.mark.every_major
+def test_a_session_waits_for_one_that_uses_a_page(primary: Server, shop: str) -> None:
+    primary.value("CREATE TABLE public.used AS SELECT 1 AS n", shop)
+    # VACUUM only waits for a page of which it could freeze something: the standby keeps what its snapshots may need.
+    past = "max(age(r.backend_xmin)) < (SELECT age(u.xmin) FROM public.used AS u) FROM pg_stat_replication AS r"
+    until(lambda: primary.value(f"SELECT {past}", shop), "in the past", True)
+    with primary.connect(shop) as reader:
+        reader.execute("BEGIN; DECLARE one CURSOR FOR SELECT n FROM public.used; FETCH 1 FROM one")
+        with busy(primary, "VACUUM (FREEZE) public.used", shop):
+            kind = "Buffer" if primary.major >= 19 else "BufferPin"
+            until(lambda: waiting_in(primary), "waiting", {kind: 1})
+
+
+@pytest.mark.every_major(since=19)
+def test_a_long_wait_for_a_lock_is_counted_when_it_has_ended(primary: Server, shop: str) -> None:
+    def counted() -> dict[str, Any]:
+        return row(primary, "lock_waits", lock_type="advisory")
+
+    before, since = counted(), primary.log.stat().st_size
+    lock = "SELECT pg_advisory_lock(7)"
+    with primary.connect(shop) as holder, primary.connect(shop) as waiter, ThreadPoolExecutor() as threads:
+        waiter.execute("SET deadlock_timeout = '10ms'; SET log_lock_waits = on")
+        holder.execute(lock)
+        done = threads.submit(waiter.execute, lock)
+        until(lambda: "still waiting" in primary.logged(since), "waiting")
+        assert counted()["lock_waits"] == before["lock_waits"]
+        holder.execute("SELECT pg_advisory_unlock(7)")
+        done.result(PATIENCE)
+        waiter.execute("SELECT pg_stat_force_next_flush()")
+        until(lambda: counted()["lock_waits"], "counted", before["lock_waits"] + 1)
+    assert counted()["lock_wait_time_ms"] >= before["lock_wait_time_ms"] + 10
+    assert row(primary, "lock_waits", lock_type="relation")["lock_fastpath_exceeded"] is not None
 
 
 @pytest.mark.every_major

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import binaries
 import psycopg
 import pytest
 from deploying import SHIPPED, deploy, withdraw
@@ -104,6 +103,22 @@ def test_a_table_that_is_written_anew_is_seen_with_no_share_where_none_is_known(
         deployed.value("DROP TABLE public.old", "pgops")
 
 
+@pytest.mark.every_major(since=19)
+@pytest.mark.parametrize("options", ["", "(CONCURRENTLY)"])
+def test_a_repack_is_called_by_its_name(deployed: Server, options: str) -> None:
+    """The server's older view shows it as VACUUM FULL, which locks all others out."""
+    deployed.value("CREATE TABLE public.loose AS SELECT n FROM generate_series(991, 1010) AS n", "pgops")
+    deployed.value("ALTER TABLE public.loose ADD PRIMARY KEY (n)", "pgops")
+    deployed.value("CREATE INDEX ON public.loose (public.stopped(n))", "pgops")
+    try:
+        with running(deployed, f"REPACK {options} public.loose"):
+            until(lambda: seen(deployed, "operation, phase", "true"), "seen", '(REPACK,"rebuilding index")')
+            select = f"SELECT maintenance_running FROM ({COLLECTED}) AS found WHERE operation = 'CLUSTER'"
+            assert deployed.value(select) == 1
+    finally:
+        deployed.value("DROP TABLE public.loose", "pgops")
+
+
 @pytest.mark.every_major
 def test_a_file_that_is_copied_is_seen_on_its_way(deployed: Server) -> None:
     deployed.value("CREATE TABLE public.copied (n integer, line text)", "pgops")
@@ -131,7 +146,7 @@ def test_what_a_client_copies_has_no_known_end(deployed: Server) -> None:
 
 @pytest.mark.every_major
 def test_a_base_backup_is_seen_on_its_way(deployed: Server, tmp_path: Path) -> None:
-    command = [binaries.client("pg_basebackup"), "-d", deployed.dsn(""), "-D", str(tmp_path / "copy"), "--progress"]
+    command = [deployed.client("pg_basebackup"), "-d", deployed.dsn(""), "-D", str(tmp_path / "copy"), "--progress"]
     options = ["--checkpoint=fast", "--no-sync", "--wal-method=none", "--max-rate=1M"]
     what = "operation, datname, relation, percent > 0 AND percent < 100, unit, backend_type, started_at < now()"
     expected = '("BASE BACKUP",,,t,bytes,walsender,t)'

@@ -34,7 +34,7 @@ def _exhausted(major: int, new_server: Callable[..., Server]) -> Server:
 def test_a_server_without_transaction_ids_has_its_samples_spooled(exhausted: Server, tmp_path: Path) -> None:
     assert collect(exhausted, tmp_path)["errors"] == []
     exhausted.stop()
-    exhausted.run(binaries.client("pg_resetwal"), "-x", str(LAST), "-D", exhausted.data_dir)
+    exhausted.run(exhausted.client("pg_resetwal"), "-x", str(LAST), "-D", exhausted.data_dir)
     status = exhausted.data_dir / "pg_xact" / f"{LAST // SEGMENT:04X}"
     exhausted.write(status, "\0" * (SEGMENT // 4))
     exhausted.start()

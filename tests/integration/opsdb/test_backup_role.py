@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import binaries
 import psycopg
 import pytest
 from deploying import configured, deploy, withdraw
@@ -80,7 +79,7 @@ def test_the_servers_user_copies_it_and_nobody_else(clean: Server, tmp_path: Pat
     deploy(clean, backup=True)
     at = endpoints.backup(configured(clean, tmp_path)[0])
     copy = clean.directory / "copied"
-    clean.run(binaries.client("pg_basebackup"), "-d", make_conninfo("", **at), "-D", copy, "-X", "none", "-c", "fast")
+    clean.run(clean.client("pg_basebackup"), "-d", make_conninfo("", **at), "-D", copy, "-X", "none", "-c", "fast")
     assert (copy / "backup_label").exists()
     if os.geteuid() == 0:
         with pytest.raises(psycopg.OperationalError, match="eer authentication failed"):

@@ -21,9 +21,12 @@ from servers import Server, free_port
 from waiting import until
 
 from pgops.errors import Conflict, InvalidInput, LoginRefused, PermissionMissing, PgOpsError, Unreachable, Unsupported
+from pgops.facts import gathering
 from pgops.opsdb import deploy as schema
+from pgops.server import majors
 from pgops.server.session import connect, listening
 
+WHOLE = {"gather_subset": ["min"], "database": "pgops", "database_sizes": False, "prefix": "/", "max_bytes": 1 << 20}
 RUN = """
 import sys
 sys.path[:0] = sys.argv[3:]
@@ -59,9 +62,26 @@ def test_a_version_that_is_too_old(new_server: Callable[..., Server]) -> None:
     server = new_server(binaries.UNSUPPORTED)
     server.start()
     before = server.value("SELECT count(*) FROM pg_roles")
-    with pytest.raises(Unsupported, match=r"is PostgreSQL 13\. PostgreSQL 14 is the oldest supported"):
+    with pytest.raises(
+        Unsupported, match=rf"is PostgreSQL {server.major}\. PostgreSQL {majors.OLDEST} is the oldest"
+    ):
         deploy(server)
     assert server.value("SELECT count(*) FROM pg_roles") == before
+    (found,) = gathering.gather(target(server), WHOLE)["ansible_facts"]["pg_ops"]["instances"]
+    assert (found["support"], found["running"]) == ("too old", True)
+    assert "upgrade the server" in found["error"]["message"]
+
+
+def test_a_version_that_is_too_new_is_taken_and_told(bare: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(majors, "NEWEST", bare.major - 1)
+    for check_mode in (True, False):
+        (warning,) = deploy(bare, check_mode)["warnings"]
+        assert f"The server is PostgreSQL {bare.major}. " in warning
+        assert f"tested with {majors.OLDEST} to {bare.major - 1}, " in warning
+    (found,) = gathering.gather(target(bare), WHOLE)["ansible_facts"]["pg_ops"]["instances"]
+    assert (found["support"], found["error"]) == ("too new", None)
+    monkeypatch.undo()
+    assert "warnings" not in deploy(bare)
 
 
 def test_a_role_that_is_somebody_elses(bare: Server) -> None:

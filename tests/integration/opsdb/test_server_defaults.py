@@ -131,7 +131,8 @@ def known(server: Server) -> list[str]:
     with server.connect() as session:
         session.execute("LOAD 'plpgsql'")
         rows = session.execute("SELECT name FROM pg_settings").fetchall()
-    return sorted(set(HOSTILE) & {name for (name,) in rows})
+    fixed = {"standard_conforming_strings"} if server.major >= 19 else set()
+    return sorted((set(HOSTILE) - fixed) & {name for (name,) in rows})
 
 
 def all_of_it(host: Host, state: Path) -> None:

@@ -185,6 +185,11 @@ PLANTED = {
         "CREATE DOMAIN pgops_trap.worded AS text CHECK (pgops_trap.act(value)); "
         "ALTER TABLE pgops.setting ADD COLUMN word pgops_trap.worded"
     ),
+    "table pgops.setting, which calls type pgops_trap.pair": (
+        "CREATE DOMAIN pgops_trap.worded AS text CHECK (pgops_trap.act(value)); "
+        "CREATE TYPE pgops_trap.pair AS (word pgops_trap.worded); "
+        "ALTER TABLE pgops.setting ADD COLUMN pair pgops_trap.pair"
+    ),
     "table pgops_trap.heir, which inherits from pgops.setting": (
         "CREATE TABLE pgops_trap.heir () INHERITS (pgops.setting)"
     ),

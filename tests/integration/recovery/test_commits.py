@@ -23,10 +23,9 @@ from pgops.recovery.targets import position
 from pgops.repository import inventory
 from pgops.repository.wal import Run
 
-TOOLS = str(binaries.client("pg_waldump").parent)
 NEWEST = binaries.majors()[-1]
 
-pytestmark = pytest.mark.skipif(NEWEST != 18, reason="the tools of tests are of PostgreSQL 18")
+pytestmark = pytest.mark.skipif(NEWEST not in binaries.TOOLED, reason="pg_waldump reads its own version's WAL only")
 
 
 @pytest.fixture(name="bank")
@@ -40,7 +39,7 @@ def reading(bank: Bank, beside: Path, seconds: float = 0.0) -> Iterator[tuple[Re
     found = inventory.read(str(bank.host.repository), bank.generation)
     (run,) = found.runs
     line = lines.to(1, {}, found.segment_bytes)
-    place = (str(bank.host.repository), bank.generation, TOOLS, line, str(beside), seconds)
+    place = (str(bank.host.repository), bank.generation, str(bank.server.client_dir), line, str(beside), seconds)
     with commits.reading(*place) as reader:
         yield reader, run
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from backing import STATE, Bank, own
-from restoring import TOOLS, Restorer, pgops
+from restoring import Restorer, pgops
 
 from pgops import cli
 from pgops.agent import runner
@@ -122,7 +122,7 @@ def test_wrong_usage_is_told(words: tuple[str, ...], tmp_path: Path, capsys: Any
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_root_becomes_the_servers_user(bank: Bank, restorer: Restorer) -> None:
     directory = restorer.directory()
-    place = ("--repository", str(bank.host.repository), "--bin-directory", TOOLS)
+    place = ("--repository", str(bank.host.repository), "--bin-directory", str(bank.server.client_dir))
     words = ["restore", *place, "--server-bin-directory", str(bank.server.bin_dir), "--immediate", "--to"]
 
     def restored(directory: Path, *more: str) -> int | None:

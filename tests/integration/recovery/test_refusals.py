@@ -112,7 +112,7 @@ def test_programs_of_another_version_are_refused(bank: Bank, restorer: Restorer)
     from pgops.host.identity import as_user
     from pgops.recovery import restore
 
-    with pytest.raises(InvalidInput, match="the backups are of PostgreSQL 18"):
+    with pytest.raises(InvalidInput, match=f"the backups are of PostgreSQL {bank.server.major}"):
         as_user(restorer.owner, lambda: restore.plan(changed).told())
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from archives import Host
-from backed import LONG, TOOLS, Backed, flip, own
+from backed import LONG, Backed, flip, own
 from dumping import DEBIAN, ODD, SHOP, archiving, commands, content, create, forked, held
 from psycopg import sql
 from servers import Server
@@ -49,7 +49,7 @@ CREATE INDEX ON item (f(n));
 
 def tools(server: Server) -> str:
     """The programs of a server's own version."""
-    found = {18: TOOLS, 15: DEBIAN}.get(server.major, "")
+    found = str(server.client_dir) if server.tooled else {15: DEBIAN}.get(server.major, "")
     if not os.access(f"{found}/pg_restore", os.X_OK):
         pytest.skip(f"this machine has no pg_restore of PostgreSQL {server.major}")
     return found
@@ -146,7 +146,8 @@ def test_the_runbook_needs_the_agents_configuration_alone(make: Callable[..., Ho
     plan, real, _analyze = commands("One database from a dump")
     for step in (plan, real):
         assert step[0] == "pgops"
-        code, said = run(backed, "--prefix", str(backed.host.prefix), *step[1:], "--bin-directory", TOOLS)
+        programs = ("--bin-directory", str(backed.server.client_dir))
+        code, said = run(backed, "--prefix", str(backed.host.prefix), *step[1:], *programs)
         assert code == runner.DONE, said
     assert backed.server.value("SELECT n FROM item", "shop_restored") == 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from backed import flip, put_back
 from backing import Bank
-from restoring import TOOLS, Restorer
+from restoring import Restorer
 
 from pgops.backup import clients, scrub
 from pgops.backup.scrub import Scrub
@@ -39,7 +39,7 @@ def test_what_is_behind_a_damaged_segment_is_refused_until_a_good_copy_is_there(
     run = Scrub(
         str(bank.host.repository),
         bank.generation,
-        clients.readers([TOOLS], bank.server.major),
+        clients.readers([str(bank.server.client_dir)], bank.server.major),
         str(scratch / "scratch"),
     )
     now = datetime.now(timezone.utc)

@@ -9,7 +9,6 @@ import shlex
 from pathlib import Path
 
 import artifact
-import binaries
 import pytest
 from backing import STATE, Bank, own
 from restoring import Restorer, pgops
@@ -63,7 +62,7 @@ def test_the_commands_lead_to_a_running_server(bank: Bank, restorer: Restorer, h
             assert (program, *given[:3]) == ("sudo", "-u", "postgres", "psql")
             del given[:3]
             query = ["-X", "-A", "-t", "-U", bank.server.superuser, "-c", STATE]
-            assert bank.server.run(binaries.client("psql"), *given, *query).strip() in (moment.state, last.state)
+            assert bank.server.run(bank.server.client("psql"), *given, *query).strip() in (moment.state, last.state)
     if "systemctl" in [step[0] for step in steps]:
         assert bank.server.value(STATE) == moment.state
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from backing import Bank, Moment, own
-from restoring import TOOLS, Restorer
+from restoring import Restorer
 
 from pgops.errors import InvalidInput
 from pgops.recovery import choice, commits
@@ -89,7 +89,8 @@ def records(bank: Bank, root: Path) -> dict[int, int]:
     found = inventory.read(str(bank.host.repository), bank.generation)
     reach = choice.reaches(found)[-1]
     ends: dict[int, int] = {}
-    with commits.reading(str(bank.host.repository), bank.generation, TOOLS, reach.line, str(root)) as reader:
+    place = (str(bank.host.repository), bank.generation, str(bank.server.client_dir), reach.line, str(root))
+    with commits.reading(*place) as reader:
         segments = commits.backwards(min(run.first for run in found.runs), reach.last)
         for some in reader.search(segments, "Transaction", lambda records: records):
             ends.update({record.xid: record.lsn for record in some})

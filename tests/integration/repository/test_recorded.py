@@ -19,6 +19,7 @@ from archives import Host
 from deploying import configured, deploy
 from keeping import manifest
 
+from pgops.recovery.targets import position
 from pgops.repository import backups, catalogue, dumps, removed, wal
 from pgops.repository.manifests import Manifest
 
@@ -121,11 +122,11 @@ def test_what_is_in_the_repository_is_in_the_history(kept: Kept) -> None:
     assert (one["backup_id"], one["backup_type"], one["status"]) == (first.id, "full", "completed")
     assert (one["backup_file_size"], one["compression_type"], one["layout"]) == (123, "gzip", "tar")
     assert one["backup_file_path"] == f"{kept.place}/20260101T000000Z-full-1"
-    assert (one["wal_start_lsn"], one["wal_end_lsn"]) == (wal.lsn(first.start_lsn), wal.lsn(first.stop_lsn))
+    assert [position(one[name]) for name in ("wal_start_lsn", "wal_end_lsn")] == [first.start_lsn, first.stop_lsn]
     assert (other["backup_id"], other["parent_id"]) == (second.id, first.id)
     assert kept.state() == (True, None)
     (window,) = kept.windows()
-    assert (window["start_lsn"], window["backups"]) == (wal.lsn(first.stop_lsn), [first.id, second.id])
+    assert (position(window["start_lsn"]), window["backups"]) == (first.stop_lsn, [first.id, second.id])
     assert (window["newest"], window["recovery_basis"], window["recovery_seconds"] > 0) == (True, "assumed", True)
     assert [one["part"] for one in window["recovery_parts"]] == ["select", "combine", "verify", "replay", "start"]
     assert window["ends_at"] is not None

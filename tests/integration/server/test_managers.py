@@ -271,7 +271,7 @@ def test_other_managers(server, made, expected):
 @pytest.mark.parametrize(("library", "expected"), [("repmgr", "repmgr"), ("pgautofailover", "pg_auto_failover")])
 def test_other_managers_by_their_libraries(new_server, library, expected):
     made = new_server(max(binaries.majors()))
-    real = made.bin_dir.parent / "lib" / "postgresql" / "pg_stat_statements.so"
+    (real,) = made.bin_dir.parent.rglob("pg_stat_statements.so")
     shutil.copy(real, made.directory / f"{library}.so")  # any library that can be loaded, under that name
     made.configure({"shared_preload_libraries": f'auto_explain, "{made.directory}/{library}"'})
     made.start()

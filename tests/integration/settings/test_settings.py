@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import artifact
-import binaries
 import pytest
 from configured import DEFAULTS, Host
 from deploying import AGENT, BUNDLE, agent_arguments
@@ -337,11 +336,11 @@ def test_what_a_standby_cannot_be_leaves_it_a_standby(
     until(lambda: standby.server.value(streams), "streaming", 1)
 
 
-@pytest.mark.every_major(since=18)  # of which the only pg_controldata is that is here
+@pytest.mark.every_major(since=18)  # of older ones no pg_controldata is here
 def test_a_standby_lowers_what_its_primary_has_lowered(
     host: Host, keep: Callable[[Server], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, tools = controldata.read, str(binaries.client("pg_controldata").parent)
+    read, tools = controldata.read, str(host.server.client_dir)
     monkeypatch.setattr(controldata, "read", lambda server: read(replace(server, bin_directory=tools)))
     (host.prefix / "standby").mkdir()
     standby = Host(keep(host.server.standby()).start(), host.prefix / "standby")

@@ -186,9 +186,9 @@ def _free() -> int:
 
 
 @pytest.fixture(name="tools")
-def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only pg_controldata that is here is of the newest major."""
-    read, programs = controldata.read, str(binaries.client("pg_controldata").parent)
+def _tools(major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_controldata is not beside all servers."""
+    read, programs = controldata.read, str(binaries.client("pg_controldata", major).parent)
     monkeypatch.setattr(controldata, "read", lambda server: read(replace(server, bin_directory=programs)))
 
 
@@ -223,13 +223,13 @@ def test_a_standby_that_replays_late_is_told_of_and_not_promised(pair: Pair, too
 
 @pytest.mark.every_major(since=18)
 def test_all_that_a_standby_must_have_is_read_of_its_primary(pair: Pair, tools: None) -> None:
-    least = {"max_locks_per_transaction": 70, "max_prepared_transactions": 3, "max_worker_processes": 9}
+    least = {"max_locks_per_transaction": 140, "max_prepared_transactions": 3, "max_worker_processes": 9}
     raised = pair.apply(pair.standby, settings=least)
     pair.apply(pair.primary, settings=least, peers=[pair.done(raised)])
     replays(pair)
-    least = {"max_locks_per_transaction": 60, "max_prepared_transactions": 2, "max_worker_processes": 8}
+    least = {"max_locks_per_transaction": 130, "max_prepared_transactions": 2, "max_worker_processes": 8}
     (waiting, *_others) = pair.apply(pair.standby, settings=least)["deferred"]
-    assert (waiting["name"], waiting["primary"]) == ("max_locks_per_transaction", 70)
+    assert (waiting["name"], waiting["primary"]) == ("max_locks_per_transaction", 140)
     pair.apply(pair.primary, settings=least)
     done = pair.apply(pair.standby, settings=least, after_primary=True)
     assert (done["restarted"], done["deferred"]) == (True, [])

@@ -53,7 +53,7 @@ def test_a_header_says_all_of_a_collector() -> None:
 def test_the_example_of_the_documentation_is_a_collector() -> None:
     (example,) = re.findall(r"^```sql\n(-- collector:.*?)^```", DOCUMENTED.read_text(), re.MULTILINE | re.DOTALL)
     found = collectors.parse(example, "docs/monitoring.md")
-    assert (found.name, found.scope, found.role, found.oldest) == ("queue", "database", "primary", 14)
+    assert (found.name, found.scope, found.role, found.oldest) == ("queue", "database", "primary", 15)
     assert found.databases == ("shop", "crm*")
     assert [metric.help for metric in found.metrics] == ["Orders that wait for a worker."]
 

@@ -43,7 +43,7 @@ def test_a_copy_does_not_name_the_files_of_its_original(tmp_path: Path) -> None:
     data.mkdir()
     for name, text in (("a", CONF), ("b", "local all all peer\n"), ("c", "port = 5433\n"), ("d", "")):
         (backup / "configuration" / name).write_text(text)
-    lost = configuring.adopt(str(backup), DEBIAN, Served(str(data), 17, copy=True))
+    lost = configuring.adopt(str(backup), DEBIAN, Served(str(data), copy=True))
     assert lost == ["/srv/shared.conf"]
     active = [line for line in (data / "postgresql.conf").read_text().splitlines() if not line.startswith("#")]
     assert active == ["work_mem = 4MB", "include_dir = 'conf.d'"]
@@ -51,26 +51,24 @@ def test_a_copy_does_not_name_the_files_of_its_original(tmp_path: Path) -> None:
     assert (data / "pg_hba.conf").read_text() == "local all all peer\n"
 
 
-@pytest.mark.parametrize("major", [14, 15])
-def test_a_copy_archives_nothing_and_acts_on_nobody(major: int) -> None:
-    settings = configuring.own_settings(Served("/r/d", major, copy=True))
-    assert (settings["archive_mode"], settings["archive_command"]) == ("off", "")
-    assert ("archive_library" in settings) == (major >= 15)
+def test_a_copy_archives_nothing_and_acts_on_nobody() -> None:
+    settings = configuring.own_settings(Served("/r/d", copy=True))
+    assert (settings["archive_mode"], settings["archive_command"], settings["archive_library"]) == ("off", "", "")
     assert settings["max_logical_replication_workers"] == "0"
     assert (settings["listen_addresses"], settings["unix_socket_directories"]) == ("", "/r/d")
-    reached = configuring.own_settings(Served("/r/d", major, copy=True, port=5444))
+    reached = configuring.own_settings(Served("/r/d", copy=True, port=5444))
     assert (reached["listen_addresses"], reached["port"]) == ("localhost", "5444")
 
 
 def test_a_server_in_its_place_keeps_its_own_settings() -> None:
-    assert configuring.own_settings(Served("/d", 17, copy=False)) == {}
+    assert configuring.own_settings(Served("/d", copy=False)) == {}
 
 
 def test_settings_of_former_recoveries_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / autoconf.NAME
     path.write_text("work_mem = '8MB'\nrecovery_target_name = 'old'\nrestore_command = 'own'\n")
     (tmp_path / "standby.signal").touch()
-    served = Served(str(tmp_path), 17, copy=False)
+    served = Served(str(tmp_path), copy=False)
     settings = {"recovery_target_name": "", "recovery_target_time": "2026-11-29 15:00:00+00"}
     former = configuring.write(served, {"restore_command": "ours", **settings})
     assert former == "own"
@@ -84,7 +82,7 @@ def test_settings_of_former_recoveries_are_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "standby.signal").exists()
     configuring.settle(served, former)
     assert autoconf.values(path.read_text()) == {"work_mem": "8MB", "restore_command": "own"}
-    assert configuring.write(Served(str(tmp_path), 17, copy=True), settings) is None
+    assert configuring.write(Served(str(tmp_path), copy=True), settings) is None
 
 
 @pytest.mark.parametrize(

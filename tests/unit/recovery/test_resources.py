@@ -23,13 +23,11 @@ def test_a_copy_preloads_nothing_that_acts_on_the_world_unless_told() -> None:
 
 
 def test_what_is_told_is_configured() -> None:
-    settings = configuring.own_settings(Served("/r/d", 17, True, preload=("a", "B c"), shared_buffers="64MB"))
+    settings = configuring.own_settings(Served("/r/d", True, preload=("a", "B c"), shared_buffers="64MB"))
     assert (settings["shared_preload_libraries"], settings["shared_buffers"]) == ('"a", "B c"', "64MB")
-    nothing = configuring.own_settings(Served("/r/d", 17, True, preload=()))
+    nothing = configuring.own_settings(Served("/r/d", True, preload=()))
     assert nothing["shared_preload_libraries"] == ""
-    assert not {"shared_preload_libraries", "shared_buffers"} & set(
-        configuring.own_settings(Served("/r/d", 17, True))
-    )
+    assert not {"shared_preload_libraries", "shared_buffers"} & set(configuring.own_settings(Served("/r/d", True)))
 
 
 @pytest.fixture(name="programs")

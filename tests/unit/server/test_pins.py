@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from pgops.server import pins
+from pgops.server import majors, pins
 
 
 def asked(as_users: bool = False) -> dict[str, str]:
@@ -43,7 +43,7 @@ def test_all_that_ends_sessions_is_pinned_where_one_was_cut_short() -> None:
     assert "transaction_timeout" not in pins.options({}, as_is=True, major=16, cut_short=True)
 
 
-@pytest.mark.parametrize("major", range(14, 19))
+@pytest.mark.parametrize("major", range(majors.OLDEST, majors.NEWEST + 1))
 def test_what_a_version_lacks_is_not_asked_of_it(major: int) -> None:
     text = pins.opening(major)
     assert ("transaction_timeout" in text) == (major >= 17)

@@ -221,24 +221,32 @@ def test_a_number_is_shown_in_its_largest_unit(parameter, setting, shown):
 SEARCH = Parameter("search_path", "string")
 SOCKETS = Parameter("unix_socket_directories", "string", context="postmaster")
 COMPRESSION = Parameter("wal_compression", "enum", choices=("pglz", "lz4", "zstd", "on", "off"), context="superuser")
+KINDS = Parameter("log_min_messages", "string", context="superuser")  # since PostgreSQL 19
 MESSAGES = Parameter("log_min_messages", "enum", choices=("debug5", "debug2", "info", "log"), context="superuser")
 
 
 @pytest.mark.parametrize(
     ("parameter", "one", "other"),
     [
-        (COMPRESSION, "on", "pglz"),
-        (COMPRESSION, "YES", "pglz"),
+        (COMPRESSION, "YES", "on"),
         (COMPRESSION, "1", "on"),
         (LEVEL, "hot_standby", "replica"),
         (LEVEL, "Archive", "replica"),
         (MESSAGES, "debug", "debug2"),
+        (KINDS, "debug", "debug2"),
+        (KINDS, "warning, autovacuum:debug1", "AutoVacuum:DEBUG1,Warning"),
         (SEARCH, '""', ""),
         (SEARCH, 'a, ""', "a"),
     ],
 )
 def test_values_that_the_server_shows_as_others(parameter, one, other):
     assert parameter.meaning(one) == parameter.meaning(other)
+
+
+def test_levels_of_kinds_of_processes_are_not_of_all():
+    assert KINDS.meaning("warning, autovacuum:debug1") != KINDS.meaning("warning, archiver:debug1")
+    assert KINDS.meaning("warning") != KINDS.meaning("info")
+    assert (KINDS.is_list, MESSAGES.is_list) == (True, False)
 
 
 def test_an_empty_element_is_one_where_the_server_takes_it_for_one():

@@ -40,7 +40,7 @@ MOST, LONGEST = 50, 1000
 
 Function = Callable[[Configuration, Layout, argparse.Namespace], dict[str, Any]]
 """A job's function: what it returns is logged; ``errors`` are of parts, and make the run fail unless ``delivered``
-tells that something was stored."""
+tells that something was stored. ``printed``: it has told people itself."""
 
 
 def run(job: Job, function: Function, layout: Layout, options: argparse.Namespace) -> int:
@@ -55,6 +55,8 @@ def run(job: Job, function: Function, layout: Layout, options: argparse.Namespac
     if job.prints and options.output is None:
         for told in [outcome["error"]] if code else outcome["warnings"]:
             terminal.say_all(sys.stderr, told)
+        return code
+    if outcome.pop("printed", False):
         return code
     log(layout, home, {"job": job.name, **outcome, **brief(outcome), "duration_ms": round(seconds * 1000)})
     return code

@@ -55,7 +55,7 @@ def found(declared: str, beside: str, server_major: int) -> Clients:
     """
     directory = declared or beside
     _check_there(directory, (COPYING, VERIFYING), server_major)
-    major = _major(os.path.join(directory, COPYING))
+    major = major_of(os.path.join(directory, COPYING))
     if server_major >= READS_CONTROL_FILE and major != server_major:
         raise HostFailed(
             f"{os.path.join(directory, VERIFYING)} is of PostgreSQL {major}: it cannot verify a backup of PostgreSQL "
@@ -78,7 +78,7 @@ def dumping(declared: str, beside: str, server_major: int) -> Clients:
     """
     directory = declared or beside
     _check_there(directory, (DUMPING, DUMPING_GLOBALS, RESTORING), server_major)
-    major = _major(os.path.join(directory, DUMPING))
+    major = major_of(os.path.join(directory, DUMPING))
     if major < server_major:
         raise HostFailed(
             f"{os.path.join(directory, DUMPING)} is of PostgreSQL {major}: it cannot dump databases of "
@@ -101,7 +101,7 @@ def restoring(declared: str, beside: str, server_major: int) -> Clients:
     for place in places:
         program = os.path.join(place, RESTORING)
         if os.access(program, os.X_OK):
-            major = _major(program)
+            major = major_of(program)
             if major == server_major:
                 return Clients(place, major)
             others.append(f"{program} is of PostgreSQL {major}")
@@ -129,7 +129,7 @@ def readers(directories: Iterable[str], server_major: int) -> Clients:
     for directory in filter(None, (*directories, *usual)):
         if os.access(os.path.join(directory, COPYING), os.X_OK):
             with contextlib.suppress(HostFailed):
-                one = Clients(directory, _major(os.path.join(directory, COPYING)))
+                one = Clients(directory, major_of(os.path.join(directory, COPYING)))
                 able += [one] if one.verifies(server_major) else []
     return next((one for one in able if one.major == server_major), able[0] if able else NONE)
 
@@ -143,7 +143,8 @@ def version(program: str) -> str:
     return match["whole"]
 
 
-def _major(program: str) -> int:
+def major_of(program: str) -> int:
+    """The major version of a program of PostgreSQL, 19 for 19rc1. Raises HostFailed."""
     return int(re.split(r"\D", version(program), maxsplit=1)[0])
 
 

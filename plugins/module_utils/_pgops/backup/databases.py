@@ -28,7 +28,6 @@ SELECT d.oid::bigint AS oid, encode(replace(d.datname::text, '\\', '\\\\')::byte
 FROM pg_database AS d WHERE NOT starts_with(d.datname::text, '{restoring}') ORDER BY d.oid
 """
 LOCALE = {
-    14: "'c' AS provider, '' AS locale",
     15: "d.datlocprovider::text AS provider, coalesce(d.daticulocale, '')::text AS locale",
     17: "d.datlocprovider::text AS provider, coalesce(d.datlocale, '')::text AS locale",
 }

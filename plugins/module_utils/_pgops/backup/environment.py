@@ -38,18 +38,12 @@ PRELOADED = """
 SELECT trim(both ' "' FROM n.name) AS name
 FROM unnest(string_to_array(current_setting('shared_preload_libraries'), ',')) AS n (name) WHERE trim(n.name) <> ''
 """
-LOCALES = {
-    14: """
-SELECT d.datname AS database, 'c' AS provider, d.datcollate AS locale, NULL AS version FROM pg_database AS d
-""",
-    15: """
+LOCALES = """
 SELECT d.datname AS database, d.datlocprovider::text AS provider,
        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate) AS locale,
        d.datcollversion AS version
 FROM pg_database AS d
-""",
-}
-"""By the first major version that has such a query."""
+"""
 PROVIDERS = """
 SELECT c.collprovider::text AS provider, max(pg_collation_actual_version(c.oid)) AS version
 FROM pg_collation AS c WHERE c.collprovider IN ('c', 'i') AND c.collversion IS NOT NULL GROUP BY c.collprovider
@@ -84,14 +78,13 @@ def read(session: Session, configuration: Configuration, source: Source, path: s
     warnings: list[str] = []
     copied = _copied(session, source, path, warnings)
     inside = _databases(session, configuration, warnings)
-    locales = session.rows(LOCALES[max(major for major in LOCALES if major <= source.major)])
     facts = {
         "data_checksums": source.data_checksums,
         "preloaded": [row["name"] for row in session.rows(PRELOADED)],
         "settings": {row["name"]: row["setting"] for row in session.rows(SETTINGS)},
         "extensions": {name: found["extensions"] for name, found in inside.items()},
         "collations": {
-            "databases": locales,
+            "databases": session.rows(LOCALES),
             "providers": {row["provider"]: row["version"] for row in session.rows(PROVIDERS)},
             "own": {name: found["collations"] for name, found in inside.items() if found["collations"]},
         },
@@ -104,7 +97,7 @@ def read(session: Session, configuration: Configuration, source: Source, path: s
 
 def differences(recorded: Mapping[str, Any]) -> tuple[str, ...]:
     """Warnings of what orders texts on this host and is another one than where a backup with this environment was
-    taken. Of collations with versions the server itself tells; PostgreSQL 14 has none of a database's own."""
+    taken. Of collations with versions the server itself tells."""
     before, here = str(recorded.get("host", {}).get("libc", "")).strip(), " ".join(platform.libc_ver()).strip()
     if not before or not here or before == here:
         return ()

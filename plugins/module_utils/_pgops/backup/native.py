@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import Conflict, HostFailed, InvalidInput, ProgramFailed
+from ..errors import Conflict, HostFailed, ProgramFailed
 from ..host import commands, files
 from ..host.commands import Watch
 from ..repository import archiver, backups, segments
@@ -29,8 +29,6 @@ METHOD = "pg_basebackup"
 PLAIN, TAR = "plain", "tar"
 LONGEST = 172_800.0
 """Seconds that copying or verifying may take."""
-CHOOSES_SIDE = 15
-"""From this version on, pg_basebackup can be told where to compress, and by which program."""
 PROGRESS = re.compile(r"^\s*\d+/\d+ kB \(\d+%\), \d+/\d+ tablespaces?|^waiting for checkpoint$|^NOTICE: ")
 INCREMENTAL_SINCE = 17
 MENDED = {17: 13, 18: 7}
@@ -66,11 +64,6 @@ class Native(Engine):
         if source.wal_senders < 1:
             raise Conflict("max_wal_senders is 0: pg_basebackup cannot connect.", "Set it to 10, and restart.")
         compression = self.options.compression
-        if self.programs.major < CHOOSES_SIDE and compression not in ("none", "gzip"):
-            raise InvalidInput(
-                f"pg_basebackup of PostgreSQL {self.programs.major} cannot compress with {compression}.",
-                "Set pgops_backup_compression to gzip or none.",
-            )
         reading = archiver.DECOMPRESS.get(compression, [""])[0]
         if reading and shutil.which(reading) is None:
             raise HostFailed(
@@ -144,7 +137,7 @@ class Native(Engine):
         method = self.options.compression
         if method == "none":
             return []
-        return [f"--compress=client-{method}"] if self.programs.major >= CHOOSES_SIDE else ["--gzip"]
+        return [f"--compress=client-{method}"]
 
     def problems(self, path: str, manifest: Manifest) -> list[str]:
         """By the checksums of all files."""

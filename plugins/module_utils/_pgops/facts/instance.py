@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import DriverMissing, LoginRefused, PgOpsError, Unreachable
-from ..server import discovery
+from ..errors import DriverMissing, LoginRefused, PgOpsError, TooOld, Unreachable
+from ..server import discovery, majors
 from ..server.names import AGENT
 from ..server.session import Session, connect, listening
 from ..server.target import Target
@@ -63,7 +63,9 @@ def read(found: discovery.Instance, target: Target, wanted: Wanted) -> dict[str,
             facts.update(_asked(session, found.name, wanted))
     except PgOpsError as error:
         facts["running"] = _running(target, error)
+        facts["major"] = error.major if isinstance(error, TooOld) else facts["major"]
         facts.update({"error": failed(error)["error"], **{name: failed(error) for name in wanted.some(SERVER + OPS)}})
+    facts["support"] = majors.support(facts["major"])
     facts.update({name: agent.section(name, found.name, wanted.prefix) for name in wanted.some(HOST)})
     return facts
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..alerting import facts as alerting
 from ..errors import PgOpsError, QueryFailed
 from ..metrics import facts as metrics
 from ..opsdb import facts as opsdb
@@ -33,7 +34,7 @@ NEEDED = re.compile(r"\bpgops\.(\w+)")
 
 OTHER_MAJOR = "the fingerprints are from another major version of PostgreSQL; run pg_ops_schema to update them"
 
-GROUPS = ((opsdb.SECTION,), (metrics.SECTION,), (repository.SECTION, repository.BACKUPS))
+GROUPS = ((opsdb.SECTION,), (metrics.SECTION, alerting.SECTION), (repository.SECTION, repository.BACKUPS))
 """Those of all capabilities; of one group share an error, so that it never takes more queries than docs/facts.md
 promises."""
 SECTIONS = tuple(section for group in GROUPS for section in group)

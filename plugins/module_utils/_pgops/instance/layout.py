@@ -94,6 +94,11 @@ class Layout:
         return os.path.join(self.configuration, "pgpass")
 
     @property
+    def channels(self) -> str:
+        """The addresses of the channels that this host sends notifications to; readable by the agent only."""
+        return os.path.join(self.configuration, "channels.json")
+
+    @property
     def collectors(self) -> str:
         """The user's own collectors."""
         return os.path.join(self.configuration, "collectors")

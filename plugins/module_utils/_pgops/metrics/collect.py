@@ -25,7 +25,7 @@ from . import delivery, latest, refused
 from .collectors import INSPECTION, JOBS, LOGIN, MOST_ROWS, OWN, Collector, adjusted, due, metrics, placed, wrapped
 from .history import Cost, Runs, key, name_of
 from .options import options
-from .pace import paced
+from .pace import Pace, paced
 from .rounds import Round, Sample, iso, packed, place, told_apart
 from .spool import Spool
 
@@ -262,7 +262,8 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
     lost = None if visit.inspects else waiting.dropped()
-    tally.add(INSPECTION if visit.inspects else OWN, None, time.time(), own_rows(runs.reported(), later, lost))
+    differing = _differing(visit, own, pace)
+    tally.add(INSPECTION if visit.inspects else OWN, None, time.time(), own_rows(runs.reported(), differing, lost))
     if not visit.inspects:
         tally.add(LOGIN, None, time.time(), [{refused.REFUSED: float(visit.refused)}])
         if recorded := records.known(visit.layout):
@@ -271,6 +272,12 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     _remember(tally, *((visit.layout.inspected, 0o644) if visit.inspects else (visit.layout.latest,)))
     result = _delivered(visit, tally, budget, _waiting(waiting, tally))
     return {**result, "collectors": tally.ran, "slowed": later}
+
+
+def _differing(visit: Visit, own: Sequence[Collector], pace: Pace) -> dict[str, int]:
+    """The intervals of collectors, in seconds, where their files have others."""
+    shipped = {one.name: one.interval for one in visit.found}
+    return {one.name: pace.longest(one) for one in own if pace.longest(one) != shipped[one.name]}
 
 
 def repeated(visit: Visit, runs: Runs, budget: Budget, chosen: Sequence[Collector]) -> dict[str, Any]:
@@ -462,14 +469,14 @@ def _rows(session: Session, collector: Collector, inside: Database | None) -> li
     return [{**row, "database": inside.name} if row.get("database") is True else row for row in rows]
 
 
-def own_rows(costs: Mapping[str, Cost], slowed_down: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
-    """The costs of collectors, and their errors."""
+def own_rows(costs: Mapping[str, Cost], intervals: Mapping[str, int], dropped: int | None) -> list[dict[str, Any]]:
+    """The costs and errors of collectors, and their intervals in seconds where their files have others."""
     rows: list[dict[str, Any]] = [
         {
             "collector": name,
             "collector_duration_ms": _milliseconds(costs[name].mean),
             "collector_errors": costs[name].errors,
-            "collector_interval_seconds": slowed_down.get(name),
+            "collector_interval_seconds": intervals.get(name),
         }
         for name in sorted(costs)
     ]

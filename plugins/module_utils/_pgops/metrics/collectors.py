@@ -10,7 +10,7 @@ A file is one SELECT with a header of comment lines::
     -- interval: 60
     -- timeout: 10
     -- role: any
-    -- versions: 14-17
+    -- versions: 15-17
     -- rights: monitor
     -- metric: table_size_mb unit=MB kind=gauge category=capacity direction=above warning=100 critical=500
     --   One or more lines that describe the metric.

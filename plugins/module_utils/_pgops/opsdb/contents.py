@@ -157,7 +157,10 @@ def read(session: Session, node: str, with_tables: bool) -> Contents:
         thresholds=_keyed(session, "SELECT metric_name, warning, critical FROM pgops.threshold"),
         retention=_keyed(session, "SELECT metric_name, days FROM pgops.retention"),
         collectors=_keyed(
-            session, "SELECT collector, scope, role, rights, called, labels, metrics FROM pgops.collector"
+            session,
+            # A schema of before an upgrade has no such column.
+            "SELECT collector, scope, role, rights, called, labels, metrics, "
+            "(to_jsonb(c) ->> 'interval_seconds')::integer AS interval_seconds FROM pgops.collector AS c",
         ),
         node=session.row("SELECT cluster, node FROM pgops.node WHERE node = %s", [node]),
         users={one["object"]: one["users"] for one in session.rows(USERS)},
@@ -270,6 +273,7 @@ def _collectors(current: Mapping[str, Mapping[str, Any]], wanted: Wanted, major:
             "called": found not in jobs and found.called_in(wanted.database, major),
             "labels": list(LABELS),
             "metrics": [metric.name for metric in found.metrics],
+            "interval_seconds": found.interval,
         }
         for found in (*wanted.collectors, *jobs)
         if found.for_version(major)

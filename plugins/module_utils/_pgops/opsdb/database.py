@@ -21,7 +21,7 @@ ADMITTED = (AGENT, OPERATOR, READER)
 WANTED_RIGHTS = tuple(f"{role} CONNECT" for role in ADMITTED)
 
 
-def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Statements, ...]:
+def plan(current: Mapping[str, Any] | None, name: str) -> tuple[Statements, ...]:
     """What creates the database or corrects its rights.
 
     Rights granted to others by hand stay; those of PUBLIC are revoked.
@@ -32,9 +32,8 @@ def plan(current: Mapping[str, Any] | None, name: str, major: int) -> tuple[Stat
     changes: tuple[Statements, ...] = ()
     if current is None:
         # C sorts the same everywhere: no index of ours breaks when the host's libraries are upgraded.
-        provider = "LOCALE_PROVIDER libc " if major >= 15 else ""
         create = statement(
-            f"CREATE DATABASE {{}} OWNER {{}} TEMPLATE template0 ENCODING 'UTF8' {provider}"
+            "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc "
             "LC_COLLATE 'C' LC_CTYPE 'C'",
             database,
             identifier(OWNER),

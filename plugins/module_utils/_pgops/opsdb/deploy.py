@@ -15,7 +15,7 @@ from ..instance import passfile
 from ..metrics import collectors, thresholds, trial
 from ..metrics.collectors import LONGEST_RETENTION, Collector
 from ..plan import Change, Plan, changes, difference
-from ..server import foreign, guard, managers, ownership
+from ..server import foreign, guard, majors, managers, ownership
 from ..server.changes import ServerChange, Statements
 from ..server.changes import apply as carry_out
 from ..server.locking import locked
@@ -204,6 +204,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
     On a standby only the access rules can differ from the primary's. ``networks`` are the peers' addresses.
     """
     blocks, warnings = _access(current, desired, networks)
+    warnings += majors.unknown(current.major)
     optional, kept = _optional(current, desired)
     if current.in_recovery:
         return SchemaPlan(access=blocks, warnings=warnings, skipped_reason=ON_STANDBY)
@@ -230,7 +231,7 @@ def plan(current: Current, desired: Desired, networks: Sequence[tuple[str, str]]
             len(desired.access.peers) if desired.access else 0,
         )
         + optional,
-        database=database.plan(current.database, desired.database, current.major),
+        database=database.plan(current.database, desired.database),
         migrations=contents.schema(found) + migrations.plan(found.ledger, steps),
         objects=objects.plan(shipped, found.sources, found.installed, found.catalogue, found.users),
         contents=contents.plan(

@@ -22,7 +22,7 @@ from ..server.changes import ServerChange
 from ..server.names import OWNER
 from ..server.session import Session, identifier, raw
 
-IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,\[\]]*\))?\Z")
+IDENTITY = re.compile(r"(function|view) pgops\.[a-z0-9_]+(\([a-z0-9_ ,.\[\]]*\))?\Z")
 
 NOT_A_COLUMN = ("42P16", "42P13")
 """invalid_table_definition, invalid_function_definition: CREATE OR REPLACE cannot change that much."""

@@ -41,7 +41,6 @@ class Served:
     libraries of a copy, None for its original's, ``shared_buffers`` its memory, '' likewise."""
 
     data: str
-    major: int
     copy: bool
     port: int = 0
     preload: tuple[str, ...] | None = None
@@ -56,7 +55,7 @@ def own_settings(served: Served) -> dict[str, str]:
     return {
         "archive_mode": "off",
         "archive_command": "",
-        **({"archive_library": ""} if served.major >= 15 else {}),
+        "archive_library": "",
         # It would take its original's place in replication, and move the slots of its publishers.
         "max_logical_replication_workers": "0",
         "synchronous_standby_names": "",
@@ -71,7 +70,6 @@ def own_settings(served: Served) -> dict[str, str]:
         "external_pid_file": "",
         # Those of the host may be its original's.
         "huge_pages": "try",
-        **({"stats_temp_directory": "pg_stat_tmp"} if served.major < 15 else {}),
     }
 
 

@@ -273,7 +273,7 @@ class Runner:
     def _mismatched(self, database: Database) -> list[str]:
         with contextlib.suppress(PgOpsError), self.session(database.name) as session:
             names = [str(row["name"]) for row in session.rows(COLLATIONS)]
-            if session.major >= 15 and session.value(DATABASE_COLLATION):
+            if session.value(DATABASE_COLLATION):
                 names += [f"the default of database {database.shown}"]
             if names:
                 others = f"Database {database.shown}: the versions of collations differ: {', '.join(names[:10])}."

@@ -18,8 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backup import environment
-from ..backup.clients import PLACES
+from ..backup import clients, environment
 from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from ..host import commands, files
 from ..repository import archiver, backups, inventory, restores, wal
@@ -27,6 +26,7 @@ from ..repository import stanza as stanzas
 from ..repository.inventory import Inventory
 from ..repository.restores import Done, Speed
 from ..repository.stanza import LAYOUT, Stanza
+from ..server import majors
 from . import (
     ahead,
     choice,
@@ -171,6 +171,7 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     generation = request.generation or only_generation(request.repository)
     found = inventory.read(request.repository, generation)
     major = int(generation.rpartition("-")[2])
+    majors.check(major)
     tools = _programs(request.bin_directory, major, "pg_waldump")
     programs = _programs(request.server_directory or request.bin_directory, major, "postgres")
     stanza = stanzas.of(request.repository, generation)
@@ -206,14 +207,14 @@ def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tu
                 "A server that is restored in place keeps its settings.", "Restore to another directory."
             )
         resources.check_libraries(environment.get("preloaded", ()), environment, programs, "")
-        return Served(place.data, last.major, copy=False), []
+        return Served(place.data, copy=False), []
     libraries = resources.preloaded(environment, request.preload)
     hint = ", or name the others with preload"
     resources.check_libraries(libraries or (), environment, programs, hint)
     left = [name for name in environment.get("preloaded", ()) if libraries is not None and name not in libraries]
     size, reduced = resources.shared_buffers(environment, request.shared_buffers)
     warnings = [f"The copy does not preload {', '.join(left)}."] if left and request.preload is None else []
-    served = Served(place.data, last.major, True, request.port, libraries, size)
+    served = Served(place.data, True, request.port, libraries, size)
     return served, [*warnings, *filter(None, [reduced])]
 
 
@@ -248,15 +249,13 @@ def only_generation(repository: str) -> str:
 
 def _programs(asked: str, major: int, needed: str) -> str:
     """The directory of a program, which has to be of a major version. Raises InvalidInput and HostFailed."""
-    places = [asked] if asked else [place.format(major=major) for place in PLACES]
+    places = [asked] if asked else [place.format(major=major) for place in clients.PLACES]
     for place in places:
         program = os.path.join(place, needed)
         if os.access(program, os.X_OK):
-            said = commands.run([program, "--version"]).split("\n", maxsplit=1)[0].split()
-            version = next((word for word in said if word[0].isdigit()), "of no version")
-            if version.partition(".")[0] != str(major):
+            if clients.major_of(program) != major:
                 raise InvalidInput(
-                    f"{program} is PostgreSQL {version}, and the backups are of PostgreSQL {major}.",
+                    f"{program} is PostgreSQL {clients.version(program)}, and the backups are of PostgreSQL {major}.",
                     "Set bin_directory to the programs of that version.",
                 )
             return place

@@ -20,6 +20,9 @@ TABLES = (
     *("shape", "shape_series", "epoch", "round", "round_class", "rollup", "rollup_due", "collector", "generation"),
     *("wal_file", "wal_directory", "wal_gap", "query_text", "statement", "query_interval", "slow_query"),
     *("query_plan", "query_usage", "backup", "dump", "expiry", "recovery_point", "recovery_window"),
+    *("alert_rule", "alert", "alert_transition", "alert_state", "alert_evaluation", "alert_notice", "silence"),
+    *("notification_channel", "alertmanager_state", "notification", "notification_alert", "notification_attempt"),
+    "notification_group",
 )
 """Those that our sessions read and write: a view of such a name would run its functions."""
 
@@ -88,6 +91,12 @@ called AS MATERIALIZED (
     FROM calling AS g JOIN pg_depend AS e ON e.classid = g.classid AND e.objid = g.objid
     WHERE e.refobjid >= 16384
       AND e.refclassid IN ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
+      -- A row of built-in types has no code of its own.
+      AND NOT EXISTS (
+          SELECT FROM pg_type AS t
+          WHERE e.refclassid = 'pg_type'::regclass AND t.oid = e.refobjid AND t.typtype = 'c' AND NOT EXISTS (
+              SELECT FROM pg_attribute AS b WHERE b.attrelid = t.typrelid AND b.attnum > 0 AND b.atttypid >= 16384)
+      )
 )
 
 SELECT found.what, found.mend FROM (
@@ -101,6 +110,8 @@ SELECT found.what, found.mend FROM (
     WHERE NOT t.tgisinternal
       AND NOT (r.relname = 'system_metrics' AND r.relkind = 'v' AND t.tgname = 'record_sample'
                AND t.tgfoid = to_regprocedure('pgops.record_sample()'))
+      AND NOT (r.relname = 'alert_rules' AND r.relkind = 'v' AND t.tgname = 'write_rule'
+               AND t.tgfoid = to_regprocedure('pgops.write_rule()'))
     UNION ALL
     SELECT 3, format('rule %I on pgops.%I', w.rulename, r.relname),
            format('DROP RULE %I ON pgops.%I', w.rulename, r.relname)

@@ -104,6 +104,8 @@ PLANS_SINCE: Mapping[str, tuple[int, str]] = {
     "enable_group_by_reordering": (17, "on"),
     "enable_distinct_reordering": (18, "on"),
     "enable_self_join_elimination": (18, "on"),
+    "enable_eager_aggregate": (19, "on"),
+    "min_eager_agg_group_size": (19, "8"),
 }
 """The same, of later versions."""
 

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, Unreachable, Unsupported
+from ..errors import DriverMissing, LoginRefused, PgOpsError, QueryFailed, TooOld, Unreachable, Unsupported
 from ..host.files import user_name
 from ..host.identity import acting_as, peer
-from . import discovery, encoding, pins, refusals, tls
+from . import discovery, encoding, majors, pins, refusals, tls
 from .names import AGENT, EXPLAINER
 from .target import DRIVER_HINT, Target
 
@@ -35,9 +35,6 @@ except ImportError as error:
     IMPORT_ERROR: str | None = str(error)
 else:
     IMPORT_ERROR = None
-
-OLDEST = 14
-"""The oldest major version of PostgreSQL that is supported."""
 
 READS_FILES = 30.0
 """Seconds that the server may take to read its configuration files."""
@@ -336,7 +333,7 @@ def _connection(target: Target, user: str, quiet: bool) -> tuple[Any, bool]:
             raise _CutShort(max(target.major, pins.SINCE["transaction_timeout"][0])) from error
         if pins.unknown(words):
             with contextlib.suppress(psycopg.Error), psycopg.connect(**{**arguments, "options": ""}) as other:
-                if pins.POOLER in words or other.info.server_version // 10000 < OLDEST:
+                if pins.POOLER in words or other.info.server_version // 10000 < majors.OLDEST:
                     raise _unfit(target, other) from error
         raise refusal(target, user, error) from error
 
@@ -356,10 +353,11 @@ def _once_more(target: Target, user: str) -> Any:
 def _unfit(target: Target, connection: Any) -> Unsupported:
     """Why something does not take our parameters, though it lets us in without."""
     major = connection.info.server_version // 10000
-    if major < OLDEST:
-        return Unsupported(
+    if major < majors.OLDEST:
+        return TooOld(
             f"The server on {place(target)} is PostgreSQL {major}.",
-            f"PostgreSQL {OLDEST} is the oldest supported version: upgrade the server, or exclude this host.",
+            f"PostgreSQL {majors.OLDEST} is the oldest supported version: upgrade the server, or exclude this host.",
+            major,
         )
     return Unsupported(
         f"A connection pooler answers on {place(target)}, not a PostgreSQL server.",
@@ -405,7 +403,7 @@ def _opened(target: Target, user: str, connection: Any) -> Session:
         for loader in _lossy_loaders():
             connection.adapters.register_loader(name, loader)
     major = connection.info.server_version // 10000
-    if major < OLDEST:
+    if major < majors.OLDEST:
         raise _unfit(target, connection)
     settings = pins.opening(major, target.as_users, target.as_is)
     try:

@@ -29,6 +29,7 @@ LISTS = {
     "local_preload_libraries": True,
     "log_connections": False,
     "log_destination": False,
+    "log_min_messages": False,
     "oauth_validator_libraries": True,
     "restrict_nonsystem_relation_kind": False,
     "search_path": True,
@@ -40,7 +41,7 @@ LISTS = {
     "wal_consistency_checking": False,
 }
 """Parameters that are lists (GUC_LIST_INPUT), and whether the server quotes each element (GUC_LIST_QUOTE).
-synchronous_standby_names is left out: it has a grammar of its own."""
+log_min_messages is one since PostgreSQL 19, and was an enum. synchronous_standby_names has a grammar of its own."""
 
 LIBRARIES = (
     "local_preload_libraries",
@@ -59,10 +60,10 @@ HIDDEN = {
     "log_min_error_statement": LEVELS,
     "log_min_messages": LEVELS,
     "trace_recovery_messages": LEVELS,
-    "wal_compression": {"on": "pglz"},
     "wal_level": {"archive": "replica", "hot_standby": "replica"},
 }
-"""Values of enums that the server accepts and shows as another one (guc_tables.c, the options that are hidden)."""
+"""Values of enums that the server accepts and shows as another one (guc_tables.c, the options that are hidden). What
+wal_compression = on is depends on the version, and on what the server was built with: it is asked."""
 
 SINGLE_LIBRARIES = ("archive_library", "jit_provider")
 """Parameters that name one library. A server without it goes on, and only logs that it does not archive."""
@@ -95,7 +96,7 @@ class Parameter:
     @property
     def is_list(self) -> bool:
         """Whether the value is a list of words."""
-        return self.name.lower() in LISTS
+        return self.vartype == "string" and self.name.lower() in LISTS
 
     @property
     def merges(self) -> bool:
@@ -129,6 +130,8 @@ class Parameter:
     def _listed(self, text: str) -> Meaning:
         try:
             found = elements(text)
+            if self.name.lower() == "log_min_messages":
+                return _levels(found)
             return tuple(word for word in found if word) if self.name.lower() in EMPTY_ELEMENT else found
         except ValueError:
             raise self._wrong(text, "needs a list of words separated by commas") from None
@@ -200,6 +203,12 @@ def truth(text: str) -> bool | None:
     word = text.strip().lower()
     fitting = {name for name, spellings in WORDS.items() for full in spellings if word and full.startswith(word)}
     return fitting == {"on"} if len(fitting) == 1 else None
+
+
+def _levels(words: Sequence[str]) -> tuple[str, ...]:
+    """Log levels as `level` for all, or `kind:level` for a kind of process, in which order does not matter."""
+    pairs = ([part.strip() for part in word.lower().rpartition(":")] for word in words)
+    return tuple(sorted(f"{kind}:{LEVELS.get(level, level)}" for kind, _colon, level in pairs))
 
 
 def _plain(text: str, vartype: str) -> float:

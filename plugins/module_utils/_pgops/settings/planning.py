@@ -12,7 +12,7 @@ from typing import Any
 from .. import secrecy
 from ..errors import Conflict, InvalidInput
 from ..plan import Change, Plan, changes
-from ..server import managers
+from ..server import majors, managers
 from . import autoconf
 from .controldata import AT_LEAST_THE_PRIMARYS
 from .originals import Original, Originals
@@ -84,7 +84,7 @@ def plan(current: Current, desired: Desired) -> SettingsPlan:
     )
     _refuse(current, written)
     piles_up = _piles_up(current, {name.lower(): setting for name, setting in wanted.items()}, desired.restart)
-    warnings = (PILES_UP,) if piles_up and written else ()
+    warnings = (*majors.unknown(current.version_num // 10000), *((PILES_UP,) if piles_up and written else ()))
     return _restarted(current, desired, SettingsPlan(written=written, deferred=deferred, warnings=warnings))
 
 

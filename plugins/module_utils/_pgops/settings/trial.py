@@ -23,13 +23,11 @@ from ..server.service import Service
 from . import autoconf, places
 from .places import Places
 
-ASKS = 15
-"""Since this major, the size of the shared memory is computed, and all that it depends on looked at, without a start
-(`postgres -C`, "Managing Kernel Resources"). The one before begins to start, without any place to listen at."""
+MEMORY = "shared_memory_size"
+"""To tell it the program looks at all that it depends on, without a start (`postgres -C`, "Managing Kernel
+Resources")."""
 QUIET = {"log_destination": "stderr", "log_line_prefix": "", "log_min_messages": "warning", "lc_messages": "C",
          "logging_collector": "off", "external_pid_file": ""}  # fmt: skip
-BEGUN = {"listen_addresses": "", "unix_socket_directories": "", "huge_pages": "off", "shared_buffers": "16MB"}
-ENDS = "no socket created for listening"
 OWN = ("postmaster.opts", "postmaster.pid", "PG_VERSION", "current_logfiles", autoconf.NAME)
 """Files of which the directory of the trial has its own, or none: those that are written."""
 INNER = ("base", "global")
@@ -121,20 +119,18 @@ def complaint(found: Service, text: str) -> str:
 
 
 def _complaint(found: Service, text: str, where: Places) -> str:
-    with open(os.path.join(found.data_directory, "PG_VERSION"), encoding="utf-8") as file:
-        major = int(file.read().partition(".")[0])
-    said, memory = _tried(found, text, major)
+    said, memory = _tried(found, text)
     for _again in range(TRIES):
         if TORN in said:
-            said, memory = _tried(found, text, major)
+            said, memory = _tried(found, text)
     return said or places.memory(memory, where) or places.wrong(where, found.data_directory)
 
 
-def _tried(found: Service, text: str, major: int) -> tuple[str, int]:
+def _tried(found: Service, text: str) -> tuple[str, int]:
     scratch = tempfile.mkdtemp(prefix="pgops-trial-", dir=TEMPORARY)
     try:
         _furnish(found.data_directory, scratch, text)
-        return _asked(found, major, scratch)
+        return _asked(found, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -155,25 +151,25 @@ def _furnish(data: str, scratch: str, text: str) -> None:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
-def _asked(found: Service, major: int, scratch: str) -> tuple[str, int]:
+def _asked(found: Service, scratch: str) -> tuple[str, int]:
     """What the program says against the configuration, and the shared memory that it needs, in MB, 0 if unknown."""
-    settings = {**QUIET, **({} if major >= ASKS else BEGUN), "data_directory": scratch}
+    settings = {**QUIET, "data_directory": scratch}
     if found.configuration:
         settings["config_file"] = found.configuration
     words = [os.path.join(found.bin_directory, "postgres"), *found.arguments]
     words += ["-D", found.data_directory]
     words += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    words += ["-C", "shared_memory_size"] if major >= ASKS else []
+    words += ["-C", MEMORY]
     # The output of both kinds in its order, and the exit code after it.
     output = commands.run(["/bin/sh", "-c", '"$@" 2>&1; echo "$?"', "sh", *words], timeout=TIME_LIMIT)
-    return answer(output.replace(scratch, found.data_directory), major)
+    return answer(output.replace(scratch, found.data_directory))
 
 
-def answer(output: str, major: int) -> tuple[str, int]:
+def answer(output: str) -> tuple[str, int]:
     """The same from the output, whose last line is the exit code. Pure."""
     *lines, code = output.splitlines()
     lines = [line for line in lines if line and not NOISE.match(line)]
-    if code in CANNOT_RUN or (major < ASKS and any(ENDS in line for line in lines)):
+    if code in CANNOT_RUN:
         return "", 0
     if code == "0":
         return "", int(lines[-1]) if lines and lines[-1].isdigit() else 0

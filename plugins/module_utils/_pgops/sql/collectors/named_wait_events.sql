@@ -11,10 +11,23 @@ WITH known (wait_event_type, wait_event) AS (
     ('IO', 'DataFileWrite'), ('IO', 'SLRURead'), ('IO', 'WALSync'), ('IO', 'WALWrite'),
     ('IPC', 'ExecuteGather'), ('IPC', 'MessageQueueSend'), ('IPC', 'SyncRep'),
     ('Lock', 'advisory'), ('Lock', 'extend'), ('Lock', 'relation'), ('Lock', 'transactionid'), ('Lock', 'tuple'),
-    ('LWLock', 'BufferContent'), ('LWLock', 'BufferMapping'), ('LWLock', 'LockManager'),
+    ('LWLock', 'BufferMapping'), ('LWLock', 'LockManager'),
     ('LWLock', 'MultiXactMemberSLRU'), ('LWLock', 'MultiXactOffsetSLRU'), ('LWLock', 'ProcArray'),
     ('LWLock', 'SubtransSLRU'), ('LWLock', 'WALInsert'), ('LWLock', 'WALWrite'), ('LWLock', 'XidGen'),
     ('Timeout', 'PgSleep'), ('Timeout', 'VacuumDelay')
+    UNION ALL
+    -- The locks of buffers' contents.
+    SELECT
+        b.wait_event_type,
+        b.wait_event
+    FROM
+        (
+            VALUES
+            ('LWLock', 'BufferContent', FALSE),
+            ('Buffer', 'BufferShared', TRUE), ('Buffer', 'BufferShareExclusive', TRUE),
+            ('Buffer', 'BufferExclusive', TRUE)
+        ) AS b (wait_event_type, wait_event, since_19)
+    WHERE b.since_19 = (current_setting('server_version_num')::integer >= 190000)
 ),
 
 waiting AS (

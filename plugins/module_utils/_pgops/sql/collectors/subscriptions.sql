@@ -1,7 +1,6 @@
 -- collector: subscriptions
 -- scope: instance
 -- interval: 60
--- versions: 15-
 -- role: primary
 -- metric: subscription_enabled unit=count category=availability
 --   0 if the subscription is disabled, by hand or by disable_on_error (see the log).
@@ -15,7 +14,7 @@
 -- metric: subscription_apply_errors unit=count kind=counter category=availability
 --   Errors while changes were applied; a persistent one is counted at each attempt.
 -- metric: subscription_sync_errors unit=count kind=counter category=availability
---   Errors during initial copies.
+--   Errors during initial copies, and since PostgreSQL 19 while the values of sequences were copied.
 SELECT
     d.datname AS database,
     s.subname AS subscription,
@@ -25,7 +24,11 @@ SELECT
     extract(EPOCH FROM clock_timestamp() - w.heard_at) AS subscription_message_age_seconds,
     w.copies AS subscription_tables_syncing,
     e.apply_error_count AS subscription_apply_errors,
-    e.sync_error_count AS subscription_sync_errors,
+    coalesce(
+        (to_jsonb(e) ->> 'sync_error_count')::bigint,
+        -- Since PostgreSQL 19.
+        (to_jsonb(e) ->> 'sync_table_error_count')::bigint + (to_jsonb(e) ->> 'sync_seq_error_count')::bigint
+    ) AS subscription_sync_errors,
     e.stats_reset AS counted_since
 FROM pg_subscription AS s
 INNER JOIN pg_database AS d ON s.subdbid = d.oid
@@ -36,6 +39,7 @@ CROSS JOIN
             max(p.last_msg_receipt_time) FILTER (WHERE p.relid IS NULL) AS heard_at,
             count(p.relid) AS copies
         FROM pg_stat_subscription AS p
-        WHERE p.subid = s.oid
+        -- PostgreSQL 19 copies the values of sequences, by a worker that applies nothing and is of no relation.
+        WHERE p.subid = s.oid AND coalesce(to_jsonb(p) ->> 'worker_type', '') <> 'sequence synchronization'
     ) AS w
 LEFT JOIN pg_stat_subscription_stats AS e ON s.oid = e.subid

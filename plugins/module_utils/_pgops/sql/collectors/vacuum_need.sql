@@ -40,7 +40,7 @@ counted AS MATERIALIZED (
         pg_stat_get_dead_tuples(c.oid) AS dead,
         pg_stat_get_ins_since_vacuum(c.oid) AS inserted,
         pg_stat_get_mod_since_analyze(c.oid) AS changed
-    -- Only PostgreSQL 18 has this column, which is used; before, the name below only finds this one.
+    -- PostgreSQL 18 and newer have this column, which is used; before, the name below only finds this one.
     FROM (SELECT 0 AS relallfrozen) AS older
     CROSS JOIN LATERAL (
         SELECT

@@ -3,7 +3,7 @@
 -- interval: 60
 -- metric: maintenance_running category=performance
 --   Sessions that run this operation now, in any database: VACUUM (autovacuum's too), ANALYZE, CREATE INDEX (REINDEX
---   too), CLUSTER (VACUUM FULL too), COPY, BASE BACKUP.
+--   too), CLUSTER (VACUUM FULL and REPACK too), COPY, BASE BACKUP.
 -- metric: maintenance_percent unit=% kind=gauge category=performance
 --   Progress of the most advanced of them in its current pass; no value if unknown.
 -- metric: maintenance_seconds unit=s kind=gauge category=performance

@@ -4,11 +4,13 @@
 -- metric: waiting_sessions unit=count category=performance
 --   Client sessions and their parallel workers that run a statement, by the type of their wait event. 'none' uses the
 --   CPU, Lock waits for another session, LWLock for internal structures of the server, IO for the disk, IPC for
---   another process, Client for the network. Without the collector's own session.
+--   another process, Client for the network, Buffer (before PostgreSQL 19: BufferPin) for another user of a page in
+--   memory. Without the collector's own session.
 WITH kinds (wait_event_type) AS (
     VALUES
-    ('none'), ('Activity'), ('BufferPin'), ('Client'), ('Extension'), ('IO'), ('IPC'), ('Lock'), ('LWLock'),
-    ('Timeout'), ('other')
+    ('none'), ('Activity'), ('Client'), ('Extension'), ('IO'), ('IPC'), ('Lock'), ('LWLock'), ('Timeout'), ('other'),
+    -- Since PostgreSQL 19 with the locks of buffers' contents, which were an LWLock.
+    (CASE WHEN current_setting('server_version_num')::integer >= 190000 THEN 'Buffer' ELSE 'BufferPin' END)
 ),
 
 sessions AS (

@@ -45,7 +45,8 @@ WITH progress AS (
     FROM pg_catalog.pg_stat_progress_create_index AS i
     UNION ALL
     SELECT
-        c.command AS operation,
+        -- PostgreSQL 19 has a view of its own for REPACK, and shows it here as what it resembles.
+        CASE WHEN r.param1 = 2 THEN 'REPACK' ELSE c.command END AS operation,
         c.pid,
         c.datname,
         c.relid,
@@ -54,6 +55,11 @@ WITH progress AS (
         c.heap_blks_total AS total,
         'blocks' AS unit
     FROM pg_catalog.pg_stat_progress_cluster AS c
+    LEFT JOIN
+        pg_catalog.pg_stat_get_progress_info(
+            CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 190000 THEN 'REPACK' END
+        ) AS r
+        ON c.pid = r.pid
     UNION ALL
     SELECT
         'BASE BACKUP' AS operation,
