@@ -105,5 +105,5 @@ def test_a_copy_reads_no_file_of_its_original_and_none_that_is_not_there(line: s
 
 
 def test_what_was_just_flushed_is_not_flushed_file_by_file_when_the_recovery_starts(tmp_path: Path) -> None:
-    options = configuring.recovery_options(Served(str(tmp_path), 14, copy=True))
+    options = configuring.recovery_options(Served(str(tmp_path), copy=True))
     assert options["recovery_init_sync_method"] == "syncfs"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -104,42 +104,55 @@ def _listed(line: bytes) -> Listed:
 
 def digest(path: str) -> str:
     """The SHA-256 of a file in hexadecimal. Raises HostFailed."""
-    digested = hashlib.sha256()
     try:
         with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
-                digested.update(chunk)
+            return digested(file).checksum.hex()
     except OSError as error:
         raise files.failure(error, f"{path} cannot be read") from error
-    return digested.hexdigest()
 
 
-class Comparison:
-    """The files of a backup, as they come, compared with its backup_manifest.
+@dataclass(frozen=True)
+class Digested:
+    """A file of a backup that was read: its size in bytes, its SHA-256, and of what it is a part, '' for itself."""
 
-    Raises InvalidInput where that is damaged, and HostFailed.
+    size: int
+    checksum: bytes
+    part_of: str = ""
+
+
+def digested(file: IO[bytes], part_of: str = "") -> Digested:
+    """Read a file to its end. Raises what reading it does."""
+    hashed, size = hashlib.sha256(), 0
+    while chunk := file.read(CHUNK):
+        hashed.update(chunk)
+        size += len(chunk)
+    return Digested(size, hashed.digest(), part_of)
+
+
+def problems(path: str, files_read: dict[bytes, Digested], others: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the files of a backup, by its backup_manifest, beside ``others``. What is listed is removed
+    from ``files_read``: it may be millions.
+
+    Raises InvalidInput where the manifest is damaged, and HostFailed.
     """
+    found = list(others)
+    for one in listed(path):
+        there = files_read.pop(one.path, None)
+        if there is None:
+            wrong = "" if one.path in IGNORED else "is missing"
+        elif there.size != one.size:
+            wrong = f"has {there.size} bytes, and not {one.size}"
+        else:
+            wrong = "" if there.checksum.hex() == one.checksum else "has another checksum"
+        found += [_told(one.path, there, wrong)] if wrong else []
+    for name, there in files_read.items():
+        if name not in IGNORED and not name.startswith(b"pg_wal/"):
+            found.append(_told(name, there, "is not listed"))
+    return found[:MOST] + ([f"and {len(found) - MOST} more"] if len(found) > MOST else [])
 
-    def __init__(self, path: str) -> None:
-        self.wanted = {one.path: one for one in listed(path)}
 
-    def file(self, file: IO[bytes], name: bytes) -> list[str]:
-        """What is wrong with a file of some name. Raises what reading it does."""
-        one = self.wanted.pop(name, None)
-        if one is None:
-            return [] if name in IGNORED or name.startswith(b"pg_wal/") else [f"{shown(name)} is not listed"]
-        digested, size = hashlib.sha256(), 0
-        while chunk := file.read(CHUNK):
-            digested.update(chunk)
-            size += len(chunk)
-        if size != one.size:
-            return [f"{shown(name)} has {size} bytes, and not {one.size}"]
-        return [] if digested.hexdigest() == one.checksum else [f"{shown(name)} has another checksum"]
-
-    def ended(self, found: list[str]) -> list[str]:
-        """What was found, and what is missing, once all files have come."""
-        told = found + [f"{shown(path)} is missing" for path in sorted(set(self.wanted) - IGNORED)]
-        return told[:MOST] + ([f"and {len(told) - MOST} more"] if len(told) > MOST else [])
+def _told(path: bytes, there: Digested | None, wrong: str) -> str:
+    return f"{there.part_of}: {shown(path)} {wrong}" if there and there.part_of else f"{shown(path)} {wrong}"
 
 
 def shown(path: bytes) -> str:

@@ -5,6 +5,7 @@ version against the same checksums."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from ..errors import Conflict, HostFailed, ProgramFailed
 from ..host import commands, files
 from ..host.commands import Watch
+from ..host.flushing import Flushing
 from ..repository import archiver, backups, segments
 from ..repository.backups import Kept
 from ..repository.manifests import FULL, Manifest, Tablespace
 from . import clients, contents, plain, tars
 from .clients import Clients
 from .engine import Copied, Engine, Order
+from .following import Following
 from .options import Options
 from .source import Source, ours
 
@@ -80,17 +83,22 @@ class Native(Engine):
         layout = PLAIN if self.options.compression == "none" else TAR
         spaces = source.tablespaces if layout == PLAIN else ()
         command = self.command(order, source.tablespaces, layout)
-        # Its progress is written to a pipe: it ends by itself soon after this process, should that be killed.
-        commands.run(command, LONGEST, watch=Watch(order.look, (order.lock,), PROGRESS))
-        for one in spaces:
-            _relative(data, one.oid)
-        span = contents.span(os.path.join(data, contents.NAME))
-        # Verification keeps a processor busy, and flushing the disk.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            flushed = pool.submit(files.sync_tree, order.path)
-            watch = Watch(order.look, (order.lock,))
-            found = self._problems(order.path, source.major, layout, self.options.compression, watch)
-            flushed.result()
+        following = Following(data, self.options.compression) if layout == TAR else contextlib.nullcontext()
+        with following as followed:
+            # Its progress is written to a pipe: it ends by itself soon after this process, should that be killed.
+            with Flushing(order.path):
+                commands.run(command, LONGEST, watch=Watch(order.look, (order.lock,), PROGRESS))
+            for one in spaces:
+                _relative(data, one.oid)
+            span = contents.span(os.path.join(data, contents.NAME))
+            # Verification keeps a processor busy, and flushing the disk.
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                flushed = pool.submit(files.sync_tree, order.path)
+                found: list[str] = []
+                if followed is None or not followed.sound(order.look):
+                    watch = Watch(order.look, (order.lock,))
+                    found = self._problems(order.path, source.major, layout, self.options.compression, watch)
+                flushed.result()
         if found:
             raise HostFailed(
                 f"The backup that was taken is damaged, and was discarded: {'; '.join(found)}.",

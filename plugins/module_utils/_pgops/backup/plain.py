@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..host import files
 from . import contents
-from .contents import Comparison
+from .contents import Digested
 
 SPACES = b"pg_tblspc"
 
@@ -20,20 +20,19 @@ def problems(folder: str) -> list[str]:
 
     Raises InvalidInput for a damaged backup_manifest, and HostFailed.
     """
-    compared = Comparison(os.path.join(folder, contents.NAME))
-    found: list[str] = []
+    read: dict[bytes, Digested] = {}
     root = os.fsencode(folder)
     for name in _names(root, b""):
         path = os.path.join(root, name)
         try:
             with open(path, "rb") as file:
-                found += compared.file(file, name)
+                read[name] = contents.digested(file)
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except FileNotFoundError:  # a link that leads nowhere
             continue
         except OSError as error:
             raise files.failure(error, f"{os.fsdecode(path)} cannot be read") from error
-    return compared.ended(found)
+    return contents.problems(os.path.join(folder, contents.NAME), read)
 
 
 def _names(root: bytes, below: bytes) -> Iterator[bytes]:

@@ -12,13 +12,14 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import IO, cast
 
 from ..errors import HostFailed
 from ..host import files
 from ..repository import archiver
 from . import contents
-from .contents import Comparison
+from .contents import Digested
 
 
 class _Stream(io.RawIOBase):
@@ -50,43 +51,56 @@ def problems(folder: str, compression: str, look: Callable[[], None] = lambda: N
 
     Raises HostFailed if a program that unpacks is missing, and InvalidInput for a damaged backup_manifest.
     """
-    compared = Comparison(os.path.join(folder, contents.NAME))
-    found: list[str] = []
-    ending = f".tar{archiver.ENDINGS[compression]}"
+    read = Reading(compression, look)
     for name in sorted(os.listdir(folder)):
-        if name.endswith(ending):
-            stem = name[: -len(ending)]
-            prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
-            found += _tar(os.path.join(folder, name), compression, prefix, compared, look)
+        path = os.path.join(folder, name)
+        if read.takes(name):
+            read.tar(path, archiver.unpacked(path, compression))
         elif name != contents.NAME:
-            found.append(f"{name} does not belong to the backup")
-    return compared.ended(found)
+            read.wrong.append(f"{name} does not belong to the backup")
+    return contents.problems(os.path.join(folder, contents.NAME), read.files, read.wrong)
 
 
-def _tar(path: str, compression: str, prefix: bytes, compared: Comparison, look: Callable[[], None]) -> list[str]:
-    """The problems of one tar file."""
-    stream: IO[bytes] = cast(
-        "IO[bytes]", io.BufferedReader(_Stream(archiver.unpacked(path, compression)), archiver.CHUNK)
-    )
-    found: list[str] = []
-    try:
-        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # of millions nothing is kept
-                look()
-                if member.isreg():
-                    name = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
-                    wrong = compared.file(cast("IO[bytes]", tar.extractfile(member)), name)
-                    found += [f"{os.path.basename(path)}: {one}" for one in wrong]
-        rest = b""
-        while chunk := stream.read(archiver.CHUNK):  # a compressed file has its checksum behind the tar
-            rest = rest or chunk.strip(b"\0")
-        if rest:  # tarfile takes a header that it cannot read for the end
-            found.append(f"{os.path.basename(path)} is damaged: the header of a file in it cannot be read")
-    except (archiver.Damaged, tarfile.TarError, EOFError) as error:
-        found.append(f"{os.path.basename(path)} is damaged: {error}")
-    except OSError as error:  # which says nothing about what is stored
-        raise files.failure(error, f"{path} cannot be read") from error
-    except archiver.Failure as error:
-        raise HostFailed(f"{path} cannot be read: {error}.") from error
-    return found
+@dataclass
+class Reading:
+    """The files in tar files as they are read, and what is wrong with the tar files themselves."""
+
+    compression: str
+    look: Callable[[], None] = lambda: None
+    files: dict[bytes, Digested] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def ending(self) -> str:
+        """Of the names of tar files."""
+        return f".tar{archiver.ENDINGS[self.compression]}"
+
+    def takes(self, name: str) -> bool:
+        """Whether a file is such a tar file, by its name."""
+        return name.endswith(self.ending)
+
+    def tar(self, path: str, content: Iterator[bytes]) -> None:
+        """Read one, of which this is the unpacked content. Raises HostFailed."""
+        name = os.path.basename(path)
+        stem = name[: -len(self.ending)]
+        prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
+        stream: IO[bytes] = cast("IO[bytes]", io.BufferedReader(_Stream(content), archiver.CHUNK))
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # of millions nothing is kept
+                    self.look()
+                    if member.isreg():
+                        inside = prefix + os.path.normpath(member.name).encode("utf-8", "surrogateescape")
+                        self.files[inside] = contents.digested(cast("IO[bytes]", tar.extractfile(member)), name)
+            rest = b""
+            while chunk := stream.read(archiver.CHUNK):  # a compressed file has its checksum behind the tar
+                rest = rest or chunk.strip(b"\0")
+            if rest:  # tarfile takes a header that it cannot read for the end
+                self.wrong.append(f"{name} is damaged: the header of a file in it cannot be read")
+        except (archiver.Damaged, tarfile.TarError, EOFError) as error:
+            self.wrong.append(f"{name} is damaged: {error}")
+        except OSError as error:  # which says nothing about what is stored
+            raise files.failure(error, f"{path} cannot be read") from error
+        except archiver.Failure as error:
+            raise HostFailed(f"{path} cannot be read: {error}.") from error

@@ -34,7 +34,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 HEXADECIMAL = frozenset("0123456789ABCDEF")
 IDENTITY = "generation.json"
@@ -365,20 +365,31 @@ def unpacked(path: str, compression: str) -> Iterator[bytes]:
 
     Raises Damaged.
     """
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield from decompressed(source, compression, path)
+    finally:
+        os.close(source)
+
+
+def decompressed(source: int, compression: str, path: str) -> Generator[bytes, None, None]:
+    """The content of what a descriptor has stored, in chunks; ``path`` is what it is called.
+
+    Raises Damaged.
+    """
     if compression == "none":
-        yield from chunks(path)
+        while chunk := os.read(source, CHUNK):
+            yield chunk
     elif compression == "gzip":
-        yield from _unzipped(path)
+        yield from _unzipped(source, path)
     else:
         reading, writing = os.pipe()
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             process = _started(DECOMPRESS[compression], source, writing)
         except Failure:
             os.close(reading)
             raise
         finally:
-            os.close(source)
             os.close(writing)
         try:
             with open(reading, "rb", buffering=0) as stream:
@@ -392,12 +403,12 @@ def unpacked(path: str, compression: str) -> Iterator[bytes]:
             raise Damaged(f"{path} is damaged: {DECOMPRESS[compression][0]} ended with {code}")
 
 
-def _unzipped(path: str) -> Iterator[bytes]:
+def _unzipped(source: int, path: str) -> Iterator[bytes]:
     import zlib
 
     unpacking = zlib.decompressobj(GZIP)
     try:
-        for chunk in chunks(path):
+        while chunk := os.read(source, CHUNK):
             yield unpacking.decompress(chunk)
     except zlib.error as error:
         raise Damaged(f"{path} is damaged: {error}") from error
