@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from waiting import until
 
 from pgops.errors import Conflict, HostFailed, PgOpsError
 from pgops.host.identity import as_user
-from pgops.recovery import copying, restore
+from pgops.recovery import copying, place, restore
+from pgops.recovery.place import Place
 from pgops.repository import backups
+from pgops.server import discovery
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -317,9 +321,9 @@ def test_a_killed_restore_is_done_again(bank: Bank, restorer: Restorer, phase: s
     if in_place:
         bank.server.stop()
     seen = "base" if phase == "copy" else "postmaster.pid"
-    killed = multiprocessing.get_context("fork").Process(
-        target=_restoring, args=(restorer, directory, in_place), daemon=False
-    )
+    # To some moment, at which the server waits; to the latest one, it might promote itself after the kill.
+    asked = {"directory": directory, "in_place": in_place, "lsn": last.lsn}
+    killed = multiprocessing.get_context("fork").Process(target=_restoring, args=(restorer, asked), daemon=False)
     killed.start()
 
     def begun() -> bool:
@@ -329,7 +333,7 @@ def test_a_killed_restore_is_done_again(bank: Bank, restorer: Restorer, phase: s
     _kill_all(killed.pid or 0)
     killed.join()
     assert (directory / copying.MARKER).exists()
-    found = restorer.restore(directory=directory, in_place=in_place, latest=True)
+    found = restorer.restore(**asked)
     assert any("did not end" in warning for warning in found["warnings"])
     if in_place:
         bank.server.start()
@@ -339,10 +343,55 @@ def test_a_killed_restore_is_done_again(bank: Bank, restorer: Restorer, phase: s
         assert restorer.state(found) == last.state
 
 
-def _restoring(restorer: Restorer, directory: Path, in_place: bool) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["before", "while it is moved"])
+def test_a_server_that_is_started_after_the_look_is_not_moved_aside(
+    bank: Bank, restorer: Restorer, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """As by who starts it again, or when that of a killed restore promotes itself. It names its control file by its
+    whole path: it would write into the new files."""
+    bank.server.stop()
+    here = Place(str(bank.server.data_dir), in_place=True)
+    looked, started = (restorer.directory().parent / name for name in ("looked", "started"))
+    move = place._move_aside
+
+    def wait() -> None:
+        looked.touch()
+        until(started.exists, "started", True)
+
+    def moved(moved: Mapping[str, str]) -> None:
+        if late:
+            wait()
+        move(moved)
+
+    def work() -> str:
+        here.check(discovery.system_identifier(here.data) or "")
+        if not late:
+            wait()
+        try:
+            with here.begun(lambda: None):
+                return "begun"
+        except Conflict as error:
+            return str(error)
+
+    monkeypatch.setattr(place, "_move_aside", moved)
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(as_user, restorer.owner, work, 600.0)
+        until(looked.exists, "looked", True)
+        bank.server.start()  # which ends with the thread that started it
+        started.touch()
+        assert "A server runs in" in said.result()
+    assert {path.name for path in bank.server.data_dir.parent.glob("data*")} == {"data"}
+    bank.work()
+    bank.server.value("CHECKPOINT")
+    bank.server.stop()
+    bank.server.start()
+    assert bank.server.value("SELECT pg_is_in_recovery()") is False
+
+
+def _restoring(restorer: Restorer, asked: dict[str, Any]) -> None:
     os.setsid()
     try:
-        restorer.restore(directory=directory, in_place=in_place, latest=True)
+        restorer.restore(**asked)
     except PgOpsError:
         time.monotonic()
 

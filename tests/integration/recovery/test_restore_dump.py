@@ -211,7 +211,10 @@ def test_what_cannot_be_restored_is_told_before_anything_is_made(make: Callable[
         (("--database", "shop", "--to", "pgops_restoring_1"), "cannot be the name"),
         (("--database", "shop", "--into", "never"), "There is no database never."),
         (("--database", "shop", "--into", "template1"), "is a template"),
-        ((*to, "--bin-directory", "/nowhere"), "There is no pg_restore of PostgreSQL 18 in /nowhere."),
+        (
+            (*to, "--bin-directory", "/nowhere"),
+            f"There is no pg_restore of PostgreSQL {backed.server.major} in /nowhere.",
+        ),
     ):
         code, said = restore(backed, *words)
         assert (code, told in said) == (runner.FAILED, True), said

@@ -59,10 +59,8 @@ class Place:
             one != other and f"{other}/".startswith(f"{one}/") for one in self.every for other in self.every
         ):
             raise Conflict(f"The directories {', '.join(self.every)} are not apart.", "Choose others.")
-        running = server_in(self.data)
-        if running and unfinished(self.data) is None:
-            stop = "Stop it first (systemctl stop, pg_ctlcluster stop or pg_ctl stop)."
-            raise Conflict(f"A server runs in {self.data} (process {running}).", stop)
+        if unfinished(self.data) is None:
+            _refuse_running(self.data)
         warnings = self._check_old(identifier) if self.in_place else self._check_empty()
         within = [path for path in self.every if self.in_place and contents(path) and _stays(path)]
         warnings += [
@@ -160,6 +158,8 @@ class Place:
         state = unfinished(self.data)
         if state is not None:
             return self._resumed(state)
+        # Since it was checked, somebody may have started one, or that of a killed restore has promoted itself.
+        _refuse_running(self.data)
         state = {"format": FORMAT, "spaces": list(self.spaces.values()), "moved": {}}
         if self.in_place and (contents(self.data) or read_marker(self.data + NEW) is not None):
             return self._moved_within(state) if _stays(self.data) else self._moved(held, state)
@@ -185,7 +185,10 @@ class Place:
         self._refuse_strangers(state)
         try:
             _move_aside(state["moved"])
-        except HostFailed:
+            # One that was started meanwhile would write into the new files: its control file's path is absolute.
+            _refuse_running(state["moved"].get(self.data, ""))
+        except (Conflict, HostFailed):
+            _move_back(state["moved"])
             shutil.rmtree(new, ignore_errors=True)
             raise
         os.rename(new, self.data)
@@ -197,6 +200,11 @@ class Place:
         state["moved"] = _asides(path for path in self.every if contents(path))
         write_marker(self.data, state)
         _move_aside(state["moved"])
+        try:
+            _refuse_running(self.data)
+        except Conflict:
+            _move_back(state["moved"])
+            raise
         return state
 
     def _resumed(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -319,16 +327,21 @@ def _move_aside(moved: Mapping[str, str]) -> None:
             elif os.path.lexists(path) and not os.path.lexists(aside):
                 os.rename(path, aside)
         except OSError as error:
-            for old, new in reversed(list(moved.items())):
-                if _is_within(new, old):
-                    _return(old, new)
-                elif os.path.lexists(new) and not os.path.lexists(old):
-                    os.rename(new, old)
+            _move_back(moved)
             raise HostFailed(
                 f"{path} cannot be moved aside: {error.strerror}. Nothing was changed.",
                 "Its file system does not rename it, as those of containers do not what comes from their image. "
                 "Restore to another directory.",
             ) from error
+
+
+def _move_back(moved: Mapping[str, str]) -> None:
+    """Rename directories back that were moved aside. Raises OSError."""
+    for path, aside in reversed(list(moved.items())):
+        if _is_within(aside, path):
+            _return(path, aside)
+        elif os.path.lexists(aside) and not os.path.lexists(path):
+            os.rename(aside, path)
 
 
 def _hold(held: contextlib.ExitStack, path: str) -> None:
@@ -364,6 +377,14 @@ def read_marker(data: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise HostFailed(f"{os.path.join(data, MARKER)} cannot be read: {error}.", "Look at it.") from error
+
+
+def _refuse_running(data: str) -> None:
+    """Raises Conflict where a server runs in a directory."""
+    running = server_in(data)
+    if running:
+        stop = "Stop it first (systemctl stop, pg_ctlcluster stop or pg_ctl stop)."
+        raise Conflict(f"A server runs in {data} (process {running}).", stop)
 
 
 def unfinished(data: str) -> dict[str, Any] | None:
