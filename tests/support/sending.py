@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The agent's job `notify`, in a process of its own as on a host."""
+"""The agent's jobs that send, in a process of their own as on a host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,12 @@ class Sender:
     server: Server
     prefix: Path
     libraries: tuple[Path, ...] = ()
+    job: str = "notify"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """What of its configuration is not as usual."""
 
     def __post_init__(self) -> None:
-        settings, self.layout = configured(self.server, self.prefix)
+        settings, self.layout = configured(self.server, self.prefix, **self.own)
         Path(self.layout.configuration).mkdir(parents=True, exist_ok=True)
         Path(self.layout.agent_file).write_text(settings.text())
 
@@ -51,7 +54,7 @@ class Sender:
             str(self.prefix),
             "--instance",
             "main",
-            "notify",
+            self.job,
             *arguments,
         ]
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}

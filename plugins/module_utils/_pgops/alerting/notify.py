@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -17,7 +17,7 @@ from ..instance import endpoints, sink
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..server.session import connect
-from . import alertmanager, channels, senders, texts
+from . import alertmanager, channels, heartbeat, senders, texts
 from .channels import Channel
 from .couriers import Couriers
 from .outbox import Attempt, Outbox
@@ -111,6 +111,7 @@ def deliver(settings: Configuration, layout: Layout) -> dict[str, Any]:
     Raises PgOpsError.
     """
     known, errors = channels.load(layout.channels)
+    known = {name: channel for name, channel in known.items() if channel.kind != "heartbeat"}  # the watch's
     if not known and not errors:
         return {"skipped": "this host has no addresses of channels", "errors": []}
     known = _loaded(known, errors)
@@ -170,13 +171,15 @@ def test(settings: Configuration, layout: Layout, name: str) -> dict[str, Any]:
     found: dict[str, Outcome] = {}
     text = texts.test(settings.cluster, settings.node, name)
     trial = alertmanager.trial(settings.cluster, settings.node, datetime.now(timezone.utc))
+    works: dict[str, Callable[[str], Outcome]] = {
+        "apprise": lambda url: senders.send(url, text),
+        "alertmanager": lambda url: senders.tell(url, trial),
+        "heartbeat": lambda url: heartbeat.beat(url, (settings.cluster, settings.node)),
+    }
     couriers: Couriers[str] = Couriers()
     with couriers:
         for target, url in channel.targets.items():
-            work = (
-                partial(senders.send, url, text) if channel.kind == "apprise" else partial(senders.tell, url, trial)
-            )
-            couriers.start(target, work)
+            couriers.start(target, partial(works[channel.kind], url))
         while couriers.running:
             found.update(couriers.wait())
     errors = [f"{target}: {outcome.error}" for target, outcome in sorted(found.items()) if outcome.word != SENT]
