@@ -30,6 +30,7 @@ class Sender:
     job: str = "notify"
     own: Mapping[str, Any] = field(default_factory=dict)
     """What of its configuration is not as usual."""
+    main: str = MAIN
 
     def __post_init__(self) -> None:
         settings, self.layout = configured(self.server, self.prefix, **self.own)
@@ -43,13 +44,17 @@ class Sender:
         path.write_text(json.dumps({"format": 1, "channels": found}))
         path.chmod(mode)
 
+    def environment(self) -> dict[str, str]:
+        """What its process is told besides."""
+        return {}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a run."""
         path = os.pathsep.join(map(str, [artifact.BUILD / "lib", *self.libraries]))
         command = [
             sys.executable,
             "-c",
-            MAIN,
+            self.main,
             "--prefix",
             str(self.prefix),
             "--instance",
@@ -57,7 +62,7 @@ class Sender:
             self.job,
             *arguments,
         ]
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **self.environment()}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, *arguments: str) -> dict[str, Any]:
