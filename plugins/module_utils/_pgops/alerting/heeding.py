@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 from ..errors import HostFailed, QueryFailed
@@ -15,6 +16,8 @@ from ..instance.sink import Sink
 from . import choices, ledger
 from .choices import Channel, Choices, Silence
 
+STALE = 300.0
+"""Seconds after the watch's last look, after which what it tells may be over."""
 HEED = "SELECT pgops.heed_watch(%s, %s, %s::jsonb)"
 CHANNELS = """
 SELECT c.channel, c.is_enabled AS enabled, c.is_default AS "default", c.severities, c.labels, c.send_resolved,
@@ -45,7 +48,9 @@ def exchange(sink: Sink, layout: Layout) -> list[str]:
 
 
 def told(layout: Layout) -> list[dict[str, Any]]:
-    """The watch's alerts that fire, and that somebody was told of."""
+    """The watch's alerts that fire, and that somebody was told of; none where it has not looked lately."""
     book = ledger.opened(layout)
     book.load()
+    if book.looked is None or abs(time.time() - book.looked) > STALE:
+        return []
     return [{"rule": one.rule, "labels": dict(one.labels)} for one in book.alerts if one.fires and one.told]

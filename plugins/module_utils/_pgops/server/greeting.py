@@ -113,6 +113,8 @@ def greet(host: str, port: int, user: str, database: str, seconds: float) -> Gre
         return Greeting(UNKNOWN, f"its socket cannot be reached: {error.strerror}")
     except FileNotFoundError:
         return Greeting(ABSENT, f"it has no socket in {host}")
+    except (struct.error, IndexError):
+        return Greeting(ABSENT, "what answers is no PostgreSQL server")
     except OSError as error:
         return Greeting(ABSENT, str(error.strerror or error).lower())
 
