@@ -107,16 +107,21 @@ def greet(host: str, port: int, user: str, database: str, seconds: float) -> Gre
                 return _asked(wire, user, database)
             except (TimeoutError, socket.timeout):  # which are one from Python 3.10 on
                 return _late(wire, seconds)
-    except (BlockingIOError, TimeoutError, socket.timeout):
-        return Greeting(SILENT, f"it takes no connection for {seconds:g} s")
-    except PermissionError as error:
-        return Greeting(UNKNOWN, f"its socket cannot be reached: {error.strerror}")
-    except FileNotFoundError:
-        return Greeting(ABSENT, f"it has no socket in {host}")
-    except (struct.error, IndexError):
-        return Greeting(ABSENT, "what answers is no PostgreSQL server")
-    except OSError as error:
-        return Greeting(ABSENT, str(error.strerror or error).lower())
+    except (OSError, struct.error, IndexError) as error:
+        return _unanswered(error, host, seconds)
+
+
+def _unanswered(error: Exception, host: str, seconds: float) -> Greeting:
+    """What it means that no answer came."""
+    known: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
+        ((BlockingIOError, TimeoutError, socket.timeout), SILENT, f"it takes no connection for {seconds:g} s"),
+        ((PermissionError,), UNKNOWN, "its socket is closed to the agent"),
+        ((FileNotFoundError,), ABSENT, f"it has no socket in {host}"),
+        ((struct.error, IndexError), ABSENT, "what answers is no PostgreSQL server"),
+    )
+    found = [Greeting(word, text) for kinds, word, text in known if isinstance(error, kinds)]
+    reason = error.strerror if isinstance(error, OSError) else None
+    return found[0] if found else Greeting(ABSENT, str(reason or error).lower())
 
 
 def _connected(host: str, port: int, until: float) -> socket.socket:
