@@ -17,7 +17,7 @@ from servers import Server
 from watching import Watcher
 
 from pgops.alerting import ledger
-from pgops.alerting.courses import FIRING, Alert
+from pgops.alerting.courses import FIRING, RESOLVED, Alert
 
 OURS = """
 SELECT s.labels, s.is_active FROM pgops.silences AS s WHERE s.created_by = 'pgops watch'
@@ -70,14 +70,41 @@ def test_what_the_watch_has_told_is_not_told_again_until_it_ends(
     assert (ran["sent"], ran["errors"]) == (0, [])
     ours = {"cluster": "shop", "node": "db1/main", "rule_name": "connections"}
     assert notified.rows(OURS) == [(ours, True)]
+    notified.session.execute("UPDATE pgops.silence SET ends_at = now() + interval '1 minute'")
     assert sender.run()["sent"] == 0
-    assert notified.rows(OURS) == [(ours, True)]
+    assert notified.value("SELECT ends_at > now() + interval '2 minutes' FROM pgops.silence") is True
     watch_has_told(sender, ("connections_exhausted", {}), ago=301)  # and not since: it may be over
-    sender.run()
+    notified.session.execute("UPDATE pgops.silence SET ends_at = now()")
+    assert sender.run()["sent"] == 1
     assert notified.rows(OURS) == [(ours, False)]
-    notified.at(1)
-    sender.run()
     assert [text.partition(" ")[0] for text in webhook.texts()] == ["[FIRING"]
+
+
+def test_what_is_evaluated_after_an_outage_is_not_told_if_the_watch_has(
+    notified: Notified, sender: Sender, webhook: Webhook
+) -> None:
+    """Rules of minutes that were missed fire and end at once."""
+    notified.rule("collector_stale")
+    notified.channel(group_interval="0")
+    now = time.time()
+    book = ledger.opened(sender.layout)
+    told = {"ops/hook": (RESOLVED, 1.0)}
+    book.alerts = [
+        Alert(
+            "instance_down", {}, "", 1.0, RESOLVED, "x", fired_at=now - 3000, ended_at=now - 300, ended=5.0, told=told
+        )
+    ]
+    assert book.save()
+    notified.start = notified.value("SELECT now() - interval '50 minutes'")
+    for second, value in ((600, 9), (1200, 1)):
+        notified.load(second, value)
+        notified.session.execute(
+            b"SELECT pgops.evaluate_alerts_at(%s::timestamptz + make_interval(secs => %s))", [notified.start, second]
+        )
+    assert (sender.run()["sent"], sender.run()["sent"]) == (0, 0)
+    found = sorted((labels for labels, active in notified.rows(OURS) if not active), key=str)
+    assert found == [{"cluster": "shop", "node": "db1/main"}, {"cluster": "shop", "rule_name": "standby_missing"}]
+    assert notified.history() == [("resolved", False, [])]
 
 
 def test_each_alert_of_the_watch_silences_what_is_the_same(notified: Notified, sender: Sender) -> None:

@@ -15,6 +15,7 @@ from ..instance.layout import Layout
 from ..instance.sink import Sink
 from . import choices, ledger
 from .choices import Channel, Choices, Silence
+from .courses import RESOLVED
 
 STALE = 300.0
 """Seconds after the watch's last look, after which what it tells may be over."""
@@ -48,9 +49,14 @@ def exchange(sink: Sink, layout: Layout) -> list[str]:
 
 
 def told(layout: Layout) -> list[dict[str, Any]]:
-    """The watch's alerts that fire, and that somebody was told of; none where it has not looked lately."""
+    """The watch's alerts that somebody was told of: those that fire, unless it has not looked lately, and with their
+    times those that have ended within a day, which rules that are evaluated later may fire for."""
     book = ledger.opened(layout)
     book.load()
-    if book.looked is None or abs(time.time() - book.looked) > STALE:
-        return []
-    return [{"rule": one.rule, "labels": dict(one.labels)} for one in book.alerts if one.fires and one.told]
+    looks = book.looked is not None and abs(time.time() - book.looked) <= STALE
+    return [
+        {"rule": one.rule, "labels": dict(one.labels), "since": since, "until": one.ended_at}
+        for one in book.alerts
+        for since in [None if one.fires else one.fired_at]
+        if one.told and (one.state == RESOLVED or (one.fires and looks))
+    ]
