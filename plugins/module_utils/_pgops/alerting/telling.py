@@ -164,8 +164,9 @@ class Telling:
         """Whether something fires that nobody was told of, and somebody should be."""
         return any(one.fires and not one.told and not self._muted(one) for one in self.ledger.alerts)
 
-    def beat(self, channel: Channel) -> None:
-        """Call the addresses of a heartbeat."""
+    def beat(self, channel: Channel) -> bool:
+        """Call the addresses of a heartbeat; whether one has answered."""
+        answered = False
         couriers: Couriers[str] = Couriers()
         with couriers:
             for target, url in channel.targets.items():
@@ -173,6 +174,7 @@ class Telling:
             while couriers.running:
                 for name, outcome in couriers.wait():
                     if outcome.word == SENT:
-                        self.ledger.beat = self.clock.day()
+                        answered, self.ledger.beat = True, self.clock.day()
                     else:
                         self.errors.append(f"{name}: {outcome.error}")
+        return answered

@@ -45,8 +45,8 @@ def watch(settings: Configuration, layout: Layout, options: argparse.Namespace) 
 
 
 def run(settings: Configuration, layout: Layout, book: Ledger, clock: Clock) -> dict[str, Any]:
-    """One run. Returns ``firing`` (the rules whose alerts fire), ``sent`` messages, the ``heartbeat`` (sent, withheld
-    or unwatched) and the errors."""
+    """One run. Returns ``firing`` (the rules whose alerts fire), ``sent`` messages, the ``heartbeat`` (sent, failed,
+    withheld or unwatched) and the errors."""
     errors = book.load()
     book.wake(clock.boot(), clock.since_boot())
     errors += _looked(settings, layout, book, clock)
@@ -109,9 +109,8 @@ def _beat(telling: Telling, known: Mapping[str, Channel], well: bool) -> str:
         return UNWATCHED
     if not well:
         return "withheld"
-    for channel in found:
-        telling.beat(channel)
-    return "sent"
+    answered = [telling.beat(channel) for channel in found]
+    return "sent" if all(answered) else "failed"
 
 
 def status(layout: Layout, clock: Clock) -> list[str]:
