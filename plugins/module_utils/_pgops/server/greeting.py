@@ -121,7 +121,8 @@ def _unanswered(error: Exception, host: str, seconds: float) -> Greeting:
     )
     found = [Greeting(word, text) for kinds, word, text in known if isinstance(error, kinds)]
     reason = error.strerror if isinstance(error, OSError) else None
-    return found[0] if found else Greeting(ABSENT, str(reason or error).lower())
+    said = str(reason or error)
+    return found[0] if found else Greeting(ABSENT, said[:1].lower() + said[1:])
 
 
 def _connected(host: str, port: int, until: float) -> socket.socket:
