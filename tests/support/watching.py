@@ -8,13 +8,16 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from receivers import Mail, Webhook
 from sending import Sender
 from servers import Server
+
+DOUBTFUL = "may have been sent before"
 
 MAIN = """
 import os, sys
@@ -102,3 +105,23 @@ def frozen(server: Server) -> Iterator[None]:
         for one in reversed(processes):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGCONT)
+
+
+def titles(receiver: Webhook | Mail) -> list[str]:
+    """What was received, without the bodies."""
+    return [text.partition("\n")[0] for text in receiver.texts()]
+
+
+def is_told_once(watcher: Watcher, webhook: Webhook, rule: str, mend: Callable[[], object]) -> None:
+    """An alert fires in one run, is told, and not again; it ends once the fault is gone."""
+    ran = watcher.look()
+    assert (ran["firing"], ran["sent"], ran["errors"]) == ([rule], 1, [])
+    assert titles(webhook) == [f"[FIRING 1] critical: {rule} on shop (db1/main)"]
+    assert (watcher.look()["sent"], watcher.look()["sent"]) == (0, 0)
+    mend()
+    assert watcher.look()["firing"] == [rule]  # not yet for long enough
+    ran = watcher.look()
+    assert (ran["firing"], ran["sent"]) == ([], 1)
+    assert titles(webhook)[1:] == [f"[RESOLVED 1] critical: {rule} on shop (db1/main)"]
+    assert DOUBTFUL not in "".join(webhook.texts())
+    assert (watcher.look()["sent"], watcher.status().count(rule)) == (0, 1)

@@ -26,13 +26,6 @@ ORDER BY s.is_active DESC, s.labels::text
 GONE = [{"host": "127.0.0.1", "port": 1}]
 
 
-@pytest.fixture(name="webhook")
-def _webhook() -> Iterator[Webhook]:
-    webhook = Webhook().start()
-    yield webhook
-    webhook.stop()
-
-
 @pytest.fixture(name="notified")
 def _notified(deployed: Server) -> Iterator[Notified]:
     with deployed.connect("pgops") as session:

@@ -66,16 +66,18 @@ def run(settings: Configuration, layout: Layout, book: Ledger, clock: Clock) -> 
 def _looked(settings: Configuration, layout: Layout, book: Ledger, clock: Clock) -> list[str]:
     """Look until nothing waits to fire that could within the run; the errors of the last look."""
     until = clock.since_boot() + LOOKS
+    lost = 0
     while True:
         now = clock.since_boot()
         sight = looks.look(settings, layout, book.jobs, now)
         book.looked = clock.day()
         before = book.alerts
         book.alerts = courses.advanced(before, sight.findings, clock.since_boot(), book.looked)
-        book.lost += _lost(before, book.alerts)
+        lost += _lost(before, book.alerts)
         left = courses.waits(book.alerts, clock.since_boot())
         if left is None or clock.since_boot() + left > until:
-            return sight.errors
+            book.lost += lost
+            return [*sight.errors, *([f"{lost} alerts ended a day ago, and nobody could be told"] if lost else [])]
         book.save()
         clock.sleep(min(PAUSE, max(left, 1.0)))
 
