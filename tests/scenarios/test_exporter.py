@@ -28,6 +28,7 @@ JOBS = {
     "maintain": "dropped",
     "notify": "skipped",  # it has no addresses
     "queries": "statements",
+    "watch": "heartbeat",
 }
 """What the host is to do, and a word of its outcome."""
 SETTINGS = {

@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The agent's job `notify`, in a process of its own as on a host."""
+"""The agent's jobs that send, in a process of their own as on a host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ class Sender:
     server: Server
     prefix: Path
     libraries: tuple[Path, ...] = ()
+    job: str = "notify"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """What of its configuration is not as usual."""
+    main: str = MAIN
 
     def __post_init__(self) -> None:
-        settings, self.layout = configured(self.server, self.prefix)
+        settings, self.layout = configured(self.server, self.prefix, **self.own)
         Path(self.layout.configuration).mkdir(parents=True, exist_ok=True)
         Path(self.layout.agent_file).write_text(settings.text())
 
@@ -40,21 +44,25 @@ class Sender:
         path.write_text(json.dumps({"format": 1, "channels": found}))
         path.chmod(mode)
 
+    def environment(self) -> dict[str, str]:
+        """What its process is told besides."""
+        return {}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a run."""
         path = os.pathsep.join(map(str, [artifact.BUILD / "lib", *self.libraries]))
         command = [
             sys.executable,
             "-c",
-            MAIN,
+            self.main,
             "--prefix",
             str(self.prefix),
             "--instance",
             "main",
-            "notify",
+            self.job,
             *arguments,
         ]
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **self.environment()}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, *arguments: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_what_does_not(value):
 
 
 def test_jobs_are_those_of_what_is_switched_on():
-    assert set(jobs(LOCAL)) == {"collect", "maintain", "inspect", "alerts", "notify"}
+    assert set(jobs(LOCAL)) == {"collect", "maintain", "inspect", "alerts", "notify", "watch"}
     assert "alerts" in jobs(LOCAL, pgops_alerting="")
     assert "alerts" not in jobs(LOCAL, pgops_alerting="false")
     assert "queries" in jobs(LOCAL, pgops_statements="true")
@@ -70,7 +70,8 @@ def test_jobs_of_the_servers_user_run_as_it_and_a_remote_instance_has_none():
     assert {job["user"] for job in own.values()} == {"pg", "pgops"}
     assert {job["user"] for job in jobs({**LOCAL, "owner": ""}).values()} == {"pgops", "postgres"}
     assert agents([{**LOCAL, "owner": ""}], {}, PLACE, {})[0]["owner"] == "postgres"
-    assert set(jobs(REMOTE, **everything)) == {"collect", "maintain", "alerts", "notify", "queries", "export"}
+    far = {"collect", "maintain", "alerts", "notify", "watch", "queries", "export"}
+    assert set(jobs(REMOTE, **everything)) == far
 
 
 def test_a_job_writes_into_the_repository_only_where_it_stores_something_there(monkeypatch):

@@ -400,6 +400,17 @@ ALERTING = Capability(
             locks=True,
             cron="minutely",
         ),
+        Job(
+            "watch",
+            "alerting.watch:watch",
+            "see from the host what the server cannot say of itself, and tell it without the server",
+            "*:*:20",
+            # A channel that hangs takes 20 seconds, and a look at something that does up to 40.
+            time_limit=90,
+            flags=(Flag("--status", "only show what the watch knows, and whom it has told"),),
+            locks=True,
+            cron="minutely",
+        ),
     ),
     metrics="""
 -- collector: derived

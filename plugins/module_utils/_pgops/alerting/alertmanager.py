@@ -67,7 +67,7 @@ def _name(text: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", text if re.match(r"[a-zA-Z_]", text) else f"_{text}")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     """Alerts go where they were meant to go, and nowhere else."""
 
     def redirect_request(
@@ -86,7 +86,7 @@ def send(url: str, found: Sequence[Mapping[str, Any]]) -> Outcome:
         headers["Authorization"] = f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
     if parts.scheme not in ("http", "https"):
         return Outcome(FAILED, "The address of an Alertmanager begins with http:// or https://.")
-    opener = urllib.request.build_opener(_NoRedirect)
+    opener = urllib.request.build_opener(NoRedirect)
     for first in range(0, len(found), AT_ONCE):
         body = json.dumps(found[first : first + AT_ONCE]).encode()
         request = urllib.request.Request(  # noqa: S310 - the scheme is one of two

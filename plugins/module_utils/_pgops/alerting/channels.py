@@ -18,7 +18,7 @@ from ..errors import HostFailed, InvalidInput
 from ..secrecy import SHORT
 
 FORMAT = 1
-KINDS = ("apprise", "alertmanager")
+KINDS = ("apprise", "alertmanager", "heartbeat")
 LARGEST = 1024 * 1024
 """Bytes of the file that are read."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
@@ -28,7 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 @dataclass(frozen=True)
 class Channel:
     """A channel as its sender knows it: ``targets`` are addresses by their names. Of the kind apprise they are URLs
-    of Apprise, of the kind alertmanager those of Alertmanagers."""
+    of Apprise, of the kind alertmanager those of Alertmanagers, of the kind heartbeat those that the watch calls."""
 
     name: str
     kind: str

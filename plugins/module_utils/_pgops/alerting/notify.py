@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-from ..errors import HostFailed, InvalidInput
+from ..errors import HostFailed, InvalidInput, Unreachable
 from ..instance import endpoints, sink
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
+from ..instance.sink import Node, Sink
 from ..server.session import connect
-from . import alertmanager, channels, senders, texts
+from . import alertmanager, channels, heartbeat, heeding, senders, texts
 from .channels import Channel
 from .couriers import Couriers
 from .outbox import Attempt, Outbox
@@ -111,13 +113,30 @@ def deliver(settings: Configuration, layout: Layout) -> dict[str, Any]:
     Raises PgOpsError.
     """
     known, errors = channels.load(layout.channels)
+    known = {name: channel for name, channel in known.items() if channel.kind != "heartbeat"}  # the watch's
     if not known and not errors:
         return {"skipped": "this host has no addresses of channels", "errors": []}
     known = _loaded(known, errors)
-    with connect(endpoints.agent(settings, "notify")) as source:
-        node = sink.node(settings, source)
-        with sink.opened(settings, layout, source, node) as opened:
-            return _delivered(Outbox(opened), known, errors)
+    with _sink(settings, layout) as opened:
+        errors += heeding.exchange(opened, layout)
+        return _delivered(Outbox(opened), known, errors)
+
+
+@contextlib.contextmanager
+def _sink(settings: Configuration, layout: Layout) -> Iterator[Sink]:
+    """The ops database; where the host's own server takes no session, by way of the cluster's primary, which has to
+    know what the watch tells of that."""
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(connect(endpoints.agent(settings, "notify")))
+        except Unreachable:
+            if not settings.peers or settings.host:
+                raise
+            session = stack.enter_context(connect(endpoints.primary(settings, layout.passfile, "notify")))
+            node = Node(settings.cluster, settings.node, session.value(sink.SYSTEM_IDENTIFIER), is_primary=False)
+            yield Sink(session, node)
+            return
+        yield stack.enter_context(sink.opened(settings, layout, source, sink.node(settings, source)))
 
 
 def _loaded(known: dict[str, Channel], errors: list[str]) -> dict[str, Channel]:
@@ -170,13 +189,15 @@ def test(settings: Configuration, layout: Layout, name: str) -> dict[str, Any]:
     found: dict[str, Outcome] = {}
     text = texts.test(settings.cluster, settings.node, name)
     trial = alertmanager.trial(settings.cluster, settings.node, datetime.now(timezone.utc))
+    works: dict[str, Callable[[str], Outcome]] = {
+        "apprise": lambda url: senders.send(url, text),
+        "alertmanager": lambda url: senders.tell(url, trial),
+        "heartbeat": lambda url: heartbeat.beat(url, (settings.cluster, settings.node)),
+    }
     couriers: Couriers[str] = Couriers()
     with couriers:
         for target, url in channel.targets.items():
-            work = (
-                partial(senders.send, url, text) if channel.kind == "apprise" else partial(senders.tell, url, trial)
-            )
-            couriers.start(target, work)
+            couriers.start(target, partial(works[channel.kind], url))
         while couriers.running:
             found.update(couriers.wait())
     errors = [f"{target}: {outcome.error}" for target, outcome in sorted(found.items()) if outcome.word != SENT]

@@ -108,6 +108,13 @@ DEFAULTS: tuple[Rule, ...] = (
         ),
         *(10, 5, 0),
     ),
+    # Of what the watch says of the server, the server says nothing; but this of the watch.
+    Rule(
+        *("watch_stale", "job_age_seconds", ">", 600, "critical"),
+        labels={"job": "watch"},
+        text="The watch on {node} has not run without an error for {metric_value} s: nobody would be told that the "
+        "server is down. See the journal of the job watch.",
+    ),
     # 3
     *_pair(
         Rule(

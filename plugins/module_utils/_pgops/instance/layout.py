@@ -99,6 +99,11 @@ class Layout:
         return os.path.join(self.configuration, "channels.json")
 
     @property
+    def choices(self) -> str:
+        """What the ops database says of channels and silences, as the watch needs to know where it is gone."""
+        return os.path.join(self.state, "watch.choices.json")
+
+    @property
     def collectors(self) -> str:
         """The user's own collectors."""
         return os.path.join(self.configuration, "collectors")
