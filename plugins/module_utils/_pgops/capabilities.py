@@ -399,6 +399,8 @@ ALERTING = Capability(
             flags=(Flag("--test", "only send a test message to this channel", "CHANNEL"),),
             locks=True,
             cron="minutely",
+            # Only a host that has addresses can send.
+            switch="pgops_alert_addresses",
         ),
     ),
     metrics="""
