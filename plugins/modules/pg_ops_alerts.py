@@ -263,6 +263,10 @@ options:
     description: Directory below which the agent is installed.
     type: path
     default: /
+  cluster:
+    description: Name of the cluster, for RV(prometheus_rules). Without it they are not made.
+    type: str
+    default: ""
   capabilities:
     description: Those that are on of V(backup) and V(statements). Rules that are shipped for others are disabled.
     type: list
@@ -395,6 +399,14 @@ backtests:
       type: str
   sample:
     - {rule: orders_waiting (warning), days: 7, fired: 3, seconds: 840, series: ["db1/17-main, shop"], error: ""}
+prometheus_rules:
+  description:
+    - With O(cluster), all rules that are enabled, those of users too, as a rule file of Prometheus on the metrics that
+      C(pgops export) writes. Those that Prometheus cannot evaluate are named in a comment.
+    - Empty on a standby, since its primary's are the same.
+  returned: success
+  type: str
+  sample: "groups: []"
 skipped_reason:
   description: Reason why nothing was changed.
   returned: on a standby
@@ -475,6 +487,7 @@ SPEC = {
     "instance": {"type": "str", "default": ""},
     "user": {"type": "str", "default": "pgops"},
     "prefix": {"type": "path", "default": "/"},
+    "cluster": {"type": "str", "default": ""},
     "capabilities": {"type": "list", "elements": "str", "default": []},
     "expected_standbys": {"type": "int"},
     "retention_days": {"type": "int", "default": 400},

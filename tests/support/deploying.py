@@ -99,6 +99,8 @@ ALERTS: dict[str, Any] = {
     "instance": "",
     "user": "pgops",
     "prefix": "/",
+    "cluster": "",
+    "sources": SOURCES,
     "capabilities": ["backup", "statements"],
     "expected_standbys": None,
     "retention_days": 400,

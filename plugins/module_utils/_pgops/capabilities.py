@@ -385,6 +385,7 @@ ALERTING = Capability(
                 Flag("--acknowledge", "note that you look after this alert, until it ends", "ALERT"),
                 Flag("--note", "with --acknowledge: what others should know", "TEXT"),
                 Flag("--all", "show those too that are pending, or ended within a day"),
+                Flag("--prometheus", "print the rules of the cluster as a rule file of Prometheus"),
             ),
             locks=True,
             cron="minutely",

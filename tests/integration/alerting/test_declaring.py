@@ -5,20 +5,26 @@ what stays of users."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import stat
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import promtool
 import pytest
-from deploying import deploy, rule
+from deploying import SHIPPED, collect, configured, deploy, rule
 from notified import Notified
 from receivers import Webhook
 from sending import Sender
 from servers import Server
 
+from pgops.alerting import job
 from pgops.errors import HostFailed, InvalidInput, PgOpsError
+from pgops.metrics import collectors, exposition, latest
 
 TOKEN = "xoxb5abcdefghijklmnop"
 DESK = {"name": "desk", "group_interval": "0"}
@@ -253,3 +259,57 @@ def test_a_standby_gets_its_addresses_and_nothing_else(deployed: Server, host: d
         found = rule(standby, **given)
     assert found["changes"] == [f"create file {file_of(host)}"]
     assert "standby" in found["skipped_reason"]
+
+
+def test_the_rules_for_prometheus_are_those_of_the_database(
+    deployed: Server, host: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = {"name": "mine", "metric": "waiting_locks", "operator": ">", "threshold": 7.0}
+    given: dict[str, Any] = {**host, "cluster": "shop", "rules": [mine], "expected_standbys": 1}
+    predicted = rule(deployed, check=True, **given)["prometheus_rules"]
+    assert predicted == rule(deployed, **given)["prometheus_rules"]
+    assert '- alert: "mine"' in predicted
+    said(deployed, "UPDATE pgops.alert_rules SET threshold_value = 60 WHERE rule_name = 'lock_queue'")
+    text = rule(deployed, **given)["prometheus_rules"]
+    assert "pgops_blocked_sessions" in text
+    assert " > 60" in text.partition('- alert: "lock_queue"')[2]
+    assert rule(deployed, **{**given, "cluster": ""})["prometheus_rules"] == ""
+    options = argparse.Namespace(prometheus=True)
+    assert job.alerts(*configured(deployed, Path(host["prefix"])), options) == {"printed": True, "errors": []}
+    assert capsys.readouterr().out == text
+    assert rule(deployed, **given, state="absent")["prometheus_rules"] == ""
+
+
+def test_the_rules_for_prometheus_are_on_what_the_agent_exports(
+    deployed: Server, host: dict[str, Any], tmp_path: Path
+) -> None:
+    """Values of a real server, as it exports them, let a rule fire in Prometheus."""
+    state = Path(host["prefix"])
+    assert collect(deployed, state)["errors"] == []
+    layout = configured(deployed, state)[1]
+    present = latest.present([layout.latest], time.time())
+    exported = exposition.exposition(collectors.metrics(SHIPPED).values(), present, "shop", "db1/main")
+    rules = [
+        {"name": "all", "metric": metric, "operator": ">=", "threshold": 0.0, "lasts": "0"}
+        for metric in ("connections_used_percent", "database_size_mb", "waiting_locks", "server_uptime_seconds")
+    ]
+    named = [{**one, "name": f"all_{one['metric']}"} for one in rules]
+    text = rule(deployed, **host, cluster="shop", rules=named)["prometheus_rules"]
+    lines = [line for line in exported.splitlines() if not line.startswith("#") and "NaN" not in line]
+    series = [{"series": line.rpartition(" ")[0], "values": f"{line.rpartition(' ')[2]}x3"} for line in lines]
+    expected = [
+        {
+            "expr": f'count(ALERTS{{alertname="{one["name"]}",alertstate="firing"}}) > bool 0',
+            "eval_time": "1m",
+            "exp_samples": [{"labels": "{}", "value": 1}],
+        }
+        for one in named
+    ]
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": expected}]
+    (tmp_path / "rules.yml").write_text(text)
+    (tmp_path / "tests.yml").write_text(
+        json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests})
+    )
+    command = [str(promtool.program()), "test", "rules", str(tmp_path / "tests.yml")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, (found.stdout + found.stderr)[:3000]

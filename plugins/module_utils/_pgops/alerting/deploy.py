@@ -20,7 +20,9 @@ from ..server.changes import Statements, apply_together
 from ..server.locking import locked
 from ..server.session import Session, connect, statement
 from ..server.target import Target
-from . import addresses, routing, rules, windows
+from ..metrics import collectors
+from ..sources import Sources, below, gather
+from . import addresses, prometheus, routing, rules, stored, windows
 from .backtest import Backtest, backtests
 from .routing import Route
 from .rules import Key, Rule
@@ -34,16 +36,6 @@ USERS = "user"
 TABLES = ("alert_rule", "collector", "metric", "notification_channel", "setting", "silence")
 
 THERE = "SELECT to_regclass('pgops.alert_rule') IS NOT NULL"
-RULES = """
-SELECT r.rule_name AS name, r.metric_name AS metric, r.condition_operator AS operator, r.threshold_value AS threshold,
-       r.severity_level AS severity, r.clear_threshold, r.evaluation,
-       extract(EPOCH FROM r.evaluation_window)::float8 AS "window",
-       extract(EPOCH FROM r.minimum_duration)::float8 AS lasts,
-       extract(EPOCH FROM r.keep_firing_for)::float8 AS keep_firing_for,
-       r.missing_data, r.flapping_after, r.labels, r.notification_channels AS channels,
-       coalesce(r.notification_template, '') AS text, r.is_enabled AS enabled, r.source
-FROM pgops.alert_rule AS r
-"""
 METRICS = """
 SELECT ARRAY(SELECT m.metric_name FROM pgops.metric AS m UNION SELECT unnest(c.metrics) FROM pgops.collector AS c)
 """
@@ -194,7 +186,7 @@ def _overruled(current: Current, wanted: Desired) -> tuple[str, ...]:
 
 def read(inside: Session) -> Current:
     """The present state, from a session in the ops database."""
-    found = [(row.pop("source"), Rule(**row)) for row in inside.rows(RULES)]
+    found = stored.rules(inside, "alert_rule")
     return Current(
         exists=True,
         rules={rule.key: rule for _source, rule in found},
@@ -217,7 +209,8 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     if host and _on_host(host, check_mode=True):
         addresses.refuse_unknown_services(host.channels)
     planned, found, tried = _in_database(target, params, wanted, check_mode)
-    return _result(planned + _on_host(host, check_mode), found, tried)
+    written = "" if planned.skipped_reason else _for_prometheus(params, found, wanted)
+    return _result(planned + _on_host(host, check_mode), found, tried, written)
 
 
 def _in_database(
@@ -310,12 +303,30 @@ def _tried(
     return backtests(inside, [rule for key, rule in wanted.rules.items() if _subject(key) in touched], days)
 
 
-def _result(planned: Plan[Any], found: Current, tried: Sequence[Backtest]) -> dict[str, Any]:
+def _for_prometheus(params: Mapping[str, Any], found: Current, wanted: Desired) -> str:
+    """The rule file of Prometheus, as the run leaves the rules; '' where the cluster is not named."""
+    if not params["cluster"] or params["state"] == "absent":
+        return ""
+    users = {key: rule for key, rule in found.rules.items() if found.of_user(key)}
+    own = Layout(params["instance"], params["prefix"]).collectors if params["instance"] else ""
+    expected = params["expected_standbys"]
+    known = prometheus.Known(params["cluster"], _metrics(params["sources"], own), expected)
+    return prometheus.rule_file({**wanted.rules, **users}.values(), known)
+
+
+def _metrics(sources: Sources, folder: str) -> dict[str, collectors.Metric]:
+    """What the collection's collectors yield, and those that are installed in a directory."""
+    texts = {**below(sources, "sql/collectors"), **(gather(folder, (".sql",)) if folder else {})}
+    return collectors.metrics([collectors.parse(text, path) for path, text in texts.items()])
+
+
+def _result(planned: Plan[Any], found: Current, tried: Sequence[Backtest], written: str) -> dict[str, Any]:
     result = planned.result(
         user_rules=[
             f"{name} ({severity})" for name, severity in sorted(found.rules) if found.of_user((name, severity))
         ],
         backtests=[one.data() for one in tried],
+        prometheus_rules=written,
     )
     if tried:
         lines = "".join(f"{one.line}\n" for one in tried)

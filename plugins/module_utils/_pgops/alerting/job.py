@@ -29,6 +29,8 @@ EVALUATE = "SELECT pgops.evaluate_alerts_at(%s)"
 
 def alerts(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the rules, or show or acknowledge alerts, as the options say."""
+    if options.prometheus:
+        return shown.for_prometheus(settings, layout)
     if not options.evaluate:
         return shown.show(settings, options)
     with exclusive(os.path.join(layout.state, "alerts.lock"), seconds=0):
