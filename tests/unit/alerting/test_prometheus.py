@@ -44,7 +44,9 @@ def promtooled(folder: Path, text: str, tests: Sequence[Mapping[str, Any]] = ())
     document = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": list(tests)}
     (folder / "tests.yml").write_text(json.dumps(document))
     for words in (["check", "rules", "rules.yml"], ["test", "rules", "tests.yml"]):
-        said = subprocess.run([str(promtool.program()), *words], cwd=folder, capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            [str(promtool.program()), *words], cwd=folder, capture_output=True, text=True, check=False
+        )
         if said.returncode:
             return said.stdout + said.stderr
     return ""

@@ -122,9 +122,7 @@ def plan(wanted: Wanted, present: Found | None) -> tuple[EntryChange | PathRemov
         return files.removal([path], {path: present})
     document = {"format": FORMAT, "channels": {**own, **ours}}
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    return files.plan(
-        [File(path, text.encode(), 0o600, wanted.user, wanted.group, secret=True)], {path: present}
-    )
+    return files.plan([File(path, text.encode(), 0o600, wanted.user, wanted.group, secret=True)], {path: present})
 
 
 def overruled(wanted: Wanted, present: Found | None) -> tuple[str, ...]:

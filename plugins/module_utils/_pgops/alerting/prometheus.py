@@ -219,7 +219,9 @@ DERIVED: Mapping[str, Callable[[Select, Known], str]] = {
 
 def summary(rule: Rule) -> str:
     """A rule's text as a template of Prometheus."""
-    text = rule.text or f"{rule.metric} is {{metric_value}}, alert {texts.COMPARED[rule.operator]} {{threshold_value}}."
+    text = (
+        rule.text or f"{rule.metric} is {{metric_value}}, alert {texts.COMPARED[rule.operator]} {{threshold_value}}."
+    )
     fixed = {
         "metric_value": SHOWN,
         "threshold_value": texts.number(str(rule.threshold)),
