@@ -235,7 +235,7 @@ options:
         description: What people read of it; the name unless it is said.
         type: str
       weekdays:
-        description: The days of the week on which it opens, C(mon) to C(sun) or V(1) to V(7); all unless they are said.
+        description: Days of the week on which it opens, C(mon) to C(sun) or V(1) to V(7); all unless they are said.
         type: list
         elements: str
       days_of_month:
@@ -401,7 +401,7 @@ backtests:
     - {rule: orders_waiting (warning), days: 7, fired: 3, seconds: 840, series: ["db1/17-main, shop"], error: ""}
 prometheus_rules:
   description:
-    - With O(cluster), all rules that are enabled, those of users too, as a rule file of Prometheus on the metrics that
+    - With O(cluster), all rules that are enabled, those of users too, as a rule file of Prometheus on what
       C(pgops export) writes. Those that Prometheus cannot evaluate are named in a comment.
     - Empty on a standby, since its primary's are the same.
   returned: success

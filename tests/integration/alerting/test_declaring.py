@@ -23,7 +23,7 @@ from sending import Sender
 from servers import Server
 
 from pgops.alerting import job
-from pgops.errors import HostFailed, InvalidInput, PgOpsError
+from pgops.errors import Conflict, HostFailed, InvalidInput, PgOpsError
 from pgops.metrics import collectors, exposition, latest
 
 TOKEN = "xoxb5abcdefghijklmnop"
@@ -227,6 +227,15 @@ def test_an_address_without_a_service_is_refused_before_anything_is_changed(
         assert TOKEN not in str(raised.value)
     assert rows(deployed, "SELECT 1 FROM pgops.notification_channel") == []
     assert not file_of(host).exists()
+
+
+def test_addresses_need_an_agent_that_sends(deployed: Server, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"instance": "main", "prefix": str(tmp_path), "channels": [DESK]}
+    given["addresses"] = {"desk": {"mail": "mailto://a:b@example.com"}}
+    assert rule(deployed, check=True, **given)["changed"]
+    with pytest.raises(Conflict, match="no agent of instance main"):
+        rule(deployed, **given)
+    assert rows(deployed, "SELECT 1 FROM pgops.notification_channel") == []
 
 
 @pytest.fixture(name="webhook")

@@ -30,7 +30,8 @@ FROM pgops.samples_between(%s, now() - interval '1 hour', now() + interval '1 ho
 ORDER BY v.labels, v.collected_at DESC
 """
 MESSAGES = """
-SELECT n.channel, n.rule_name, n.severity_level FROM pgops.notifications AS n WHERE n.rule_name = ANY (%s) ORDER BY 1, 2, 3
+SELECT n.channel, n.rule_name, n.severity_level FROM pgops.notifications AS n
+WHERE n.rule_name = ANY (%s) ORDER BY 1, 2, 3
 """
 EVENTS = """
 SELECT n.channel, n.rule_name, e.value #>> '{}'

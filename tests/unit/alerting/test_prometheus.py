@@ -94,8 +94,8 @@ def test_texts_are_templates_and_nothing_in_them_is_taken_for_one() -> None:
     text = "{metric_value} of {threshold_value} {{x}} at {node} in {database} of {severity} {job}"
     (made,) = of(Rule("r", "waiting_locks", ">", 1.5, text=text))
     assert made["annotations"]["summary"] == (
-        '{{ printf "%.6g" $value }} of 1.5 {{ "{" }}{{ $labels.x }}} at {{ $labels.node }} in {{ $labels.database }} of warning '
-        "{{ $labels.pgops_job }}"
+        '{{ printf "%.6g" $value }} of 1.5 {{ "{" }}{{ $labels.x }}} at {{ $labels.node }} in {{ $labels.database }} '
+        "of warning {{ $labels.pgops_job }}"
     )
 
 
@@ -209,7 +209,11 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, str], Collection[int], dict[st
 def test_alerts_fire_and_end_as_ours_do(tmp_path: Path, case: str) -> None:
     (name, severity), series, firing, labels = CASES[case]
     shown = {
-        **{"alertname": name, "alertstate": "firing", "severity": severity, "cluster": "shop", "node": "db1/main"},
+        "alertname": name,
+        "alertstate": "firing",
+        "severity": severity,
+        "cluster": "shop",
+        "node": "db1/main",
         **labels,
     }
     alert = "ALERTS{" + ",".join(f'{key}="{value}"' for key, value in shown.items()) + "}"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from .. import spelling
-from ..errors import InvalidInput
+from ..errors import Conflict, InvalidInput
 from ..host import files
 from ..host.files import EntryChange, File, Found, PathRemoval
 from ..instance.layout import Layout
@@ -93,6 +94,19 @@ def refuse_unknown_services(found: Mapping[str, Channel]) -> None:
 
 
 # --- the file
+
+
+def refuse_without_agent(wanted: Wanted) -> None:
+    """Refuse addresses on a host that has no agent for the instance, which would send to them.
+
+    Raises Conflict.
+    """
+    if wanted.channels and not os.path.isdir(wanted.layout.configuration):
+        raise Conflict(
+            f"There is no agent of instance {wanted.layout.instance} to send notifications: "
+            f"{wanted.layout.configuration} is missing.",
+            "Run pg_ops_agent (the role pgops_agent) first.",
+        )
 
 
 def read(wanted: Wanted) -> Found | None:

@@ -14,13 +14,13 @@ from ..converge import read_plan_apply
 from ..errors import Conflict, InvalidInput
 from ..host import files
 from ..instance.layout import Layout
+from ..metrics import collectors
 from ..plan import HostChange, Plan, changes, difference
 from ..server import foreign, guard, ownership, rows
 from ..server.changes import Statements, apply_together
 from ..server.locking import locked
 from ..server.session import Session, connect, statement
 from ..server.target import Target
-from ..metrics import collectors
 from ..sources import Sources, below, gather
 from . import addresses, prometheus, routing, rules, stored, windows
 from .backtest import Backtest, backtests
@@ -207,6 +207,8 @@ def converge(target: Target, params: Mapping[str, Any], check_mode: bool) -> dic
     host = file(params, wanted.routes)
     # Looked at before anything is changed.
     if host and _on_host(host, check_mode=True):
+        if not check_mode:  # a run that is predicted may install the agent
+            addresses.refuse_without_agent(host)
         addresses.refuse_unknown_services(host.channels)
     planned, found, tried = _in_database(target, params, wanted, check_mode)
     written = "" if planned.skipped_reason else _for_prometheus(params, found, wanted)

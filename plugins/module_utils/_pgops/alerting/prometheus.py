@@ -62,7 +62,7 @@ def rule_file(rules: Iterable[Rule], known: Known) -> str:
         if expression:
             made += _lines(rule, expression)
         else:
-            left_out.append(f"#   {quoted(rule.name)} ({rule.severity}): {_why(rule, known)}\n")
+            left_out.append(f"#   {quoted(rule.name)} ({rule.severity}): {_why(rule)}\n")
     head = HEAD.format(cluster=quoted(known.cluster))
     if left_out:
         head += "#\n# Not among them:\n" + "".join(left_out)
@@ -72,7 +72,7 @@ def rule_file(rules: Iterable[Rule], known: Known) -> str:
     return head + group + "".join(made)
 
 
-def _why(rule: Rule, known: Known) -> str:
+def _why(rule: Rule) -> str:
     if rule.metric == "standby_surplus":
         return "nobody said how many standbys are expected (pgops_expected_standbys)."
     return f"the metric {quoted(rule.metric)} is not exported."
@@ -194,7 +194,7 @@ def _of_cluster(known: Known, metric: str) -> str:
     return f"{known.names()[metric][0]}{{{_matcher(('cluster', known.cluster))}}}"
 
 
-def _late(select: Select, known: Known) -> str:
+def _late(_select: Select, known: Known) -> str:
     """Of the agent as a whole: which collectors should run at all, the ops database alone knows."""
     collected = f"{exposition.exported_name(exposition.COLLECTED)}"
     labels = f'{_matcher(("cluster", known.cluster))},collector="agent"'

@@ -158,7 +158,7 @@ def refuse_unknown(routes: Routes, users: Collection[str], named: Mapping[str, C
         unknown = spelling.unknown([route.fallback] if route.fallback else [], known)
         if unknown:
             raise InvalidInput(f"The fallback of channel {route.name} is declared nowhere: {unknown}.")
-        if route.fallback in routes and routes[route.fallback].kind != "apprise":
+        if route.fallback and route.fallback in routes and routes[route.fallback].kind != "apprise":
             raise InvalidInput(f"The fallback of channel {route.name} is an Alertmanager.", "Take one of apprise.")
     for rule, channels in named.items():
         unknown = spelling.unknown(channels, known)
@@ -167,7 +167,7 @@ def refuse_unknown(routes: Routes, users: Collection[str], named: Mapping[str, C
 
 
 def warnings(routes: Routes, present: Present) -> tuple[str, ...]:
-    """What a person should know: channels that a user has made as well, and critical alerts that nobody is told of."""
+    """What a person should know: channels that a user has made as well, and alerts that nobody may be told of."""
     found: list[str] = []
     both = sorted(present.users & set(routes))
     if both:

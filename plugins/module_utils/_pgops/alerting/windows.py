@@ -1,7 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Silences and maintenance windows as the inventory declares them. Pure but for resolved(), which asks the server what
-a local time is: it is the one that will look at its clock."""
+"""Silences and maintenance windows as the inventory declares them. Pure but for resolved(), which asks the server
+what a local time is: it is the one that will look at its clock."""
 
 from __future__ import annotations
 

@@ -13,10 +13,13 @@
 --   Alertmanager those since it last took what it was told.
 SELECT
     c.channel,
-    CASE WHEN c.kind = 'alertmanager' THEN (coalesce(c.failures, 0) > 0)::integer ELSE c.waiting END AS notifications_waiting,
+    CASE
+        WHEN c.kind = 'alertmanager' THEN (coalesce(c.failures, 0) > 0)::integer ELSE c.waiting
+    END AS notifications_waiting,
     coalesce(extract(EPOCH FROM clock_timestamp() - c.undelivered_since), 0) AS notification_oldest_seconds,
     c.dead_lately AS notifications_dead,
-    CASE WHEN c.kind = 'alertmanager' THEN coalesce(c.failures, 0) ELSE c.failed_lately END
-        AS notification_attempts_failed
+    CASE
+        WHEN c.kind = 'alertmanager' THEN coalesce(c.failures, 0) ELSE c.failed_lately
+    END AS notification_attempts_failed
 FROM pgops.notification_channels AS c
 WHERE c.is_enabled

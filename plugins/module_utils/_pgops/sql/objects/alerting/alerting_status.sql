@@ -6,7 +6,8 @@ SELECT
     r.rules_enabled,
     r.rules_disabled,
     (
-        SELECT s.value::integer FROM pgops.setting AS s WHERE s.name = 'expected_standbys'
+        SELECT s.value::integer FROM pgops.setting AS s
+        WHERE s.name = 'expected_standbys'
     ) AS expected_standbys
 FROM (
     SELECT

@@ -37,20 +37,20 @@ SELECT
     s.told_at,
     s.error,
     -- An Alertmanager is told all each minute, what fires already as well.
-    CASE h.kind
-        WHEN 'apprise' THEN (
+    coalesce(
+        (
             SELECT pg_catalog.min(n.queued_at) FROM pgops.notification AS n
             WHERE n.channel = h.channel AND n.status = 'waiting'
-        )
-        ELSE (
+        ),
+        (
             SELECT greatest(s.told_at, f.seen_at)
             FROM (
                 SELECT pg_catalog.min(t.seen_at) AS seen_at FROM pgops.alert_notice AS t
-                WHERE t.channel = h.channel AND NOT t.closed AND t.muted_by IS NULL
+                WHERE t.channel = h.channel AND h.kind = 'alertmanager' AND NOT t.closed AND t.muted_by IS NULL
             ) AS f
             WHERE f.seen_at IS NOT NULL
         )
-    END AS undelivered_since,
+    ) AS undelivered_since,
     (
         SELECT pg_catalog.count(*) FROM pgops.notification AS n
         WHERE
