@@ -21,7 +21,7 @@ from pgops.metrics.collectors import Metric
 from pgops.metrics.exposition import exported_value, number
 from pgops.server.session import connect
 
-SERIES = 200
+SERIES = 100
 MINUTES = 60
 METRIC = Metric("used_percent", unit="%")
 # A second longer than Prometheus looks back, whose windows include both of their ends before 3.0.

@@ -76,3 +76,11 @@ def test_the_module_takes_what_a_channel_has() -> None:
     text = (artifact.ROOT / "plugins" / "modules" / "pg_ops_alerts.py").read_text()
     options = re.findall(r'^    "(\w+)": {"type"', text.partition("CHANNEL = {")[2].partition("\n}")[0], re.MULTILINE)
     assert set(options) == routing.NAMES
+
+
+def test_what_is_no_channel_of_the_ops_database_only_has_addresses() -> None:
+    routes = {"alive": Route("alive", kind="heartbeat")}
+    assert routing.plan(Present(), routes) == ()
+    assert routing.warnings(routes, Present()) == ()
+    with pytest.raises(InvalidInput, match="declared nowhere: alive"):
+        routing.refuse_unknown(routes, (), {"rule": ["alive"]})

@@ -20,6 +20,8 @@ from . import rules
 from .channels import KINDS, NAME
 from .rules import SEVERITIES
 
+IN_DATABASE = ("apprise", "alertmanager")
+"""Kinds of channels that alerts of the ops database are told to. Those of others only have addresses."""
 MOST = 200
 """Channels of an inventory."""
 TABLE = "notification_channel"
@@ -153,7 +155,7 @@ def refuse_unknown(routes: Routes, users: Collection[str], named: Mapping[str, C
 
     Raises InvalidInput.
     """
-    known = {*routes, *users}
+    known = {*(route.name for route in routes.values() if route.kind in IN_DATABASE), *users}
     for route in routes.values():
         unknown = spelling.unknown([route.fallback] if route.fallback else [], known)
         if unknown:
@@ -175,7 +177,8 @@ def warnings(routes: Routes, present: Present) -> tuple[str, ...]:
             f"Channels of the inventory that a user has made in SQL stay as they are there: {', '.join(both)}. To "
             "have those of the inventory, delete them from pgops.notification_channel and run this again."
         )
-    if routes and not present.users and not any(_takes_critical(route) for route in routes.values()):
+    told = [route for route in routes.values() if route.kind in IN_DATABASE]
+    if told and not present.users and not any(_takes_critical(route) for route in told):
         found.append(
             "No channel is the default for critical alerts of all series: rules that name no channel may tell nobody."
         )
@@ -193,12 +196,13 @@ def plan(present: Present, wanted: Routes) -> tuple[Statements, ...]:
     """What brings the channels of the inventory to what is wanted; those that users made stay. Removed ones go last,
     and new ones come first: what falls back to them finds them."""
     made: tuple[Statements, ...] = ()
-    for name, route in wanted.items():
+    inside = {name: route for name, route in wanted.items() if route.kind in IN_DATABASE}
+    for name, route in inside.items():
         if name not in present.users:
             before = present.routes[name].shown() if name in present.routes else None
             written = rows.upsert(TABLE, ["channel"], route.row())
             made += difference(Statements(f"channel {name}", before, route.shown(), (written,)))
-    for name in sorted(set(present.routes) - set(wanted)):
+    for name in sorted(set(present.routes) - set(inside)):
         gone = statement("DELETE FROM pgops.notification_channel WHERE channel = {}", name)
         made += (Statements(f"channel {name}", present.routes[name].shown(), None, (gone,)),)
     return made
