@@ -7,19 +7,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_ops_alerts
-short_description: Alert rules in the ops database
+short_description: Alert rules, channels and maintenance windows of an ops database
 version_added: 0.1.0
 description:
   - Installs the alert rules of this collection and those of O(rules) in the ops database, and removes those that are
     no longer declared. The job C(alerts) of the agent evaluates them each minute.
+  - Declares who is told of alerts (O(channels)), and when nobody is (O(silences), O(maintenance)). What is no longer
+    declared is removed.
   - Rules that users have written or changed in SQL (C(pgops.alert_rules)) stay as they are; RV(user_rules) names
-    them.
-  - On a standby nothing is changed, since the rules are replicated. RV(skipped_reason) says so.
+    them. Channels and silences that they made in SQL stay as well.
+  - The addresses of channels are secrets. They are written into a file on the host that only the agent's user can
+    read, C(channels.json), and shown nowhere. Channels that somebody else has written into that file stay.
+  - On a standby only that file is changed, since all else is replicated. RV(skipped_reason) says so.
 author:
   - The pgops.fleet contributors (@pgops)
 options:
   state:
-    description: V(absent) removes all rules but those of users. Their alerts end, and their history stays.
+    description: >-
+      V(absent) removes all rules, channels, silences and addresses but those of users. Alerts end, and their history
+      stays.
     type: str
     choices: [present, absent]
     default: present
@@ -88,7 +94,9 @@ options:
         description: Labels that a series must have, such as C(database).
         type: dict
       channels:
-        description: Names of channels.
+        description: >-
+          Names of the channels that are told, of O(channels) or of a user's. Without any, those that have
+          O(channels[].default) are.
         type: list
         elements: str
       text:
@@ -98,6 +106,167 @@ options:
       enabled:
         description: Whether the rule is evaluated.
         type: bool
+  channels:
+    description: Who is told of alerts. They are the cluster's, and the same for each host that has a hand in it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the channel, of letters, digits, C(.), C(_) and C(-).
+        type: str
+        required: true
+      kind:
+        description: How its O(addresses) are told, by Apprise, or as an Alertmanager.
+        type: str
+        choices: [apprise, alertmanager]
+        default: apprise
+      default:
+        description: Whether it is for rules that name no channel.
+        type: bool
+        default: true
+      severities:
+        description: The severities of the alerts that it is for.
+        type: list
+        elements: str
+        choices: [info, warning, critical]
+        default: [info, warning, critical]
+      labels:
+        description: >-
+          Labels that an alert must have to be for it, those of its series, C(rule_name), C(severity), C(metric),
+          C(cluster) and C(node).
+        type: dict
+        default: {}
+      send_resolved:
+        description: Whether it is told that an alert has ended.
+        type: bool
+        default: true
+      group_interval:
+        description: The least time between two messages about a rule and a cluster, in seconds or as C(5m).
+        type: str
+        default: 5m
+      repeat_interval:
+        description: After what time it is told again of what still fires and nobody has acknowledged.
+        type: str
+        default: 4h
+      fallback:
+        description: Name of a channel that is told as well what this one cannot be told.
+        type: str
+      fallback_after:
+        description: After how many failed attempts.
+        type: int
+        default: 3
+      attempts:
+        description: After how many failed attempts a message is given up.
+        type: int
+        default: 12
+      enabled:
+        description: Whether it is told anything.
+        type: bool
+        default: true
+  addresses:
+    description:
+      - The addresses of O(channels), as a mapping of their names to mappings of the names of targets to URLs. Each
+        target is told by itself.
+      - Those of Apprise are its URLs, such as V(mailto://...) and V(slack://...), and are checked where Apprise is
+        installed for the Python that Ansible uses; those of an Alertmanager begin with V(http://) or V(https://).
+      - Set them on the hosts that send. C(pgops notify --test CHANNEL) tries a channel there.
+    type: raw
+    default: {}
+  silences:
+    description: Alerts that nobody is told of, from a time to another one.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name, unique among silences and maintenance windows.
+        type: str
+        required: true
+      labels:
+        description: >-
+          Labels that an alert must have, all of them, those of its series, C(rule_name), C(severity), C(metric),
+          C(cluster) and C(node).
+        type: dict
+        required: true
+      starts:
+        description: From when on, as C(2026-12-24 18:00) by the clock of the time zone, or with an offset of its own.
+        type: str
+      ends:
+        description: Until when. A silence needs one, and so does a window that does not recur.
+        type: str
+      time_zone:
+        description: Name of a time zone that the server knows (C(pg_timezone_names)).
+        type: str
+        default: UTC
+      comment:
+        description: What people read of it; the name unless it is said.
+        type: str
+  maintenance:
+    description:
+      - Windows in which alerts are expected and nobody is told of them, once, or again and again with
+        O(maintenance[].start_time) and O(maintenance[].duration).
+      - What still fires afterwards is told then.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name, unique among silences and maintenance windows.
+        type: str
+        required: true
+      labels:
+        description: >-
+          Labels that an alert must have, all of them, those of its series, C(rule_name), C(severity), C(metric),
+          C(cluster) and C(node).
+        type: dict
+        required: true
+      starts:
+        description: From when on, as C(2026-12-24 18:00) by the clock of the time zone, or with an offset of its own.
+        type: str
+      ends:
+        description: Until when. A silence needs one, and so does a window that does not recur.
+        type: str
+      time_zone:
+        description: Name of a time zone that the server knows (C(pg_timezone_names)).
+        type: str
+        default: UTC
+      comment:
+        description: What people read of it; the name unless it is said.
+        type: str
+      weekdays:
+        description: Days of the week on which it opens, C(mon) to C(sun) or V(1) to V(7); all unless they are said.
+        type: list
+        elements: str
+      days_of_month:
+        description: >-
+          The days of the month on which it opens, if they are one of the O(maintenance[].weekdays) too; 1 to 7 and
+          C(sun) make the first Sunday.
+        type: list
+        elements: int
+      start_time:
+        description: >-
+          When it opens by the clock of its time zone, also in nights in which that is changed, such as V(22:00).
+        type: str
+      duration:
+        description: For how long it stays open, in seconds or as C(2h), a minute to 7 days.
+        type: str
+  instance:
+    description: Name of the instance whose agent sends to the O(addresses). Without one no file is written.
+    type: str
+    default: ""
+  user:
+    description: The operating system's user of the agent.
+    type: str
+    default: pgops
+  prefix:
+    description: Directory below which the agent is installed.
+    type: path
+    default: /
+  cluster:
+    description: Name of the cluster, for RV(prometheus_rules). Without it they are not made.
+    type: str
+    default: ""
   capabilities:
     description: Those that are on of V(backup) and V(statements). Rules that are shipped for others are disabled.
     type: list
@@ -138,6 +307,28 @@ EXAMPLES = r"""
         clear_threshold: 300
         lasts: 10m
         text: "{metric_value} orders wait in {database}."
+  become: true
+
+- name: Tell people, but not on Sunday mornings
+  pgops.fleet.pg_ops_alerts:
+    instance: 17-main
+    channels:
+      - name: desk
+      - name: pager
+        severities: [critical]
+        fallback: desk
+    addresses:
+      desk:
+        mail: "mailtos://{{ vault_mail }}@smtp.example.com?to=dba@example.com"
+      pager:
+        slack: "slack://{{ vault_slack }}/#db"
+    maintenance:
+      - name: patches
+        labels: {cluster: orders}
+        weekdays: [sun]
+        start_time: "02:00"
+        duration: 2h
+        time_zone: Europe/Berlin
   become: true
 """
 
@@ -208,6 +399,14 @@ backtests:
       type: str
   sample:
     - {rule: orders_waiting (warning), days: 7, fired: 3, seconds: 840, series: ["db1/17-main, shop"], error: ""}
+prometheus_rules:
+  description:
+    - With O(cluster), all rules that are enabled, those of users too, as a rule file of Prometheus on what
+      C(pgops export) writes. Those that Prometheus cannot evaluate are named in a comment.
+    - Empty on a standby, since its primary's are the same.
+  returned: success
+  type: str
+  sample: "groups: []"
 skipped_reason:
   description: Reason why nothing was changed.
   returned: on a standby
@@ -246,11 +445,49 @@ RULE = {
     "text": {"type": "str"},
     "enabled": {"type": "bool"},
 }
+SEVERITIES = ["info", "warning", "critical"]
+CHANNEL = {
+    "name": {"type": "str", "required": True},
+    "kind": {"type": "str", "choices": ["apprise", "alertmanager"], "default": "apprise"},
+    "default": {"type": "bool", "default": True},
+    "severities": {"type": "list", "elements": "str", "choices": SEVERITIES, "default": SEVERITIES},
+    "labels": {"type": "dict", "default": {}},
+    "send_resolved": {"type": "bool", "default": True},
+    "group_interval": {"type": "str", "default": "5m"},
+    "repeat_interval": {"type": "str", "default": "4h"},
+    "fallback": {"type": "str"},
+    "fallback_after": {"type": "int", "default": 3},
+    "attempts": {"type": "int", "default": 12},
+    "enabled": {"type": "bool", "default": True},
+}
+SILENCE = {
+    "name": {"type": "str", "required": True},
+    "labels": {"type": "dict", "required": True},
+    "starts": {"type": "str"},
+    "ends": {"type": "str"},
+    "time_zone": {"type": "str", "default": "UTC"},
+    "comment": {"type": "str"},
+}
+MAINTENANCE = {
+    **SILENCE,
+    "weekdays": {"type": "list", "elements": "str"},
+    "days_of_month": {"type": "list", "elements": "int"},
+    "start_time": {"type": "str"},
+    "duration": {"type": "str"},
+}
 SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "database": {"type": "str", "default": "pgops"},
     "remote": {"type": "bool", "default": False},
     "rules": {"type": "list", "elements": "dict", "default": [], "options": RULE},
+    "channels": {"type": "list", "elements": "dict", "default": [], "options": CHANNEL},
+    "addresses": {"type": "raw", "default": {}, "no_log": True},
+    "silences": {"type": "list", "elements": "dict", "default": [], "options": SILENCE},
+    "maintenance": {"type": "list", "elements": "dict", "default": [], "options": MAINTENANCE},
+    "instance": {"type": "str", "default": ""},
+    "user": {"type": "str", "default": "pgops"},
+    "prefix": {"type": "path", "default": "/"},
+    "cluster": {"type": "str", "default": ""},
     "capabilities": {"type": "list", "elements": "str", "default": []},
     "expected_standbys": {"type": "int"},
     "retention_days": {"type": "int", "default": 400},

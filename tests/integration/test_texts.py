@@ -16,6 +16,7 @@ from servers import Server
 
 import playbooks
 
+SECRET = "xoxb5abcdefghijklmnop"
 TEXTS = {
     "pgops_statements": "true",
     "pgops_restart": "if_required",
@@ -29,6 +30,9 @@ TEXTS = {
     "pgops_retention_days": "7",
     "pgops_metric_retention": '{"database_size_mb": 3}',
     "pgops_alert_rules": '[{"name": "connections", "severity": "warning", "threshold": "70"}]',
+    "pgops_alert_channels": '[{"name": "desk", "severities": "warning,critical", "attempts": "3"}]',
+    "pgops_alert_addresses": json.dumps({"desk": {"hook": f"json://127.0.0.1:9/{SECRET}"}}),
+    "pgops_maintenance": '[{"name": "sunday", "labels": {"node": "x"}, "start_time": 1320, "duration": "2h"}]',
     "pgops_alert_retention_days": "30",
     "pgops_expected_standbys": "0",
     "pgops_jobs": '{"maintain": {"enabled": false}}',
@@ -68,9 +72,27 @@ def test_site_and_remove_take_texts(new_server: Callable[..., Server], root: Pat
             assert connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements'").fetchone()
     changed = "SELECT threshold_value FROM pgops.alert_rules WHERE source = 'inventory'"
     assert server.value(changed, "pgops") == 70
+    channels = root / "prefix" / "etc" / "pgops" / "main" / "channels.json"
+    assert SECRET in channels.read_text()
+    assert server.value("SELECT start_time::text FROM pgops.silences", "pgops") == "22:00:00"
+    rules = root / "rules"
+    rules.mkdir()
+    directory = f"pgops_prometheus_rules_directory={rules}"
+    again = playbooks.play(
+        *(hosts, root, "pgops.fleet.site", *given, "-e", directory, "--tags", "alerting", "--diff", "-vvv"),
+        *("-e", json.dumps({"pgops_alert_addresses": {"desk": {"hook": f"json://127.0.0.1:9/{SECRET}2"}}})),
+    )
+    assert again.code == 0, again.text
+    assert SECRET not in run.text + again.text + json.dumps(again.outcomes)
+    assert f"{SECRET}2" in channels.read_text()
+    (written,) = rules.iterdir()
+    assert 'expr: "(pgops_connections_used_ratio' in written.read_text()
+    given += ["-e", directory]
     run = playbooks.play(hosts, root, "pgops.fleet.remove", *given)
     assert run.code == 0, run.text
     assert server.value("SELECT count(*) FROM pg_database WHERE datname = 'pgops'") == 0
+    assert not channels.exists()
+    assert list(rules.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ JOBS = {
     "export": "samples",
     "inspect": "samples",
     "maintain": "dropped",
-    "notify": "skipped",  # it has no addresses
     "queries": "statements",
     "watch": "heartbeat",
 }

@@ -113,14 +113,14 @@ def test_no_minute_is_without_a_sample(fleet: Fleet, since: dict[str, str]) -> N
 def test_every_job_runs_and_tells_how_long_it_took(fleet: Fleet, since: dict[str, str]) -> None:
     assert since
     for host, instance in INSTANCES.items():
-        for job in ("maintain", "queries", "inspect", "catalogue", "export", "alerts", "notify", "watch"):
+        for job in ("maintain", "queries", "inspect", "catalogue", "export", "alerts", "watch"):
             fleet.on(host, "systemctl", "start", f"pgops-{instance}-{job}.service")
         jobs = (
             "SELECT count(DISTINCT additional_info ->> 'job') FROM pgops.system_metrics "
             f"WHERE metric_name = 'job_errors' AND node LIKE '{host}/%'"
         )
         primary = PRIMARY[host]
-        fleet.wait(f"nine jobs of {host}", lambda p=primary, j=jobs: fleet.sql(p, j) == "9")
+        fleet.wait(f"eight jobs of {host}", lambda p=primary, j=jobs: fleet.sql(p, j) == "8")
 
 
 def test_removal_leaves_the_hosts_as_they_were_before_the_former_state(

@@ -54,9 +54,13 @@ def test_what_does_not(value):
 
 
 def test_jobs_are_those_of_what_is_switched_on():
-    assert set(jobs(LOCAL)) == {"collect", "maintain", "inspect", "alerts", "notify", "watch"}
+    assert set(jobs(LOCAL)) == {"collect", "maintain", "inspect", "alerts", "watch"}
     assert "alerts" in jobs(LOCAL, pgops_alerting="")
     assert "alerts" not in jobs(LOCAL, pgops_alerting="false")
+    addresses = {"desk": {"mail": "mailto://dba@example.com"}}
+    assert "notify" in jobs(LOCAL, pgops_alert_addresses=addresses)
+    assert "notify" not in jobs(LOCAL, pgops_alert_addresses=addresses, pgops_alerting="false")
+    assert "notify" not in jobs(LOCAL, pgops_alert_addresses={})
     assert "queries" in jobs(LOCAL, pgops_statements="true")
     assert "queries" not in jobs(LOCAL, pgops_statements="false")
     assert "catalogue" in jobs(LOCAL, pgops_repository="/srv/wal")
@@ -70,8 +74,7 @@ def test_jobs_of_the_servers_user_run_as_it_and_a_remote_instance_has_none():
     assert {job["user"] for job in own.values()} == {"pg", "pgops"}
     assert {job["user"] for job in jobs({**LOCAL, "owner": ""}).values()} == {"pgops", "postgres"}
     assert agents([{**LOCAL, "owner": ""}], {}, PLACE, {})[0]["owner"] == "postgres"
-    far = {"collect", "maintain", "alerts", "notify", "watch", "queries", "export"}
-    assert set(jobs(REMOTE, **everything)) == far
+    assert set(jobs(REMOTE, **everything)) == {"collect", "maintain", "alerts", "watch", "queries", "export"}
 
 
 def test_a_job_writes_into_the_repository_only_where_it_stores_something_there(monkeypatch):

@@ -385,6 +385,7 @@ ALERTING = Capability(
                 Flag("--acknowledge", "note that you look after this alert, until it ends", "ALERT"),
                 Flag("--note", "with --acknowledge: what others should know", "TEXT"),
                 Flag("--all", "show those too that are pending, or ended within a day"),
+                Flag("--prometheus", "print the rules of the cluster as a rule file of Prometheus"),
             ),
             locks=True,
             cron="minutely",
@@ -399,6 +400,8 @@ ALERTING = Capability(
             flags=(Flag("--test", "only send a test message to this channel", "CHANNEL"),),
             locks=True,
             cron="minutely",
+            # Only a host that has addresses can send.
+            switch="pgops_alert_addresses",
         ),
         Job(
             "watch",

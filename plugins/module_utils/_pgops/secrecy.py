@@ -247,9 +247,10 @@ def _texts_of_wrong(value: Any, option: Mapping[str, Any]) -> Sequence[str]:
 def _texts_of_secret(value: Any, option: Mapping[str, Any]) -> Sequence[str]:
     if not option.get("no_log"):
         return []
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and option.get("type") != "raw":
         return sorted(secrets(value)) if option.get("type") == "dict" else []
-    return [text for text in _texts(value) if option.get("type") != "list" or len(text) >= LONG]
+    # Of a list, and of a mapping without names that tell, each text is a secret.
+    return [text for text in _texts(value) if option.get("type") not in ("list", "raw") or len(text) >= LONG]
 
 
 def _texts(value: Any) -> Sequence[str]:

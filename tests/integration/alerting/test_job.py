@@ -27,7 +27,7 @@ SAMPLE = (
 MEASURED = """
 SELECT sum(v.sample)::int FROM pgops.samples_between('{alerts_firing}', now() - interval '1 hour', now()) AS v
 """
-OPTIONS = {"evaluate": False, "history": None, "acknowledge": None, "note": None, "all": False}
+OPTIONS = {"evaluate": False, "history": None, "acknowledge": None, "note": None, "all": False, "prometheus": False}
 
 
 def evaluate(server: Server, state: Path, **options: Any) -> dict[str, Any]:

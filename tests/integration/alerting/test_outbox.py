@@ -172,7 +172,13 @@ def test_a_silence_can_be_ended_and_those_of_the_inventory_there(notified: Notif
     ended = [notified.value("SELECT pgops.end_silence(%s)", silence) for _time in range(2)]
     assert ended == [True, False]
     notified.insert(
-        "silence", kind="maintenance", labels={"a": "b"}, ends_at="infinity", comment="x", source="inventory"
+        "silence",
+        kind="maintenance",
+        labels={"a": "b"},
+        ends_at="infinity",
+        comment="x",
+        source="inventory",
+        name="x",
     )
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="belongs to the inventory"):
         notified.value("SELECT pgops.end_silence(silence_id) FROM pgops.silences WHERE source = 'inventory'")

@@ -60,7 +60,7 @@ def _second_instance(fleet: Fleet) -> Iterator[None]:
     fleet.on("pg15", "pg_dropcluster", "--stop", "15", "other")
 
 
-JOBS = {"alerts", "catalogue", "collect", "export", "inspect", "maintain", "notify", "queries", "watch"}
+JOBS = {"alerts", "catalogue", "collect", "export", "inspect", "maintain", "queries", "watch"}
 WHOLE = {
     "pgops_settings": {"work_mem": "8MB"},
     "pgops_statements": True,

@@ -18,6 +18,7 @@ from ..instance.layout import Layout
 from ..server.session import Session, connect
 from . import notify as sending
 from . import shown
+from .outbox import QUEUE
 
 BUDGET = 40.0
 """Seconds after which a run begins no other minute; the next run goes on from there."""
@@ -29,6 +30,8 @@ EVALUATE = "SELECT pgops.evaluate_alerts_at(%s)"
 
 def alerts(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the rules, or show or acknowledge alerts, as the options say."""
+    if options.prometheus:
+        return shown.for_prometheus(settings, layout)
     if not options.evaluate:
         return shown.show(settings, options)
     with exclusive(os.path.join(layout.state, "alerts.lock"), seconds=0):
@@ -54,7 +57,16 @@ def evaluate(settings: Configuration, budget: float = BUDGET) -> dict[str, Any]:
                 break
             fired += _evaluated(session, one["due_at"], errors)
             done += 1
+        _queue(session, errors)
         return {"minutes": done, "fired": fired, "left": len(due) - done, "errors": errors}
+
+
+def _queue(session: Session, errors: list[str]) -> None:
+    """Write what is to be told into the outbox, also where nobody comes to send it: then its age tells that."""
+    try:
+        session.value(QUEUE)
+    except PgOpsError as error:
+        errors.append(f"messages cannot be written: {error}")
 
 
 def _left_out(seconds: float) -> list[str]:

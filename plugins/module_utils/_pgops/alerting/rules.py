@@ -444,6 +444,22 @@ DEFAULTS: tuple[Rule, ...] = (
         "sends ever new texts.",
         capability="statements",
     ),
+    # Not of the plan: alerting watches itself. A minute's age is usual, and the first look after a pause is no news.
+    *_pair(
+        Rule(
+            *("notifications_undelivered", "notification_oldest_seconds", ">", 15 * MINUTE),
+            lasts=2 * MINUTE,
+            text="The channel {channel} of {node} has not been told anything for {metric_value} s though there is "
+            "something to tell. pgops.notifications has the errors; `pgops notify --test` tries it on a host.",
+        ),
+        *(HOUR, None, 2 * MINUTE),
+    ),
+    Rule(
+        *("notifications_given_up", "notifications_dead", ">", 0),
+        lasts=0,
+        text="{metric_value} messages to the channel {channel} of {node} were given up. "
+        "pgops.notifications has the errors, and pgops.alert_history the alerts that were not told.",
+    ),
     # Of the SQL contract, for those who want them.
     *_pair(
         Rule(

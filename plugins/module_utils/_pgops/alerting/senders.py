@@ -62,6 +62,14 @@ def _service(url: str) -> Any:
         return apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
 
 
+def is_known(url: str) -> bool:
+    """Whether Apprise has a service for an address.
+
+    Raises HostFailed if it is not installed.
+    """
+    return _service(url) is not None
+
+
 class _Heard(logging.Handler):
     """What Apprise says: it returns no more than whether all went well. Nobody else hears it, since it names
     addresses."""

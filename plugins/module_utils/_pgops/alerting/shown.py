@@ -16,7 +16,11 @@ from .. import terminal
 from ..errors import InvalidInput
 from ..instance import endpoints
 from ..instance.configuration import Configuration
+from ..instance.layout import Layout
+from ..metrics import collectors
+from ..metrics.job import installed
 from ..server.session import Session, connect
+from . import prometheus, stored
 
 COLUMNS = """
 SELECT a.alert_id::text AS alert, a.severity_level AS severity, a.rule_name AS rule, a.alert_status AS status, a.node,
@@ -40,6 +44,7 @@ FROM pgops.alert_transitions AS t WHERE t.alert_id = %s ORDER BY t.changed_at
 """
 ACKNOWLEDGE = "SELECT pgops.acknowledge_alert_as(%s, %s, %s)"
 STATUS = "SELECT extract(EPOCH FROM s.age)::float8 AS age, s.rules_enabled FROM pgops.alerting_status AS s"
+EXPECTED = "SELECT s.expected_standbys FROM pgops.alerting_status AS s"
 
 LATE = 180
 """Seconds after which it is said that rules are not evaluated."""
@@ -60,6 +65,17 @@ def show(settings: Configuration, options: argparse.Namespace) -> dict[str, Any]
         else:
             lines = [*listing(session.rows(OPEN, [options.all])), *_unevaluated(session)]
     terminal.say(sys.stdout, *lines)
+    return {"printed": True, "errors": []}
+
+
+def for_prometheus(settings: Configuration, layout: Layout) -> dict[str, Any]:
+    """Print the cluster's rules as a rule file of Prometheus; a standby has them as well."""
+    metrics = collectors.metrics(installed(layout))
+    with connect(endpoints.agent(settings, "alerts")) as session:
+        found = [rule for _source, rule in stored.rules(session, "alert_rules")]
+        expected = session.value(EXPECTED)
+    sys.stdout.write(prometheus.rule_file(found, prometheus.Known(settings.cluster, metrics, expected)))
+    sys.stdout.flush()
     return {"printed": True, "errors": []}
 
 

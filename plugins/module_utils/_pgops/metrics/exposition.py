@@ -58,7 +58,9 @@ TYPES = frozenset({"gauge", "counter", "histogram", "summary"})
 ENDINGS = frozenset({"total", "count", "bucket", "sum"})
 """Words that a name may not end with, but for counters' ``total``."""
 MOMENTS = frozenset({"timestamp", "at"})
-RESERVED = frozenset({"cluster", "node", "instance", "job", "le", "quantile", "pgops_metric"})
+SHARED = "pgops_metric"
+"""The label that tells metrics of one exported name apart."""
+RESERVED = frozenset({"cluster", "node", "instance", "job", "le", "quantile", SHARED})
 """Labels that are ours, that Prometheus sets when it scrapes, or that have a meaning for it."""
 
 Labels = tuple[tuple[str, str], ...]
@@ -121,10 +123,18 @@ def exposition(metrics: Iterable[Metric], runs: Iterable[Run], cluster: str, nod
         if metric is None:
             continue
         name = exported_name(metric)
-        own = {"cluster": cluster, "node": node, **({"pgops_metric": metric_name} if name in shared else {})}
+        own = {"cluster": cluster, "node": node, **({SHARED: metric_name} if name in shared else {})}
         family = families.setdefault(name, Family(name, shared.get(name, metric)))
         family.series.setdefault(_labels(own, labels), exported_value(metric, value))
     return "".join(f"{line}\n" for name in sorted(families) for line in families[name].lines())
+
+
+def names(metrics: Iterable[Metric]) -> dict[str, tuple[str, bool]]:
+    """By the names of metrics that are exported together, their exported names, and whether several share that."""
+    named = {metric.name: metric for metric in (*metrics, COLLECTED)}
+    shared = _shared(named.values())
+    exported = {name: exported_name(metric) for name, metric in named.items()}
+    return {name: (other, other in shared) for name, other in exported.items()}
 
 
 def _shared(metrics: Iterable[Metric]) -> dict[str, Metric]:

@@ -54,7 +54,10 @@ CREATE TABLE pgops.silence (
     comment text NOT NULL CHECK (comment <> '' AND pg_catalog.length(comment) <= 1000),
     created_by text NOT NULL DEFAULT session_user,
     source text NOT NULL DEFAULT 'user' CHECK (source IN ('inventory', 'user')),
+    -- What the inventory calls it; nobody else gives it a name.
+    name text UNIQUE CHECK (name <> '' AND pg_catalog.length(name) <= 100),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CHECK ((source = 'inventory') = (name IS NOT NULL)),
     CHECK (starts_at < ends_at),
     CHECK (pg_catalog.num_nulls(weekdays, start_time, duration, time_zone) IN (0, 4)),
     CHECK (days_of_month IS NULL OR weekdays IS NOT NULL)
@@ -146,3 +149,4 @@ CREATE TABLE pgops.notification_attempt (
 );
 
 CREATE INDEX notification_attempt_by_message ON pgops.notification_attempt (notification_id, target);
+CREATE INDEX notification_attempt_in_vain ON pgops.notification_attempt (ended_at) WHERE outcome <> 'sent';

@@ -4,7 +4,11 @@ SELECT
     e.evaluated_at,
     pg_catalog.now() - e.evaluated_at AS age,
     r.rules_enabled,
-    r.rules_disabled
+    r.rules_disabled,
+    (
+        SELECT s.value::integer FROM pgops.setting AS s
+        WHERE s.name = 'expected_standbys'
+    ) AS expected_standbys
 FROM (
     SELECT
         count(*) FILTER (WHERE r.is_enabled) AS rules_enabled,

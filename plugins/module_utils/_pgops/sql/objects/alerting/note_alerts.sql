@@ -10,7 +10,8 @@ SET enable_nestloop = off
 AS $$
 -- Notes which channels each alert that fires is for, and whether they are to be told of it now; also of those that fired
 -- and have ended since anybody looked, within a day. A rule is told to the channels that it names, and where it names
--- none that there is, to those that are the default.
+-- none that there is, to those that are the default. That a channel cannot be told anything, it is not told itself; nor
+-- is nobody: where no other one is named, all others are.
 DECLARE
     concerned uuid[];
 BEGIN
@@ -50,8 +51,18 @@ BEGIN
     FROM unnest(concerned) AS c (alert_id)
     INNER JOIN pgops.alert AS a ON c.alert_id = a.alert_id
     LEFT JOIN named AS n ON n.rule_id = a.rule_id
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN a.metric_name IN ('notification_oldest_seconds', 'notifications_dead') THEN a.labels ->> 'channel'
+        END AS about
+    ) AS b
     INNER JOIN pgops.notification_channel AS h
-        ON h.is_enabled AND (h.channel = ANY (n.channels) OR (n.channels IS NULL AND h.is_default))
+        ON h.is_enabled AND h.channel IS DISTINCT FROM b.about
+        AND (
+            h.channel = ANY (n.channels)
+            OR (n.channels IS NULL AND h.is_default)
+            OR (b.about IS NOT NULL AND (n.channels IS NULL OR n.channels <@ ARRAY[b.about]))
+        )
         AND a.severity_level = ANY (h.severities)
         AND a.labels || jsonb_build_object(
             'rule_name', a.rule_name, 'severity', a.severity_level, 'metric', a.metric_name, 'cluster', a.cluster,

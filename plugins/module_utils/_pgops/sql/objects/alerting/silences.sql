@@ -16,7 +16,8 @@ SELECT
     s.comment,
     s.created_by,
     s.source,
-    s.created_at
+    s.created_at,
+    s.name
 FROM pgops.silence AS s;
 
 REVOKE ALL ON pgops.silences FROM PUBLIC;
