@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The jobs `alerts`, which evaluates the rules and shows people what fires, and `notify`, which tells them."""
+"""The jobs `alerts`, which evaluates the rules, keeps what was seen then and shows people what fires, and `notify`,
+which tells them."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..server.session import Session, connect
+from . import keeping, shown
 from . import notify as sending
-from . import shown
 
 BUDGET = 40.0
 """Seconds after which a run begins no other minute; the next run goes on from there."""
@@ -32,7 +33,9 @@ def alerts(settings: Configuration, layout: Layout, options: argparse.Namespace)
     if not options.evaluate:
         return shown.show(settings, options)
     with exclusive(os.path.join(layout.state, "alerts.lock"), seconds=0):
-        return evaluate(settings)
+        done = evaluate(settings)
+        kept = keeping.keep(settings, layout)
+        return {**done, **kept, "errors": [*done["errors"], *kept["errors"]]}
 
 
 def evaluate(settings: Configuration, budget: float = BUDGET) -> dict[str, Any]:
