@@ -74,8 +74,8 @@ TITLES = {
     "regressions": "Statements that take longer than last week",
 }
 NO_SCENE = (
-    "No scene was kept: rules were evaluated more than five minutes after it began to fire, the job alerts of the node "
-    "could not look (see its log), or it has been forgotten for space."
+    "No scene was kept: rules were evaluated more than five minutes after it began to fire, the job alerts could not "
+    "look at the server (its log says why), or the scene was forgotten for want of space."
 )
 
 
