@@ -28,6 +28,8 @@ from .observation import Event
 PATIENCE = 6.0
 """Seconds that a standby waits until the primary has evaluated the rules of this minute: the scene is of then."""
 PAUSE = 0.3
+RECENT, STOPPED = 20.0, 300.0
+"""Seconds since an evaluation: it was that of this minute; there will be none."""
 WEEK = 7 * 86_400
 """Seconds after which deployments are not looked for any more."""
 
@@ -65,14 +67,11 @@ class Keeper:
         return {"scenes": kept, "errors": list(seen.errors)}
 
     def _wait(self, patience: float) -> None:
-        """On a standby: until the primary has evaluated the rules since this began, or seems not to."""
-        began = time.monotonic()
-        age = self.source.value(EVALUATED)
-        if age is None or age > 300:
-            return
-        while time.monotonic() - began < patience:
+        """On a standby: until the primary has evaluated the rules of this minute, unless it seems not to."""
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
             age = self.source.value(EVALUATED)
-            if age is None or age < time.monotonic() - began + PAUSE:
+            if age is None or age < RECENT or age > STOPPED:
                 return
             time.sleep(PAUSE)
 

@@ -39,7 +39,10 @@ BEGIN
             CASE
                 WHEN with_texts OR jsonb_typeof(p.seen -> 'rows') IS DISTINCT FROM 'array' THEN p.seen
                 ELSE p.seen || jsonb_build_object(
-                    'rows', (SELECT coalesce(jsonb_agg(r - 'query'), '[]') FROM jsonb_array_elements(p.seen -> 'rows') AS r)
+                    'rows', (
+                        SELECT coalesce(jsonb_agg(r.seen - 'query' ORDER BY r.place), '[]')
+                        FROM jsonb_array_elements(p.seen -> 'rows') WITH ORDINALITY AS r (seen, place)
+                    )
                 )
             END
         )
