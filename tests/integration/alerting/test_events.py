@@ -16,13 +16,13 @@ from archives import Host
 from backed import Backed
 from clusters import Node, primary, streaming
 from configured import DEFAULTS
-from deploying import configured, target
+from deploying import configured, keep, target
 from majors import make_server
 from servers import Server
 from waiting import until
 
 from pgops import modules
-from pgops.alerting import keeping, observation
+from pgops.alerting import observation
 from pgops.instance import deployments
 from pgops.instance.configuration import Peer
 
@@ -35,7 +35,7 @@ Event = tuple[str, str, str, dict[str, Any]]
 
 def kept(server: Server, state: Path, node: str = "db1/main", **settings: Any) -> int:
     """One run of what the job does after the rules; how many events are new."""
-    done = keeping.keep(*configured(server, state, node, **settings), patience=0)
+    done = keep(server, state, node, **settings)
     assert done["errors"] == []
     return int(done["events"])
 
@@ -141,7 +141,7 @@ def test_what_a_standby_notices_is_recorded_on_the_primary(tmp_path: Path) -> No
             second.server.psql("ALTER SYSTEM SET work_mem = '99MB'")
             second.server.reload()
             # Without a way to the primary it is an event of the next run that has one.
-            lost = keeping.keep(*configured(second.server, second.state, "db2/main"), patience=0)
+            lost = keep(second.server, second.state, "db2/main")
             assert len(lost["errors"]) == 2
             assert kept(second.server, second.state, "db2/main", peers=peers) == 2
             until(lambda: len(events(second.server, "settings")), "replayed", 1)

@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
-from deploying import collect, configured, rule
+from deploying import collect, configured, keep, rule
 from servers import Server
 
 from pgops import cli
-from pgops.alerting import job, keeping
 
 ALWAYS = {"name": "always", "metric": "connections_used_percent", "operator": ">", "threshold": -1.0, "lasts": "0"}
 SAMPLE = "INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name) VALUES ('waiting_locks', 9, {})"
@@ -32,8 +31,8 @@ class Terminal:
     def minute(self) -> None:
         """What happens each minute."""
         assert collect(self.server, self.state)["errors"] == []
-        job.evaluate(self.settings)
-        assert keeping.keep(self.settings, self.layout)["errors"] == []
+        self.server.value("SELECT pgops.evaluate_alerts()", "pgops")
+        assert keep(self.server, self.state)["errors"] == []
 
     def asked(self, *words: str) -> tuple[int, str]:
         self.capsys.readouterr()
@@ -51,7 +50,7 @@ def _terminal(deployed: Server, tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_the_timeline_and_the_scene_of_the_newest_alert(terminal: Terminal) -> None:
     server = terminal.server
     rule(server, rules=[ALWAYS])
-    keeping.keep(terminal.settings, terminal.layout)
+    keep(server, terminal.state)
     server.psql("ALTER SYSTEM SET work_mem = '63MB'")
     server.reload()
     try:

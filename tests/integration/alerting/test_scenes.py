@@ -14,12 +14,12 @@ from typing import Any
 import psycopg
 import pytest
 from clusters import Node, primary, streaming
-from deploying import collect, configured, rule
+from deploying import collect, configured, deploy, rule
 from majors import make_server
 from servers import Server
 from waiting import until
 
-from pgops.alerting import job, keeping, scene
+from pgops.alerting import job, scene
 from pgops.alerting.rules import DEFAULTS
 from pgops.instance.configuration import Peer
 from pgops.statements import readings
@@ -43,7 +43,7 @@ def ran(server: Server, state: Path, node: str = "db1/main", **settings: Any) ->
 
 def low(server: Server, metric: str, threshold: float = 0.0, name: str = "low") -> None:
     """The only rule that fires: a metric is above a threshold."""
-    off = [{"name": name, "enabled": False} for name in shipped()]
+    off = [{"name": one, "enabled": False} for one in shipped()]
     rule(server, rules=[*off, {"name": name, "metric": metric, "operator": ">", "threshold": threshold, **QUICK}])
 
 
@@ -189,6 +189,23 @@ def test_texts_stay_away_where_they_are_switched_off(deployed: Server, tmp_path:
     assert [one.get("query") for one in parts(deployed)["blocking"]] == [None] * 3
 
 
+def test_texts_that_are_stored_go_once_they_are_switched_off(deployed: Server, tmp_path: Path) -> None:
+    low(deployed, "longest_lock_wait_seconds")
+    with blocked(deployed):
+        assert collect(deployed, tmp_path)["errors"] == []
+        ran(deployed, tmp_path)
+        before = parts(deployed)
+        assert all(one["query"] for one in before["blocking"])
+        assert deploy(deployed, query_texts=False)["changes"] == ["update setting query_texts"]
+        assert "query" not in {name for rows in parts(deployed).values() for row in rows for name in row}
+        stripped = [{name: value for name, value in one.items() if name != "query"} for one in before["blocking"]]
+        assert parts(deployed)["blocking"] == stripped
+        # An agent that does not know it yet.
+        low(deployed, "longest_lock_wait_seconds", name="other")
+        assert ran(deployed, tmp_path)["scenes"] == 1
+    assert [one.get("query") for one in parts(deployed, "other")["blocking"]] == [None] * 3
+
+
 def test_a_storm_of_alerts_has_one_scene(deployed: Server, tmp_path: Path) -> None:
     low(deployed, "waiting_locks")
     assert collect(deployed, tmp_path)["errors"] == []
@@ -328,7 +345,7 @@ def test_an_alert_of_a_standby_has_its_own_scene_and_the_primarys(pair: tuple[No
         here = "SELECT count(*) FROM pgops.alert_history WHERE alert_status = 'firing'"
         until(lambda: second.server.value(here, "pgops"), "replayed", 1)
         peers = (Peer("127.0.0.1", first.server.port),)
-        own = keeping.keep(*configured(second.server, second.state, "db2/main", peers=peers))
+        own = ran(second.server, second.state, "db2/main", peers=peers)
         assert (own["scenes"], own["errors"]) == (1, [])
     with first.server.connect("pgops") as session:
         found = session.execute(

@@ -16,11 +16,11 @@ from typing import Any
 
 from ..errors import PgOpsError
 from ..host.files import File, write
-from ..instance import deployments, endpoints, sink
+from ..instance import deployments, sink
 from ..instance.configuration import Configuration
 from ..instance.deployments import Deployment
 from ..instance.layout import Layout
-from ..server.session import Session, connect
+from ..server.session import Session
 from ..statements.options import options
 from . import observation, scene
 from .observation import Event
@@ -33,6 +33,9 @@ RECENT, STOPPED = 20.0, 300.0
 WEEK = 7 * 86_400
 """Seconds after which deployments are not looked for any more."""
 
+NOTHING: Mapping[str, int] = {"scenes": 0, "events": 0}
+
+PRESENT = "SELECT to_regclass('pgops.alert_scenes') IS NOT NULL"
 DUE = "SELECT pgops.alerts_without_scene(%s)::text[]"
 STORE = "SELECT pgops.store_scene(%s, %s::uuid[], %s::timestamptz, %s::jsonb)"
 NOW = "SELECT clock_timestamp()::text"
@@ -135,19 +138,24 @@ def deployment(made: Deployment) -> Event:
     return Event(f"deployment:{made.at}:{made.module}", made.at, "deployment", text, details)
 
 
-def keep(configuration: Configuration, layout: Layout, patience: float = PATIENCE) -> dict[str, Any]:
+def keep(
+    source: Session, configuration: Configuration, layout: Layout, patience: float = PATIENCE
+) -> dict[str, Any]:
     """Keep the scene and record events; returns with how many alerts a scene was kept (``scenes``), how many
-    ``events`` are new, and the errors: each part by itself, what fails costs nothing else."""
-    counts = {"scenes": 0, "events": 0}
+    ``events`` are new, and the errors: each part by itself, what fails costs nothing else. ``source`` is a session of
+    the agent's with the node; where its schema is that of an older version, there is nothing to do."""
+    counts = dict(NOTHING)
     errors: list[str] = []
     try:
-        with connect(endpoints.agent(configuration, "alerts")) as source:
-            for what, part in _parts(Keeper(configuration, layout, source), patience).items():
-                found = _done(source, what, part)
-                errors += found.get("errors", ())
-                counts = {name: count + found.get(name, 0) for name, count in counts.items()}
+        source.revive()
+        if not source.value(PRESENT):
+            return {**NOTHING, "errors": []}
     except PgOpsError as error:
-        errors.append(f"scene and events cannot be kept: {error}")
+        return {**NOTHING, "errors": [f"scene and events cannot be kept: {error}"]}
+    for what, part in _parts(Keeper(configuration, layout, source), patience).items():
+        found = _done(source, what, part)
+        errors += found.get("errors", ())
+        counts = {name: count + found.get(name, 0) for name, count in counts.items()}
     return {**counts, "errors": errors}
 
 

@@ -4,7 +4,7 @@
 agent, which records it as events.
 
 A file with a line of JSON for each module that changed something. It is no part of what is declared, as the host's
-log is none: nothing is written in check mode, nor where the instance has no directory.
+log is none: nothing is written in check mode, nor where the instance has no agent, which would read it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def note(module: str, params: Mapping[str, Any], changes: Sequence[str]) -> None
 
 
 def concerned(params: Mapping[str, Any]) -> list[Layout]:
-    """The instances with a directory on this host that a module's arguments name, by their names or by where their
+    """The instances with an agent on this host that a module's arguments name, by their names or by where their
     server listens."""
     prefix = str(params.get("prefix") or "/")
     named = [one["name"] for one in params.get("instances") or () if one.get("name")]
@@ -70,7 +70,7 @@ def concerned(params: Mapping[str, Any]) -> list[Layout]:
     for name in named:
         with contextlib.suppress(PgOpsError):
             found.append(Layout(str(name), prefix))
-    return [layout for layout in found if os.path.isdir(layout.data)]
+    return [layout for layout in found if os.path.isdir(layout.state)]
 
 
 def _listening(prefix: str, host: str, port: int) -> list[str]:
