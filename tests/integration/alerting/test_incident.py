@@ -16,6 +16,10 @@ from pgops import cli
 
 ALWAYS = {"name": "always", "metric": "connections_used_percent", "operator": ">", "threshold": -1.0, "lasts": "0"}
 SAMPLE = "INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name) VALUES ('waiting_locks', 9, {})"
+STORM = """
+INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name)
+SELECT 'waiting_locks', 9, 'shop' || g FROM generate_series(1, 300) AS g
+"""
 LOCKS = {"name": "locks", "metric": "waiting_locks", "operator": ">", "threshold": 5.0, "lasts": "0"}
 
 
@@ -81,13 +85,22 @@ def test_alerts_by_their_rule_and_by_their_identifier(terminal: Terminal) -> Non
     for wanted in ("locks", identifier, identifier.upper(), identifier[:12]):
         code, said = terminal.asked(wanted)
         assert (code, said.splitlines()[0]) == (0, "warning locks on db1/main (database shop\\x1b[2J)")
-        assert "warning always on db1/main fires" in said
+        assert "warning always on db1/main: fires" in said
         assert "\x1b" not in said
     code, said = terminal.asked("locks", "--hours", "1", "--json")
     found = json.loads(said)
     assert code == 0
     assert found["alert"]["alert"] == identifier
     assert {one["part"] for one in found["scenes"]} >= {"blocking", "transactions", "slots"}
+
+
+def test_a_storm_of_alerts_takes_a_line(terminal: Terminal) -> None:
+    rule(terminal.server, rules=[ALWAYS, LOCKS])
+    terminal.server.value(STORM, "pgops")
+    terminal.minute()
+    code, said = terminal.asked("always")
+    assert code == 0
+    assert len(re.findall(r"alert: warning locks on db1/main \(database shop\d+\) and 299 more: fires", said)) == 1
 
 
 def test_what_is_not_there_is_refused(terminal: Terminal) -> None:

@@ -48,13 +48,14 @@ WHERE e.cluster = %(cluster)s AND e.occurred_at BETWEEN %(since)s AND %(until)s
 ORDER BY e.occurred_at DESC LIMIT %(most)s
 """
 OTHERS = """
-SELECT m.at::timestamptz(0) AS at, a.node, 'alert' AS kind, a.severity_level AS severity, a.rule_name AS rule,
-    a.additional_context - 'node' AS labels, m.what
+SELECT m.at::timestamptz(0) AS at, a.severity_level AS severity, a.rule_name AS rule, a.node, m.what,
+    count(*) AS alerts, (array_agg(a.additional_context - 'node' ORDER BY a.alert_id))[1] AS labels
 FROM pgops.alert_history AS a
 CROSS JOIN LATERAL (VALUES ('fires', a.fired_at), ('ended', a.ended_at)) AS m (what, at)
 WHERE a.cluster = %(cluster)s AND a.alert_id <> %(alert)s AND a.fired_at IS NOT NULL
     AND (a.ended_at IS NULL OR a.ended_at >= %(since)s) AND m.at BETWEEN %(since)s AND %(until)s
-ORDER BY m.at DESC LIMIT %(most)s
+GROUP BY m.at, a.severity_level, a.rule_name, a.node, m.what
+ORDER BY m.at DESC, a.severity_level, a.rule_name, a.node LIMIT %(most)s
 """
 SCENES = """
 SELECT s.node, s.is_primary, s.taken_at::timestamptz(0) AS taken_at, s.part, s.seen, s.left_out, s.error
@@ -180,7 +181,8 @@ def _alert(session: Session, wanted: str) -> dict[str, Any]:
 
 
 def _other(row: Mapping[str, Any]) -> dict[str, Any]:
-    text = f"{row['severity']} {shown.subject(row)} {row['what']}"
+    more = f" and {row['alerts'] - 1} more" if row["alerts"] > 1 else ""
+    text = f"{row['severity']} {shown.subject(row)}{more}: {row['what']}"
     return {"at": row["at"], "node": row["node"], "kind": "alert", "text": text}
 
 
