@@ -138,9 +138,7 @@ def deployment(made: Deployment) -> Event:
     return Event(f"deployment:{made.at}:{made.module}", made.at, "deployment", text, details)
 
 
-def keep(
-    source: Session, configuration: Configuration, layout: Layout, patience: float = PATIENCE
-) -> dict[str, Any]:
+def keep(source: Session, configuration: Configuration, layout: Layout, patience: float = PATIENCE) -> dict[str, Any]:
     """Keep the scene and record events; returns with how many alerts a scene was kept (``scenes``), how many
     ``events`` are new, and the errors: each part by itself, what fails costs nothing else. ``source`` is a session of
     the agent's with the node; where its schema is that of an older version, there is nothing to do."""
