@@ -32,7 +32,7 @@ def test_texts_are_cut_by_bytes_and_at_the_end_of_a_character() -> None:
 
 def test_without_time_nothing_is_begun() -> None:
     seen = scene.take(NO_SESSION, "db1/main", texts=True, seconds=0)
-    assert seen.parts == dict.fromkeys(scene.PARTS, {"error": scene.NO_TIME})
+    assert seen.parts == {name: {"error": scene.NO_TIME} for name in scene.PARTS}
     assert seen.errors[0] == f"scene: blocking: {scene.NO_TIME}"
 
 
