@@ -14,6 +14,8 @@ from servers import Server
 from pgops import capabilities, sources
 from pgops.agent import deploy as agent
 from pgops.alerting import deploy as alerts
+from pgops.alerting import keeping
+from pgops.instance import endpoints
 from pgops.instance.configuration import Configuration
 from pgops.instance.layout import Layout
 from pgops.metrics import collect as collection
@@ -22,6 +24,7 @@ from pgops.metrics.collectors import Collector
 from pgops.metrics.history import Runs
 from pgops.opsdb import deploy as schema
 from pgops.opsdb import roles
+from pgops.server.session import connect
 from pgops.server.target import Target
 
 BUNDLE = sources.shipped(str(artifact.LIBRARY))
@@ -181,3 +184,10 @@ def inspect(server: Server, state: Path, found: Sequence[Collector] = (), **sett
     for folder in (layout.keeping, layout.inspection):
         Path(folder).mkdir(exist_ok=True)
     return collection.inspect(configuration, layout, found or SHIPPED, Runs())
+
+
+def keep(server: Server, state: Path, node: str = "db1/main", **settings: Any) -> dict[str, Any]:
+    """What the job alerts does after the rules: scenes and events."""
+    configuration, layout = configured(server, state, node, **settings)
+    with connect(endpoints.agent(configuration, "alerts")) as source:
+        return keeping.keep(source, configuration, layout, patience=0)

@@ -368,6 +368,8 @@ ALERTING = Capability(
     facts=("alerts",),
     upkeep=(
         Upkeep("forget_alerts", "old alerts cannot be forgotten"),
+        Upkeep("forget_scenes", "scenes of alerts cannot be forgotten"),
+        Upkeep("forget_events", "old events cannot be forgotten"),
         Upkeep("forget_notifications", "old notifications cannot be forgotten"),
     ),
     jobs=(
@@ -506,7 +508,18 @@ RESTORE_DUMP = Command(
     ),
 )
 
-COMMANDS: Mapping[str, Command] = {one.name: one for one in (RESTORE, RESTORE_DUMP)}
+INCIDENT = Command(
+    "incident",
+    "alerting.incident:incident",
+    "show what happened around an alert, and what was seen when it began to fire (docs/incidents.md)",
+    flags=(
+        Flag("alert", "its UUID, the beginning of it, or a rule's name; without it the newest that fires", "ALERT"),
+        Flag("--hours", "of what happened before; without it six", "NUMBER"),
+        Flag("--json", "say it for programs"),
+    ),
+)
+
+COMMANDS: Mapping[str, Command] = {one.name: one for one in (RESTORE, RESTORE_DUMP, INCIDENT)}
 """By their names."""
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}

@@ -31,6 +31,11 @@ WORK = {
 }
 """The file of the library that does a module's work; only this one, with what it imports, is loaded."""
 
+DEPLOYING = tuple(
+    f"pg_ops_{name}" for name in ("agent", "alerts", "archiving", "schedule", "schema", "settings", "statements")
+)
+"""Those whose changes are deployments, events of the instance. The others are recorded as what they do."""
+
 
 def run(order: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     """Carry out ``order["module"]`` with ``order["params"]``; what it returns, or ``failed``, ``msg`` and ``code``.
@@ -41,13 +46,17 @@ def run(order: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     params = {**expanded(order["params"], order["paths"]), "sources": sources}
     _record(order)
     try:
-        return _work(order["module"], params, check_mode)
+        result = _work(order["module"], params, check_mode)
     except DriverMissing as error:
         if check_mode:
             return dict(unpredictable(f"{error} The changes of a run cannot be predicted yet."))
         return _failure(error)
     except PgOpsError as error:
         return _failure(error)
+    if result.get("changed") and not check_mode and order["module"] in DEPLOYING:
+        deployments = importlib.import_module(".instance.deployments", __package__)
+        deployments.note(order["module"], params, result.get("changes", ()))
+    return result
 
 
 def _failure(error: PgOpsError) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from servers import Server
 
 from pgops.alerting import facts, job
 from pgops.errors import InvalidInput, QueryFailed
+from pgops.instance import endpoints
+from pgops.server.session import connect
 
 WANTED = {"name": "locks", "metric": "waiting_locks", "operator": ">", "threshold": 5.0, "lasts": "0"}
 LASTING = {**WANTED, "name": "lasting", "lasts": "20m"}
@@ -32,7 +34,8 @@ OPTIONS = {"evaluate": False, "history": None, "acknowledge": None, "note": None
 
 def evaluate(server: Server, state: Path, **options: Any) -> dict[str, Any]:
     """One run of the job, as it is scheduled."""
-    return job.evaluate(configured(server, state)[0], **options)
+    with connect(endpoints.agent(configured(server, state)[0], "alerts")) as session:
+        return job.evaluate(session, **options)
 
 
 def command(server: Server, state: Path, **options: Any) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_every_option_of_the_runbook_is_one() -> None:
     from pgops.capabilities import COMMANDS
 
     lines = re.findall(r"pgops (restore[a-z-]*)([^\n]*)", TEXT)
-    assert {name for name, _words in lines} == {*COMMANDS}
+    assert {name for name, _words in lines} == {name for name in COMMANDS if name.startswith("restore")}
     for name, words in lines:
         assert {*re.findall(r"--[a-z-]+", words)} <= {flag.name for flag in COMMANDS[name].flags}
     known = {flag.name for command in COMMANDS.values() for flag in command.flags}

@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The jobs `alerts`, which evaluates the rules and shows people what fires, and `notify`, which tells them."""
+"""The jobs `alerts`, which evaluates the rules, keeps what was seen then and shows people what fires, and `notify`,
+which tells them."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..server.session import Session, connect
+from . import keeping, shown
 from . import notify as sending
-from . import shown
 from .outbox import QUEUE
 
 BUDGET = 40.0
@@ -34,31 +35,36 @@ def alerts(settings: Configuration, layout: Layout, options: argparse.Namespace)
         return shown.for_prometheus(settings, layout)
     if not options.evaluate:
         return shown.show(settings, options)
-    with exclusive(os.path.join(layout.state, "alerts.lock"), seconds=0):
-        return evaluate(settings)
+    with (
+        exclusive(os.path.join(layout.state, "alerts.lock"), seconds=0),
+        connect(endpoints.agent(settings, "alerts")) as session,
+    ):
+        done = evaluate(session)
+        # By the same session: a server whose connections are all taken would refuse another one.
+        kept = keeping.keep(session, settings, layout)
+    return {**done, **kept, "errors": [*done["errors"], *kept["errors"]]}
 
 
-def evaluate(settings: Configuration, budget: float = BUDGET) -> dict[str, Any]:
+def evaluate(session: Session, budget: float = BUDGET) -> dict[str, Any]:
     """Evaluate all minutes since the last evaluation, each in a transaction of its own, for at most ``budget``
     seconds; on a standby there is nothing to do. Returns how many ``minutes`` were evaluated, how many alerts
     ``fired``, how many minutes are ``left`` for the next run, and the errors.
 
-    Raises PgOpsError if the server cannot be reached, or if rules cannot be evaluated.
+    Raises PgOpsError if rules cannot be evaluated.
     """
     until = time.monotonic() + budget
-    with connect(endpoints.agent(settings, "alerts")) as session:
-        if session.in_recovery:
-            return {"skipped": "standby: rules are evaluated on the primary", "errors": []}
-        due = session.rows(DUE)
-        errors = _left_out(due[0]["left_out"])
-        done = fired = 0
-        for one in due:
-            if done and time.monotonic() > until:
-                break
-            fired += _evaluated(session, one["due_at"], errors)
-            done += 1
-        _queue(session, errors)
-        return {"minutes": done, "fired": fired, "left": len(due) - done, "errors": errors}
+    if session.in_recovery:
+        return {"skipped": "standby: rules are evaluated on the primary", "errors": []}
+    due = session.rows(DUE)
+    errors = _left_out(due[0]["left_out"])
+    done = fired = 0
+    for one in due:
+        if done and time.monotonic() > until:
+            break
+        fired += _evaluated(session, one["due_at"], errors)
+        done += 1
+    _queue(session, errors)
+    return {"minutes": done, "fired": fired, "left": len(due) - done, "errors": errors}
 
 
 def _queue(session: Session, errors: list[str]) -> None:

@@ -178,6 +178,16 @@ class Layout:
         return os.path.join(self.data, "delivered.json")
 
     @property
+    def deployments(self) -> str:
+        """What modules have changed lately; the agent reads it."""
+        return os.path.join(self.data, "deployments.jsonl")
+
+    @property
+    def observed(self) -> str:
+        """How the server was when its agent last looked for events; readable by the agent only."""
+        return os.path.join(self.state, "observed.json")
+
+    @property
     def lock(self) -> str:
         """Held by whoever changes what is installed on the host; nobody but root can put anything there."""
         return self._below("run/pgops.lock") if self.prefix == "/" else self._below("pgops.lock")

@@ -61,6 +61,18 @@ SELECT to_regnamespace('public') IS NOT NULL AS public,
 WITHOUT_TEXTS = (
     "DELETE FROM pgops.query_text",
     "UPDATE pgops.slow_query SET query = NULL WHERE query IS NOT NULL",
+    """
+UPDATE pgops.scene AS c SET parts = (
+    SELECT jsonb_object_agg(p.part, CASE
+        WHEN jsonb_typeof(p.seen -> 'rows') IS DISTINCT FROM 'array' THEN p.seen
+        ELSE p.seen || jsonb_build_object(
+            'rows', (SELECT coalesce(jsonb_agg(r.seen - 'query' ORDER BY r.place), '[]')
+                     FROM jsonb_array_elements(p.seen -> 'rows') WITH ORDINALITY AS r (seen, place)))
+    END)
+    FROM jsonb_each(c.parts) AS p (part, seen)
+)
+WHERE c.parts <> jsonb_build_object()
+""",
 )
 """With query_texts = false, texts that are already stored are deleted."""
 
