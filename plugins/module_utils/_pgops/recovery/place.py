@@ -428,7 +428,8 @@ def write_marker(data: str, state: Mapping[str, Any]) -> None:
 
 def server_in(data: str) -> int | None:
     """The process of a server that runs in a directory, also one whose lock file was removed; None if none does."""
-    running = discovery.postmaster(data, os.geteuid())
+    # No server is root's: to root it shows by its process only.
+    running = discovery.postmaster(data, os.geteuid()) if os.geteuid() else None
     if running:
         return running
     try:
