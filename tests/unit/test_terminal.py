@@ -48,7 +48,13 @@ def test_the_lines_of_a_log_stay_lines() -> None:
 
 def test_nothing_else_writes_texts_of_others() -> None:
     """Who writes to a stream by itself writes JSON, or a format of its own."""
-    allowed = {"cli.py": 1, "agent/runner.py": 1, "recovery/people.py": 2}
+    allowed = {
+        "cli.py": 1,
+        "agent/runner.py": 1,
+        "alerting/incident.py": 1,
+        "alerting/shown.py": 1,
+        "recovery/people.py": 2,
+    }
     found = {}
     for path in Path(artifact.LIBRARY).rglob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
