@@ -1,10 +1,11 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""`make demo`: a throw-away server, site.yml on it, real load, collection, a backup, an accident, a restore to just
-before it, and a page to open."""
+"""`make demo`: a throw-away server, site.yml on it, real load, collection, an alert, a backup, an accident, a restore
+to just before it, and a page to open."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / room) for room in ("support", "workshop")]
 
 import artifact  # noqa: E402
+from alarm import AlarmError, Desk, alarm  # noqa: E402
 from page import page  # noqa: E402
 from server import DemoServer  # noqa: E402
 
@@ -31,7 +33,7 @@ LOAD_SECONDS = 30
 LOST = "pgbench_accounts"
 """The table that is dropped, in the database shop."""
 MOMENT = "before the accident"
-COLLECTORS = ("activity", "locks", "database_activity", "database_size", "table_size")
+COLLECTORS = ("activity", "blocking", "locks", "database_activity", "database_size", "table_size")
 SAMPLES = """
 SELECT metric_name, coalesce(concat_ws('.', database_name, schema_name, table_name), '') AS series,
        coalesce(additional_info ->> 'part', '') AS part, metric_unit AS unit, warning_threshold AS warning,
@@ -54,9 +56,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def inventory(work: Path, server: DemoServer) -> Path:
+def inventory(work: Path, server: DemoServer, desk: Desk) -> Path:
     """The one host of the demo, below a directory of its own."""
     variables = {
+        **desk.variables,
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "pgops_python": interpreter(work, server),
@@ -119,24 +122,24 @@ def details(run: Run) -> int:
     return sum(len(changed or ()) for changed in run.changes.values())
 
 
+def pgops(work: Path, *words: str) -> dict[str, Any]:
+    """What the agent's command says that it has done."""
+    agent = work / "agent"
+    command = [str(agent / "usr/local/bin/pgops"), "--instance", "demo", "--prefix", str(agent), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise DemoError(f"pgops {' '.join(words)} failed: {done.stdout}{done.stderr}")
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
+
+
 def collect(work: Path, server: DemoServer) -> int:
     """Collect every other second while pgbench works; returns how many samples were stored."""
-    command = [
-        str(work / "agent/usr/local/bin/pgops"),
-        "--instance",
-        "demo",
-        "--prefix",
-        str(work / "agent"),
-        "collect",
-    ]
     load = server.load(LOAD_SECONDS)
     samples = 0
     try:
         while load.poll() is None:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-            if done.returncode:
-                raise DemoError(f"pgops collect failed: {done.stdout}{done.stderr}")
-            outcome = json.loads(done.stdout.splitlines()[-1])
+            outcome = pgops(work, "collect")
             if outcome["errors"]:
                 raise DemoError(f"pgops collect: {outcome['errors']}")
             samples += outcome["samples"]
@@ -228,14 +231,16 @@ def main() -> int:
         server = DemoServer.make()
         shutil.chown(work / "repository", server.os_user)
         say(f"PostgreSQL 18 runs on port {server.port}, as {server.os_user}")
-        hosts = inventory(work, server)
-        deploy(work, hosts)
-        say(f"{LOAD_SECONDS} seconds of pgbench, and pgops collect every other second ...")
-        samples = collect(work, server)
-        say(f"{samples} samples collected")
+        with Desk() as desk:
+            hosts = inventory(work, server, desk)
+            deploy(work, hosts)
+            say(f"{LOAD_SECONDS} seconds of pgbench, and pgops collect every other second ...")
+            samples = collect(work, server)
+            say(f"{samples} samples collected")
+            alarm(server, desk, functools.partial(pgops, work), say)
         recover(work, hosts, server)
         show(work, hosts, server, samples)
-    except (DemoError, RuntimeError) as error:
+    except (AlarmError, DemoError, RuntimeError) as error:
         say(f"The demo failed: {error}")
         return 1
     except KeyboardInterrupt:

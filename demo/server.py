@@ -54,8 +54,15 @@ class DemoServer(servers.Server):
 
     def load(self, seconds: int) -> subprocess.Popen[bytes]:
         """Begin some real work in the shop."""
+        return self._begun("pgbench", *self.options, "-c", "4", "-T", str(seconds), "shop")
+
+    def session(self, statements: str) -> subprocess.Popen[bytes]:
+        """Begin a session in the shop that does something."""
+        return self._begun("psql", *self.options, "-XAtq", "-d", "shop", "-c", statements)
+
+    def _begun(self, program: str, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-            [str(self.bin_dir / "pgbench"), *self.options, "-c", "4", "-T", str(seconds), "shop"],
+            [str(self.bin_dir / program), *words],
             cwd=self.directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
