@@ -117,9 +117,12 @@ options:
         type: str
         required: true
       kind:
-        description: How its O(addresses) are told, by Apprise, or as an Alertmanager.
+        description:
+          - How its O(addresses) are told, by Apprise, or as an Alertmanager.
+          - A V(heartbeat) is told no alerts. The job C(watch) calls it each minute in which all is well with itself,
+            so that a service notices if the host is gone. Of its other options none has a meaning.
         type: str
-        choices: [apprise, alertmanager]
+        choices: [apprise, alertmanager, heartbeat]
         default: apprise
       default:
         description: Whether it is for rules that name no channel.
@@ -448,7 +451,7 @@ RULE = {
 SEVERITIES = ["info", "warning", "critical"]
 CHANNEL = {
     "name": {"type": "str", "required": True},
-    "kind": {"type": "str", "choices": ["apprise", "alertmanager"], "default": "apprise"},
+    "kind": {"type": "str", "choices": ["apprise", "alertmanager", "heartbeat"], "default": "apprise"},
     "default": {"type": "bool", "default": True},
     "severities": {"type": "list", "elements": "str", "choices": SEVERITIES, "default": SEVERITIES},
     "labels": {"type": "dict", "default": {}},

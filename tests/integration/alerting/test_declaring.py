@@ -187,6 +187,20 @@ def test_addresses_are_written_for_the_agent_alone_and_never_shown(deployed: Ser
     assert TOKEN not in str(stored)
 
 
+def test_a_heartbeat_has_an_address_and_is_told_no_alerts(deployed: Server, host: dict[str, Any]) -> None:
+    url = "https://hc-ping.com/0e2bfae4"
+    given: dict[str, Any] = {**host, "channels": [{"name": "alive", "kind": "heartbeat"}]}
+    given["addresses"] = {"alive": {"hc": url}}
+    assert rule(deployed, **given)["changes"][-1] == f"create file {file_of(host)}"
+    assert json.loads(file_of(host).read_text())["channels"] == {
+        "alive": {"kind": "heartbeat", "source": "inventory", "targets": {"hc": url}}
+    }
+    assert rows(deployed, "SELECT channel FROM pgops.notification_channel") == []
+    assert rule(deployed, **given)["changes"] == []
+    with pytest.raises(InvalidInput, match="declared nowhere"):
+        rule(deployed, **{**given, "channels": [*given["channels"], {"name": "desk", "fallback": "alive"}]})
+
+
 def test_channels_that_somebody_wrote_into_the_file_stay(deployed: Server, host: dict[str, Any]) -> None:
     own = {"kind": "apprise", "targets": {"chat": SLACK}}
     file_of(host).write_text(json.dumps({"format": 1, "channels": {"desk": own}}))
