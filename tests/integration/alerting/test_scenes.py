@@ -33,7 +33,7 @@ INSERT INTO pgops.system_metrics (metric_name, metric_value, database_name)
 SELECT 'waiting_locks', 9, 'shop' || g FROM generate_series(1, {}) AS g
 """
 SIZE = "SELECT max(octet_length(parts::text)) FROM pgops.scene"
-OPTIONS = {"evaluate": True, "history": None, "acknowledge": None, "note": None, "all": False}
+OPTIONS = {"evaluate": True, "prometheus": False}
 
 
 def ran(server: Server, state: Path, node: str = "db1/main", **settings: Any) -> dict[str, Any]:
