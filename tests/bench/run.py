@@ -19,6 +19,7 @@ import artifact  # noqa: E402
 
 artifact.link_library()
 
+import alerts  # noqa: E402
 import backups  # noqa: E402
 import binaries  # noqa: E402
 import deployments  # noqa: E402
@@ -48,6 +49,7 @@ def main() -> int:
             "collect": rounds.measure,
             "storage": storage.measure,
             "facts": lambda: reports.measure(venv, Path(work)),
+            "alerts": alerts.measure,
             "archive": segments.measure,
             "backup": backups.measure,
             "peers": peers.measure,
