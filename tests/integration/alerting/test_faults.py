@@ -3,7 +3,7 @@
 """Shipped rules fire by the fault that they are for, on a real server, and resolve once it is gone.
 
 Thresholds that are times or many bytes are lowered, as an inventory would, and nothing has to last. Not caused here:
-full disks, wraparound, damaged blocks, old backups, dropped statements: their metrics have tests of their own.
+multixacts that wrap around, old backups, dropped statements: their metrics have tests of their own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import disks
 import psycopg
 import pytest
+from backing import own
 from deploying import SHIPPED, collect, deploy, inspect, rule
 from majors import make_server
 from servers import Server
@@ -43,6 +45,7 @@ LOWERED = {
 }
 MEASURED = {  # what is derived, by what it is made of
     "cache_hit_recent_percent": "database_activity",
+    "checkpoints_requested_percent": "checkpoints",
     "rollback_recent_percent": "database_activity",
     "slot_unused": "slots",
     "standby_surplus": "replication",
@@ -186,9 +189,9 @@ def no_archive(faulty: Faulty, segments: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def counted(faulty: Faulty, cause: str, times: int) -> Iterator[None]:
-    """A fault that is counted, between two collections."""
-    faulty.firing("cache_hit_ratio", "{}")
+def counted(faulty: Faulty, cause: str, times: int, name: str = "cache_hit_ratio") -> Iterator[None]:
+    """A fault that is counted, between two collections of what a rule is on."""
+    faulty.firing(name, "{}")
     with faulty.server.connect("shop") as session:
         for _number in range(times):
             for one in cause.split("; "):
@@ -230,7 +233,60 @@ def expected(faulty: Faulty, number: int) -> Iterator[None]:
     declare(faulty.server, expected_standbys=0)
 
 
+@contextlib.contextmanager
+def damaged(faulty: Faulty) -> Iterator[None]:
+    """A block that is not as it was written."""
+    faulty.run("CREATE TABLE damaged AS SELECT generate_series(1, 1000) AS a")
+    path = faulty.server.data_dir / str(faulty.server.value("SELECT pg_relation_filepath('damaged')", "shop"))
+    faulty.server.stop()
+    with path.open("r+b") as file:
+        file.seek(8192 + 4000)
+        file.write(b"damage")
+    faulty.server.start()
+    faulty.firing("checksum_failures", "{}")
+    with contextlib.suppress(psycopg.errors.DataCorrupted):
+        faulty.run("SELECT count(*) FROM damaged")
+    yield
+    faulty.run("DROP TABLE damaged")
+
+
+@contextlib.contextmanager
+def full_disk(faulty: Faulty) -> Iterator[None]:
+    """A tablespace that has hardly any room left."""
+    place = faulty.server.directory / "space"
+    with disks.small(place, "20m") as mounted:
+        if not mounted:
+            pytest.skip("nothing can be mounted here")
+        own(place, faulty.server)
+        faulty.run(f"CREATE TABLESPACE roomy LOCATION '{place}'")
+        assert faulty.firing("disk_usage", '{"tablespace": "roomy"}') == []
+        disks.fill(place)
+        yield
+        (place / "filler").unlink()
+        until(lambda: faulty.firing("disk_usage", '{"tablespace": "roomy"}'), "resolved", [])
+        faulty.run("DROP TABLESPACE roomy")
+
+
+@contextlib.contextmanager
+def nearly_wrapped(faulty: Faulty) -> Iterator[None]:
+    """Three quarters of all transaction ids are used, and a transaction keeps vacuum from freeing any."""
+    server = faulty.server
+    with server.connect("shop") as session:
+        session.execute("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'old'")
+    server.stop()
+    server.run(server.client("pg_resetwal"), "-x", str(MANY_XIDS), "-D", server.data_dir)
+    status = server.data_dir / "pg_xact" / f"{MANY_XIDS // XIDS_OF_FILE:04X}"
+    server.write(status, "\0" * (XIDS_OF_FILE // 4))
+    server.start()
+    yield
+    # Autovacuum, which is allowed into every database, does the rest.
+    faulty.run("ROLLBACK PREPARED 'old'; ALTER SYSTEM SET autovacuum_naptime = '1s'; SELECT pg_reload_conf()")
+
+
 SHOP = '{"database": "shop"}'
+MANY_XIDS = 1_700_000_000
+XIDS_OF_FILE = 32_768 * 32
+"""Transactions of which one file of pg_xact says what became of them, two bits each."""
 DUPLICATES = "CREATE TABLE twice AS SELECT 1 AS a FROM generate_series(1, 2)"
 FILLED = "CREATE TABLE filled AS SELECT g, repeat('x', 1000) AS x FROM generate_series(1, 40000) AS g"
 BOTH = ["critical", "warning"]
@@ -329,8 +385,19 @@ FAULTS: dict[str, tuple[str, list[str], Cause]] = {
     ),
     "invalid_index": ('{"index": "broken"}', ["warning"], invalid),
     "standby_missing": ("{}", ["critical"], lambda faulty: expected(faulty, 1)),
+    "checkpoints_requested": (
+        "{}",
+        ["warning"],
+        lambda faulty: counted(faulty, "CHECKPOINT", 4, "checkpoints_requested"),
+    ),
+    "checksum_failures": ('{"database": "shop"}', ["critical"], damaged),
+    "disk_usage": ('{"tablespace": "roomy"}', BOTH, full_disk),
+    "xid_wraparound": (SHOP, BOTH, nearly_wrapped),
 }
-LASTING = ("deadlocks", "cache_hit_ratio", "slot_inactive", "temp_bytes", "rollbacks")
+LASTING = (
+    *("deadlocks", "cache_hit_ratio", "slot_inactive", "temp_bytes", "rollbacks"),
+    *("checkpoints_requested", "checksum_failures"),
+)
 """Those that look at minutes: they resolve once these are over, which the tests of evaluations and of what is derived
 show with samples of their own."""
 
