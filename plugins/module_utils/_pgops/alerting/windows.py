@@ -255,7 +255,9 @@ def resolved(session: Session, windows: Windows) -> dict[str, Window]:
     moments = [(one, moment) for one in windows.values() for moment in (one.starts, one.ends)]
     texts = [moment for _one, moment in moments]
     zoned = [bool(re.search(r":\d\d[+-]", moment)) for moment in texts]
-    found = [row["moment"] for row in session.rows(RESOLVED, [texts, [one.time_zone for one, _ in moments], zoned])]
+    found = [
+        row["moment"] for row in session.rows(RESOLVED, [texts, [one.time_zone for one, _moment in moments], zoned])
+    ]
     pairs = zip(windows.values(), found[::2], found[1::2])
     return {one.name: _placed(one, starts, ends) for one, starts, ends in pairs}
 
