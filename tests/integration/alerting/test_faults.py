@@ -3,7 +3,7 @@
 """Shipped rules fire by the fault that they are for, on a real server, and resolve once it is gone.
 
 Thresholds that are times or many bytes are lowered, as an inventory would, and nothing has to last. Not caused here:
-multixacts that wrap around, old backups, dropped statements: their metrics have tests of their own.
+multixacts that wrap around, and a standby that lags: their metrics have tests of their own.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import disks
 import psycopg
 import pytest
 from backing import own
-from deploying import SHIPPED, collect, deploy, inspect, rule
+from deploying import SHIPPED, collect, deploy, inspect
 from majors import make_server
+from quick import declare, firing
 from servers import Server
 from waiting import until
 
@@ -50,10 +50,6 @@ MEASURED = {  # what is derived, by what it is made of
     "slot_unused": "slots",
     "standby_surplus": "replication",
 }
-STATE = """
-SELECT DISTINCT a.severity_level FROM pgops.alert_history AS a
-WHERE a.rule_name = %s AND a.alert_status = 'firing' AND a.additional_context @> %s::jsonb ORDER BY 1
-"""
 XIDS = "DO $$ BEGIN FOR i IN 1..130000 LOOP PERFORM pg_current_xact_id();COMMIT;END LOOP;END $$"
 
 
@@ -81,9 +77,7 @@ class Faulty:
         ]
         gathered = (inspect if found[0].rights == "all_data" else collect)(self.server, self.state, found=found)
         assert gathered["errors"] == []
-        with self.server.connect("pgops") as session:
-            session.execute("SELECT pgops.evaluate_alerts()")
-            return [severity for (severity,) in session.execute(STATE.encode(), [name, labels]).fetchall()]
+        return firing(self.server, name, labels)
 
     @contextlib.contextmanager
     def sessions(self, number: int, statement: str) -> Iterator[None]:
@@ -107,18 +101,8 @@ def _faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
     with make_server(18, settings=SETTINGS) as server:
         deploy(server)
         server.value("CREATE DATABASE shop")
-        declare(server)
+        declare(server, LOWERED)
         yield Faulty(server, tmp_path_factory.mktemp("agent"))
-
-
-def declare(server: Server, **params: Any) -> None:
-    """The shipped rules, as quick as they can be."""
-    quick = {"lasts": "0", "keep_firing_for": "0", "flapping_after": 0}
-    rules: list[dict[str, Any]] = []
-    for one in DEFAULTS:
-        lowered = {"threshold": LOWERED[one.name]} if one.name in LOWERED else {}
-        rules.append({"name": one.name, "severity": one.severity, **quick, **lowered})
-    rule(server, rules=rules, **params)
 
 
 @contextlib.contextmanager
@@ -228,9 +212,9 @@ def deadlocks(faulty: Faulty) -> Iterator[None]:
 @contextlib.contextmanager
 def expected(faulty: Faulty, number: int) -> Iterator[None]:
     """More standbys are expected than there are."""
-    declare(faulty.server, expected_standbys=number)
+    declare(faulty.server, LOWERED, expected_standbys=number)
     yield
-    declare(faulty.server, expected_standbys=0)
+    declare(faulty.server, LOWERED, expected_standbys=0)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,56 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Shipped rules fire by the fault that they are for, where other jobs than `collect` see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from archives import Host
+from backed import Backed
+from deploying import SHIPPED, collect, configured, deploy
+from quick import declare, firing
+from servers import Server
+
+from pgops.repository import catalogue
+from pgops.statements import job as statements
+
+BACKUPS = [one for one in SHIPPED if one.name == "backups"]
+PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.max": "100"}
+EXTENSION = "CREATE EXTENSION pg_stat_statements WITH SCHEMA public; GRANT USAGE ON SCHEMA public TO pgops"
+
+
+def test_a_cluster_that_cannot_be_recovered_fires_until_it_has_a_backup(
+    make: Callable[..., Host], tmp_path: Path
+) -> None:
+    backed = Backed.of(make())
+    server = backed.server
+
+    def seen(name: str, labels: str = "{}") -> list[str]:
+        assert catalogue.update(backed.configuration())["errors"] == []
+        assert collect(server, tmp_path, found=BACKUPS)["errors"] == []
+        return firing(server, name, labels)
+
+    declare(server, {"backup_age": 0.0}, capabilities=["backup"])
+    backed.host.wait_for(backed.host.switch())
+    assert seen("not_recoverable") == ["critical"]
+    backed.take("full")
+    assert seen("not_recoverable") == []
+    full = '{"backup_type": "full"}'
+    assert firing(server, "backup_age", full) == ["critical"]
+    declare(server, {}, capabilities=["backup"])
+    assert firing(server, "backup_age", full) == []
+
+
+def test_statements_that_are_dropped_fire(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = new_server(major, settings=PRELOAD).start()
+    deploy(server)
+    server.value(EXTENSION, "pgops")
+    declare(server, {}, capabilities=["statements"])
+    for _run in range(3):
+        with server.connect() as session:
+            for number in range(150):
+                session.execute(f"SELECT 1 AS a{number}, {'1 + ' * number}1".encode())
+        assert statements.collect(*configured(server, tmp_path))["errors"] == []
+    assert firing(server, "statements_evicted") == ["warning"]
