@@ -14,6 +14,8 @@ from notified import Notified
 from servers import Server
 
 from pgops.alerting import job
+from pgops.instance import endpoints
+from pgops.server.session import connect
 
 COLLECTOR = [one for one in SHIPPED if one.name == "notifications"]
 METRICS = (
@@ -170,6 +172,7 @@ def test_what_is_to_be_told_waits_also_where_nobody_sends(deployed: Server, tmp_
         notified.rule()
         notified.channel()
         notified.load(0, 9)
-        found = job.evaluate(configured(deployed, tmp_path)[0])
+        with connect(endpoints.agent(configured(deployed, tmp_path)[0], "alerts")) as agent:
+            found = job.evaluate(agent)
         assert (found["fired"], found["errors"]) == (1, [])
         assert notified.rows("SELECT channel, status FROM pgops.notifications") == [("ops", "waiting")]
