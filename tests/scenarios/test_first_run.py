@@ -11,8 +11,11 @@ import pytest
 from hosts import HOSTS, Fleet, Run
 
 SECONDS_TO_FIRST_SAMPLES = 120
-OF_JOBS = re.compile(r"/var/lib/pgops/[^/]+/((state|keeping|inspection|export)/|delivered\.json$)")
-"""What jobs write, which may have begun, and what a standby notes once it has proved that its samples arrive."""
+OF_JOBS = re.compile(
+    r"/var/lib/pgops/[^/]+/((state|keeping|inspection|export)/|(delivered\.json|deployments\.jsonl)$)"
+)
+"""What jobs write, which may have begun, what a standby notes once it has proved that its samples arrive, and what
+modules note of their changes."""
 
 
 @pytest.fixture(scope="module", name="pristine")
