@@ -45,6 +45,9 @@ def run(order: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     check_mode = bool(order["_ansible_check_mode"])
     params = {**expanded(order["params"], order["paths"]), "sources": sources}
     _record(order)
+    noting = order["module"] in DEPLOYING and not check_mode
+    # Loaded now: the work may remove the library from the host.
+    deployments = importlib.import_module(".instance.deployments", __package__) if noting else None
     try:
         result = _work(order["module"], params, check_mode)
     except DriverMissing as error:
@@ -53,8 +56,7 @@ def run(order: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
         return _failure(error)
     except PgOpsError as error:
         return _failure(error)
-    if result.get("changed") and not check_mode and order["module"] in DEPLOYING:
-        deployments = importlib.import_module(".instance.deployments", __package__)
+    if deployments and result.get("changed"):
         deployments.note(order["module"], params, result.get("changes", ()))
     return result
 
