@@ -51,6 +51,7 @@ ROLES = [
     ("pgops_settings", {"pgops_settings": {"work_mem": "9MB"}}, "SHOW work_mem", "9MB"),
     ("pgops_agent", {"pgops_repository": "/srv/shared/roles"}, "SELECT 1", "1"),
     ("pgops_monitoring", {}, "SELECT count(*) FROM pg_database WHERE datname = 'pgops'", "1"),
+    ("pgops_alerting", {}, "SELECT 1", "1"),
     (
         "pgops_statements",
         {"pgops_restart": "if_required"},
