@@ -86,8 +86,8 @@ def test_all_roles_together_are_what_site_brings(fleet: Fleet) -> None:
     declared = json.dumps({**together, "pgops_statements": True})
     run = fleet.play("pgops.fleet.site", "--limit", HOST, "-e", declared)
     assert run.code == 0, run.text
-    # The jobs of statements and of the repository were not switched on for the role alone.
-    assert tasks(run) == {"Schedule the jobs"}
+    # The jobs and alert rules of statements, and the jobs of the repository, were not switched on for a role alone.
+    assert tasks(run) == {"Schedule the jobs", "Install alert rules, channels and maintenance windows"}
 
 
 @pytest.mark.parametrize(
