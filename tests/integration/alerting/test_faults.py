@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Shipped rules fire by the fault that they are for, on a real server, and resolve once it is gone.
 
-Thresholds that are times or many bytes are lowered, as an inventory would, and nothing has to last. Not caused here:
-multixacts that wrap around, and a standby that lags: their metrics have tests of their own.
+Thresholds that are times or many bytes are lowered, as an inventory would, and nothing has to last. What a standby, a
+job or minutes of time belong to is in the files beside this one.
 """
 
 from __future__ import annotations
@@ -267,7 +267,26 @@ def nearly_wrapped(faulty: Faulty) -> Iterator[None]:
     faulty.run("ROLLBACK PREPARED 'old'; ALTER SYSTEM SET autovacuum_naptime = '1s'; SELECT pg_reload_conf()")
 
 
+@contextlib.contextmanager
+def multixacts_nearly_wrapped(faulty: Faulty) -> Iterator[None]:
+    """Three quarters of all multixact ids are used, and a transaction keeps vacuum from freeing any."""
+    server = faulty.server
+    faulty.run("CREATE TABLE shared AS SELECT 1 AS a")
+    with server.connect("shop") as session:
+        session.execute("BEGIN; SELECT a FROM shared FOR SHARE; PREPARE TRANSACTION 'sharing'")
+    server.stop()
+    server.run(server.client("pg_resetwal"), "-m", f"{MANY_MULTIXACTS},1", "-D", server.data_dir)
+    server.write(server.data_dir / "pg_multixact" / "offsets" / f"{MANY_MULTIXACTS // 65536:04X}", "\0" * 262_144)
+    server.start()
+    yield
+    faulty.run(
+        "ROLLBACK PREPARED 'sharing'; ALTER SYSTEM SET autovacuum_naptime = '1s'; SELECT pg_reload_conf(); "
+        "DROP TABLE shared; SET vacuum_multixact_freeze_min_age = 0; VACUUM"
+    )
+
+
 SHOP = '{"database": "shop"}'
+MANY_MULTIXACTS = 65536 * 25_000
 MANY_XIDS = 1_700_000_000
 XIDS_OF_FILE = 32_768 * 32
 """Transactions of which one file of pg_xact says what became of them, two bits each."""
@@ -377,6 +396,7 @@ FAULTS: dict[str, tuple[str, list[str], Cause]] = {
     "checksum_failures": ('{"database": "shop"}', ["critical"], damaged),
     "disk_usage": ('{"tablespace": "roomy"}', BOTH, full_disk),
     "xid_wraparound": (SHOP, BOTH, nearly_wrapped),
+    "multixact_wraparound": (SHOP, BOTH, multixacts_nearly_wrapped),
 }
 LASTING = (
     *("deadlocks", "cache_hit_ratio", "slot_inactive", "temp_bytes", "rollbacks"),

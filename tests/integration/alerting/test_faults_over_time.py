@@ -1,0 +1,145 @@
+# Copyright: the pgops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Shipped rules fire by faults that only minutes show, on a host whose clock the test sets ahead, of server and agent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import disks
+import pytest
+from backing import own
+from clocks import Clock, ServerClock
+from clusters import primary, streaming
+from deploying import SHIPPED, collect, configured, deploy
+from majors import make_server
+from quick import declare, firing
+from servers import Server
+from waiting import until
+
+from pgops.instance import records
+from pgops.metrics import collect as collection
+
+BOTH = ["critical", "warning"]
+WRITTEN = "SELECT count(pg_logical_emit_message(false, 'test', repeat('x', 1000))) FROM generate_series(1, 1000)"
+
+
+@dataclass
+class Ahead:
+    """A server and its agent, whose clocks go on when the test says so, and the agent's directory."""
+
+    server: Server
+    of_server: ServerClock
+    of_agent: Clock
+    state: Path
+    minutes: int = 0
+
+    def later(self, minutes: int) -> None:
+        """Let some time pass."""
+        self.minutes += minutes
+        self.of_server.shift(self.minutes * 60)
+        self.of_agent.now = time.time() + self.minutes * 60
+
+    def measure(self, collector: str) -> None:
+        """What an agent does each minute."""
+        found = [one for one in SHIPPED if one.name == collector and one.for_version(self.server.major)]
+        assert collect(self.server, self.state, found=found)["errors"] == []
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[Server]:
+    # A walsender takes minutes that are left out for a standby that is silent.
+    made = make_server(18, settings={"autovacuum": "off", "wal_sender_timeout": "0"})
+    yield made
+    made.delete()
+
+
+@pytest.fixture(name="ahead")
+def _ahead(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ahead:
+    made = Ahead(server, ServerClock(server), Clock(time.time()), tmp_path)
+    monkeypatch.setattr(collection, "time", made.of_agent)
+    server.start()
+    return made
+
+
+def test_a_disk_that_fills_fires_until_it_no_longer_does(ahead: Ahead) -> None:
+    deploy(ahead.server)
+    declare(ahead.server, {})
+    place = ahead.server.directory / "space"
+    roomy = '{"tablespace": "roomy"}'
+    with disks.small(place, "60m") as mounted:
+        if not mounted:
+            pytest.skip("nothing can be mounted here")
+        own(place, ahead.server)
+        ahead.server.value(f"CREATE TABLESPACE roomy LOCATION '{place}'")
+
+        def goes_on(bytes_more: int) -> list[str]:
+            with (place / "filler").open("ab") as filler:
+                filler.write(b"x" * bytes_more)
+            ahead.later(2)
+            ahead.measure("disks")
+            return firing(ahead.server, "disk_filling", roomy)
+
+        assert [goes_on(2_000_000) for _turn in range(3)] == [[]] * 3
+        until(lambda: goes_on(2_000_000), "firing", ["critical"])
+        assert firing(ahead.server, "disk_usage", roomy) == []
+        (place / "filler").unlink()
+        until(lambda: goes_on(0), "resolved", [])
+        ahead.server.value("DROP TABLESPACE roomy")
+
+
+def test_a_standby_that_does_not_catch_up_fires_until_it_does(ahead: Ahead, tmp_path: Path) -> None:
+    first = primary(ahead.server, "db1/main", tmp_path / "one")
+    second = first.standby("db2/main", tmp_path / "two")
+    with second.server:
+        streaming(ahead.server)
+        declare(ahead.server, {"replication_lag_not_shrinking": 100_000.0}, expected_standbys=1)
+        second.server.value("SELECT pg_wal_replay_pause()")
+        until(lambda: second.server.value("SELECT pg_get_wal_replay_pause_state()"), "paused", "paused")
+
+        def goes_on(written: str) -> list[str]:
+            ahead.server.value(written)
+            ahead.later(1)
+            ahead.measure("replication")
+            return firing(ahead.server, "replication_lag_not_shrinking")
+
+        assert goes_on(WRITTEN) == []
+        until(lambda: goes_on(WRITTEN), "firing", ["critical"])
+        second.server.value("SELECT pg_wal_replay_resume()")
+        until(lambda: goes_on("SELECT 1"), "resolved", [])
+
+
+def test_an_agent_that_stands_still_fires_until_it_goes_on(ahead: Ahead) -> None:
+    deploy(ahead.server)
+    declare(ahead.server, {})
+
+    def stale() -> list[str]:
+        return firing(ahead.server, "collector_stale", '{"collector": "agent"}')
+
+    ahead.measure("connections")
+    assert stale() == []
+    ahead.later(5)
+    assert stale() == ["warning"]
+    ahead.later(10)
+    assert stale() == BOTH
+    ahead.measure("connections")
+    assert stale() == []
+
+
+def test_a_watch_that_does_not_run_fires_until_it_does(ahead: Ahead) -> None:
+    deploy(ahead.server)
+    declare(ahead.server, {})
+    _configuration, layout = configured(ahead.server, ahead.state)
+
+    def ran(ago: float) -> list[str]:
+        ahead.later(1)
+        records.note(layout, "watch", ahead.of_agent.now - ago, 0.1, 0)
+        ahead.measure("connections")
+        return firing(ahead.server, "watch_stale")
+
+    assert ran(30) == []
+    assert ran(700) == ["critical"]
+    assert ran(1) == []
