@@ -31,6 +31,8 @@ FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 NO_FLEET_HERE = 3  # fleet.py's exit status on a machine that can't have one; its last line says why
 PYTEST = ("python", "-m", "pytest", "--dist=loadgroup", "-q", "-n2")
 SERVERS = (*PYTEST[:-1], "-n4", "tests/integration")  # tests on servers wait half of the time
+ON_CONTROLLERS = sorted(map(str, Path("tests/unit").glob("test_*.py")))
+"""Pure tests of what runs on a controller. Those of the library run on an older Python and on a newer one."""
 STALLS = ("python", "tests/workshop/stalls.py", "--seed=1")
 
 os.environ["PATH"] = os.pathsep.join([str(BUILD / "venv" / "bin"), str(BUILD / "pythons"), os.environ["PATH"]])
@@ -89,11 +91,26 @@ oldest_tests = Background("oldest_controller", "nox", "--session", "oldest_contr
 fleet_start = Background("fleet", "python", str(FLEET), "up", impossible=NO_FLEET_HERE)
 
 
-def smoke(major: str) -> dict[str, str]:
+DIAGONAL = {pythons.OLDEST_HOST: 15, pythons.OLDEST_CONTROLLER: 16}
+"""The majors whose smoke set runs with an old Python and old versions of all else, and not with the newest."""
+
+
+def smoke(python: int) -> dict[str, str]:
     """The environment of tests of which a smoke set on one major is enough, unless more was asked for."""
     if os.environ.get("PGOPS_TEST_MATRIX"):
         return {}
-    return {"PGOPS_TEST_MATRIX": "smoke", "PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", major)}
+    return {
+        "PGOPS_TEST_MATRIX": "smoke",
+        "PGOPS_TEST_MAJORS": os.environ.get("PGOPS_TEST_MAJORS", str(DIAGONAL[python])),
+    }
+
+
+def off_the_diagonal() -> dict[str, str]:
+    """The environment of tests on all majors but those that an old Python, which is here, has a smoke set on."""
+    if os.environ.get("PGOPS_TEST_MATRIX") or os.environ.get("PGOPS_TEST_MAJORS"):
+        return {}
+    elsewhere = {major for python, major in DIAGONAL.items() if pythons.find(python)}
+    return {"PGOPS_TEST_MAJORS": ",".join(str(major) for major in binaries.majors() if major not in elsewhere)}
 
 
 def files(pattern: str, *roots: str) -> list[str]:
@@ -209,7 +226,7 @@ def oldest_host(session: nox.Session) -> None:
     PostgreSQL."""
     session.install("--requirement", "requirements-oldest-host.txt")
     session.run(*PYTEST, "tests/unit", *session.posargs)
-    session.run(*SERVERS, *session.posargs, env=smoke("15"))
+    session.run(*SERVERS, *session.posargs, env=smoke(pythons.OLDEST_HOST))
 
 
 @nox.session(python=False, tags=["test"])
@@ -225,15 +242,15 @@ def servers(session: nox.Session) -> None:
 @nox.session(python=False, tags=["test"])
 def integration(session: nox.Session) -> None:
     """Tests on real servers, all on the newest major and a smoke set on others; with the newest of all else."""
-    session.run(*SERVERS, *session.posargs)
+    session.run(*SERVERS, *session.posargs, env=off_the_diagonal())
 
 
 @nox.session(python="3.11", venv_backend="venv")
 def oldest_controller(session: nox.Session) -> None:
     """The oldest Ansible and driver on the oldest Python that they run on; and what its ansible-test says."""
     session.install("--requirement", "requirements-oldest.txt")
-    session.run(*PYTEST, "tests/unit", *session.posargs)
-    session.run(*SERVERS, *session.posargs, env=smoke("16"))
+    session.run(*PYTEST, *ON_CONTROLLERS, *session.posargs)
+    session.run(*SERVERS, *session.posargs, env=smoke(pythons.OLDEST_CONTROLLER))
     session.run("python", "tests/workshop/sanity.py", "--python", "3.11")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import disks
 import majors
 import psycopg
 import pytest
+import scratch
 from hypothesis import HealthCheck, Phase, settings
 from majors import EVERY_MAJOR, make_server
 from servers import Server
@@ -29,6 +31,7 @@ settings.register_profile("mutation", settings.get_profile("unhurried"), phases=
 settings.load_profile("unhurried")
 # Nothing of a test need survive a power cut: an agent's 460 calls would take most of its installation's time.
 os.fsync = lambda _descriptor: None
+tempfile.tempdir = str(scratch.root())
 artifact.link_library()
 sys.path.append(str(artifact.COLLECTIONS))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(artifact.COLLECTIONS)

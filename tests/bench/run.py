@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT / room) for room in ("tests/support", "tests/workshop",
 import artifact  # noqa: E402
 
 artifact.link_library()
+os.environ.setdefault("PGOPS_TEST_ROOT", "/tmp")  # on a disk, as servers are
 
 import alerts  # noqa: E402
 import backups  # noqa: E402

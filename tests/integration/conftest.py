@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scratch
 from archives import Host
 from copies import Copies
 from deploying import withdraw
@@ -45,7 +46,7 @@ def _root() -> Iterator[Path]:
 
     To be asked for before any server, so that it outlives them.
     """
-    root = Path(tempfile.mkdtemp(prefix="pgops-archiving-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="pgops-archiving-", dir=scratch.root()))
     root.chmod(0o755)
     (root / "base").mkdir()
     (root / "prefix").mkdir()

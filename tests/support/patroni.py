@@ -27,6 +27,7 @@ from types import TracebackType
 
 import binaries
 import pythons
+import scratch
 import servers
 from servers import Server
 from waiting import PATIENCE, LateError, until
@@ -80,7 +81,7 @@ class Patroni(Server):
     def create_node(cls, postgresql: Mapping[str, object]) -> Patroni:
         """A node that is not started; `postgresql` is that part of the cluster's configuration, kept in the store."""
         directory()
-        place = Path(tempfile.mkdtemp(prefix="patroni-", dir="/tmp"))
+        place = Path(tempfile.mkdtemp(prefix="patroni-", dir=scratch.root()))
         node = cls(binaries.BUNDLED, place, servers.free_port())
         place.chmod(0o755)
         if os.getuid() == 0:

@@ -4,7 +4,7 @@
     with server: ...                  started, and stopped and deleted at the end
 
 Started by root, servers run as `nobody`: PostgreSQL refuses root.
-Everything of a server is in one short directory below /tmp, since a socket's path has at most 107 bytes.
+Everything of a server is in one short directory (scratch.py), since a socket's path has at most 107 bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from types import TracebackType
 import binaries
 import datadirs
 import psycopg
+import scratch
 from psycopg.conninfo import make_conninfo
 from waiting import PATIENCE, until
 
@@ -168,7 +169,7 @@ class Server:
     @classmethod
     def _place(cls, major: int) -> Server:
         cls(major, Path(), 0).bin_dir.exists()  # fetched first: a machine that has none leaves nothing behind
-        server = cls(major, Path(tempfile.mkdtemp(prefix=f"pg{major}-", dir="/tmp")), free_port())
+        server = cls(major, Path(tempfile.mkdtemp(prefix=f"pg{major}-", dir=scratch.root())), free_port())
         server.directory.chmod(0o755)
         if os.getuid() == 0:
             shutil.chown(server.directory, server.os_user)

@@ -18,6 +18,7 @@ from typing import Any
 
 import disks
 import pytest
+import scratch
 from deploying import AGENT, BUNDLE, SHIPPED, agent_arguments, collect, deploy, target
 from majors import EVERY_MAJOR, make_server
 from servers import Server
@@ -78,7 +79,7 @@ class Place:
 
 @pytest.fixture(name="place", scope="module", params=EVERY_MAJOR)
 def _place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pgops-disks-XXXXXX"], text=True).strip())
+    folder = Path(tempfile.mkdtemp(prefix="pgops-disks-", dir=scratch.root()))
     folder.chmod(0o755)
     place = Place(Server(request.param, folder, 0), folder, False)
     try:

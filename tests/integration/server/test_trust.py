@@ -64,7 +64,7 @@ def _running(new_server: Callable[..., Server]) -> Server:
 @pytest.fixture(name="ours")
 def _ours(tmp_path: Path) -> Iterator[Path]:
     """A directory of root's, with what nobody else may change."""
-    folder = Path(tempfile.mkdtemp(prefix="ours-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="ours-"))
     for name in ("pg_hba.conf", "postgresql.auto.conf", "repository.json"):
         (folder / name).write_text("of root\n")
     before = _state(folder)

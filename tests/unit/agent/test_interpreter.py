@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 @pytest.fixture(name="place")
 def _place() -> Iterator[Path]:
     """A directory that all users can reach: those of pytest are closed to others."""
-    place = Path(tempfile.mkdtemp(prefix="pgops-python-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="pgops-python-"))
     place.chmod(0o755)
     (place / "host").mkdir()
     yield place

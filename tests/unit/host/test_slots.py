@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_newest_content_counts_and_the_one_before_stays(tmp_path: Path) -> N
 
 @given(st.integers(0, 1999), st.binary(min_size=1, max_size=400))
 def test_a_write_that_was_cut_short_leaves_one_of_both(place: int, junk: bytes) -> None:
-    path = Path(f"/tmp/pgops-slots-{os.getpid()}")
+    path = Path(f"{tempfile.gettempdir()}/pgops-slots-{os.getpid()}")
     slots = Slots(str(path), 1000)
     try:
         slots.write(1, b"one")

@@ -271,7 +271,7 @@ def test_what_is_not_there_is_told_apart_from_what_cannot_be_read(place: Place) 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root may look everywhere, and others own what they are denied")
 @pytest.mark.parametrize("denied", ["wal", f"wal/{FIRST[:16]}"])
 def test_what_may_not_be_looked_at_is_not_the_end_of_the_wal(denied: str) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         place = made(Path(folder))
         place.push(place.write(FIRST, segment()))
@@ -407,7 +407,7 @@ def test_a_check_tries_what_a_push_needs_and_leaves_nothing(place: Place, compre
 @pytest.mark.parametrize("denied", ["", FIRST[:16]])
 def test_a_check_fails_where_its_user_cannot_write(denied: str) -> None:
     # The directories of pytest are closed to others.
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         _check_denied(made(Path(folder)), denied)
 

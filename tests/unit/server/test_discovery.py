@@ -22,7 +22,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what 
 @pytest.fixture
 def root() -> Iterator[Path]:
     """A host's root; its path is short, since a socket's has at most 107 bytes."""
-    made = Path(tempfile.mkdtemp(prefix="host-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="host-"))
     made.chmod(0o755)
     (made / "var/run/postgresql").mkdir(parents=True)
     (made / "tmp").mkdir()

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks as ot
 @pytest.fixture(name="closed")
 def _closed() -> Iterator[Path]:
     """A directory of a server's user that nobody else may pass."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as top:
+    with tempfile.TemporaryDirectory() as top:
         Path(top).chmod(0o755)
         closed = Path(top, "closed")
         (closed / "data").mkdir(parents=True)
