@@ -1,6 +1,6 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Shipped rules fire by faults that only minutes show, on a host whose clock the test sets ahead, of server and agent."""
+"""Shipped rules fire by faults that only minutes show, on a host whose clock the test sets ahead."""
 
 from __future__ import annotations
 
