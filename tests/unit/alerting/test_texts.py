@@ -34,6 +34,8 @@ ALERT: dict[str, Any] = {
 }
 ENDED = {**ALERT, "event": "resolved", "ended_at": "2026-11-30T03:20:00+00:00"}
 NOW = datetime(2026, 11, 30, 3, 30, tzinfo=timezone.utc)
+LINES = 3
+"""Of a message about one alert that fires: the alert, how to see more, and the number of the message."""
 HOSTILE = "a<!channel>\x1b[31m\u202e@everyone\n<b>"
 
 
@@ -56,7 +58,8 @@ def test_a_message_says_what_where_and_since_when() -> None:
     assert found.title == "[FIRING 1] critical: connections on shop"
     assert found.body == (
         "FIRING: db1/main database=app: active_connections was 91.5 (alert above 90), "
-        "since 2026-11-30 03:10:05 UTC.\nMessage m1"
+        "since 2026-11-30 03:10:05 UTC.\n"
+        "What was seen, and what happened before: pgops incident a1\nMessage m1"
     )
     assert found.severity == "critical"
 
@@ -87,7 +90,7 @@ def test_a_name_of_somebody_else_is_no_mention_no_tag_and_short(value: str) -> N
     found = texts.text(document(alert, template="{database}"), doubtful=False)
     assert not set(found.title + found.body) & set("<>@\x1b\u202e")
     assert len(found.title) < 300
-    assert found.body.count("\n") == 1
+    assert found.body.count("\n") == LINES - 1
 
 
 def test_a_value_that_is_a_place_itself_is_not_filled_in() -> None:
@@ -106,7 +109,7 @@ def test_what_has_no_room_is_counted() -> None:
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_whatever_labels_hold_a_message_is_lines_of_what_can_be_seen(name: str, value: str) -> None:
     found = texts.text(document({**ALERT, "labels": {name: value}}), doubtful=False)
-    assert found.body.count("\n") == 1
+    assert found.body.count("\n") == LINES - 1
     assert all(unicodedata.category(one) not in {"Cc", "Cf", "Cs"} for one in found.body.replace("\n", ""))
 
 

@@ -20,6 +20,8 @@ LONGEST = 200
 """Characters of a value that are shown."""
 BODY = 3500
 """Characters of a text: less than what the services take."""
+SHORT = 8
+"""Characters of an alert's id that name it on the terminal."""
 PLACE = re.compile(r"\{(\w+)\}")
 HARMLESS = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "\uff20"})
 """Signs that look like those which begin tags, and mentions of people."""
@@ -90,6 +92,8 @@ def text(document: Mapping[str, Any], doubtful: bool) -> Text:
     severity = first["severity"] if {"firing", "repeated"} & set(events) else "resolved"
     title = f"[{counts}] {first['severity']}: {escaped(first['rule_name'])} on {escaped(document['cluster'])}"
     ending = [DOUBTFUL] if doubtful else []
+    if severity != "resolved":
+        ending.append(f"What was seen, and what happened before: pgops incident {first['alert_id'][:SHORT]}")
     ending.append(f"Message {document['notification_id']}")
     lines = [f"{EVENTS[alert['event']]}: {summary(alert, document['template'])}" for alert in alerts]
     return Text(title, "\n".join([*_bounded(lines, sum(events.values())), *ending]), severity)
