@@ -29,8 +29,9 @@ LIBRARY = "plugins/module_utils/_pgops"
 ROOMS = ("tests/support", "tests/oracles", "tests/workshop")
 FLEET = ROOT / "tests" / "fleet" / "fleet.py"
 NO_FLEET_HERE = 3  # fleet.py's exit status on a machine that can't have one; its last line says why
-PYTEST = ("python", "-m", "pytest", "--dist=loadgroup", "-q", "-n2")
-SERVERS = (*PYTEST[:-1], "-n4", "tests/integration")  # tests on servers wait half of the time
+SLOWEST = ("--durations=15", "--durations-min=5")
+PYTEST = ("python", "-m", "pytest", "--dist=loadgroup", "-q", *SLOWEST, "-n2")
+SERVERS = (*PYTEST[:-1], "-n6", "tests/integration")  # tests on servers wait half of the time
 ON_CONTROLLERS = sorted(map(str, Path("tests/unit").glob("test_*.py")))
 """Pure tests of what runs on a controller. Those of the library run on an older Python and on a newer one."""
 STALLS = ("python", "tests/workshop/stalls.py", "--seed=1")
@@ -225,7 +226,7 @@ def oldest_host(session: nox.Session) -> None:
     """The library as the agent runs it on the oldest host: Python 3.9, the oldest driver, no Ansible, and the oldest
     PostgreSQL."""
     session.install("--requirement", "requirements-oldest-host.txt")
-    session.run(*PYTEST, "tests/unit", *session.posargs)
+    session.run(*PYTEST, "tests/unit", *session.posargs, env=smoke(pythons.OLDEST_HOST))
     session.run(*SERVERS, *session.posargs, env=smoke(pythons.OLDEST_HOST))
 
 
@@ -300,10 +301,19 @@ def scenarios(session: nox.Session) -> None:
     if not files("test_*.py", "tests/scenarios"):
         session.skip("there is none in tests/scenarios/")
     fleet_start.result(session)
-    session.run("python", "-m", "pytest", "-q", "--ignore=tests/scenarios/lanes", "tests/scenarios", *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        *SLOWEST,
+        "--ignore=tests/scenarios/lanes",
+        "tests/scenarios",
+        *session.posargs,
+    )
     # A lane a cluster: they mostly wait.
     lanes = ("-n3", "--dist=loadgroup", "tests/scenarios/lanes")
-    session.run("python", "-m", "pytest", "-q", *lanes, *session.posargs)
+    session.run("python", "-m", "pytest", "-q", *SLOWEST, *lanes, *session.posargs)
 
 
 @nox.session(python=False, tags=["test"])

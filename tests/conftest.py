@@ -19,11 +19,12 @@ from majors import EVERY_MAJOR, make_server
 from servers import Server
 
 # How long something takes says how busy the machine is. The same examples each time, unless PGOPS_TEST_SEARCH is set:
-# what a search finds belongs to who searches, and not to whoever comes by next.
+# what a search finds belongs to who searches, and not to whoever comes by next. A smoke set has few of them.
 settings.register_profile(
     "unhurried",
     deadline=None,
     derandomize=not os.environ.get("PGOPS_TEST_SEARCH"),
+    max_examples=20 if majors.matrix() == "smoke" else 100,
     suppress_health_check=[HealthCheck.too_slow],
 )
 # Of a change that a test has noticed, nobody wants to know the smallest example.

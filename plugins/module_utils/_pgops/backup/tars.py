@@ -8,7 +8,6 @@ compressed to save.
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,33 +15,10 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from ..errors import HostFailed
-from ..host import files
+from ..host import files, streams
 from ..repository import archiver
 from . import contents
 from .contents import Digested
-
-
-class _Stream(io.RawIOBase):
-    """A file of what comes in chunks."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__()
-        self.chunks, self.left = chunks, memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        while not self.left:
-            chunk = next(self.chunks, None)
-            if chunk is None:
-                return 0
-            self.left = memoryview(chunk)
-        count = min(len(view), len(self.left))
-        view[:count] = self.left[:count]
-        self.left = self.left[count:]
-        return count
 
 
 def problems(folder: str, compression: str, look: Callable[[], None] = lambda: None) -> list[str]:
@@ -84,9 +60,9 @@ class Reading:
         name = os.path.basename(path)
         stem = name[: -len(self.ending)]
         prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
-        stream: IO[bytes] = cast("IO[bytes]", io.BufferedReader(_Stream(content), archiver.CHUNK))
+        stream = streams.stream(content)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
+            with streams.opened(stream) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # of millions nothing is kept
                     self.look()

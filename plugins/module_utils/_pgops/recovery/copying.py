@@ -15,10 +15,9 @@ import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
 
 from ..errors import HostFailed, InvalidInput
-from ..host import commands, files
+from ..host import commands, files, streams
 from ..repository import archiver, backups
 from ..repository.backups import Kept
 
@@ -138,31 +137,22 @@ def _tars(path: str) -> list[tuple[str, str]]:
 def _extract(path: str, target: str) -> None:
     ending = os.path.splitext(path)[1]
     compression = next((one for one, known in archiver.ENDINGS.items() if known == ending), "none")
-    reading, writing = os.pipe()
-    with ThreadPoolExecutor(1) as pool, os.fdopen(reading, "rb") as stream:
-        unpacking = pool.submit(_unpack, path, compression, writing)
+    with contextlib.closing(archiver.unpacked(path, compression)) as content:
         try:
-            _members(stream, target)
-            while stream.read(archiver.CHUNK):
-                pass
-        finally:
-            stream.close()
-            unpacking.result()
+            with streams.opened(streams.stream(content)) as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # of millions nothing is kept
+                    _member(tar, member, target)
+        except tarfile.TarError:
+            _end(content)  # what unpacks it may know what is wrong
+            raise
+        _end(content)
 
 
-def _unpack(path: str, compression: str, writing: int) -> None:
-    with os.fdopen(writing, "wb", buffering=0) as sink:
-        for chunk in archiver.unpacked(path, compression):
-            try:
-                archiver.write(sink.fileno(), chunk)
-            except BrokenPipeError:
-                return
-
-
-def _members(stream: IO[bytes], target: str) -> None:
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
-            _member(tar, member, target)
+def _end(content: Iterator[bytes]) -> None:
+    """Read what is behind the tar: a compressed file ends with its checksum. Raises archiver.Failure."""
+    for _chunk in content:
+        pass
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:

@@ -34,7 +34,8 @@ LAST_LINES = 12
 APPEARING = 20.0
 """Seconds in which a started server must have its lock file."""
 STOPPING = 3600
-PAUSE = 0.1
+PAUSE, LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between two looks at a server: few at first, and more for one that takes long."""
 TELLING = 10.0
 """Seconds between two messages about the progress."""
 POINT_BYTES = 1024
@@ -65,6 +66,14 @@ SELECT EXISTS (
       AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
 )
 """
+
+
+def growing() -> Iterator[float]:
+    """Pauses that grow with what has passed."""
+    pause = PAUSE
+    while True:
+        yield pause
+        pause = min(pause * 1.2, LONGEST_PAUSE)
 
 
 @dataclass(frozen=True)
@@ -109,9 +118,9 @@ class Runner:
         words = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
         before = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         self._control("start", "-W", "-s", "-l", self.log, "-o", words)
-        until = time.monotonic() + APPEARING
+        until, pauses = time.monotonic() + APPEARING, growing()
         while not self.running() and time.monotonic() < until and "FATAL" not in self.tail(before):
-            time.sleep(PAUSE)
+            time.sleep(next(pauses))
         if not self.running():
             if recovering and self._raised():
                 self.start(recovering)
@@ -182,7 +191,7 @@ class Runner:
         return reached
 
     def _waited(self, target: Target) -> dict[str, Any]:
-        told = time.monotonic()
+        told, pauses = time.monotonic(), growing()
         while True:
             state = self._state()
             ended = not self.running() if state is None else not state["recovering"] or state["pause"] == "paused"
@@ -195,7 +204,7 @@ class Runner:
             if state and time.monotonic() > told + TELLING:
                 told = time.monotonic()
                 self.say(f"replayed up to LSN {state['lsn']}, last commit {state['time']}")
-            time.sleep(PAUSE)
+            time.sleep(next(pauses))
 
     def _ended(self, target: Target, state: dict[str, Any] | None) -> dict[str, Any]:
         """The state in which a recovery ended. Raises HostFailed unless it ended at a target."""
@@ -239,7 +248,7 @@ class Runner:
 
         Raises HostFailed.
         """
-        state = self._state()
+        state, pauses = self._state(), growing()
         if state and state["recovering"]:
             # A server that waits at its target looks for a promotion each second only, and is woken by this. It has
             # the same end: a recovery that may go on from its target is over.
@@ -249,16 +258,17 @@ class Runner:
         while not state or state["recovering"]:
             if not self.running():
                 raise self.failed("The server ended while it was promoted")
-            time.sleep(PAUSE)
+            time.sleep(next(pauses))
             state = self._state()
         return int(state["timeline"])
 
     def wait(self) -> None:
         """Wait until it takes connections. Raises HostFailed."""
+        pauses = growing()
         while not discovery.accepts(self.served.data, os.geteuid()):
             if not self.running():
                 raise self.failed("The server ended after its recovery")
-            time.sleep(PAUSE)
+            time.sleep(next(pauses))
 
     def collation_warnings(self) -> tuple[str, ...]:
         """What sorts otherwise here than it did on the original: its indexes may be wrong."""

@@ -14,6 +14,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -434,8 +435,12 @@ def _copy(planned: Planned, phases: Phases) -> None:
             copying.combine(planned.backups, chain, data, spaces, planned.tools)
         else:
             copying.put(planned.backups, chain[0], data, spaces)
-    with phases.phase("verify"):
+    # What is read is in memory still, so that the disk is free.
+    with phases.phase("verify"), ThreadPoolExecutor(1) as pool:
+        flushing = [pool.submit(files.sync_tree, path) for path in planned.place.every]
         copying.verify(data, planned.tools)
+        for one in flushing:
+            one.result()
 
 
 def _unarchived_wal(planned: Planned, old: str) -> list[str]:
@@ -523,5 +528,5 @@ def _unarchived(planned: Planned, timeline: int) -> list[str]:
     while archiver.stored(path) is None and not (planned.stanza and planned.stanza.anew().stored(name)):
         if time.monotonic() > until:
             return [f"{name} has not arrived in {planned.request.repository}: see whether the server archives."]
-        time.sleep(replay.PAUSE)
+        time.sleep(replay.LONGEST_PAUSE)
     return []

@@ -50,6 +50,8 @@ GZIP_LEVEL = 3
 GZIP = 31
 """zlib's number for the format of gzip with the largest window."""
 CHUNK = 1 << 20
+PIPE_SIZE = 1031
+"""F_SETPIPE_SZ of fcntl(2), which Python names from 3.10 on."""
 LONG_HEADER = struct.Struct("=HHIQIxxxxQII")
 """Of a segment's first page (PostgreSQL, src/include/access/xlog_internal.h, XLogLongPageHeaderData): magic, info,
 timeline, page address, remaining length, system identifier, segment size, block size."""
@@ -360,7 +362,7 @@ def chunks(path: str) -> Iterator[bytes]:
             yield chunk
 
 
-def unpacked(path: str, compression: str) -> Iterator[bytes]:
+def unpacked(path: str, compression: str) -> Generator[bytes, None, None]:
     """The content of a stored file, in chunks.
 
     Raises Damaged.
@@ -384,6 +386,7 @@ def decompressed(source: int, compression: str, path: str) -> Generator[bytes, N
         yield from _unzipped(source, path)
     else:
         reading, writing = os.pipe()
+        _widen(writing)
         try:
             process = _started(DECOMPRESS[compression], source, writing)
         except Failure:
@@ -401,6 +404,16 @@ def decompressed(source: int, compression: str, path: str) -> Generator[bytes, N
             raise Failure(f"{DECOMPRESS[compression][0]} was ended by signal {-code}")
         if code:
             raise Damaged(f"{path} is damaged: {DECOMPRESS[compression][0]} ended with {code}")
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold a chunk: else its ends wait for each other at each 64 kB."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(pipe, PIPE_SIZE, CHUNK)
+    except OSError:
+        return  # of all its pipes, a user may have so many bytes only
 
 
 def _unzipped(source: int, path: str) -> Iterator[bytes]:
