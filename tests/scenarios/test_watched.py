@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def told(fleet: Fleet, alert: str, fires: bool) -> float | None:
     for line in fleet.on(HOST, "sh", "-c", "cat /tmp/received || true").splitlines():
         at, post = json.loads(line)
         found: dict[str, Any] = post
-        ended = found["endsAt"] < time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+        ended = datetime.fromisoformat(found["endsAt"]).timestamp() <= at
         if found["labels"]["alertname"] == alert and ended != fires:
             return float(at)
     return None
