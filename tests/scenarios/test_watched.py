@@ -40,6 +40,11 @@ TAKEN = """
 systemd-run -q --unit=takers sh -c 'for n in $(seq 97); do
     runuser -u postgres -- psql -Xqd postgres -c "SELECT pg_sleep(900)" & done; wait'
 """
+# A session that sleeps does not notice that its client has gone.
+GIVEN_BACK = """
+runuser -u postgres -- psql -Xqd postgres -o /dev/null \
+    -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+"""
 FULL = """
 mkdir /mnt/space && mount -t tmpfs -o size=30m tmpfs /mnt/space && chown postgres: /mnt/space
 runuser -u postgres -- psql -Xqd postgres -c "CREATE TABLESPACE space LOCATION '/mnt/space'"
@@ -71,7 +76,7 @@ class Fault:
 FAULTS = [
     Fault("instance_down", "systemctl stop postgresql@18-main", "systemctl start postgresql@18-main"),
     Fault("instance_hung", ALL_PROCESSES.format("STOP"), ALL_PROCESSES.format("CONT")),
-    Fault("connections_exhausted", TAKEN, "systemctl stop takers"),
+    Fault("connections_exhausted", TAKEN, GIVEN_BACK),
     Fault("disk_full", FULL, "rm /mnt/space/filler"),
     Fault("writes_refused", WRAPPED, None),
 ]

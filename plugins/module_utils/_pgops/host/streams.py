@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 SIZE = 1 << 20
-"""Bytes that are read from a program at a time."""
-BLOCK = 1 << 16
-"""Bytes that tarfile reads at a time, of which it copies the rest for each file; by itself it would read 10 kB."""
+"""Bytes that are taken at a time."""
 
 
 def stream(chunks: Iterator[bytes]) -> IO[bytes]:
@@ -22,7 +20,7 @@ def stream(chunks: Iterator[bytes]) -> IO[bytes]:
 
 def opened(source: IO[bytes]) -> tarfile.TarFile:
     """A tar file to be read from its beginning to its end, with names of any bytes. Raises tarfile.TarError."""
-    return tarfile.open(fileobj=source, mode="r|", bufsize=BLOCK, encoding="utf-8", errors="surrogateescape")
+    return tarfile.open(fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape")
 
 
 class _Chunks(io.RawIOBase):
