@@ -14,6 +14,8 @@ from pathlib import Path
 import binaries
 import psycopg
 import pytest
+from backing import own
+from deploying import SHIPPED, collect
 from disks import fill, small
 from receivers import Webhook
 from servers import Server
@@ -80,6 +82,22 @@ def test_a_server_whose_disk_is_full(root: Path, watched: Server, watcher: Watch
             watched.start()  # which has no space for its lock file
         assert "disk_full" in watcher.look()["firing"]
         watched.kill()
+
+
+def test_a_tablespace_that_was_made_after_the_deployment(
+    root: Path, watched: Server, watcher: Watcher, webhook: Webhook
+) -> None:
+    with small(root / "disk", "20m") as mounted:
+        if not mounted:
+            pytest.skip("a small file system cannot be mounted here")
+        own(root / "disk", watched)
+        watched.value("GRANT pg_monitor TO pgops")
+        watched.value(f"CREATE TABLESPACE roomy LOCATION '{root / 'disk'}'")
+        collect(watched, watcher.prefix, found=[one for one in SHIPPED if one.name == "disks"])
+        fill(root / "disk")
+        is_told_once(watcher, webhook, "disk_full", (root / "disk" / "filler").unlink)
+        assert f"{root / 'disk'} (tablespace) is full" in webhook.texts()[0]
+        watched.value("DROP TABLESPACE roomy")
 
 
 def test_a_disk_that_is_full_and_the_watchs_own(

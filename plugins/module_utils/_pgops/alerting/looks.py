@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import HostFailed
 from ..host import children
-from ..instance import endpoints, records
+from ..instance import endpoints, places, records
 from ..instance.configuration import Configuration, Peer
 from ..instance.layout import Layout
 from ..instance.records import Record
@@ -28,6 +28,8 @@ ANSWERS = 5.0
 """Seconds in which a server must answer."""
 MEASURES = 3.0
 """Seconds in which disks are measured."""
+WORDS = {"wal": "WAL"}
+"""What a directory is called that has another name in metrics."""
 ALL = 8.0
 """Seconds after which a look is over, whatever hangs."""
 FULL, FINE = 98.0, 95.0
@@ -112,20 +114,22 @@ def of_server(found: Greeting) -> list[Finding]:
 
 def _measured(settings: Configuration, layout: Layout) -> tuple[list[dict[str, Any]], list[str]]:
     """The file systems of an instance's directories, and what could not be measured."""
-    places = [{"disk": "agent", "path": layout.state}]
+    found = {layout.state: "agent"}
     if not settings.host:
-        places += [{"disk": _disk(path, settings), "path": path} for path in settings.real_paths]
+        found |= {path: WORDS.get(disk, disk) for path, disk in places.known(layout).items()}
+        found |= {path: _disk(path, settings) for path in settings.real_paths}
+    asked = [{"disk": disk, "path": path} for path, disk in found.items()]
     for path in ledger.lockable(layout, "disks.lock"):
         with contextlib.suppress(HostFailed, OSError):
             host = disks.Host(path, settings.repository, settings.real_paths)
-            return disks.measured(host, places, MEASURES)
+            return disks.measured(host, asked, MEASURES)
     return [], ["disks cannot be measured: no lock can be written"]
 
 
 def _disk(path: str, settings: Configuration) -> str:
     """What a path of the server is, in a word."""
     data = settings.data_directory
-    return {data: "data", f"{data.rstrip('/')}/pg_wal": "WAL"}.get(path, "tablespace")
+    return {data: "data", f"{data.rstrip('/')}/pg_wal": WORDS["wal"]}.get(path, "tablespace")
 
 
 def of_disks(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:

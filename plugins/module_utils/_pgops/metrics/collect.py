@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..errors import PgOpsError, QueryFailed
-from ..instance import endpoints, records
+from ..instance import endpoints, places, records
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
 from ..instance.records import Record
@@ -91,7 +91,8 @@ class Tally:
     """What happens in one collection, and what is known of previous ones.
 
     ``started`` is Unix time, ``retention`` days by metric, ``seconds`` what each collector took, by history.key();
-    ``measured`` holds samples by their place, with the time when the first was taken.
+    ``measured`` holds samples by their place, with the time when the first was taken; ``directories`` are those of
+    the server.
     """
 
     started: float
@@ -101,6 +102,7 @@ class Tally:
     retention: Mapping[str, int] = field(default_factory=dict)
     measured: dict[str, tuple[float, list[Sample]]] = field(default_factory=dict)
     newest: list[latest.Run] = field(default_factory=list)
+    directories: Sequence[Mapping[str, Any]] = ()
     errors: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
@@ -261,6 +263,8 @@ def everything(visit: Visit, runs: Runs, budget: Budget) -> dict[str, Any]:
     later = {one.name: pace.longest(one) for one in own if pace.longest(one) > one.interval}
     run(visit.source, chosen, tally, budget)
     runs.note(tally.seconds, tally.failures)
+    if tally.directories:
+        places.note(visit.layout, tally.directories)
     lost = None if visit.inspects else waiting.dropped()
     differing = _differing(visit, own, pace)
     tally.add(INSPECTION if visit.inspects else OWN, None, time.time(), own_rows(runs.reported(), differing, lost))
@@ -452,6 +456,7 @@ def measure(
             rows = rows[:MOST_ROWS]
             tally.fail([collector], f"{collector.name} in {here}: only the first {MOST_ROWS} rows are stored")
         if collector.rights == "host":
+            tally.directories = rows
             rows, wrong = disks.measured(tally.host, rows, min(collector.timeout, left()))
             for message in wrong:
                 tally.fail([collector], message)
