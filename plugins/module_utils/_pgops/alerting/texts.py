@@ -92,7 +92,7 @@ def text(document: Mapping[str, Any], doubtful: bool) -> Text:
     severity = first["severity"] if {"firing", "repeated"} & set(events) else "resolved"
     title = f"[{counts}] {first['severity']}: {escaped(first['rule_name'])} on {escaped(document['cluster'])}"
     ending = [DOUBTFUL] if doubtful else []
-    if severity != "resolved":
+    if alerts and severity != "resolved":
         ending.append(f"What was seen, and what happened before: pgops incident {first['alert_id'][:SHORT]}")
     ending.append(f"Message {document['notification_id']}")
     lines = [f"{EVENTS[alert['event']]}: {summary(alert, document['template'])}" for alert in alerts]

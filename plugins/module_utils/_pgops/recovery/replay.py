@@ -34,7 +34,7 @@ LAST_LINES = 12
 APPEARING = 20.0
 """Seconds in which a started server must have its lock file."""
 STOPPING = 3600
-PAUSE, LONGEST_PAUSE = 0.02, 0.5
+PAUSE, LONGEST_PAUSE = 0.02, 0.2
 """Seconds between two looks at a server: few at first, and more for one that takes long."""
 TELLING = 10.0
 """Seconds between two messages about the progress."""
