@@ -60,7 +60,7 @@ class Reading:
         name = os.path.basename(path)
         stem = name[: -len(self.ending)]
         prefix = b"" if stem == "base" else f"pg_tblspc/{stem}/".encode()
-        stream = streams.stream(content)
+        stream: IO[bytes] = streams.stream(content)
         try:
             with streams.opened(stream) as tar:
                 for member in tar:
