@@ -107,11 +107,12 @@ def smoke(python: int) -> dict[str, str]:
 
 
 def off_the_diagonal() -> dict[str, str]:
-    """The environment of tests on all majors but those that an old Python, which is here, has a smoke set on."""
+    """The environment of tests that leave to an old Python, which is here, the majors of its smoke set."""
     if os.environ.get("PGOPS_TEST_MATRIX") or os.environ.get("PGOPS_TEST_MAJORS"):
         return {}
-    elsewhere = {major for python, major in DIAGONAL.items() if pythons.find(python)}
-    return {"PGOPS_TEST_MAJORS": ",".join(str(major) for major in binaries.majors() if major not in elsewhere)}
+    return {
+        "PGOPS_TEST_ELSEWHERE": ",".join(str(major) for python, major in DIAGONAL.items() if pythons.find(python))
+    }
 
 
 def files(pattern: str, *roots: str) -> list[str]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import pytest
 from hosts import Fleet
@@ -96,9 +95,8 @@ def told(fleet: Fleet, alert: str, fires: bool) -> float | None:
     """When an alert was told first, or when its end was."""
     for line in fleet.on(HOST, "sh", "-c", "cat /tmp/received || true").splitlines():
         at, post = json.loads(line)
-        found: dict[str, Any] = post
-        ended = datetime.fromisoformat(found["endsAt"]).timestamp() <= at
-        if found["labels"]["alertname"] == alert and ended != fires:
+        ended = datetime.fromisoformat(post["endsAt"]).timestamp() <= at
+        if post["labels"]["alertname"] == alert and ended != fires:
             return float(at)
     return None
 

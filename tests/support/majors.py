@@ -9,7 +9,8 @@ What runs on which is said by the environment variable PGOPS_TEST_MATRIX:
 The marks `every_major(since=16)` and `every_major(until=15)` are of what older or newer majors do not have: nowhere
 does it run on one.
 
-PGOPS_TEST_MAJORS says which majors there are, such as `15,18`.
+PGOPS_TEST_MAJORS says which majors there are, such as `15,18`. PGOPS_TEST_ELSEWHERE names those of them whose tests
+somebody else runs: what needs one of them for another reason, as the programs of a package do, runs all the same.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def matrix() -> str:
 def chosen(item: pytest.Item, asked: str) -> bool:
     """Whether a test is to run. One that needs no major's server belongs to the newest."""
     marks, major = list(item.iter_markers("every_major")), _major(item)
+    if major in (f"pg{other}" for other in os.environ.get("PGOPS_TEST_ELSEWHERE", "").split(",")):
+        return False
     spans = [(f"pg{mark.kwargs.get('since', 0)}", f"pg{mark.kwargs.get('until', 99)}") for mark in marks]
     if not all(first <= major <= last for first, last in spans):
         return False

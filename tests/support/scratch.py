@@ -16,7 +16,7 @@ from pathlib import Path
 MEMORY = Path("/dev/shm")
 DISK = Path("/tmp")
 ENOUGH = 6 << 30
-"""Bytes that are free in it; all tests together take less than two thirds."""
+"""Bytes that are free in it: six times what tests on servers were seen to take."""
 
 
 def root() -> Path:

@@ -68,3 +68,9 @@ def test_a_matrix_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PGOPS_TEST_MATRIX", "everything")
     with pytest.raises(pytest.UsageError, match="not one of newest, smoke, all"):
         majors.matrix()
+
+
+def test_what_somebody_else_runs_is_left_out_but_for_what_needs_no_major(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPS_TEST_ELSEWHERE", OLDEST.removeprefix("pg"))
+    assert chosen(item(OLDEST, MARKED)) == []
+    assert "newest" in chosen(item(None)) or majors.NEWEST == OLDEST
