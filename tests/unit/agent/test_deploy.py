@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pgops.agent.declared import Desired
 from pgops.agent.deploy import NewOwner
 from pgops.agent.present import _misowned
 from pgops.errors import Conflict, HostFailed, InvalidInput
+from pgops.host import files as files_of_host
 from pgops.instance.layout import Layout
 from pgops.server import session
 from pgops.server.programs import Use
@@ -462,6 +464,31 @@ def test_a_run_killed_at_any_moment_leaves_an_agent_that_works(tmp_path: Path) -
         assert installed(tmp_path)
     agent.converge(params(tmp_path), False)
     assert not agent.converge(params(tmp_path), False)["changed"]
+
+
+LATE = """
+import os, sys
+sys.stdin.read()
+os.makedirs(sys.argv[1] + "/__pycache__", exist_ok=True)
+"""
+"""Who goes on to write into a directory after the run that started it was killed."""
+
+
+def test_what_a_killed_run_still_compiles_is_not_left_behind(tmp_path: Path) -> None:
+    wish = params(tmp_path)
+    agent.converge(wish, False)
+    leftover = Path(Layout("main", str(tmp_path)).versions) / ".new-abc"
+    leftover.mkdir()
+    with files_of_host.occupied(str(leftover)) as held:
+        command = [sys.executable, "-c", LATE, str(leftover)]
+        late = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[held])
+    with late, ThreadPoolExecutor(1) as beside:
+        run = beside.submit(agent.converge, wish, False)
+        assert late.stdin
+        late.stdin.close()
+        assert run.result()["changes"] == ["remove agent .new-abc"]
+        assert late.wait() == 0
+    assert not leftover.exists()
 
 
 def test_a_full_disk_changes_nothing_and_says_so(small_disk: Path) -> None:

@@ -24,6 +24,8 @@ from ..sources import Sources
 from ..version import VERSION
 
 COMMAND = "bin/pgops"
+COMPILING = 60.0
+"""Seconds for which a version that a killed run had begun is waited for."""
 LAUNCHER = """#!{python} -I
 import os
 import sys
@@ -253,7 +255,9 @@ def install(path: str, wanted: Program, users: tuple[str, ...] = ()) -> None:
     try:
         with files.umask(0o022):
             _fill(temporary, wanted.files)
-            commands.run([wanted.python, "-I", "-m", "compileall", "-q", temporary])
+            with files.occupied(temporary) as held:
+                compiling = commands.Watch(lambda: None, (held,))
+                commands.run([wanted.python, "-I", "-m", "compileall", "-q", temporary], watch=compiling)
         tried([os.path.join(temporary, *COMMAND.split("/")), "version"], users)
         files.sync_tree(temporary)
         before = _aside(path)
@@ -280,10 +284,17 @@ def _fill(folder: str, program_files: Mapping[str, str]) -> None:
 def remove(path: str) -> None:
     """Remove a version: at once, as others see it, so that half of one is never taken for one.
 
-    Raises HostFailed.
+    Of a killed run it may still be compiled, which is waited for: what is written later would be left.
+    Raises HostFailed, Busy.
     """
     try:
-        files.remove(path if os.path.basename(path).startswith(".") else _aside(path))
+        if not os.path.basename(path).startswith("."):
+            files.remove(_aside(path))
+        elif os.path.isdir(path) and not os.path.islink(path):
+            with files.occupied(path, COMPILING):
+                files.remove(path)
+        else:
+            files.remove(path)
     except OSError as error:
         raise files.failure(error, f"{path} cannot be removed") from error
 

@@ -468,6 +468,21 @@ def exclusive(path: str, seconds: float) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def occupied(folder: str, seconds: float = 0.0) -> Iterator[int]:
+    """Hold the lock of a directory, as ``exclusive`` that of a file: a program that was given the descriptor may go on
+    to write into it when the run that started it was killed.
+
+    Raises Busy as that does, and OSError where the directory cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _lock(descriptor, folder, time.monotonic() + seconds)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int, path: str, deadline: float) -> None:
     while True:
         try:
