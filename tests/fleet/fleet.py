@@ -229,11 +229,9 @@ def missing_packages() -> list[str]:
 
 def install(packages: list[str]) -> None:
     say(f"installing {' '.join(packages)}")
-    apt = ["apt-get", "--quiet", "--yes", "-o", "DPkg::Lock::Timeout=300"]
     try:
-        run([*apt, "update"])
-        run([*apt, "install", "--no-install-recommends", *packages])
-    except FleetError as error:
+        debian.install(packages)
+    except debian.MissingError as error:
         raise UnsupportedError(f"the fleet needs {', '.join(packages)}, which apt cannot install: {error}") from error
 
 

@@ -27,9 +27,9 @@ PACKAGE = "ansible_collections.pgops.fleet.plugins"
 
 def test_each_module_has_its_work() -> None:
     assert sorted([*modules.WORK, "pg_ops_door"]) == MODULES
-    for name in modules.WORK.values():
+    for module, name in modules.WORK.items():
         file = importlib.import_module(f"pgops.{name}")
-        assert callable(getattr(file, "gather" if name == "facts.gathering" else "converge"))
+        assert callable(getattr(file, "gather" if module in modules.READING else "converge"))
 
 
 @pytest.mark.parametrize("name", modules.WORK)

@@ -135,6 +135,22 @@ def barman() -> Path:
     return _place("barman", _fetch_barman) / START / "barman"
 
 
+def chromium() -> Path:
+    """The browser of Debian. It needs what no unpacked package has, such as fonts, so that root installs it.
+
+    Raises:
+        UnavailableError: it is not installed, and cannot be.
+    """
+    found = shutil.which("chromium")
+    if not found and os.getuid() == 0:
+        with contextlib.suppress(debian.MissingError):
+            debian.install(["chromium", "fonts-dejavu-core"])
+        found = shutil.which("chromium")
+    if not found:
+        raise UnavailableError("chromium: apt-get install chromium, as root")
+    return Path(found)
+
+
 def regression() -> Path:
     """The directory with the statements of PostgreSQL's own regression tests.
 
@@ -268,10 +284,11 @@ def _npm() -> str:
 def main() -> None:
     """Fetch all, and say which can't be had on this machine and why."""
     print(f"client tools: {client('psql').parent}", flush=True)
-    try:
-        print(f"pgBackRest: {pgbackrest()}", flush=True)
-    except UnavailableError as error:
-        print(f"not here: {error}", flush=True)
+    for name, fetch in (("pgBackRest", pgbackrest), ("Chromium", chromium)):
+        try:
+            print(f"{name}: {fetch()}", flush=True)
+        except UnavailableError as error:
+            print(f"not here: {error}", flush=True)
     for major in majors() if os.environ.get("PGOPS_TEST_MAJORS") else MAJORS:
         try:
             print(f"PostgreSQL {major}: {directory(major)}", flush=True)

@@ -1,8 +1,8 @@
 """PostgreSQL from Debian's development suites, where a major is before npm and PyPI have it.
 
-No root is needed, and nothing of the machine is changed: apt works in a directory of its own, with the mirror and the
-keys of this machine. The programs bring all their libraries, the C library included: this machine's release is older
-than what they were built with.
+No root is needed but for `install()`, and nothing of the machine is changed: apt works in a directory of its own,
+with the mirror and the keys of this machine. The programs bring all their libraries, the C library included: this
+machine's release is older than what they were built with.
 """
 
 from __future__ import annotations
@@ -84,6 +84,13 @@ def options() -> list[str]:
     """This machine's options for reaching its mirror: proxies, and checks switched off for a snapshot."""
     wanted = re.compile(r'^Acquire::(Check-Valid-Until|Check-Date|https?::Proxy(::[^ ]+)?) ".+";$')
     return [line for line in _run("apt-config", "dump").splitlines() if wanted.match(line)]
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install packages on this machine, as root. Raises MissingError."""
+    apt = ["apt-get", "--quiet", "--yes", "-o", "DPkg::Lock::Timeout=300"]
+    _run(*apt, "update")
+    _run(*apt, "install", "--no-install-recommends", *packages)
 
 
 def fetch_server(major: int, target: Path, home: Path) -> None:

@@ -23,6 +23,7 @@ WORK = {
     "pg_ops_backup": "backup.deploy",
     "pg_ops_facts": "facts.gathering",
     "pg_ops_recovery_point": "recovery.points",
+    "pg_ops_report": "reports.reading",
     "pg_ops_restore": "recovery.deploy",
     "pg_ops_schedule": "agent.schedule",
     "pg_ops_schema": "opsdb.deploy",
@@ -35,6 +36,9 @@ DEPLOYING = tuple(
     f"pg_ops_{name}" for name in ("agent", "alerts", "archiving", "schedule", "schema", "settings", "statements")
 )
 """Those whose changes are deployments, events of the instance. The others are recorded as what they do."""
+
+READING = ("pg_ops_facts", "pg_ops_report")
+"""Those that change nothing."""
 
 
 def run(order: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def _record(order: Mapping[str, Any]) -> None:
 
 def _work(module: str, params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     work = importlib.import_module(f".{WORK[module]}", __package__)
-    if module == "pg_ops_facts":
+    if module in READING:
         return dict(work.gather(_target(params), params))
     if "login_host" in params:
         return dict(work.converge(_target(params), params, check_mode))

@@ -20,4 +20,4 @@ COMMENT ON COLUMN pgops.query_coverage.statements IS
 'Number of statements stored, one by one or in the row of all others.';
 
 REVOKE ALL ON pgops.query_coverage FROM PUBLIC;
-GRANT SELECT ON pgops.query_coverage TO pgops_reader;
+GRANT SELECT ON pgops.query_coverage TO pgops, pgops_reader;
