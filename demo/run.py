@@ -22,7 +22,6 @@ sys.path[:0] = [str(ROOT / "tests" / room) for room in ("support", "workshop")]
 
 import artifact  # noqa: E402
 from alarm import AlarmError, Desk, alarm  # noqa: E402
-from page import page  # noqa: E402
 from server import DemoServer  # noqa: E402
 
 from playbooks import Run, play  # noqa: E402
@@ -30,20 +29,16 @@ from playbooks import Run, play  # noqa: E402
 PAGE = ROOT / "build" / "demo" / "index.html"
 LOG = ROOT / "build" / "demo" / "ansible.log"
 LOAD_SECONDS = 30
+SHOWN_SECONDS = 120
+"""On the page: the load, and what came after it."""
 LOST = "pgbench_accounts"
 """The table that is dropped, in the database shop."""
 MOMENT = "before the accident"
-COLLECTORS = ("activity", "blocking", "locks", "database_activity", "database_size", "table_size")
-SAMPLES = """
-SELECT metric_name, coalesce(concat_ws('.', database_name, schema_name, table_name), '') AS series,
-       coalesce(additional_info ->> 'part', '') AS part, metric_unit AS unit, warning_threshold AS warning,
-       critical_threshold AS critical, threshold_direction AS direction,
-       extract(epoch FROM collected_at)::double precision AS at, metric_value AS value
-FROM pgops.system_metrics
-WHERE metric_name IN ('database_size_mb', 'active_connections', 'waiting_locks', 'deadlocks', 'cache_hit_ratio',
-                      'table_size_mb') AND database_name IN ('shop', 'archive')
-ORDER BY 1, 2, 3, at
-"""
+COLLECTORS = (
+    *("activity", "blocking", "checkpoints", "connections", "database_activity", "database_size"),
+    *("disks", "locks", "table_size", "transactions", "wal"),
+)
+"""Those that are asked as often as the demo collects."""
 
 
 class DemoError(Exception):
@@ -74,6 +69,7 @@ def inventory(work: Path, server: DemoServer, desk: Desk) -> Path:
         "pgops_repository": str(work / "repository"),
         "pgops_restart": "if_required",
         "pgops_backup": True,
+        "pgops_statements": True,
         "pgops_bin_directory": str(server.bin_dir),
     }
     path = work / "inventory.json"
@@ -135,6 +131,7 @@ def pgops(work: Path, *words: str) -> dict[str, Any]:
 
 def collect(work: Path, server: DemoServer) -> int:
     """Collect every other second while pgbench works; returns how many samples were stored."""
+    pgops(work, "queries")
     load = server.load(LOAD_SECONDS)
     samples = 0
     try:
@@ -147,6 +144,7 @@ def collect(work: Path, server: DemoServer) -> int:
     finally:
         load.terminate()
         load.wait()
+    pgops(work, "queries")
     return samples
 
 
@@ -179,39 +177,27 @@ def recover(work: Path, hosts: Path, server: DemoServer) -> None:
         server.run(server.bin_dir / "pg_ctl", "-D", copy, "-m", "fast", "stop")
     if after != before:
         raise DemoError(f"the restored balance is {after}, and was {before}")
+    pgops(work, "catalogue")
     say(f"Restored to just before that in {seconds:.0f} seconds, into a copy: the same balance, {after}")
 
 
-def facts(work: Path, hosts: Path, server: DemoServer) -> dict[str, Any]:
-    """What pg_ops_facts reports of the server."""
-    where = f"login_host={server.socket_dir} login_port={server.port} prefix={work / 'agent'}"
-    done = subprocess.run(
-        ["ansible", "demo", "-i", str(hosts), "-m", "pgops.fleet.pg_ops_facts", "-a", where],
-        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.returncode:
-        raise DemoError(f"pg_ops_facts failed: {done.stdout}{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["ansible_facts"]["pg_ops"]
-    return found
-
-
-def show(work: Path, hosts: Path, server: DemoServer, samples: int) -> None:
+def show(work: Path, hosts: Path) -> None:
     """Write the page."""
-    found = facts(work, hosts, server)
-    rows = server.run(server.bin_dir / "psql", *server.options, "-XAtq", "-d", "pgops", "-c", as_json(SAMPLES))
-    PAGE.write_text(page(json.loads(rows), found, samples))
-    (instance,) = found["instances"]
-    say(f"pg_ops_facts: PostgreSQL {instance['version']}, {instance['role']}, contract {found['contract']}")
+    document = work / "report.json"
+    wanted = {
+        "pgops_report_instances": ["demo"],
+        "pgops_report_path": str(PAGE),
+        "pgops_report_json": str(document),
+        "pgops_report_hours": SHOWN_SECONDS / 3600,
+        "pgops_report_points": SHOWN_SECONDS // 2,
+    }
+    played(work, hosts, "report", "-e", json.dumps(wanted))
+    (instance,) = json.loads(document.read_text())["instances"]
+    facts = instance["facts"]
+    say(f"report.yml: PostgreSQL {facts['version']}, {facts['role']}, {instance['status']}")
+    for reason in instance["reasons"]:
+        say(f"  {reason['level']}: {reason['text']}")
     say(f"Open {PAGE}")
-
-
-def as_json(query: str) -> str:
-    """A query whose rows come as one JSON array."""
-    return f"SELECT coalesce(json_agg(found), '[]') FROM ({query}) AS found"
 
 
 def main() -> int:
@@ -239,7 +225,7 @@ def main() -> int:
             say(f"{samples} samples collected")
             alarm(server, desk, functools.partial(pgops, work), say)
         recover(work, hosts, server)
-        show(work, hosts, server, samples)
+        show(work, hosts)
     except (AlarmError, DemoError, RuntimeError) as error:
         say(f"The demo failed: {error}")
         return 1

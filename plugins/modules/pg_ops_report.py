@@ -22,6 +22,11 @@ options:
       - Port of the server.
       - V(0) means 5432 if O(login_host) is set, otherwise all instances of the host.
     default: 0
+  instances:
+    description: Names of the instances to report on; all of the host if it is empty.
+    type: list
+    elements: str
+    default: []
   hours:
     description: How long the time is that is reported on. At most 8784.
     type: float
@@ -116,6 +121,7 @@ from ansible_collections.pgops.fleet.plugins.module_utils._pgops import argument
 SPEC = {
     **arguments.CONNECTION,
     "login_port": {"type": "int", "default": 0},
+    "instances": {"type": "list", "elements": "str", "default": []},
     "hours": {"type": "float", "default": 24},
     "until": {"type": "str", "default": ""},
     "points": {"type": "int", "default": 144},

@@ -18,6 +18,7 @@ from pgops.reports import charts, reading
 from pgops.server.target import Target
 
 PARAMS: dict[str, Any] = {
+    "instances": [],
     "hours": 1.0,
     "until": "",
     "points": 30,

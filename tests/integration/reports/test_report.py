@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from deploying import collect, configured
 from servers import Server
 
 from pgops.instance.layout import Layout
+from pgops.reports import page
+from pgops.reports.charts import CHARTS
 from playbooks import Run, play
 
 HOSTILE = "<script>alert(1)</script>\u202e"
@@ -128,26 +131,26 @@ def test_the_fleet_is_shown_as_the_document_has_it(written: tuple[Fleet, dict[st
 
 @NEEDS
 def test_rows_are_filtered_and_sorted(visit: Visit) -> None:
-    page = visit.page
+    shown = visit.page
     everything = visit.texts("tbody td:nth-child(2)")
-    page.keyboard.press("/")
-    page.keyboard.type("shop1")
+    shown.keyboard.press("/")
+    shown.keyboard.type("shop1")
     assert visit.texts("tbody td:nth-child(2)") == ["db1/shop1"]
-    address = page.url
-    page.locator("#find").fill("")
+    address = shown.url
+    shown.locator("#find").fill("")
     assert visit.texts("tbody td:nth-child(2)") == everything
-    head = page.get_by_role("button", name="Instance")
+    head = shown.get_by_role("button", name="Instance")
     head.click()
     assert visit.texts("tbody td:nth-child(2)") == sorted(everything)
-    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Instance")
-    page.keyboard.press("Enter")  # it still has the focus
+    assert shown.locator("th[aria-sort=ascending]").inner_text().startswith("Instance")
+    shown.keyboard.press("Enter")  # it still has the focus
     assert visit.texts("tbody td:nth-child(2)") == sorted(everything, reverse=True)
-    page.get_by_role("button", name="critical").click()
+    shown.get_by_role("button", name="critical").click()
     assert "gone" in visit.texts("tbody td:nth-child(2)")
     assert set(visit.texts("tbody td:nth-child(1)")) == {"✖ critical"}
-    page.goto(address)
-    page.reload()
-    page.wait_for_selector("html[data-ready]", state="attached")
+    shown.goto(address)
+    shown.reload()
+    shown.wait_for_selector("html[data-ready]", state="attached")
     assert visit.texts("tbody td:nth-child(2)") == ["db1/shop1"], "the address keeps the view"
 
 
@@ -207,3 +210,42 @@ def test_it_is_readable_in_the_dark(written: tuple[Fleet, dict[str, Any]]) -> No
     with opened(fleet.page, dark=True) as visit:
         assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
         assert visit.violations() == []
+
+
+@NEEDS
+def test_a_page_of_500_instances_is_small_and_works(written: tuple[Fleet, dict[str, Any]], tmp_path: Path) -> None:
+    _fleet, document = written
+    drawn = random.Random(1)
+    one = next(one for one in document["instances"] if one["name"] == "shop1")
+    many = [{**one, "id": f"db{number}/main", "history": _varied(one["history"], drawn)} for number in range(500)]
+    path = tmp_path / "many.html"
+    path.write_text(page.page({**document, "hosts": [], "instances": many}))
+    assert path.stat().st_size < 5_000_000
+    with opened(path) as visit:
+        assert visit.page.locator("tbody tr").count() == 500
+        visit.page.locator("#find").fill("db499/")
+        assert visit.texts("tbody td:nth-child(2)") == ["db499/main"]
+        visit.page.get_by_role("link", name="db499/main").click()
+        visit.page.wait_for_selector(".grid canvas")
+        assert (visit.said, visit.asked) == ([], [])
+
+
+def _varied(history: dict[str, Any], drawn: random.Random) -> dict[str, Any]:
+    """All the charts of a busy instance, in the steps that a report of many hosts has."""
+
+    def values() -> list[float]:
+        return [float(f"{drawn.uniform(0, 10000):.4g}") for _step in range(48)]
+
+    made = {
+        chart.key: {
+            "lines": [
+                {"name": f"{line.name} {number}", "values": values()}
+                for line in chart.lines
+                for number in range(3 if line.by else 1)
+            ],
+            "newest": history["window"]["ends"],
+            "thresholds": None,
+        }
+        for chart in CHARTS
+    }
+    return {"window": {**history["window"], "points": 48}, "charts": made}

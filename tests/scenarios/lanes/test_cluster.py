@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from browsing import opened
 from hosts import Fleet
 
 pytestmark = pytest.mark.xdist_group("pg17")
@@ -29,6 +31,34 @@ def test_facts_are_told_to_anybody_who_may_log_in(fleet: Fleet) -> None:
     login = "login_host=127.0.0.1 login_user=watcher login_password=wa:tch"
     assert fleet.facts("pg17", "-a", login)["instances"][0]["role"] == "primary"
     fleet.sql("pg17", "DROP OWNED BY watcher; DROP ROLE watcher", "postgres")
+
+
+def test_a_report_has_both_nodes_as_their_facts_have_them(fleet: Fleet, tmp_path: Path) -> None:
+    for host in PAIR:
+        fleet.collect(host, "17-main")
+        fleet.wait("its samples in its own copy", lambda host=host: fleet.rounds(host, host, "-infinity"))
+    page, document = tmp_path / "report.html", tmp_path / "report.json"
+    places = {"pgops_report_path": str(page), "pgops_report_json": str(document), "pgops_report_hours": 0.5}
+    done = fleet.play("pgops.fleet.report", "--limit", ",".join(PAIR), "-e", json.dumps(places))
+    assert done.code == 0, done.text
+    found = {one["host"]: one for one in json.loads(document.read_text())["instances"]}
+    assert {host: one["facts"]["role"] for host, one in found.items()} == {"pg17": "primary", "pg17b": "standby"}
+    for host, one in found.items():
+        facts = fleet.facts(host, "--become")["instances"][0]
+        assert one["facts"]["system_identifier"] == facts["system_identifier"]
+        assert one["node"] == facts["agent"]["node"]
+        assert {name: panel["error"] for name, panel in one["panels"].items() if panel["error"]} == {}
+        # Each node has its own samples, the standby by its copy of what the primary stores.
+        assert any(value is not None for value in one["history"]["charts"]["sessions"]["lines"][0]["values"])
+    with opened(page) as visit:
+        assert visit.texts("tbody td:nth-child(2)") == [
+            one["id"] for one in json.loads(document.read_text())["instances"]
+        ]
+        for host in PAIR:
+            visit.page.get_by_role("link", name=f"{host}/17-main").click()
+            visit.page.wait_for_selector(".grid canvas")
+            visit.page.keyboard.press("Escape")
+        assert (visit.said, visit.asked) == ([], [])
 
 
 def test_a_standby_whose_samples_do_not_arrive_is_told_of(fleet: Fleet) -> None:

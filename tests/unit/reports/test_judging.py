@@ -26,7 +26,7 @@ def facts(**sections: Any) -> dict[str, Any]:
         "agent": {"configured": True, "repository": "/backups/shop"},
         "monitoring": {"nodes": [{"node": "db1/main", "newest_age_s": 20}]},
         "alerts": {"firing": [], "evaluated_age_s": 30, "evaluated_at": "2026-01-31T03:12:00Z"},
-        "backups": {"recoverable": True, "obstacle": None, "seen_at": None, "failure": None},
+        "backups": {"recoverable": True, "backups": 0, "obstacle": None, "seen_at": None, "failure": None},
         "archiver": {"failing": False},
         "archiving": {"gaps": []},
         "replication": {"receiver": None, "slots": []},
@@ -70,6 +70,7 @@ def test_one_that_is_well_has_no_reason() -> None:
         ({"alerts": {"evaluated_age_s": 301}}, "warning", "not evaluated"),
         ({"backups": {"recoverable": False, "obstacle": "missing segment 1A"}}, "critical", "missing segment 1A"),
         ({"backups": {"recoverable": None}}, "unknown", "No backups"),
+        ({"backups": {"recoverable": None, "backups": 1}}, "unknown", "the job catalogue"),
         ({"backups": {"recoverable": None}, "agent": {"repository": None}}, "ok", "No backups"),
         (
             {"backups": {"failure": {"newest": True, "message": "no room", "ended_at": None}}},

@@ -470,8 +470,8 @@ def exclusive(path: str, seconds: float) -> Iterator[int]:
 
 @contextlib.contextmanager
 def occupied(folder: str, seconds: float = 0.0) -> Iterator[int]:
-    """Hold the lock of a directory, as ``exclusive`` that of a file: a program that was given the descriptor may go on
-    to write into it when the run that started it was killed.
+    """Hold the lock of a directory, as ``exclusive`` that of a file: a program that was given the descriptor may go
+    on to write into it when the run that started it was killed.
 
     Raises Busy as that does, and OSError where the directory cannot be opened.
     """

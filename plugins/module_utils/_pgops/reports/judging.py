@@ -110,6 +110,8 @@ def _recovery(known: Known) -> Iterator[Reason]:
         return
     if backups["recoverable"] is False:
         yield Reason("critical", f"Cannot be recovered: {backups['obstacle']}", backups["seen_at"])
+    elif backups["recoverable"] is None and backups["backups"]:
+        yield Reason("unknown", "Whether it can be recovered is not known before the job catalogue has run")
     elif backups["recoverable"] is None:
         yield Reason("unknown" if agent.get("repository") else "notice", "No backups of it are known")
     failure = backups["failure"]

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import PgOpsError
+from .. import spelling
+from ..errors import InvalidInput, PgOpsError
 from ..facts import agent, gathering, instance
 from ..facts.answer import failed
 from ..instance import configuration, endpoints
@@ -35,9 +36,19 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
     facts = gathering.gather(target, {**params, **wanted})["ansible_facts"]["pg_ops"]
     if not target.host and target.port == "0":
         facts["instances"] += _elsewhere(target, facts, params)
+    if params["instances"]:
+        facts["instances"] = _named(facts["instances"], params["instances"])
     stored = {one["name"]: _stored(one, params) for one in facts["instances"]}
     report = {"format": FORMAT, "facts": facts, "stored": stored}
     return {"changed": False, "report": packing.packed(report) if params["packed"] else report}
+
+
+def _named(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Raises InvalidInput."""
+    unknown = spelling.unknown(names, {one["name"] for one in found})
+    if unknown:
+        raise InvalidInput(f"This host has no instance {unknown}.")
+    return [one for one in found if one["name"] in names]
 
 
 def _elsewhere(target: Target, facts: Mapping[str, Any], params: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ function plotted(one) {
     legend: { show: false },
     cursor: { sync: { key: "charts" }, drag: { x: true, y: false } },
     scales: { x: { time: true, range: () => span }, y: { range: (_plot, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-    axes: [{ ...axis, values: clock }, { ...axis, size: 64, values: (_plot, ticks) => ticks.map((tick) => measured(tick, one.described.unit)) }],
+    axes: [{ ...axis, values: clock }, { ...axis, size: 78, values: (_plot, ticks) => ticks.map((tick) => measured(tick, one.described.unit)) }],
     series: [
       {},
       ...one.data.lines.map((made, place) => ({ label: plain(made.name), stroke: COLOURS[place], dash: DASHES[place], width: 1.5, points: { size: 4 }, gaps: gaps(made.values) })),
