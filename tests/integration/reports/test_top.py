@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,14 +24,24 @@ from waiting import until
 from watching import frozen
 
 from pgops import cli
+from pgops.host.identity import as_user
 from pgops.reports import live
 from pgops.reports import top as command
+from pgops.reports.sessions import TEXT_BYTES
 
 ALWAYS = {"name": "always", "metric": "connections_used_percent", "operator": ">", "threshold": -1.0, "lasts": "0"}
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 SECTIONS = ["alerts", "blocking", "sessions", "progress", "events"]
+SMALL = {
+    "max_connections": "12",
+    "superuser_reserved_connections": "2",
+    "track_activity_query_size": "1MB",
+}
 DRAWN = re.compile(r"\x1b\[(?:\?(?:1049|25)[hl]|H|[0-9;]*m)\Z")
 """What rich writes to move and to colour: the other screen, the cursor, home, colours."""
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can look as another user")
 
 
 class Top:
@@ -38,9 +51,9 @@ class Top:
         self, server: Server, state: Path, capsys: pytest.CaptureFixture[str], node: str = "db1/main"
     ) -> None:
         self.server, self.state, self.capsys = server, state, capsys
-        settings, self.layout = configured(server, state, node, superuser=server.superuser)
+        self.settings, self.layout = configured(server, state, node, superuser=server.superuser)
         Path(self.layout.configuration).mkdir(parents=True)
-        Path(self.layout.agent_file).write_text(settings.text())
+        Path(self.layout.agent_file).write_text(self.settings.text())
         self.meanwhile: list[Callable[[], object]] = []
 
     def asked(self, *words: str) -> tuple[int, str]:
@@ -69,7 +82,7 @@ def _top(deployed: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(name="own")
 def _own(major: int, new_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Top:
     """Of a server of the test's own, with the agent's role and without an ops database."""
-    server = new_server(major, settings={"max_connections": "12", "superuser_reserved_connections": "2"}).start()
+    server = new_server(major, settings=SMALL).start()
     server.psql("CREATE ROLE pgops LOGIN IN ROLE pg_monitor; CREATE ROLE crowd LOGIN")
     return Top(server, tmp_path, capsys)
 
@@ -123,7 +136,7 @@ def test_a_chain_of_sessions_that_block_each_other(top: Top) -> None:
 @pytest.mark.every_major
 def test_what_a_server_is_and_does(top: Top) -> None:
     server = top.server
-    top.meanwhile.append(lambda: server.psql("CREATE TEMPORARY TABLE t AS SELECT 1; ROLLBACK"))
+    top.meanwhile.append(lambda: server.psql("CREATE TABLE busy AS SELECT 1 AS a; DROP TABLE busy"))
     with server.connect("pgops") as session:
         found = top.data()
         assert [name for name in found if name in SECTIONS] == SECTIONS
@@ -206,6 +219,7 @@ def test_without_an_ops_database_the_server_is_seen_all_the_same(own: Top) -> No
     assert (code, said.startswith("pgops: There is no store to read the past from")) == (1, True)
 
 
+@needs_root
 def test_where_all_connections_are_taken_root_has_a_reserved_one(own: Top) -> None:
     with contextlib.ExitStack() as crowd:
         with contextlib.suppress(psycopg.OperationalError):
@@ -285,15 +299,15 @@ def test_without_rich_it_says_what_to_install(own: Top, tmp_path: Path) -> None:
 
 
 @pytest.mark.every_major
-def test_nothing_that_others_write_is_obeyed_by_a_terminal(top: Top) -> None:
+def test_nothing_that_others_write_is_obeyed_by_a_terminal(own: Top) -> None:
     pytest.importorskip("rich")
-    server = top.server
+    server = own.server
     evil = "\x1b[2J\u202e[bold red]x[/]\x07"
     server.value("CREATE DATABASE \"loo\x1b[2Jse\" TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
     try:
         with (
             server.connect("loo\x1b[2Jse", application_name="a", client_encoding="SQL_ASCII") as session,
-            top.terminal(width=200) as terminal,
+            own.terminal(width=200) as terminal,
         ):
             session.execute(b"BEGIN")
             session.execute(f"SELECT '{evil}', '".encode() + b"\xe4\xff" + b"x" * 1_000_000 + b"'")
@@ -304,12 +318,12 @@ def test_nothing_that_others_write_is_obeyed_by_a_terminal(top: Top) -> None:
             assert terminal.ended() == 0
             assert all(DRAWN.match(one) for one in SEQUENCE.findall(terminal.written))
             assert "\u202e" not in terminal.written
-            code, said = top.asked("--once")
+            code, said = own.asked("--once")
             assert code == 0
             assert not {"\x1b", "\u202e", "\x07"} & set(said)
-            (row,) = [one for one in top.data()["sessions"] if one["application"] == "a"]
+            (row,) = [one for one in own.data()["sessions"] if one["application"] == "a"]
             assert row["database"] == "loo\x1b[2Jse"
-            assert len(row["query"].encode()) <= 2000
+            assert len(row["query"].encode()) == TEXT_BYTES + len("\\xe4\\xff") - len(b"\xe4\xff")
     finally:
         server.value('DROP DATABASE "loo\x1b[2Jse" WITH (FORCE)')
 
@@ -329,6 +343,29 @@ def test_names_in_other_encodings(top: Top) -> None:
             session.execute(b'DROP ROLE "\xe4nn"')
     finally:
         top.server.value("DROP DATABASE loose WITH (FORCE)")
+
+
+def test_a_terminal_is_left_as_it_was_found(own: Top) -> None:
+    pytest.importorskip("rich")
+    with own.terminal() as terminal:
+        terminal.shows("primary")
+        terminal.process.terminate()
+        assert terminal.ended() == 128 + signal.SIGTERM
+    assert terminal.written.endswith("\x1b[?25h\x1b[?1049l")
+
+
+@needs_root
+def test_the_servers_user_looks_as_the_superuser(
+    root: Path, major: int, new_server: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    top = Top(new_server(major), root / "prefix", capsys)
+    Path(top.layout.keeping).mkdir()
+    shutil.chown(top.layout.keeping, top.server.os_user)
+    owner = Path(top.layout.keeping).stat().st_uid
+    users = {
+        uid: as_user(uid, lambda: command._logging_in(top.settings, top.layout).target.user) for uid in (owner, 1)
+    }
+    assert users == {owner: "postgres", 1: "pgops"}
 
 
 @pytest.mark.every_major

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import fairness
 from ..alerting import shown
 from .picture import ALERTS, BLOCKING, EVENTS, PROGRESS, SESSIONS, STATEMENTS, STORE, Picture, Section
 from .tables import Column, table
@@ -108,9 +107,9 @@ PARTS: Mapping[str, Part] = {
         "nobody waits for a lock",
         (
             (Column("pid", 1, 24), _pid),
-            (Column("blocks", 2, 6, right=True), lambda row: str(row["blocks"]) if row.get("blocks") else ""),
+            (Column("blocks", 4, 6, right=True), lambda row: str(row["blocks"]) if row.get("blocks") else ""),
             (Column("waits", 2, 6, right=True), _time("waits_seconds")),
-            (Column("tx", 3, 6, right=True), _time("transaction_seconds")),
+            (Column("tx", 2, 6, right=True), _time("transaction_seconds")),
             (Column("state", 3, 11), _state),
             *WHO,
             (Column("lock", 6, 44), _lock),
@@ -171,6 +170,9 @@ PARTS: Mapping[str, Part] = {
     ),
 }
 
+FIRST = (BLOCKING, SESSIONS, ALERTS, PROGRESS, STATEMENTS, EVENTS)
+"""Whose rows are shown first where there is no room for all."""
+
 SORTS: Mapping[str, Callable[[Row], float]] = {
     "transaction": lambda row: -max(row.get("transaction_seconds") or 0.0, row.get("statement_seconds") or 0.0),
     "statement": lambda row: -(row.get("statement_seconds") or 0.0),
@@ -180,14 +182,14 @@ SORTS: Mapping[str, Callable[[Row], float]] = {
 
 
 def lines(picture: Picture, width: int, height: int | None = None, sort: str = "transaction") -> list[Line]:
-    """A picture in lines of at most ``width`` columns, and at most ``height`` of them if it is given."""
+    """A picture in lines of at most ``width`` columns, and at most ``height`` of them if it is given. Where
+    there is room, sections are set apart."""
     top = head(picture, width)
     parts = {name: part(name, _sorted(name, section, sort), width) for name, section in picture.sections.items()}
-    if height is not None:
-        most = fairness.level([len(found) for found in parts.values()], max(0, height - len(top)))
-        parts = {name: shortened(found, most) for name, found in parts.items()}
-    whole = [*top, *(one for found in parts.values() for one in found)]
-    return whole if height is None else whole[:height]
+    if height is None or len(top) + sum(len(found) + 1 for found in parts.values()) <= height:
+        return [*top, *(one for found in parts.values() for one in (Line(""), *found))]
+    given = rooms({name: len(found) for name, found in parts.items()}, height - len(top))
+    return [*top, *(one for name, found in parts.items() for one in found[: given[name]])][:height]
 
 
 def _sorted(name: str, section: Section, sort: str) -> Section:
@@ -216,15 +218,25 @@ def part(name: str, section: Section, width: int) -> list[Line]:
     ]
 
 
-def shortened(found: Sequence[Line], most: float) -> list[Line]:
-    """The lines of a section in the room that it has: its title says how many rows there are, the last line that some
-    are left out."""
-    room = len(found) if most >= len(found) else max(1, int(most))
-    if room == len(found):
-        return list(found)
-    if room < 4:
-        return list(found[:room])
-    return [*found[: room - 1], Line(cut("...", len(found[0].text)), FAINT)]
+def rooms(wanted: Mapping[str, int], room: int) -> dict[str, int]:
+    """How many of its lines each section has where there is no room for all: its title, which says how many rows it
+    has, and then rows in turn.
+
+    >>> rooms({SESSIONS: 8, BLOCKING: 5, EVENTS: 4}, 11)
+    {'sessions': 4, 'blocking': 4, 'events': 3}
+    """
+    given = {name: min(lines, 1) for name, lines in wanted.items()}
+    left = room - sum(given.values())
+    turns = [name for name in FIRST if name in wanted]
+    while turns and left > 0:
+        for name in list(turns):
+            more = 2 if given[name] == 1 else 1  # the names of columns say nothing without a row
+            if more <= min(left, wanted[name] - given[name]):
+                given[name] += more
+                left -= more
+            else:
+                turns.remove(name)
+    return given
 
 
 def head(picture: Picture, width: int) -> list[Line]:
@@ -278,8 +290,8 @@ def _rates(values: Row) -> list[str]:
         f"tx/s {count(values.get('transactions_per_second'))}",
         f"rollbacks/s {count(values.get('rollbacks_per_second'))}",
         f"cache {percent(values.get('cache_hit_percent'))}",
-        f"rows/s read {count(values.get('rows_read_per_second'))}",
-        f"written {count(values.get('rows_written_per_second'))}",
+        f"rows read/s {count(values.get('rows_read_per_second'))}",
+        f"written/s {count(values.get('rows_written_per_second'))}",
         f"temp/s {size(values.get('temp_bytes_per_second'))}",
         f"WAL/s {size(values.get('wal_bytes_per_second'))}",
     ]
@@ -297,11 +309,10 @@ def _replication(values: Row) -> list[str]:
         found.append(
             f"receiver {line(receiver['status'])}{sender}, {size(receiver['lag_bytes'])} to replay{last}{paused}"
         )
-    if values.get("standbys_connected") is not None:
-        lag, seconds = values.get("replication_lag_bytes"), values.get("replication_lag_seconds")
-        found.append(
-            f"standbys {count(values['standbys_connected'])}, at most {size(lag)} and {span(seconds)} behind"
-        )
+    connected = values.get("standbys_connected")
+    if connected is not None:
+        lag, seconds = size(values.get("replication_lag_bytes")), span(values.get("replication_lag_seconds"))
+        found.append(f"standbys {count(connected)}" + (f", at most {lag} and {seconds} behind" if connected else ""))
     if values.get("replay_lag_bytes") is not None:
         delay = span(values.get("replay_delay_seconds"))
         found.append(f"replay {size(values['replay_lag_bytes'])} and {delay} behind")

@@ -11,7 +11,7 @@ from .values import cells, cut, padded
 
 GAP = 2
 """Blanks between columns."""
-REST = 24
+REST = 32
 """Columns of the terminal that the last column of a table has at least, where it has as much to say."""
 
 

@@ -31,7 +31,7 @@ from .drawing import Drawing
 from .keyboard import GONE, keys
 from .live import Login, Watcher
 from .picture import Picture
-from .screen import BAD, FAINT, SORTS, Line, lines
+from .screen import BAD, FAINT, SORTS, WARNING, Line, lines
 from .values import cut, line, span, wrapped
 
 INTERVAL, LEAST = 2.0, 0.5
@@ -42,6 +42,8 @@ SHARE = 4.0
 """So many times as long as a look took is waited at least until the next: a server in trouble is not asked more."""
 TICK = 0.25
 """Seconds after which the screen is drawn anew at the latest."""
+SLOW = 1.5
+"""Seconds after which it is said that a look is not over."""
 WIDE = 160
 """Columns of what is not a terminal."""
 
@@ -158,38 +160,44 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Seen:
-    """The last picture; and since when (monotonic, in seconds) the server gives none, and why. ``final``: nothing
-    that is seen later would change that."""
+    """The last picture; since when (monotonic, in seconds) the server gives none, and why; and since when it has been
+    asked for one, None if it is not just now."""
 
     picture: Picture | None = None
     since: float | None = None
     error: str = ""
-    final: PgOpsError | None = None
+    asked: float | None = None
 
 
 class Looking(threading.Thread):
-    """Looks, beside the thread that draws: a look at a server in trouble takes seconds."""
+    """Looks, beside the thread that draws: a look at a server in trouble takes seconds. ``failed`` is what has ended
+    it, None while it goes on."""
 
     def __init__(self, watcher: Watcher, interval: float) -> None:
         super().__init__(daemon=True)
         self.watcher, self.interval = watcher, interval
         self.seen = Seen()
+        self.failed: Exception | None = None
 
     def run(self) -> None:
         """Look until the process ends."""
-        while self.seen.final is None:
-            began = time.monotonic()
-            self.seen = self._next(began)
-            took = time.monotonic() - began
-            time.sleep(max(self.interval, SHARE * took if not self.seen.error else self.interval))
+        try:
+            while True:
+                began = time.monotonic()
+                self.seen = replace(self.seen, asked=began)
+                self.seen = self._next(began)
+                took = 0.0 if self.seen.error else time.monotonic() - began
+                time.sleep(max(self.interval, SHARE * took))
+        except Exception as error:  # noqa: BLE001 - the thread that draws raises it, once the terminal is as it was
+            self.failed = error
 
     def _next(self, began: float) -> Seen:
         try:
             return Seen(self.watcher.look())
-        except DriverMissing as error:
-            return Seen(final=error)
+        except DriverMissing:
+            raise
         except (PgOpsError, OSError) as error:
-            return replace(self.seen, since=self.seen.since or began, error=str(error))
+            return replace(self.seen, since=self.seen.since or began, error=str(error), asked=None)
 
 
 def _drawn(watcher: Watcher, asked: Asked) -> int:
@@ -203,38 +211,39 @@ def _drawn(watcher: Watcher, asked: Asked) -> int:
     looking.start()
     with keys() as pressed, drawing:
         _watch(looking, drawing, pressed)
-    if looking.seen.final is not None:
-        return _failed(looking.seen.final, runner.FAILED)
+    if looking.failed is not None:
+        raise looking.failed
     return runner.DONE
 
 
 def _watch(looking: Looking, drawing: Drawing, pressed: Callable[[float], str]) -> None:
-    sort, began = 0, time.monotonic()
     orders = list(SORTS)
-    while looking.seen.final is None:
-        seen, (width, height) = looking.seen, drawing.size
-        drawing.show(screen(seen, time.monotonic(), began, (width, height), orders[sort]))
+    while looking.failed is None:
+        drawing.show(screen(looking.seen, time.monotonic(), drawing.size, orders[0]))
         key = pressed(TICK)
         if key in ("q", "Q", GONE):
             return
         if key == "s":
-            sort = (sort + 1) % len(orders)
+            orders.append(orders.pop(0))
 
 
-def screen(seen: Seen, now: float, began: float, size: tuple[int, int], sort: str) -> list[Line]:
-    """All lines of the terminal; ``now`` and ``began`` (of the command) are monotonic, in seconds. Pure."""
+def screen(seen: Seen, now: float, size: tuple[int, int], sort: str) -> list[Line]:
+    """All lines of the terminal; ``now`` is monotonic, in seconds. Pure."""
     width, height = size
     keys_shown = Line(cut(f"q quits   s sorts sessions (by {sort})", width), FAINT)
-    if seen.since is not None:
-        trouble = f"NO ANSWER for {span(now - seen.since)}: {line(seen.error)}"
-        told = [Line(one, BAD) for one in wrapped(trouble, width, 3)]
-        told += [Line(cut("What follows is what was seen last.", width), FAINT)] if seen.picture else []
-    else:
-        told = []
-    if seen.picture is None:
-        told = told or [Line(cut(f"asking the server ({span(now - began)})", width), FAINT)]
-        body: list[Line] = []
-    else:
-        body = lines(seen.picture, width, max(0, height - len(told) - 1), sort)
+    told = _trouble(seen, now, width)
+    body = lines(seen.picture, width, max(0, height - len(told) - 1), sort) if seen.picture else []
     whole = [*told, *body][: max(0, height - 1)]
     return [*whole, *[Line("")] * max(0, height - 1 - len(whole)), keys_shown][:height]
+
+
+def _trouble(seen: Seen, now: float, width: int) -> list[Line]:
+    """What is said before the picture, if that is not of now."""
+    if seen.since is not None:
+        text = f"NO ANSWER for {span(now - seen.since)}: {line(seen.error)}"
+        last = [Line(cut("What follows is what was seen last.", width), FAINT)] if seen.picture else []
+        return [*(Line(one, BAD) for one in wrapped(text, width, 3)), *last]
+    waits = now - seen.asked if seen.asked is not None else 0.0
+    if seen.picture is None or waits > SLOW:
+        return [Line(cut(f"The server has been asked for {span(waits)}, and has not answered yet.", width), WARNING)]
+    return []
