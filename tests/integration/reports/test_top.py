@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import artifact
 import psycopg
 import pytest
 from clocks import Clock
@@ -247,6 +248,13 @@ def test_a_server_that_is_down_is_said_to_be(own: Top) -> None:
     code, said = own.asked("--once")
     assert code == 1
     assert "No PostgreSQL server listens on the local socket" in said
+
+
+def test_the_page_names_all_keys(top: Top) -> None:
+    assert collect(top.server, top.state)["errors"] == []
+    named = set(re.findall(r"`(\w+)`", (artifact.ROOT / "docs" / "top.md").read_text()))
+    for found in (top.data(), top.data("--at", "0m")):
+        assert {*found, *found["head"]} <= named
 
 
 def test_wrong_words_are_refused(own: Top) -> None:
