@@ -206,14 +206,19 @@ def _drawn(watcher: Watcher, asked: Asked) -> int:
     if not drawing.able:
         return _told(_twice(watcher), asked)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # so that the terminal is as it was
+        signal.signal(number, _end)
     looking = Looking(watcher, asked.interval)
     looking.start()
-    with keys() as pressed, drawing:
+    with drawing, keys() as pressed:
         _watch(looking, drawing, pressed)
     if looking.failed is not None:
         raise looking.failed
     return runner.DONE
+
+
+def _end(number: int, _frame: object) -> None:
+    """On a signal, by way of all that leaves the terminal as it was; the exit code is that of shells."""
+    raise SystemExit(128 + number)
 
 
 def _watch(looking: Looking, drawing: Drawing, pressed: Callable[[float], str]) -> None:
