@@ -37,6 +37,13 @@ def test_a_moment(text: str, found: str) -> None:
     assert moment.parse(text, NOW).isoformat() == found
 
 
+def test_a_time_without_a_day_at_its_very_moment_and_around_midnight() -> None:
+    at = NOW.replace(second=0)
+    assert moment.parse("03:12", at) == at
+    assert moment.parse("00:00", at.replace(hour=0, minute=0)).isoformat() == "2026-11-30T00:00:00-09:30"
+    assert moment.parse("23:59", NOW.replace(microsecond=5)).isoformat() == "2026-11-29T23:59:00-09:30"
+
+
 @pytest.mark.parametrize(
     "text", ["", "yesterday", "2026-13-01 00:00", "2026-11-30", "25:00", "2026-11-30 03:12+99:00", "٣m"]
 )

@@ -64,7 +64,7 @@ def percent(number: float | None) -> str:
     """
     if number is None:
         return UNKNOWN
-    return f"{number:.0f} %" if number in (0, 100) else f"{min(number, 99.9):.1f} %" if number < 100 else "100 %"
+    return f"{min(number, 99.9):.1f} %" if 0 < number < 100 else f"{number:.0f} %"
 
 
 def clock(at: datetime) -> str:
