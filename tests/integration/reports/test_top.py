@@ -179,7 +179,7 @@ def test_prepared_transactions_and_maintenance(
         found = top.data()
         (running,) = found["progress"]
         assert (running["operation"], running["pid"]) == ("VACUUM", vacuuming.info.backend_pid)
-        assert (found["blocking"][0]["pid"], found["blocking"][0]["prepared"]) == (0, "lost one")
+        assert (found["blocking"][0]["pid"], found["blocking"][0]["prepared"]) == (0, ["lost one"])
         assert "lost one" in [one["prepared"] for one in found["sessions"]]
         _code, said = top.asked()
         assert re.search(r"^prepared .* lost one$", said, re.MULTILINE)

@@ -105,6 +105,14 @@ def test_rules_that_nobody_evaluates_are_told_beside_what_fires() -> None:
     assert (line.text, line.style) == ("What fires: nothing (Rules have never been evaluated)", screen.WARNING)
 
 
+def test_prepared_transactions_have_names() -> None:
+    rows = [{"depth": 0, "pid": 0, "prepared": ["one", "t\x1bwo"]}]
+    assert drawn(80, blocking=Section(rows))[-1].split("  ")[-1] == "one, t\\x1bwo"
+    assert drawn(80, sessions=Section([{"pid": None, "prepared": "one", "type": "prepared transaction"}]))[-1] == (
+        "prepared  prepared transaction  one"
+    )
+
+
 def test_sessions_are_sorted() -> None:
     rows = [
         {"pid": pid, "transaction_seconds": tx, "state_seconds": idle} for pid, tx, idle in ((1, 9, 1), (2, 1, 9))

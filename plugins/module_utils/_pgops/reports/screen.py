@@ -59,7 +59,9 @@ def _state(row: Row) -> str:
 
 
 def _query(row: Row) -> str:
-    return line(row.get("query") or row.get("prepared") or "")
+    """The statement of a session; of prepared transactions, one or several, their names."""
+    names = row.get("prepared") or ""
+    return line(row.get("query") or (", ".join(names) if isinstance(names, list) else names))
 
 
 def _lock(row: Row) -> str:

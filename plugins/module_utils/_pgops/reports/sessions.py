@@ -73,7 +73,8 @@ SELECT
     b.depth, b.pid, b.blocks, b.blocked_by[1:10] AS blocked_by, {user} AS "user", {database} AS database,
     {application} AS application, b.state, nullif(concat_ws(':', b.wait_event_type, b.wait_event), '') AS wait,
     b.waits_seconds, b.lock_type, b.lock_mode, {relation} AS relation, b.holds_modes AS holds,
-    {prepared} AS prepared,
+    CASE WHEN b.prepared IS NOT NULL THEN ARRAY(SELECT {gid} FROM unnest(b.prepared[1:10]) AS g (gid)) END
+    AS prepared,
     extract(EPOCH FROM clock_timestamp() - b.xact_start)::float8 AS transaction_seconds,
     {query} AS query, count(*) OVER () AS entire
 FROM (SELECT t.*, row_number() OVER () AS place FROM ({view}) AS t) AS b
@@ -104,7 +105,7 @@ def blocking(session: Session, texts: bool) -> Section:
         database=_bytes("b.datname"),
         application=_bytes("nullif(b.application_name, '')"),
         relation=_bytes("b.relation"),
-        prepared=_bytes("array_to_string(b.prepared[1:10], ', ')"),
+        gid=_bytes("g.gid"),
         query=_text("b.query"),
         view=views.query("blocking_tree"),
         most=TREE,
@@ -138,6 +139,8 @@ def row_of(row: Mapping[str, Any], texts: bool) -> dict[str, Any]:
 
 
 def _readable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_readable(one) for one in value]
     return encoding.readable(encoding.text(bytes(value))) if isinstance(value, (bytes, memoryview)) else value
 
 
