@@ -211,7 +211,7 @@ def test_without_an_ops_database_the_server_is_seen_all_the_same(own: Top) -> No
     found = own.data()
     assert found["sessions"] == []
     assert found["alerts"] is found["events"] is None
-    assert 'database "pgops" does not exist' in found["missing"]["alerts"]
+    assert found["missing"]["alerts"] == 'database "pgops" does not exist'
     own.server.psql("CREATE DATABASE pgops OWNER pgops")
     assert own.data()["missing"]["events"].startswith("the database pgops has not been deployed to")
     own.server.psql("ALTER DATABASE pgops ALLOW_CONNECTIONS false")

@@ -105,6 +105,15 @@ def test_rules_that_nobody_evaluates_are_told_beside_what_fires() -> None:
     assert (line.text, line.style) == ("What fires: nothing (Rules have never been evaluated)", screen.WARNING)
 
 
+def test_sections_are_set_apart_where_there_is_room() -> None:
+    sections = {"blocking": Section(), "sessions": Section([HOLDER]), "progress": Section(), "events": Section()}
+    lines = drawn(150, None, **sections)
+    at = lines.index("Who waits for whom: nobody waits for a lock")
+    assert [at for at, line in enumerate(lines) if not line] == [at - 1, at + 1, at + 5]
+    assert drawn(150, len(lines), **sections) == lines
+    assert drawn(150, len(lines) - 1, **sections) == [line for line in lines if line]
+
+
 def test_prepared_transactions_have_names() -> None:
     rows = [{"depth": 0, "pid": 0, "prepared": ["one", "t\x1bwo"]}]
     assert drawn(80, blocking=Section(rows))[-1].split("  ")[-1] == "one, t\\x1bwo"

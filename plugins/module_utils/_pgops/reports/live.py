@@ -92,7 +92,7 @@ def opened(login: Login) -> tuple[Session, str]:
         if login.lacking or error.full or login.target.database == ANYWHERE:
             raise
         try:
-            return connect(replace(login.target, database=ANYWHERE)), error.message
+            return connect(replace(login.target, database=ANYWHERE)), error.message.rpartition("FATAL: ")[2].strip()
         except LoginRefused:
             raise error from None
 

@@ -188,10 +188,21 @@ def lines(picture: Picture, width: int, height: int | None = None, sort: str = "
     there is room, sections are set apart."""
     top = head(picture, width)
     parts = {name: part(name, _sorted(name, section, sort), width) for name, section in picture.sections.items()}
-    if height is None or len(top) + sum(len(found) + 1 for found in parts.values()) <= height:
-        return [*top, *(one for found in parts.values() for one in (Line(""), *found))]
+    apart = [*top, *_apart(list(parts.values()))]
+    if height is None or len(apart) <= height:
+        return apart
     given = rooms({name: len(found) for name, found in parts.items()}, height - len(top))
     return [*top, *(one for name, found in parts.items() for one in found[: given[name]])][:height]
+
+
+def _apart(parts: Sequence[Sequence[Line]]) -> list[Line]:
+    """Sections with a blank line between them, but for those of one line that follow each other."""
+    found: list[Line] = []
+    before: Sequence[Line] = ()
+    for one in parts:
+        found += one if len(before) == len(one) == 1 else [Line(""), *one]
+        before = one
+    return found
 
 
 def _sorted(name: str, section: Section, sort: str) -> Section:
