@@ -24,7 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings", "metrics"),
     ("opsdb", "statements", "repository", "agent"),
     ("alerting", "backup"),
-    ("facts", "recovery", "reports"),
+    ("facts", "recovery"),
+    ("reports",),
     ("cli", "modules"),  # the doors: the agent's and the modules'
 )
 FLOOR_OF: Mapping[str, int] = {room: number for number, floor in enumerate(FLOORS, 1) for room in floor}
