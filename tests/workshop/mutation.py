@@ -55,6 +55,10 @@ PURE: Mapping[str, str] = {
     "opsdb.migrations": "which migrations are pending, and which ledgers are refused",
     "opsdb.objects": "which objects are made anew, and in which order",
     "plan": "what a module says of its changes",
+    "reports.moment": "which moment of the past is meant",
+    "reports.rates": "how fast a server's counters grow",
+    "reports.tables": "which columns a terminal has room for",
+    "reports.values": "how values are written, and how wide they are",
     "repository.chains": "what a backup stands on",
     "repository.wal": "which WAL is there without a gap",
     "repository.windows": "from when to when a cluster can be recovered",
@@ -93,6 +97,7 @@ DOORS: Mapping[str, str] = {
 TESTS = (
     *("agent/test_entries.py", "agent/test_schedule.py", "facts", "host", "instance", "metrics", "opsdb"),
     *("backup/test_expiry_plan.py", "repository/test_chains.py", "repository/test_wal.py"),
+    "reports",
     *("repository/test_windows.py", "server/test_encoding.py", "settings", "statements", "test_converge.py"),
     *("test_fairness.py", "test_plan.py"),
 )

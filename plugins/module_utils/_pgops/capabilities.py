@@ -519,7 +519,19 @@ INCIDENT = Command(
     ),
 )
 
-COMMANDS: Mapping[str, Command] = {one.name: one for one in (RESTORE, RESTORE_DUMP, INCIDENT)}
+TOP = Command(
+    "top",
+    "reports.top:top",
+    "show what runs, who waits for whom, what fires and what changed (docs/top.md)",
+    flags=(
+        Flag("--at", "as it was at this moment: '2026-11-30 03:12', 03:12, or 2h (ago)", "TIME"),
+        Flag("--interval", "between two looks; without it 2", "SECONDS"),
+        Flag("--once", "print it once, as where the output is no terminal"),
+        Flag("--json", "say it once, for programs"),
+    ),
+)
+
+COMMANDS: Mapping[str, Command] = {one.name: one for one in (RESTORE, RESTORE_DUMP, INCIDENT, TOP)}
 """By their names."""
 
 JOBS: Mapping[str, Job] = {job.name: job for capability in ALL for job in capability.jobs}

@@ -63,7 +63,7 @@ def show(settings: Configuration, options: argparse.Namespace) -> dict[str, Any]
         elif alert:
             lines = history(_one(session, alert), session.rows(TRANSITIONS, [alert]))
         else:
-            lines = [*listing(session.rows(OPEN, [options.all])), *_unevaluated(session)]
+            lines = [*listing(session.rows(OPEN, [options.all])), *unevaluated(session)]
     terminal.say(sys.stdout, *lines)
     return {"printed": True, "errors": []}
 
@@ -112,7 +112,7 @@ def person() -> str:
         return str(os.getuid())
 
 
-def _unevaluated(session: Session) -> list[str]:
+def unevaluated(session: Session) -> list[str]:
     """What a list without alerts must not hide."""
     found = session.rows(STATUS)[0]
     if not found["rules_enabled"]:
