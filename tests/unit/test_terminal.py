@@ -54,7 +54,7 @@ def test_nothing_else_writes_texts_of_others() -> None:
         "alerting/incident.py": 1,
         "alerting/shown.py": 1,
         "recovery/people.py": 2,
-        "reports/top.py": 1,
+        "top/command.py": 1,
     }
     found = {}
     for path in Path(artifact.LIBRARY).rglob("*.py"):

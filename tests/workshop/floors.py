@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("opsdb", "statements", "repository", "agent"),
     ("alerting", "backup"),
     ("facts", "recovery"),
-    ("reports",),
+    ("reports", "top"),
     ("cli", "modules"),  # the doors: the agent's and the modules'
 )
 FLOOR_OF: Mapping[str, int] = {room: number for number, floor in enumerate(FLOORS, 1) for room in floor}

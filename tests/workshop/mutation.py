@@ -55,10 +55,12 @@ PURE: Mapping[str, str] = {
     "opsdb.migrations": "which migrations are pending, and which ledgers are refused",
     "opsdb.objects": "which objects are made anew, and in which order",
     "plan": "what a module says of its changes",
-    "reports.moment": "which moment of the past is meant",
-    "reports.rates": "how fast a server's counters grow",
-    "reports.tables": "which columns a terminal has room for",
-    "reports.values": "how values are written, and how wide they are",
+    "reports.fleet": "what follows from all hosts of a fleet together",
+    "reports.judging": "how an instance is, and why",
+    "top.moment": "which moment of the past is meant",
+    "top.rates": "how fast a server's counters grow",
+    "top.tables": "which columns a terminal has room for",
+    "top.values": "how values are written, and how wide they are",
     "repository.chains": "what a backup stands on",
     "repository.wal": "which WAL is there without a gap",
     "repository.windows": "from when to when a cluster can be recovered",
@@ -99,7 +101,7 @@ TESTS = (
     *("backup/test_expiry_plan.py", "repository/test_chains.py", "repository/test_wal.py"),
     "reports",
     *("repository/test_windows.py", "server/test_encoding.py", "settings", "statements", "test_converge.py"),
-    *("test_fairness.py", "test_plan.py"),
+    *("test_fairness.py", "test_plan.py", "top"),
 )
 """Below tests/unit, what tests them. A test that changes the host, even if only to start a program, is skipped."""
 

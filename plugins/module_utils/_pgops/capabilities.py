@@ -521,7 +521,7 @@ INCIDENT = Command(
 
 TOP = Command(
     "top",
-    "reports.top:top",
+    "top.command:top",
     "show what runs, who waits for whom, what fires and what changed (docs/top.md)",
     flags=(
         Flag("--at", "as it was at this moment: '2026-11-30 03:12', 03:12, or 2h (ago)", "TIME"),

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgops import terminal
-from pgops.reports import screen, top, values
-from pgops.reports.picture import ALERTS, BLOCKING, EVENTS, SERVER, SESSIONS, Picture, Section
-from pgops.reports.tables import Column, table
+from pgops.top import command, screen, values
+from pgops.top.picture import ALERTS, BLOCKING, EVENTS, SERVER, SESSIONS, Picture, Section
+from pgops.top.tables import Column, table
 
 AT = datetime(2026, 11, 30, 3, 12, tzinfo=timezone.utc)
 HEAD: dict[str, Any] = {
@@ -165,16 +165,16 @@ def test_rooms_are_used_up_and_no_section_is_without_its_title(wanted: dict[str,
 @given(text, st.integers(1, 200), st.integers(1, 60))
 def test_the_whole_terminal_is_used_and_no_more(word: str, width: int, height: int) -> None:
     full = picture(**rows(word))
-    for seen in (top.Seen(), top.Seen(full), top.Seen(full, asked=7.0), top.Seen(full, 10.0, word)):
-        lines = top.screen(seen, 75.0, (width, height), "transaction")
+    for seen in (command.Seen(), command.Seen(full), command.Seen(full, asked=7.0), command.Seen(full, 10.0, word)):
+        lines = command.screen(seen, 75.0, (width, height), "transaction")
         assert len(lines) == height
         assert all(values.cells(one.text) <= width for one in lines)
         assert not any(unicodedata.category(character) in terminal.OBEYED for one in lines for character in one.text)
 
 
 def test_a_server_that_does_not_answer_is_told_with_what_was_seen_last() -> None:
-    seen = top.Seen(picture(sessions=Section([HOLDER])), 10.0, "it is down")
-    lines = [one.text for one in top.screen(seen, 75.0, (100, 20), "transaction")]
+    seen = command.Seen(picture(sessions=Section([HOLDER])), 10.0, "it is down")
+    lines = [one.text for one in command.screen(seen, 75.0, (100, 20), "transaction")]
     assert lines[:2] == ["NO ANSWER for 1m05s: it is down", "What follows is what was seen last."]
     assert "Sessions: 1" in lines
     assert lines[-1] == "q quits   s sorts sessions (by transaction)"
@@ -182,7 +182,7 @@ def test_a_server_that_does_not_answer_is_told_with_what_was_seen_last() -> None
 
 def test_a_look_that_takes_long_is_told() -> None:
     shown = {
-        asked: top.screen(top.Seen(picture(), asked=asked), 75.0, (100, 20), "transaction")[0].text
+        asked: command.screen(command.Seen(picture(), asked=asked), 75.0, (100, 20), "transaction")[0].text
         for asked in (None, 74.0, 70.0)
     }
     assert shown[None] == shown[74.0] == drawn(100)[0]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.reports import values
+from pgops.top import values
 
 
 @pytest.mark.parametrize(

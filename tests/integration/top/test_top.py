@@ -26,9 +26,8 @@ from watching import frozen
 
 from pgops import cli
 from pgops.host.identity import as_user
-from pgops.reports import live
-from pgops.reports import top as command
-from pgops.reports.sessions import TEXT_BYTES
+from pgops.top import command, live
+from pgops.top.sessions import TEXT_BYTES
 
 ALWAYS = {"name": "always", "metric": "connections_used_percent", "operator": ">", "threshold": -1.0, "lasts": "0"}
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgops.reports import past
+from pgops.top import past
 
 AT = datetime(2026, 11, 30, 3, 12, tzinfo=timezone.utc)
 EARLIER = AT - timedelta(minutes=1)

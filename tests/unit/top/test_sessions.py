@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgops.errors import InvalidInput, QueryFailed
-from pgops.reports import live, sessions, views
+from pgops.top import live, sessions, views
 
 
 def row(**other: Any) -> dict[str, Any]:

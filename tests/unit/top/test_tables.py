@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgops.reports import tables
-from pgops.reports.tables import Column, table
+from pgops.top import tables
+from pgops.top.tables import Column, table
 
 COLUMNS = [
     Column("pid", 1, 10),

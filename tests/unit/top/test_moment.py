@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from pgops.errors import InvalidInput
-from pgops.reports import moment
+from pgops.top import moment
 
 NOW = datetime(2026, 11, 30, 3, 12, 30, tzinfo=timezone(timedelta(hours=-9, minutes=-30)))
 """Of a zone in which no machine of ours is."""

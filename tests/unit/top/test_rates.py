@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgops.reports import rates
+from pgops.top import rates
 
 START = datetime(2026, 11, 30, 3, 12, tzinfo=timezone.utc)
 
