@@ -4,17 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from deploying import collect, configured, target
 from servers import Server
+from waiting import until
 
+from pgops.errors import InvalidInput
 from pgops.instance.layout import Layout
-from pgops.reports import charts, reading
+from pgops.reports import charts, panels, reading
 from pgops.server.target import Target
 
 PARAMS: dict[str, Any] = {
@@ -80,3 +82,68 @@ def test_what_was_collected_is_drawn(
     (size,) = [value for value in sizes["pgops"] if value is not None]
     assert size == pytest.approx(float(str(deployed.value("SELECT pg_database_size('pgops') / 1048576.0"))), rel=0.2)
     assert all(len(line["values"]) == 30 for chart in drawn.values() for line in chart["lines"])
+
+
+@pytest.mark.every_major
+def test_a_setting_that_was_written_and_not_loaded_is_told(
+    deployed: Server, described: Callable[..., dict[str, Any]]
+) -> None:
+    assert described()["panels"]["settings"]["rows"] == []
+    deployed.value("ALTER SYSTEM SET work_mem = '17MB'")
+    try:
+        (row,) = described()["panels"]["settings"]["rows"]
+        assert (row["setting"], row["file"], row["running"]) == ("work_mem", "17MB", "4MB")
+        assert row["why"] == "it waits for a reload"
+        deployed.value("ALTER SYSTEM SET max_connections = 77")
+        deployed.value("SELECT pg_reload_conf()")
+        until(
+            lambda: [one["why"] for one in described()["panels"]["settings"]["rows"]],
+            "told of the reload",
+            ["it waits for a restart"],
+        )
+    finally:
+        deployed.value("ALTER SYSTEM RESET ALL")
+        deployed.value("SELECT pg_reload_conf()")
+
+
+def test_of_the_past_only_what_is_stored_is_told(
+    deployed: Server, tmp_path: Path, described: Callable[..., dict[str, Any]]
+) -> None:
+    assert collect(deployed, tmp_path)["errors"] == []
+    found = described(until="2020-01-01 03:12+01", hours=8)
+    assert found["error"] is None
+    assert found["history"]["charts"] == {}
+    assert found["history"]["window"] == {"starts": 1577815920, "ends": 1577844720, "points": 30}
+    assert not set(panels.OF_NOW) & set(found["panels"])
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"until": "yesterday or so"}, "is not a time"),
+        ({"hours": 0}, "hours must be above 0"),
+        ({"hours": 1e9}, "at most"),
+        ({"points": 0}, "points must be"),
+        ({"instances": ["none"]}, "no instance none"),
+    ],
+)
+def test_a_time_that_cannot_be_is_refused(
+    described: Callable[..., dict[str, Any]], params: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        described(**params)
+
+
+def test_who_blocks_whom_is_shown_without_secrets(deployed: Server, described: Callable[..., dict[str, Any]]) -> None:
+    with deployed.connect("pgops") as holder, deployed.connect("pgops") as waiter:
+        holder.execute("SELECT pg_advisory_lock(7)")
+        asked = waiter.pgconn
+        asked.send_query(b"SELECT pg_advisory_lock(7), 'x' AS password -- ALTER ROLE ann PASSWORD 'hunter2'")
+        rows = until(
+            lambda: described()["panels"]["blocking"]["rows"], "blocked", lambda found: len(cast(Sized, found)) == 2
+        )
+        assert [row["depth"] for row in rows] == [0, 1]
+        assert "hunter2" not in str(rows)
+        holder.execute("SELECT pg_advisory_unlock(7)")
+        while asked.get_result():
+            pass

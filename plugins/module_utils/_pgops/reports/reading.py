@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from ..server import discovery
 from ..server.session import connect
 from ..server.target import SOCKET_DIRECTORIES, Target
 from ..statements import options as statements
-from . import history, packing, panels, window
+from . import drift, history, packing, panels, window
 
 FORMAT = 1
 """Of a reading, and of the document that is made of many. Increased when a key is removed or changes its meaning."""
@@ -34,11 +35,14 @@ def gather(target: Target, params: Mapping[str, Any]) -> dict[str, Any]:
     window.checked(params)
     wanted = {"gather_subset": ["all"], "database_sizes": False, "max_bytes": params["max_bytes"]}
     facts = gathering.gather(target, {**params, **wanted})["ansible_facts"]["pg_ops"]
+    places = {found.name: at for found, at in gathering.places(target, params["prefix"])}
     if not target.host and target.port == "0":
-        facts["instances"] += _elsewhere(target, facts, params)
+        others = _elsewhere(target, facts, params)
+        facts["instances"] += [one for one, _at in others]
+        places.update({one["name"]: at for one, at in others})
     if params["instances"]:
         facts["instances"] = _named(facts["instances"], params["instances"])
-    stored = {one["name"]: _stored(one, params) for one in facts["instances"]}
+    stored = {one["name"]: _stored(one, places[one["name"]], params) for one in facts["instances"]}
     report = {"format": FORMAT, "facts": facts, "stored": stored}
     return {"changed": False, "report": packing.packed(report) if params["packed"] else report}
 
@@ -51,8 +55,10 @@ def _named(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[s
     return [one for one in found if one["name"] in names]
 
 
-def _elsewhere(target: Target, facts: Mapping[str, Any], params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The instances with an agent whose sockets are where nobody looks for them unless told."""
+def _elsewhere(
+    target: Target, facts: Mapping[str, Any], params: Mapping[str, Any]
+) -> list[tuple[dict[str, Any], Target]]:
+    """The instances with an agent whose sockets are where nobody looks for them unless told, with their targets."""
     known = {one["name"] for one in facts["instances"]}
     wanted = instance.Wanted(tuple(facts["sections"]), params["database"], prefix=params["prefix"])
     found = []
@@ -64,12 +70,15 @@ def _elsewhere(target: Target, facts: Mapping[str, Any], params: Mapping[str, An
                 place = discovery.Instance(
                     settings.instance, settings.port, settings.socket_directory, socket=False, asked=True
                 )
-                found.append(instance.read(place, at, wanted))
+                found.append((instance.read(place, at, wanted), at))
     return found
 
 
-def _stored(facts: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored of an instance: its ``history`` and ``panels``; the ``error`` where nothing can be read."""
+def _stored(facts: Mapping[str, Any], at: Target, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored of an instance: its ``history`` and ``panels``; the ``error`` where nothing can be read.
+
+    Raises InvalidInput for a time that is none.
+    """
     absent: dict[str, Any] = {"cluster": None, "node": None, "history": None, "panels": {}}
     section = facts.get("agent", {})
     if section.get("configured") is False:
@@ -82,9 +91,23 @@ def _stored(facts: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, An
     if facts["error"]:
         return {**absent, **known, "error": facts["error"]}
     try:
-        return {**known, **_read(settings, params), "error": None}
+        read = {**known, **_read(settings, params), "error": None}
+        read["panels"].update({} if settings.host else {"settings": _settings(at, facts["name"], params)})
+        return read
+    except InvalidInput:  # of the arguments: the configuration has been read
+        raise
     except PgOpsError as error:
         return {**absent, **known, **failed(error)}
+
+
+def _settings(at: Target, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The panel of settings that are not what they should be, which only a superuser can know of."""
+    try:
+        with connect(replace(at, as_is=True)) as session:
+            rows = drift.read(session, drift.declared(Layout(name, params["prefix"])))
+            return {"rows": rows, "newest": round(time.time()), "error": None}
+    except PgOpsError as error:
+        return {"rows": [], "newest": None, **failed(error)}
 
 
 def _read(settings: Configuration, params: Mapping[str, Any]) -> dict[str, Any]:

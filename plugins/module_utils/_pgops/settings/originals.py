@@ -105,6 +105,14 @@ def before_all(path: str) -> dict[str, str | None]:
     return {name: one["before"] for found in _all(path).values() for name, one in found.items()}
 
 
+def ours(path: str) -> dict[str, str | None]:
+    """The values that capabilities have set; None for what one has removed.
+
+    Raises HostFailed.
+    """
+    return {name: one["ours"] for found in _all(path).values() for name, one in found.items()}
+
+
 def last_start(path: str) -> Started | None:
     """With what the server has last started, as far as that is recorded.
 

@@ -139,9 +139,17 @@ const WINDOW_COLUMNS = [
 ];
 const SETTING_COLUMNS = [
   { title: "Setting", show: (row) => row.setting },
-  { title: "Value", show: (row) => row.value },
+  { title: "Why", show: (row) => row.why },
+  { title: "Declared", show: (row) => row.declared ?? UNKNOWN },
+  { title: "In the files", show: (row) => row.file ?? UNKNOWN },
+  { title: "Running", show: (row) => row.running ?? UNKNOWN },
   { title: "Source", show: (row) => row.source ?? "" },
-  { title: "On other nodes", show: (row) => row.elsewhere ?? "" },
+  { title: "Line", show: (row) => row.place ?? "" },
+];
+const PEER_COLUMNS = [
+  { title: "Setting", show: (row) => row.setting },
+  { title: "Here", show: (row) => row.value },
+  { title: "On other nodes", show: (row) => Object.entries(row.elsewhere).map(([node, value]) => `${node}: ${value}`).join(", ") },
 ];
 const DATABASE_COLUMNS = [
   { title: "Database", show: (row) => el("bdi", {}, row.name) },
@@ -168,19 +176,6 @@ function panelled(title, data, columns, none, made) {
 
 function sectioned(title, section, rows, columns, none, age) {
   return section ? listed(title, rows, columns, none, { error: section.error, age }) : null;
-}
-
-function settingRows(one) {
-  const parameters = one.facts.settings?.parameters ?? {};
-  const value = (name) => (parameters[name] ? `${parameters[name].value}${parameters[name].unit ?? ""}` : UNKNOWN);
-  const elsewhere = Object.fromEntries(one.differs.map((row) => [row.setting, Object.entries(row.elsewhere).map(([node, other]) => `${node}: ${other}`).join(", ")]));
-  const pending = one.facts.settings?.pending_restart ?? [];
-  return [...new Set([...Object.keys(elsewhere), ...pending])].sort().map((setting) => ({
-    setting,
-    value: value(setting) + (pending.includes(setting) ? " (another value waits for a restart)" : ""),
-    source: parameters[setting]?.source,
-    elsewhere: elsewhere[setting],
-  }));
 }
 
 function charts(one, report, made) {
@@ -215,7 +210,8 @@ function drawInstance(report, one) {
     sectioned("Replication slots", facts.replication, facts.replication?.slots, SLOT_COLUMNS, "there are none.", age),
     sectioned("Newest backups", facts.backups, facts.backups?.newest, BACKUP_COLUMNS, "no good backup is known.", age),
     sectioned("Recovery windows", facts.backups, facts.backups?.windows, WINDOW_COLUMNS, "it cannot be recovered to any moment.", age),
-    sectioned("Settings that differ", facts.settings, settingRows(one), SETTING_COLUMNS, "none differs from the cluster's other nodes, or waits for a restart.", age),
+    panelled("Settings that are not as they should be", one.panels.settings, SETTING_COLUMNS, "what was declared is written, and in force.", made),
+    sectioned("Settings that differ in the cluster", facts.settings, one.differs, PEER_COLUMNS, "none that matters is another on another node.", age),
     sectioned("Databases", facts.databases, facts.databases?.list, DATABASE_COLUMNS, "none is visible.", age),
     sectioned("Jobs of the agent", facts.jobs, facts.jobs?.list, JOB_COLUMNS, "none is scheduled here.", age),
   ].filter(Boolean);
