@@ -14,12 +14,14 @@ import pytest
 import yaml
 from alertmanager_server import Alertmanager
 from disks import fill
+from facts_contract import read as contract
 from receivers import Mail, Webhook
 from servers import Server
 from waiting import until
 from watching import DOUBTFUL, Seen, Watcher, frozen, is_told_once, many_tell, titles
 
 from pgops.alerting.courses import RULES
+from pgops.facts import agent
 
 PAGE = Path(__file__).parents[3] / "docs" / "watch.md"
 
@@ -219,6 +221,27 @@ def test_what_goes_on_is_told_again_after_four_hours(watched: Server, watcher: W
     assert watcher.look(3.9 * 3600)["sent"] == 0
     assert watcher.look(600)["sent"] == 1
     assert titles(webhook)[1] == "[STILL FIRING 1] critical: instance_down on shop (db1/main)"
+
+
+def fact(watcher: Watcher) -> dict[str, Any]:
+    """What the facts say of it."""
+    found = agent.jobs(watcher.layout)["watch"]
+    assert set(found) == set(contract()["instances[].jobs.watch"])
+    return {name: value is not None if name.endswith("_at") else value for name, value in found.items()}
+
+
+def test_the_facts_know_what_the_watch_does(watched: Server, watcher: Watcher, webhook: Webhook) -> None:
+    assert agent.jobs(watcher.layout)["watch"] is None
+    watcher.scheduled("watch", "minutely")
+    never = {"looked_at": False, "looked_age_s": None, "beat_at": False, "firing": []}
+    assert fact(watcher) == {**never, "tells": True, "unwatched": True}
+    watcher.knows(kind="heartbeat", alive={"hc": webhook.url("json", "beat")})
+    watcher.look()
+    looked = {"looked_at": True, "looked_age_s": 0, "beat_at": True}
+    assert fact(watcher) == {**looked, "firing": [], "tells": False, "unwatched": False}
+    watched.stop()
+    watcher.look()
+    assert fact(watcher)["firing"] == ["instance_down"]
 
 
 def test_a_heartbeat_is_sent_where_all_is_told(watched: Server, watcher: Watcher, webhook: Webhook) -> None:
