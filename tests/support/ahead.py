@@ -42,6 +42,7 @@ class Ahead:
         """Let some time pass."""
         self.minutes += minutes
         self.of_server.shift(self.minutes * 60)
+        self.of_agent.now = time.time() + self.minutes * 60
 
     def measure(self, *names: str, **settings: Any) -> None:
         """What an agent does each minute, with the collectors of these names."""

@@ -1,20 +1,24 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is known and told of an hour in which the agent, its server or a channel was out, with real collections and
-messages, on a host whose clock the test sets ahead."""
+"""What is known and told of an hour in which the agent, its server, the primary or a channel was out, with real
+collections and messages, on a host whose clock the test sets ahead."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ahead import SETTINGS, Ahead
-from deploying import configured, deploy, rule
+from clusters import primary, streaming
+from deploying import SHIPPED, configured, deploy, rule
 from majors import make_server
 from receivers import Webhook
 from sending import Sender
+from servers import Server
 from waiting import until
 from watching import titles
 
@@ -51,6 +55,13 @@ LATE = "[FIRING 1, RESOLVED 1] warning: left on shop"
 STALE = [f"[FIRED AND RESOLVED 1] {severity}: collector_stale on shop" for severity in ("critical", "warning")]
 
 
+def rows(server: Server, query: str) -> list[tuple[Any, ...]]:
+    """What a statement in the ops database gives."""
+    with server.connect("pgops") as session:
+        cursor = session.execute(query.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
 class Host:
     """A host whose jobs run when the test says so. What may go wrong on it is a transaction that is left prepared."""
 
@@ -64,9 +75,7 @@ class Host:
         self.sender.knows(ops={"hook": self.webhook.url("json", "hook")})
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with self.server.connect("pgops") as session:
-            cursor = session.execute(query.encode())
-            return cursor.fetchall() if cursor.description else []
+        return rows(self.server, query)
 
     def prepare(self) -> None:
         self.rows("BEGIN; CREATE TABLE left_over (); PREPARE TRANSACTION 'left'")
@@ -93,6 +102,14 @@ def _host(ahead: Ahead) -> Iterator[Host]:
     host = Host(ahead)
     yield host
     host.webhook.stop()
+
+
+CROWDED = {"name": "crowded", "metric": "connections_used_percent", "operator": ">", "threshold": 20.0, "lasts": "0"}
+ON_STANDBY = """
+SELECT a.node, a.alert_status, a.ended_at - a.fired_at < interval '5 minutes' FROM pgops.alert_history AS a
+WHERE a.rule_name = 'crowded'
+"""
+CONNECTIONS = [one for one in SHIPPED if one.name == "activity"]
 
 
 @pytest.fixture(name="ahead")
@@ -167,3 +184,36 @@ def test_an_hour_without_a_channel(host: Host) -> None:
     assert told(host)[-1] == RESOLVED
     # Who was told late of the first was told of its end with the second.
     assert [title for title in told(host) if "left" in title] == [FIRING, LATE, RESOLVED]
+
+
+def test_an_hour_without_the_primary_in_which_a_standby_was_in_trouble(ahead: Ahead, tmp_path: Path) -> None:
+    """What it measured meanwhile comes once the primary is back, and is judged as if it had come in time."""
+    first = primary(ahead.server, "db1/main", tmp_path / "one")
+    second = first.standby("db2/main", tmp_path / "two", {"max_prepared_transactions": "1"})
+
+    def evaluate() -> dict[str, Any]:
+        with connect(endpoints.agent(configured(ahead.server, ahead.state)[0], "alerts")) as session:
+            return job.evaluate(session)
+
+    with second.server:
+        streaming(ahead.server)
+        rule(ahead.server, rules=[CROWDED])
+        assert second.collect(CONNECTIONS)["errors"] == []
+        assert evaluate()["minutes"] == 1
+        ahead.server.stop()
+        ahead.later(20)
+        with contextlib.ExitStack() as crowd:
+            for _number in range(15):
+                crowd.enter_context(second.server.connect())
+            assert second.collect(CONNECTIONS)["spooled"] > 0
+        ahead.later(1)
+        second.collect(CONNECTIONS)
+        ahead.later(39)
+        ahead.server.start()
+        waits = evaluate()
+        assert second.collect(CONNECTIONS)["errors"] == []
+        ahead.later(3)
+        second.collect(CONNECTIONS)
+        ran = evaluate()
+        assert rows(ahead.server, ON_STANDBY) == [("db2/main", "resolved", True)]
+        assert ("skipped" in waits, ran["minutes"] >= 60, ran["errors"]) == (True, True, [])
