@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from waiting import until
 
 TEMPLATES = b"/usr/share/prometheus/alertmanager"
 """Where Debian's program reads its templates; no option says otherwise."""
+
+EACH_AT_ONCE = {"group_by": ["..."], "group_wait": "0s", "group_interval": "1s"}
+"""A route by which all that begins and ends is told by itself and at once."""
 
 
 def program() -> Path:
@@ -37,10 +41,11 @@ def program() -> Path:
 
 @dataclass
 class Alertmanager:
-    """One that tells a webhook all that begins and ends at once; ``directory`` is its own."""
+    """One that tells a webhook what its ``route`` says; ``directory`` is its own."""
 
     directory: Path
     webhook: str
+    route: Mapping[str, Any] = field(default_factory=lambda: EACH_AT_ONCE)
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -51,8 +56,8 @@ class Alertmanager:
 
     def start(self) -> Alertmanager:
         """Start it, with what it knew before; it is ready then."""
-        route = {"receiver": "hook", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s"}
-        receiver = {"name": "hook", "webhook_configs": [{"url": self.webhook, "send_resolved": True}]}
+        route = {"receiver": "hook", **self.route}
+        receiver = {"name": route["receiver"], "webhook_configs": [{"url": self.webhook, "send_resolved": True}]}
         configuration = self.directory / "alertmanager.yml"
         configuration.write_text(json.dumps({"route": route, "receivers": [receiver]}))
         command = program()
@@ -74,9 +79,19 @@ class Alertmanager:
 
     def alerts(self) -> dict[tuple[str, str], dict[str, Any]]:
         """What fires there, by the alerts' names and databases."""
-        with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=5) as answer:  # noqa: S310
-            found = json.load(answer)
+        found = self._asked("alerts")
         return {(one["labels"]["alertname"], one["labels"].get("database", "")): one for one in found}
+
+    def groups(self) -> dict[str, set[str]]:
+        """What it would tell in one message, by the name that a group's alerts share: the nodes that they are of."""
+        return {
+            one["labels"]["alertname"]: {alert["labels"]["node"] for alert in one["alerts"]}
+            for one in self._asked("alerts/groups")
+        }
+
+    def _asked(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}/api/v2/{path}", timeout=5) as answer:  # noqa: S310
+            return json.load(answer)
 
     def hang(self) -> None:
         """It answers nothing from now on, until it is stopped."""

@@ -61,15 +61,20 @@ runuser -u postgres -- /usr/lib/postgresql/18/bin/pg_resetwal -x $((2147483648 -
 runuser -u postgres -- dd if=/dev/zero of=$data/pg_xact/07FE bs=256k count=1 status=none
 systemctl start postgresql@18-main
 """
+# Autovacuum, which is allowed into every database, does the rest: none of this needs a transaction id.
+FROZEN = """
+runuser -u postgres -- psql -Xqd postgres -o /dev/null -c "ROLLBACK PREPARED 'old'" \
+    -c "ALTER SYSTEM SET autovacuum_naptime = '1s'" -c "SELECT pg_reload_conf()"
+"""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a host, in shell, and what ends it; None if nothing does."""
+    """A fault of a host, in shell, and what ends it."""
 
     alert: str
     cause: str
-    cure: str | None
+    cure: str
 
 
 FAULTS = [
@@ -77,7 +82,7 @@ FAULTS = [
     Fault("instance_hung", ALL_PROCESSES.format("STOP"), ALL_PROCESSES.format("CONT")),
     Fault("connections_exhausted", TAKEN, GIVEN_BACK),
     Fault("disk_full", FULL, "rm /mnt/space/filler"),
-    Fault("writes_refused", WRAPPED, None),
+    Fault("writes_refused", WRAPPED, FROZEN),
 ]
 
 
@@ -107,8 +112,7 @@ def test_a_fault_is_told_and_its_end(watched: Fleet, fault: Fault) -> None:
     watched.on(HOST, "sh", "-c", fault.cause)
     at = watched.wait(fault.alert, lambda: told(watched, fault.alert, fires=True), 600)
     print(f"{fault.alert}: told after {at - began:.0f} s")
-    if fault.cure:
-        cured = time.time()
-        watched.on(HOST, "sh", "-c", fault.cure)
-        at = watched.wait(f"the end of {fault.alert}", lambda: told(watched, fault.alert, fires=False), 900)
-        print(f"{fault.alert}: its end after {at - cured:.0f} s")
+    cured = time.time()
+    watched.on(HOST, "sh", "-c", fault.cure)
+    at = watched.wait(f"the end of {fault.alert}", lambda: told(watched, fault.alert, fires=False), 900)
+    print(f"{fault.alert}: its end after {at - cured:.0f} s")

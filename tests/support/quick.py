@@ -13,6 +13,12 @@ from servers import Server
 from pgops.alerting.rules import DEFAULTS
 
 QUICK = {"lasts": "0", "keep_firing_for": "0", "flapping_after": 0}
+FIRED = """
+SELECT a.rule_name, a.severity_level, a.additional_context FROM pgops.alert_history AS a
+WHERE a.alert_status = 'firing'
+"""
+Fired = list[tuple[str, str, dict[str, str]]]
+"""What fires: the rule, its severity, and the labels of the series."""
 STATE = """
 SELECT DISTINCT a.severity_level FROM pgops.alert_history AS a
 WHERE a.rule_name = %s AND a.alert_status = 'firing' AND a.additional_context @> %s::jsonb ORDER BY 1
@@ -34,3 +40,10 @@ def firing(server: Server, name: str, labels: str = "{}") -> list[str]:
     with server.connect("pgops") as session:
         session.execute("SELECT pgops.evaluate_alerts()")
         return [severity for (severity,) in session.execute(STATE.encode(), [name, labels]).fetchall()]
+
+
+def fired(server: Server) -> Fired:
+    """Evaluate all; what fires."""
+    with server.connect("pgops") as session:
+        session.execute("SELECT pgops.evaluate_alerts()")
+        return session.execute(FIRED.encode()).fetchall()

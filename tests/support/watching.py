@@ -8,16 +8,37 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import artifact
 from receivers import Mail, Webhook
 from sending import Sender
 from servers import Server
 
 DOUBTFUL = "may have been sent before"
+MANY = """
+import json, sys, time
+from pgops.alerting import courses
+from pgops.alerting.channels import Channel
+from pgops.alerting.choices import Choices
+from pgops.alerting.ledger import Clock, Ledger
+from pgops.alerting.telling import Telling
+from pgops.host.slots import Slots
+
+folder, url = sys.argv[1:]
+known = {"am": Channel("am", "alertmanager", {"one": url})}
+for number, (cluster, node, rule, labels, ago) in enumerate(json.load(sys.stdin)):
+    alert = courses.Alert(rule, labels, "why", 1.0, courses.FIRING, f"id of {node}", fired_at=time.time() - ago)
+    book = Ledger((Slots(f"{folder}/{number}", 8192),), alerts=[alert])
+    telling = Telling(book, (cluster, node), known, Choices(), Clock())
+    telling.run()
+    assert (telling.sent, telling.errors) == (1, []), (node, telling.errors)
+"""
 
 MAIN = """
 import os, sys
@@ -105,6 +126,27 @@ def frozen(server: Server) -> Iterator[None]:
         for one in reversed(processes):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGCONT)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the watch on a host has seen, so many seconds ago."""
+
+    cluster: str
+    node: str
+    rule: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ago: float = 0.0
+
+
+def many_tell(folder: Path, alertmanager: str, seen: Iterable[Seen]) -> None:
+    """Each host's watch, with a ledger of its own, tells an Alertmanager what it has seen."""
+    folder.mkdir()
+    command = [sys.executable, "-c", MANY, str(folder), alertmanager]
+    environment = {**os.environ, "PYTHONPATH": str(artifact.BUILD / "lib")}
+    given = json.dumps([[one.cluster, one.node, one.rule, dict(one.labels), one.ago] for one in seen])
+    done = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def titles(receiver: Webhook | Mail) -> list[str]:

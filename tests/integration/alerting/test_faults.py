@@ -3,7 +3,7 @@
 """Shipped rules fire by the fault that they are for, on a real server, and resolve once it is gone.
 
 Thresholds that are times or many bytes are lowered, as an inventory would, and nothing has to last. What a standby, a
-job or minutes of time belong to is in the files beside this one.
+job or minutes of time belong to is in the files beside this one: what is counted, in test_faults_counted.py.
 """
 
 from __future__ import annotations
@@ -32,24 +32,16 @@ SETTINGS = {
     "autovacuum": "off",
     "autovacuum_freeze_max_age": "100000",
     "checkpoint_timeout": "1h",
-    "deadlock_timeout": "10ms",
     "max_connections": "22",
     "max_prepared_transactions": "5",
-    "shared_buffers": "4MB",
     "wal_level": "replica",
 }
 LOWERED = {
     **dict.fromkeys(("lock_wait", "idle_in_transaction", "long_transaction", "prepared_transaction"), 0.001),
     "slot_retention": 1_000_000.0,
-    "temp_bytes": 1.0,
 }
-MEASURED = {  # what is derived, by what it is made of
-    "cache_hit_recent_percent": "database_activity",
-    "checkpoints_requested_percent": "checkpoints",
-    "rollback_recent_percent": "database_activity",
-    "slot_unused": "slots",
-    "standby_surplus": "replication",
-}
+MEASURED = {"standby_surplus": "replication"}
+"""What is derived, by what it is made of."""
 XIDS = "DO $$ BEGIN FOR i IN 1..130000 LOOP PERFORM pg_current_xact_id();COMMIT;END LOOP;END $$"
 
 
@@ -173,65 +165,11 @@ def no_archive(faulty: Faulty, segments: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def counted(faulty: Faulty, cause: str, times: int, name: str = "cache_hit_ratio") -> Iterator[None]:
-    """A fault that is counted, between two collections of what a rule is on."""
-    faulty.firing(name, "{}")
-    with faulty.server.connect("shop") as session:
-        for _number in range(times):
-            for one in cause.split("; "):
-                session.execute(one.encode())
-    yield
-
-
-def deadlock(faulty: Faulty) -> None:
-    """Two sessions, of which one is ended by the server."""
-    first = psycopg.pq.PGconn.connect(faulty.server.dsn("shop").encode())
-    try:
-        with faulty.server.connect("shop") as second:
-            first.exec_(b"BEGIN; LOCK TABLE one")
-            second.execute("BEGIN")
-            second.execute("LOCK TABLE other")
-            first.send_query(b"LOCK TABLE other")
-            with contextlib.suppress(psycopg.errors.DeadlockDetected):
-                second.execute("LOCK TABLE one")
-    finally:
-        first.finish()
-
-
-@contextlib.contextmanager
-def deadlocks(faulty: Faulty) -> Iterator[None]:
-    """Five of them, between two collections."""
-    faulty.run("CREATE TABLE one (); CREATE TABLE other ()")
-    faulty.firing("deadlocks", "{}")
-    for _number in range(5):
-        deadlock(faulty)
-    yield
-    faulty.run("DROP TABLE one, other")
-
-
-@contextlib.contextmanager
 def expected(faulty: Faulty, number: int) -> Iterator[None]:
     """More standbys are expected than there are."""
     declare(faulty.server, LOWERED, expected_standbys=number)
     yield
     declare(faulty.server, LOWERED, expected_standbys=0)
-
-
-@contextlib.contextmanager
-def damaged(faulty: Faulty) -> Iterator[None]:
-    """A block that is not as it was written."""
-    faulty.run("CREATE TABLE damaged AS SELECT generate_series(1, 1000) AS a")
-    path = faulty.server.data_dir / str(faulty.server.value("SELECT pg_relation_filepath('damaged')", "shop"))
-    faulty.server.stop()
-    with path.open("r+b") as file:
-        file.seek(8192 + 4000)
-        file.write(b"damage")
-    faulty.server.start()
-    faulty.firing("checksum_failures", "{}")
-    with contextlib.suppress(psycopg.errors.DataCorrupted):
-        faulty.run("SELECT count(*) FROM damaged")
-    yield
-    faulty.run("DROP TABLE damaged")
 
 
 @contextlib.contextmanager
@@ -291,7 +229,6 @@ MANY_XIDS = 1_700_000_000
 XIDS_OF_FILE = 32_768 * 32
 """Transactions of which one file of pg_xact says what became of them, two bits each."""
 DUPLICATES = "CREATE TABLE twice AS SELECT 1 AS a FROM generate_series(1, 2)"
-FILLED = "CREATE TABLE filled AS SELECT g, repeat('x', 1000) AS x FROM generate_series(1, 40000) AS g"
 BOTH = ["critical", "warning"]
 Cause = Callable[[Faulty], AbstractContextManager[None]]
 
@@ -324,15 +261,6 @@ FAULTS: dict[str, tuple[str, list[str], Cause]] = {
     "xmin_horizon": ('{"holder": "session"}', BOTH, old_snapshot),
     # Without it, autovacuum freezes the database, though it is off.
     "xid_freeze_lag": (SHOP, BOTH, old_snapshot),
-    "slot_inactive": (
-        '{"slot": "unused"}',
-        BOTH,
-        lambda faulty: statements(
-            faulty,
-            "SELECT pg_create_physical_replication_slot('unused')",
-            "SELECT pg_drop_replication_slot('unused')",
-        ),
-    ),
     "slot_retention": (
         '{"slot": "kept"}',
         BOTH,
@@ -346,20 +274,6 @@ FAULTS: dict[str, tuple[str, list[str], Cause]] = {
     "slot_status": ('{"slot": "lost"}', BOTH, lost_slot),
     "archiver": ("{}", BOTH, lambda faulty: no_archive(faulty, 1)),
     "archive_backlog": ("{}", BOTH, lambda faulty: no_archive(faulty, 22)),
-    "deadlocks": (SHOP, ["warning"], deadlocks),
-    "cache_hit_ratio": (
-        SHOP,
-        ["warning"],
-        lambda faulty: counted(faulty, f"DROP TABLE IF EXISTS filled; {FILLED}; SELECT sum(g) FROM filled", 3),
-    ),
-    "temp_bytes": (
-        SHOP,
-        BOTH,
-        lambda faulty: counted(
-            faulty, "SET work_mem = '64kB'; SELECT count(*) FROM (SELECT DISTINCT generate_series(1, 200000)) AS d", 1
-        ),
-    ),
-    "rollbacks": (SHOP, ["warning"], lambda faulty: counted(faulty, "BEGIN; SELECT 1; ROLLBACK", 200)),
     "sequence_exhaustion": (
         '{"sequence": "ids"}',
         BOTH,
@@ -388,22 +302,10 @@ FAULTS: dict[str, tuple[str, list[str], Cause]] = {
     ),
     "invalid_index": ('{"index": "broken"}', ["warning"], invalid),
     "standby_missing": ("{}", ["critical"], lambda faulty: expected(faulty, 1)),
-    "checkpoints_requested": (
-        "{}",
-        ["warning"],
-        lambda faulty: counted(faulty, "CHECKPOINT", 4, "checkpoints_requested"),
-    ),
-    "checksum_failures": ('{"database": "shop"}', ["critical"], damaged),
     "disk_usage": ('{"tablespace": "roomy"}', BOTH, full_disk),
     "xid_wraparound": (SHOP, BOTH, nearly_wrapped),
     "multixact_wraparound": (SHOP, BOTH, multixacts_nearly_wrapped),
 }
-LASTING = (
-    *("deadlocks", "cache_hit_ratio", "slot_inactive", "temp_bytes", "rollbacks"),
-    *("checkpoints_requested", "checksum_failures"),
-)
-"""Those that look at minutes: they resolve once these are over, which the tests of evaluations and of what is derived
-show with samples of their own."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -411,5 +313,4 @@ def test_a_rule_fires_by_its_fault_and_resolves_without_it(faulty: Faulty, name:
     labels, severities, cause = FAULTS[name]
     with cause(faulty):
         until(lambda: faulty.firing(name, labels), "firing", severities)
-    if name not in LASTING:
-        until(lambda: faulty.firing(name, labels), "resolved", [])
+    until(lambda: faulty.firing(name, labels), "resolved", [])

@@ -9,16 +9,12 @@ from pathlib import Path
 
 from archives import Host
 from backed import Backed
-from deploying import SHIPPED, collect, configured, deploy
+from deploying import SHIPPED, collect
 from quick import declare, firing
-from servers import Server
 
 from pgops.repository import catalogue
-from pgops.statements import job as statements
 
 BACKUPS = [one for one in SHIPPED if one.name == "backups"]
-PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.max": "100"}
-EXTENSION = "CREATE EXTENSION pg_stat_statements WITH SCHEMA public; GRANT USAGE ON SCHEMA public TO pgops"
 
 
 def test_a_cluster_that_cannot_be_recovered_fires_until_it_has_a_backup(
@@ -41,16 +37,3 @@ def test_a_cluster_that_cannot_be_recovered_fires_until_it_has_a_backup(
     assert firing(server, "backup_age", full) == ["critical"]
     declare(server, {}, capabilities=["backup"])
     assert firing(server, "backup_age", full) == []
-
-
-def test_statements_that_are_dropped_fire(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:
-    server = new_server(major, settings=PRELOAD).start()
-    deploy(server)
-    server.value(EXTENSION, "pgops")
-    declare(server, {}, capabilities=["statements"])
-    for _run in range(3):
-        with server.connect() as session:
-            for number in range(150):
-                session.execute(f"SELECT 1 AS a{number}, {'1 + ' * number}1".encode())
-        assert statements.collect(*configured(server, tmp_path))["errors"] == []
-    assert firing(server, "statements_evicted") == ["warning"]

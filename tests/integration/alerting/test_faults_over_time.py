@@ -4,65 +4,36 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import disks
 import pytest
+from ahead import SETTINGS, Ahead
 from backing import own
-from clocks import Clock, ServerClock
 from clusters import primary, streaming
-from deploying import SHIPPED, collect, configured, deploy
+from deploying import configured, deploy
 from majors import make_server
 from quick import declare, firing
 from servers import Server
 from waiting import until
 
 from pgops.instance import records
-from pgops.metrics import collect as collection
 
 BOTH = ["critical", "warning"]
 WRITTEN = "SELECT count(pg_logical_emit_message(false, 'test', repeat('x', 1000))) FROM generate_series(1, 1000)"
 
 
-@dataclass
-class Ahead:
-    """A server and its agent, whose clocks go on when the test says so, and the agent's directory."""
-
-    server: Server
-    of_server: ServerClock
-    of_agent: Clock
-    state: Path
-    minutes: int = 0
-
-    def later(self, minutes: int) -> None:
-        """Let some time pass."""
-        self.minutes += minutes
-        self.of_server.shift(self.minutes * 60)
-        self.of_agent.now = time.time() + self.minutes * 60
-
-    def measure(self, collector: str) -> None:
-        """What an agent does each minute."""
-        found = [one for one in SHIPPED if one.name == collector and one.for_version(self.server.major)]
-        assert collect(self.server, self.state, found=found)["errors"] == []
-
-
 @pytest.fixture(name="server")
 def _server() -> Iterator[Server]:
-    # A walsender takes minutes that are left out for a standby that is silent.
-    made = make_server(18, settings={"autovacuum": "off", "wal_sender_timeout": "0"})
+    made = make_server(18, settings=SETTINGS)
     yield made
     made.delete()
 
 
 @pytest.fixture(name="ahead")
 def _ahead(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ahead:
-    made = Ahead(server, ServerClock(server), Clock(time.time()), tmp_path)
-    monkeypatch.setattr(collection, "time", made.of_agent)
-    server.start()
-    return made
+    return Ahead.of(server, tmp_path, monkeypatch)
 
 
 def test_a_disk_that_fills_fires_until_it_no_longer_does(ahead: Ahead) -> None:
@@ -136,7 +107,7 @@ def test_a_watch_that_does_not_run_fires_until_it_does(ahead: Ahead) -> None:
 
     def ran(ago: float) -> list[str]:
         ahead.later(1)
-        records.note(layout, "watch", ahead.of_agent.now - ago, 0.1, 0)
+        records.note(layout, "watch", ahead.clock() - ago, 0.1, 0)
         ahead.measure("connections")
         return firing(ahead.server, "watch_stale")
 

@@ -114,6 +114,15 @@ def test_more_than_a_day_is_not_made_up_for_and_told(deployed: Server, tmp_path:
     assert evaluate(deployed, tmp_path, budget=0.0)["errors"] == []
 
 
+def test_a_clock_that_was_ahead_is_not_waited_for(deployed: Server, tmp_path: Path) -> None:
+    rule(deployed, rules=[WANTED])
+    last(deployed, "-30 minutes")
+    sampled(deployed, (0, 9))
+    ran = evaluate(deployed, tmp_path)
+    assert (ran["minutes"], ran["fired"], ran["errors"]) == (1, 1, [])
+    assert (evaluate(deployed, tmp_path)["fired"], len(alerts(deployed, "1"))) == (0, 1)
+
+
 def test_what_cannot_be_derived_keeps_no_other_rule_from_its_work(deployed: Server, tmp_path: Path) -> None:
     rule(deployed, rules=[WANTED])
     deployed.value("ALTER FUNCTION pgops.slots_unused(timestamptz) RENAME TO slots_gone", "pgops")

@@ -122,7 +122,7 @@ def test_a_channel_may_want_to_know_of_no_end(notified: Notified) -> None:
 def test_a_clock_that_was_ahead_delays_nothing(notified: Notified) -> None:
     notified.rule()
     notified.channel()
-    notified.fire(20 * HOUR)
+    notified.fire(30 * HOUR)
     notified.told()
     notified.end(60)
     assert notified.told() == [[("resolved", "shop")]]
@@ -375,6 +375,16 @@ def test_attempts_are_ever_farther_apart_and_end(notified: Notified) -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 120]
     assert notified.note(notified.claim(), "failed", "no") == ["dead"]
     assert notified.rows("SELECT dead, waiting FROM pgops.notification_channels") == [(1, 0)]
+
+
+def test_the_hundredth_attempt_is_the_last(notified: Notified) -> None:
+    notified.rule()
+    notified.channel(attempts=100)
+    notified.fire(0)
+    notified.session.execute(b"UPDATE pgops.notification SET attempts = 98")
+    assert notified.note(notified.claim(), "failed", "no") == ["waiting"]
+    notified.hurry()
+    assert notified.note(notified.claim(), "failed", "no") == ["dead"]
 
 
 def test_the_fallback_channel_is_told_what_a_channel_cannot_be(notified: Notified) -> None:

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from alertmanager_server import Alertmanager
 from disks import fill
+from facts_contract import read as contract
 from receivers import Mail, Webhook
 from servers import Server
 from waiting import until
-from watching import DOUBTFUL, Watcher, frozen, is_told_once, titles
+from watching import DOUBTFUL, Seen, Watcher, frozen, is_told_once, many_tell, titles
+
+from pgops.alerting.courses import RULES
+from pgops.facts import agent
+
+PAGE = Path(__file__).parents[3] / "docs" / "watch.md"
 
 
 def test_a_disk_that_is_full_before_the_watch_has_its_file(
@@ -78,6 +85,35 @@ def test_an_alertmanager_is_told_each_minute_and_of_the_end(
         assert look()["sent"] == 1
         until(alertmanager.alerts, "ended there", {})
         assert look()["sent"] == 0
+    finally:
+        alertmanager.stop()
+
+
+def test_hosts_that_fail_at_once_are_one_message_of_an_alertmanager(webhook: Webhook, tmp_path: Path) -> None:
+    """As docs/watch.md has it be configured. It waits for all of them: here, until it is told of one that is late."""
+    (tmp_path / "alertmanager").mkdir()
+    (block,) = [
+        one for one in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL) if one.startswith("route:")
+    ]
+    route = yaml.safe_load(block)["route"]
+    (own,) = route["routes"]
+    assert all(re.fullmatch(own["matchers"][0].split('"')[1], name) for name in RULES)
+    own |= {"group_wait": "1h", "group_interval": "1h"}
+    alertmanager = Alertmanager(tmp_path / "alertmanager", webhook.url("http", "from-alertmanager"), route)
+    hosts = {f"db{number}/main" for number in range(500)}
+    peers = {"east1/main", "east2/main"}
+    seen = [Seen(f"cluster of {node}", node, "instance_down") for node in hosts]
+    seen += [Seen("east", node, "peer_down", {"peer": "east3:5432"}) for node in peers]
+    try:
+        alertmanager.start()
+        many_tell(tmp_path / "first", alertmanager.url, seen)
+        many_tell(tmp_path / "again", alertmanager.url, seen[:20])
+        assert alertmanager.groups() == {"instance_down": hosts, "peer_down": peers}
+        assert webhook.received == []
+        late = [Seen("late", "late/main", rule, ago=7200) for rule in ("instance_down", "peer_down")]
+        many_tell(tmp_path / "late", alertmanager.url, late)
+        told = until(lambda: sorted(webhook.texts()), "told", lambda texts: len(texts) >= 2)
+        assert [text.split().count("firing") for text in told] == [501, 3]
     finally:
         alertmanager.stop()
 
@@ -185,6 +221,27 @@ def test_what_goes_on_is_told_again_after_four_hours(watched: Server, watcher: W
     assert watcher.look(3.9 * 3600)["sent"] == 0
     assert watcher.look(600)["sent"] == 1
     assert titles(webhook)[1] == "[STILL FIRING 1] critical: instance_down on shop (db1/main)"
+
+
+def fact(watcher: Watcher) -> dict[str, Any]:
+    """What the facts say of it."""
+    found = agent.jobs(watcher.layout)["watch"]
+    assert set(found) == set(contract()["instances[].jobs.watch"])
+    return {name: value is not None if name.endswith("_at") else value for name, value in found.items()}
+
+
+def test_the_facts_know_what_the_watch_does(watched: Server, watcher: Watcher, webhook: Webhook) -> None:
+    assert agent.jobs(watcher.layout)["watch"] is None
+    watcher.scheduled("watch", "minutely")
+    never = {"looked_at": False, "looked_age_s": None, "beat_at": False, "firing": []}
+    assert fact(watcher) == {**never, "tells": True, "unwatched": True}
+    watcher.knows(kind="heartbeat", alive={"hc": webhook.url("json", "beat")})
+    watcher.look()
+    looked = {"looked_at": True, "looked_age_s": 0, "beat_at": True}
+    assert fact(watcher) == {**looked, "firing": [], "tells": False, "unwatched": False}
+    watched.stop()
+    watcher.look()
+    assert fact(watcher)["firing"] == ["instance_down"]
 
 
 def test_a_heartbeat_is_sent_where_all_is_told(watched: Server, watcher: Watcher, webhook: Webhook) -> None:

@@ -1,10 +1,20 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The section ``alerts`` of the facts: what fires, what may soon, and whether rules are evaluated."""
+"""The section ``alerts`` of the facts: what fires, what may soon, and whether rules are evaluated. And what they say
+of the watch on a host."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
 from ..capabilities import Section
+from ..errors import PgOpsError
+from ..instance.layout import Layout
+from . import channels, ledger
+from .channels import Channel
 
 ALERTS = """
 WITH open AS MATERIALIZED (
@@ -51,3 +61,31 @@ SECTION = Section(
     lists=("firing", "rules"),
     fixed={"firing_count": 0, "pending_count": 0},
 )
+
+
+def watch(layout: Layout) -> dict[str, Any]:
+    """What the watch on this host remembers, and whom it tells: the object ``jobs.watch``. For root or the agent's
+    user, as whom it has to be read."""
+    book, now = ledger.opened(layout), time.time()
+    book.load()
+    kinds = {channel.kind for channel in _channels(layout).values()}
+    return {
+        "looked_at": _time(book.looked),
+        "looked_age_s": None if book.looked is None else max(0, round(now - book.looked)),
+        "firing": sorted(one.rule for one in book.alerts if one.fires),
+        "tells": bool(kinds & {"apprise", "alertmanager"}),
+        "unwatched": "heartbeat" not in kinds,
+        "beat_at": _time(book.beat),
+    }
+
+
+def _channels(layout: Layout) -> Mapping[str, Channel]:
+    """Those whose addresses can be used; the watch says itself what is wrong with others."""
+    try:
+        return channels.load(layout.channels)[0]
+    except PgOpsError:
+        return {}
+
+
+def _time(day: float | None) -> str | None:
+    return None if day is None else datetime.fromtimestamp(day, timezone.utc).isoformat()

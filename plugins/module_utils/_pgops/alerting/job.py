@@ -47,8 +47,9 @@ def alerts(settings: Configuration, layout: Layout, options: argparse.Namespace)
 
 def evaluate(session: Session, budget: float = BUDGET) -> dict[str, Any]:
     """Evaluate all minutes since the last evaluation, each in a transaction of its own, for at most ``budget``
-    seconds; on a standby there is nothing to do. Returns how many ``minutes`` were evaluated, how many alerts
-    ``fired``, how many minutes are ``left`` for the next run, and the errors.
+    seconds; on a standby there is nothing to do, nor while standbys' samples are waited for. Returns how many
+    ``minutes`` were evaluated, how many alerts ``fired``, how many minutes are ``left`` for the next run, and the
+    errors.
 
     Raises PgOpsError if rules cannot be evaluated.
     """
@@ -56,6 +57,8 @@ def evaluate(session: Session, budget: float = BUDGET) -> dict[str, Any]:
     if session.in_recovery:
         return {"skipped": "standby: rules are evaluated on the primary", "errors": []}
     due = session.rows(DUE)
+    if not due:
+        return {"skipped": "the server has just started: what its standbys have measured is waited for", "errors": []}
     errors = _left_out(due[0]["left_out"])
     done = fired = 0
     for one in due:

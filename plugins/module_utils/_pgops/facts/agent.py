@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..alerting import facts as alerting
 from ..errors import HostFailed, InvalidInput, PgOpsError
-from ..host import commands
+from ..host import commands, identity
 from ..instance import configuration
 from ..instance.layout import INSTANCE, Layout
 from .answer import failed
 
 NO_ACCESS = "needs root or the agent's user"
 SYSTEMCTL_TIMEOUT = 5
+WATCH = "watch"
+"""The job that looks at what the server cannot say of itself."""
 ASSIGNMENT = re.compile(r"^(Instance|Job|OnCalendar)=(.*)$", re.MULTILINE)
 CRON_LINE = re.compile(
     r"^(?P<calendar>[0-9*@]\S*(?:[ \t]+\S+){4})[ \t]+\S+[ \t]+.*"
@@ -155,7 +158,22 @@ def jobs(layout: Layout) -> dict[str, Any]:
     names = [f"{job['unit']}.{suffix}" for job in found for suffix in ("timer", "service")]
     states = _states(names) if names and os.path.isdir("/run/systemd/system") else {}
     listed = [_state(job, states) for job in found] + _cron(layout)
-    return {"list": sorted(listed, key=lambda job: str(job["name"])), "error": None, "hidden": {}}
+    watch, hidden = _watch(layout) if any(job["name"] == WATCH for job in listed) else (None, {})
+    return {"list": sorted(listed, key=lambda job: str(job["name"])), "watch": watch, "error": None, "hidden": hidden}
+
+
+def _watch(layout: Layout) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """What the watch remembers, read as its user, whose directory it is; None, and why, where that is not visible."""
+    try:
+        uid = os.stat(layout.state).st_uid
+        if os.geteuid() not in (0, uid):
+            return None, {"watch": NO_ACCESS}
+        # Where the directory is root's own, so is the watch.
+        return (identity.as_user(uid, lambda: alerting.watch(layout)) if uid else alerting.watch(layout)), {}
+    except PermissionError:
+        return None, {"watch": NO_ACCESS}
+    except (HostFailed, OSError) as error:
+        return None, {"watch": str(error)}
 
 
 def _timers(layout: Layout) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
 -- object: function pgops.claim_notifications(uuid, jsonb, interval, integer)
--- requires: notification_document
+-- requires: attempt_pause, notification_document
 CREATE OR REPLACE FUNCTION pgops.claim_notifications(
     p_sender uuid, p_targets jsonb, p_lease interval, p_each integer
 )
@@ -12,7 +12,8 @@ AS $$
 -- Gives messages that are due to a sender, which alone may send them within p_lease: at most p_each of each channel in
 -- p_targets, {"channel": ["target", ...]}, the names of its addresses. Returns the attempts that it has to make, noted
 -- as begun: for those targets that have not accepted the message yet. marked: the target may have it all the same, since
--- an attempt ended in a way that does not tell, or its sender never said how it ended.
+-- an attempt ended in a way that does not tell, or its sender never said how it ended. What would have to wait for longer
+-- than anything has to was written by a clock that was ahead, and does not.
 #variable_conflict use_column
 DECLARE
     at timestamptz := clock_timestamp();
@@ -26,8 +27,9 @@ BEGIN
             SELECT n.notification_id
             FROM pgops.notification AS n
             WHERE
-                n.channel = c.channel AND n.status = 'waiting' AND n.next_attempt_at <= at
-                AND coalesce(n.claimed_until <= at, TRUE)
+                n.channel = c.channel AND n.status = 'waiting'
+                AND (n.next_attempt_at <= at OR n.next_attempt_at > at + pgops.attempt_pause(n.attempts))
+                AND coalesce(n.claimed_until <= at OR n.claimed_until > at + p_lease, TRUE)
             ORDER BY n.urgency DESC, n.next_attempt_at, n.notification_id
             LIMIT p_each
             FOR UPDATE SKIP LOCKED

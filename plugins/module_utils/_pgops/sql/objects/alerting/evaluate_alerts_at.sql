@@ -9,8 +9,11 @@ SET timezone = 'UTC'
 SET enable_nestloop = off
 AS $$
 -- Evaluates every enabled rule as of p_at, and keeps each change; returns how many alerts began to fire. Nothing happens
--- at a time that is not after the last one: it has been evaluated. A clock that was more than an hour ahead is not
--- waited for. The lock is on a table that only our roles can lock.
+-- at a time that is not after the last one: it has been evaluated. A clock that was ahead is not waited for. The lock is
+-- on a table that only our roles can lock.
+--
+-- Not only a value ends an alert: its rule goes, or is changed and no longer about it ("left"); nothing is known of its
+-- series any more; or its node has not been seen for a week ("unseen"), which ends also what fires where data is missing.
 DECLARE
     rules pgops.alert_rule[];
     fired integer;
@@ -18,7 +21,7 @@ BEGIN
     LOCK TABLE pgops.alert_state IN SHARE ROW EXCLUSIVE MODE;
     IF EXISTS (
         SELECT FROM pgops.alert_evaluation AS e
-        WHERE e.evaluated_at >= p_at AND e.evaluated_at < p_at + interval '1 hour'
+        WHERE e.evaluated_at >= p_at AND e.evaluated_at <= clock_timestamp()
     ) THEN
         RETURN 0;
     END IF;
@@ -30,7 +33,27 @@ BEGIN
             t.rule_id IS NOT NULL AS known, t.alert_id, t.progress AS before, v.metric_value,
             CASE
                 WHEN r.rule_id IS NULL THEN 'removed'
-                ELSE pgops.alert_verdict(r, coalesce(v.found, 'missing'), v.metric_value)
+                WHEN v.rule_id IS NOT NULL THEN pgops.alert_verdict(r, v.found, v.metric_value)
+                -- Of what has been in no round for a day: each by itself, since these are few.
+                ELSE coalesce(
+                    (
+                        SELECT
+                            CASE
+                                WHEN n.last_seen_at < p_at - interval '7 days' THEN 'unseen'
+                                WHEN r.labels = '{}' OR pgops.series_labels(s, n.node) @> r.labels THEN 'missing'
+                            END
+                        FROM pgops.series AS s
+                        CROSS JOIN LATERAL (
+                            SELECT o.node, o.last_seen_at FROM pgops.node AS o WHERE o.node_id = s.node_id OFFSET 0
+                        ) AS n
+                        WHERE
+                            s.series_id = t.series_id
+                            AND s.metric_id = (
+                                SELECT m.metric_id FROM pgops.metric AS m WHERE m.metric_name = r.metric_name
+                            )
+                    ),
+                    'left'
+                )
             END AS verdict
         FROM pgops.alert_values(rules, p_at) AS v
         FULL JOIN pgops.alert_state AS t ON t.rule_id = v.rule_id AND t.series_id = v.series_id
@@ -43,7 +66,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT
                 CASE
-                    WHEN j.verdict = 'removed' THEN ROW('inactive', NULL, NULL, NULL, '{}')::pgops.alert_progress
+                    WHEN j.verdict IN ('removed', 'left', 'unseen') THEN ROW('inactive', NULL, NULL, NULL, '{}')::pgops.alert_progress
                     ELSE pgops.alert_next(j.before, j.rule, j.verdict, p_at)
                 END AS after
         ) AS n
@@ -96,6 +119,8 @@ BEGIN
             reason = CASE
                 WHEN c.to_status <> 'inactive' THEN NULL
                 WHEN c.verdict = 'removed' THEN 'The rule was removed or disabled.'
+                WHEN c.verdict = 'left' THEN 'The rule is no longer about it.'
+                WHEN c.verdict = 'unseen' THEN 'Its node has not been seen for a week.'
                 WHEN c.verdict = 'gone' THEN 'It is no longer there.'
                 WHEN c.verdict = 'missing' THEN 'Nothing has been measured any more.'
             END,

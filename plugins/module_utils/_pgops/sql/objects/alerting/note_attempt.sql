@@ -1,4 +1,5 @@
 -- object: function pgops.note_attempt(uuid, text, text)
+-- requires: attempt_pause
 CREATE OR REPLACE FUNCTION pgops.note_attempt(p_attempt_id uuid, p_outcome text, p_error text)
 RETURNS text
 LANGUAGE plpgsql
@@ -7,7 +8,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 -- Notes how an attempt ended, and with the last one of its message what becomes of this: sent, once all targets have
--- accepted it; else it waits for the next attempt, each time twice as long from half a minute to an hour, or is dead.
+-- accepted it; else it waits for the next attempt (attempt_pause), or is dead.
 -- Returns its status.
 DECLARE
     at timestamptz := clock_timestamp();
@@ -58,7 +59,7 @@ BEGIN
     ELSE
         SELECT h.* INTO channel FROM pgops.notification_channel AS h WHERE h.channel = message.channel;
         message.attempts := message.attempts + 1;
-        message.next_attempt_at := at + least(interval '30 seconds' * 2 ^ (message.attempts - 1), interval '1 hour');
+        message.next_attempt_at := at + pgops.attempt_pause(message.attempts);
         IF message.attempts >= coalesce(channel.attempts, 0) THEN
             message.status := 'dead';
         END IF;
