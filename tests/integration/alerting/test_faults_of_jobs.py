@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archives import Host
-from backed import Backed
+from backed import Backed, flip, put_back
 from deploying import SHIPPED, collect, configured, deploy
+from drilling import Drilling
 from quick import declare, firing
 from servers import Server
 
@@ -17,6 +18,7 @@ from pgops.repository import catalogue
 from pgops.statements import job as statements
 
 BACKUPS = [one for one in SHIPPED if one.name == "backups"]
+DRILLS = [one for one in SHIPPED if one.name == "drills"]
 PRELOAD = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.max": "100"}
 EXTENSION = "CREATE EXTENSION pg_stat_statements WITH SCHEMA public; GRANT USAGE ON SCHEMA public TO pgops"
 
@@ -41,6 +43,27 @@ def test_a_cluster_that_cannot_be_recovered_fires_until_it_has_a_backup(
     assert firing(server, "backup_age", full) == ["critical"]
     declare(server, {}, capabilities=["backup"])
     assert firing(server, "backup_age", full) == []
+
+
+def test_a_drill_that_fails_fires_until_one_passes(make: Callable[..., Host], tmp_path: Path) -> None:
+    drilling = Drilling(Backed.of(make()))
+    backed, server = drilling.backed, drilling.backed.server
+    deploy(server, backup=True, drill_interval_hours=1.0)
+    declare(server, {}, capabilities=["backup", "recovery"])
+
+    def seen(name: str) -> list[str]:
+        assert collect(server, tmp_path, found=DRILLS)["errors"] == []
+        return firing(server, name)
+
+    taken = backed.take("full")
+    server.value("UPDATE pgops.setting SET changed_at = now() - interval '91 min'", "pgops")
+    assert seen("recovery_unproven") == ["critical"]
+    with put_back(backed.path(taken) / "data" / "PG_VERSION") as file:
+        flip(file)
+        assert drilling.drill()["status"] == "failed"
+    assert (seen("recovery_drill_failed"), seen("recovery_unproven")) == (["critical"], ["critical"])
+    assert drilling.drill()["status"] == "passed"
+    assert (seen("recovery_drill_failed"), seen("recovery_unproven")) == ([], [])
 
 
 def test_statements_that_are_dropped_fire(major: int, new_server: Callable[..., Server], tmp_path: Path) -> None:
