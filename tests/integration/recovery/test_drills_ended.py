@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import binaries
 import disks
 import pytest
 from archives import Host
@@ -25,7 +26,9 @@ from pgops.repository import backups, catalogue, drills
 
 
 @pytest.fixture(name="drilling")
-def _drilling(make: Callable[..., Host]) -> Drilling:
+def _drilling(major: int, make: Callable[..., Host]) -> Drilling:
+    if major not in binaries.TOOLED:
+        pytest.skip("pg_waldump reads the WAL of its own version only")
     made = Drilling(Backed.of(make()))
     made.backed.server.psql("CREATE TABLE item AS SELECT n, md5(n::text) AS text FROM generate_series(1, 3000) AS n")
     made.backed.take()
