@@ -18,7 +18,7 @@ from backed import Backed, own
 from drilling import Drilling
 from waiting import until
 
-from pgops.errors import Busy
+from pgops.errors import Busy, HostFailed
 from pgops.host import files
 from pgops.host.identity import as_user
 from pgops.recovery import drill
@@ -159,6 +159,13 @@ def test_what_could_not_be_tried_is_no_failure_and_no_proof(drilling: Drilling, 
     catalogue.update(drilling.configuration(), keeping=backed.layout.keeping)
     assert [row["reason"] for row in drilling.rows] == [one.reason for one in drilling.noted]
     assert len(drilling.rows) == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_makes_none(drilling: Drilling) -> None:
+    with pytest.raises(HostFailed, match="never runs as root"):
+        drill.drill(drilling.configuration(), drilling.backed.layout)
+    assert (drilling.noted, drilling.left) == ((), [])
 
 
 def test_on_schedule_it_is_made_when_it_is_due_and_where_it_is_declared(drilling: Drilling) -> None:

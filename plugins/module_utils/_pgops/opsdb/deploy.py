@@ -430,7 +430,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         query_texts=params["query_texts"],
         explain=params["explain"],
         backup=params["backup"],
-        drill_interval_hours=params["drill_interval_hours"],
+        drill_interval_hours=float(params["drill_interval_hours"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from ..backup import record
 from ..backup.options import options as backup_options
 from ..errors import Busy, HostFailed, InvalidInput, PgOpsError
-from ..host import files
+from ..host import files, identity
 from ..instance import endpoints
 from ..instance.configuration import Configuration
 from ..instance.layout import Layout
@@ -109,8 +109,9 @@ def drill(configuration: Configuration, layout: Layout, backup: str = "", schedu
     """Make a drill with the newest backup, or that of a name; what came of it, also where it did not pass. On
     schedule it is made where one is due.
 
-    Raises Busy where another one goes on, once that is recorded, and InvalidInput.
+    Raises Busy where another one goes on, once that is recorded, InvalidInput, and HostFailed as root.
     """
+    identity.user(os.geteuid())
     declared = options(configuration)
     if not configuration.repository:
         raise InvalidInput("This instance has no repository.", "Set pgops_repository and run site.yml.")
