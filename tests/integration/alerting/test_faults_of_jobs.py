@@ -56,7 +56,7 @@ def test_a_drill_that_fails_fires_until_one_passes(make: Callable[..., Host], tm
         return firing(server, name)
 
     taken = backed.take("full")
-    server.value("UPDATE pgops.setting SET changed_at = now() - interval '91 min'", "pgops")
+    server.value("UPDATE pgops.setting SET valid_since = now() - interval '91 min'", "pgops")
     assert seen("recovery_unproven") == ["critical"]
     with put_back(backed.path(taken) / "data" / "PG_VERSION") as file:
         flip(file)

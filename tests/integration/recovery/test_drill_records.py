@@ -18,7 +18,7 @@ from pgops.facts import gathering
 
 REST = {"database": "pgops", "database_sizes": False, "prefix": "/absent", "max_bytes": 0}
 DECLARED = (
-    "UPDATE pgops.setting SET value = '24.0', changed_at = now() - interval '{}' WHERE name = 'drill_interval_hours'"
+    "UPDATE pgops.setting SET value = '24.0', valid_since = now() - interval '{}' WHERE name = 'drill_interval_hours'"
 )
 PHASES = '{"plan": 1, "copy": 2, "verify": 3, "sync": 0.5, "configure": 1, "recover": 4, "query": 0.5, "checks": 9}'
 
@@ -101,7 +101,7 @@ def test_without_any_proof_it_counts_since_drills_were_declared(deployed: Server
 
 
 def test_declaring_drills_begins_anew_when_the_interval_changes(undeployed: Server) -> None:
-    since = "SELECT changed_at FROM pgops.setting WHERE name = 'drill_interval_hours'"
+    since = "SELECT valid_since FROM pgops.setting WHERE name = 'drill_interval_hours'"
     deploy(undeployed)
     undeployed.value(DECLARED.format("9 days"), "pgops")
     before = undeployed.value(since, "pgops")

@@ -33,5 +33,5 @@ CREATE TABLE pgops.drill (
 
 CREATE INDEX drill_by_time ON pgops.drill (generation, completed_at);
 
--- From when on drills have been declared.
-ALTER TABLE pgops.setting ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now();
+-- From when on drills have been declared: the row of that setting is made anew when it changes.
+ALTER TABLE pgops.setting ADD COLUMN valid_since timestamptz NOT NULL DEFAULT pg_catalog.now();

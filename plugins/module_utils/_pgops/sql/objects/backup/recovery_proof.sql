@@ -22,7 +22,7 @@ SELECT
         WHERE s.name = 'drill_interval_hours'
     ), 0) AS interval_hours,
     (
-        SELECT s.changed_at FROM pgops.setting AS s
+        SELECT s.valid_since FROM pgops.setting AS s
         WHERE s.name = 'drill_interval_hours'
     ) AS declared_at
 FROM (SELECT pgops.server_generation() AS name) AS g
