@@ -234,3 +234,29 @@ def test_a_chain_is_combined(drilling: Drilling) -> None:
     full = drilling.backed.listing.backups[-2]
     (drilling.backed.place / full.name / "manifest.json").unlink()
     assert drilling.drill()["status"] == "failed"
+
+
+def test_what_was_wrong_before_the_backup_is_found_by_amcheck(major: int, make: Callable[..., Host]) -> None:
+    """The backup is a good one, by its checksums, of a table whose index lacks a row."""
+    if major not in binaries.TOOLED:
+        pytest.skip("pg_waldump reads the WAL of its own version only")
+    made = Drilling(Backed.of(make(initdb=("--no-data-checksums",) if major >= 18 else ())))
+    server = made.backed.server
+    if not server.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'"):
+        pytest.skip("the extension amcheck is not there")
+    server.psql("CREATE TABLE item AS SELECT n FROM generate_series(1, 3000) AS n")
+    server.psql("CREATE INDEX item_n ON item (n); CHECKPOINT")
+    index = server.data_dir / str(server.value("SELECT pg_relation_filepath('item_n')"))
+    server.stop()
+    content = bytearray(index.read_bytes())
+    # The keys of a leaf are at its end: the last bytes of them, in another order.
+    content[2 * 8192 - 16 - 8 : 2 * 8192 - 16] = content[8192 + 4096 : 8192 + 4104]
+    index.write_bytes(bytes(content))
+    server.start()
+    made.backed.take()
+    made.backed.host.wait_for(made.backed.host.switch())
+    assert made.drill()["status"] == "passed"
+    done = made.drill(amcheck=True)
+    assert (done["status"], done["reason"]) == ("failed", "checks")
+    assert "amcheck: it found corruption: " in done["errors"][0]
+    assert "item_n" in done["errors"][0]
