@@ -169,6 +169,7 @@ def _job(
     job: Job, target: Mapping[str, Any], variables: Mapping[str, Any], user: str, backend: str
 ) -> dict[str, Any]:
     repository = _repository(target, variables)
+    written = str(variables.get(job.writes) or "") if job.writes else ""
     return {
         "name": job.name,
         "arguments": [job.name, *job.arguments],
@@ -176,7 +177,10 @@ def _job(
         "jitter": job.jitter,
         "time_limit": job.time_limit,
         "user": _owner(target) if job.as_server else user,
-        "writable": [repository] if job.stores and repository else [],
+        "writable": [*([repository] if job.stores and repository else []), *([written] if written else [])],
+        "background": job.background,
+        # Backups in an object store, or on another host, come over it.
+        "network": not job.background or str(variables.get("pgops_backup_engine") or "") == "pgbackrest",
     }
 
 

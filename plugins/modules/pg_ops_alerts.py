@@ -271,7 +271,9 @@ options:
     type: str
     default: ""
   capabilities:
-    description: Those that are on of V(backup) and V(statements). Rules that are shipped for others are disabled.
+    description: >-
+      Those that are on of V(backup), V(recovery) (drills) and V(statements). Rules that are shipped for others are
+      disabled.
     type: list
     elements: str
     default: []

@@ -99,6 +99,16 @@ options:
             type: list
             elements: path
             default: []
+          background:
+            description:
+              - Whether systemd gives the job, and what it starts, a small share of the processors, disks and memory.
+            type: bool
+            default: false
+          network:
+            description:
+              - Whether the job, and what it starts, may use the network. systemd enforces it; cron does not.
+            type: bool
+            default: true
           enabled:
             description: V(false) is the same as not to declare the job.
             type: bool
@@ -243,6 +253,8 @@ JOB = {
     "time_limit": {"type": "int", "default": 300},
     "user": {"type": "str", "default": "pgops"},
     "writable": {"type": "list", "elements": "path", "default": []},
+    "background": {"type": "bool", "default": False},
+    "network": {"type": "bool", "default": True},
     "enabled": {"type": "bool", "default": True},
 }
 

@@ -111,6 +111,12 @@ options:
       - Not possible with O(remote).
     type: bool
     default: false
+  drill_interval_hours:
+    description:
+      - Within how many hours a recovery drill should pass; V(0) where no drills are declared. Metrics and alerts are
+        by it.
+    type: float
+    default: 0
   thresholds:
     description:
       - Your own thresholds, C(warning) and C(critical) by metric.
@@ -243,6 +249,7 @@ SPEC = {
     "query_texts": {"type": "bool", "default": True},
     "explain": {"type": "bool", "default": False},
     "backup": {"type": "bool", "default": False},
+    "drill_interval_hours": {"type": "float", "default": 0},
     "thresholds": {"type": "dict", "default": {}},
     "collectors": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "rehearse": {"type": "bool", "default": False},

@@ -113,7 +113,9 @@ def peer_variables() -> list[str]:
     for job in jobs:
         command = ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "18-main", job.name, *job.arguments]
         user = "postgres" if job.as_server else "pgops"
-        service = systemd.service("18-main", job.name, user, command, (job.time_limit, ["/var/lib/pgops/18-main"]))
+        service = systemd.service(
+            "18-main", job.name, user, command, systemd.Limits(job.time_limit, ["/var/lib/pgops/18-main"])
+        )
         (folder / f"pgops-18-main-{job.name}.service").write_bytes(service)
         timer = systemd.timer("18-main", job.name, job.calendar, job.jitter)
         (folder / f"pgops-18-main-{job.name}.timer").write_bytes(timer)

@@ -65,7 +65,7 @@ def test_agent(tmp_path: Path) -> None:
 
 
 def test_schedule(tmp_path: Path) -> None:
-    job = {**JOB, "user": "pgops", "writable": [], "enabled": True}
+    job = {**JOB, "user": "pgops", "writable": [], "background": False, "network": True, "enabled": True}
     params = {
         "instances": [{"name": "main", "jobs": [job]}],
         "state": "present",

@@ -85,6 +85,17 @@ def test_a_job_writes_into_the_repository_only_where_it_stores_something_there(m
     assert jobs(LOCAL, pgops_repository="/srv/wal/")["catalogue"]["writable"] == ["/srv/wal/orders"]
 
 
+def test_drills_are_made_in_the_background_and_without_network_unless_backups_are_elsewhere():
+    on = {"pgops_repository": "/srv/wal", "pgops_backup": True, "pgops_drill": True}
+    assert "drill" not in jobs(LOCAL, **{**on, "pgops_backup": False})
+    assert "drill" not in jobs(LOCAL, **{**on, "pgops_drill": ""})
+    found = jobs(LOCAL, pgops_drill_directory="/srv/drills", **on)
+    assert found["drill"]["writable"] == ["/srv/wal/orders", "/srv/drills"]
+    assert (found["drill"]["background"], found["drill"]["network"]) == (True, False)
+    assert (found["backup"]["background"], found["backup"]["network"]) == (False, True)
+    assert jobs(LOCAL, pgops_backup_engine="pgbackrest", **on)["drill"]["network"]
+
+
 def test_times_are_the_inventorys_where_it_has_any():
     declared = {
         "inspect": {"calendar": "hourly", "enabled": "false"},

@@ -20,10 +20,16 @@ from pgops.facts import instance
 from pgops.host import calendars
 from pgops.metrics import options as metrics
 from pgops.metrics.collectors import SELF
+from pgops.recovery import drill_options as drills
 from pgops.statements import deploy as extension
 from pgops.statements import options as statements
 
-OWNERS = {"backup": backup.Options, "metrics": metrics.Options, "statements": statements.Options}
+OWNERS = {
+    "backup": backup.Options,
+    "metrics": metrics.Options,
+    "recovery": drills.Options,
+    "statements": statements.Options,
+}
 each = pytest.mark.parametrize("capability", ALL, ids=lambda one: one.name)
 each_job = pytest.mark.parametrize("job", JOBS.values(), ids=lambda one: one.name)
 

@@ -32,7 +32,7 @@ BOOKS = sorted(
     for pattern in ("playbooks/*.yml", "roles/*/tasks/*.yml", "roles/*/vars/*.yml")
     for path in artifact.ROOT.glob(pattern)
 )
-SWITCHES = {"pgops_statements", "pgops_repository", "pgops_backup", "pgops_purge"}
+SWITCHES = {"pgops_statements", "pgops_repository", "pgops_backup", "pgops_drill", "pgops_purge"}
 """Those that no role declares as a boolean."""
 READ = re.compile(r"\s*(\| default\([\w']*\) )?\| pgops\.fleet\.(yes_or_no|switched_on)\b")
 

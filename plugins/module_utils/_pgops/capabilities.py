@@ -33,8 +33,10 @@ class Job:
     ``time_limit`` (seconds) are its schedule unless the inventory says otherwise, ``arguments`` what it is scheduled
     with. ``as_server``: the user that runs the server runs it, which a remote instance has not. ``locks``: the job
     itself keeps other runs out, in its own way. ``prints``: without --output its output is for other programs.
-    ``stores``: it writes into the cluster's repository. ``cron`` is the calendar under cron, which knows no seconds,
-    '' for the same; ``switch`` as of a capability, '' for that of its own.
+    ``stores``: it writes into the cluster's repository, and into the directory that the variable ``writes`` names, if
+    any. ``background``: it gets a small share of the host, and no network but for an engine that needs it. ``cron``
+    is the calendar under cron, which knows no seconds, '' for the same; ``switch`` as of a capability, '' for that of
+    its own.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Job:
     locks: bool = False
     prints: bool = False
     stores: bool = False
+    writes: str = ""
+    background: bool = False
     cron: str = ""
     switch: str = ""
 
@@ -360,6 +364,41 @@ BACKUP = Capability(
     ),
 )
 
+RECOVERY = Capability(
+    "recovery",
+    "pgops_drill",
+    switch="pgops_drill",
+    options={
+        "node": Option("primary", "pgops_drill_node", local=True),
+        "interval_hours": Option(168.0, "pgops_drill_interval_hours", local=True),
+        "directory": Option("", "pgops_drill_directory", local=True),
+        "reserve_mb": Option(1024.0, "pgops_drill_reserve_mb", local=True),
+        "minutes": Option(360.0, "pgops_drill_minutes", local=True),
+        "max_load": Option(2.0, "pgops_drill_max_load", local=True),
+        "amcheck": Option(True, "pgops_drill_amcheck", local=True),
+        "shared_buffers": Option("64MB", "pgops_drill_shared_buffers", local=True),
+        "assertions": Option({}, "pgops_drill_assertions", local=True),
+    },
+    jobs=(
+        Job(
+            "drill",
+            "recovery.job:drill",
+            "restore the newest backup to a directory of its own, check and measure that; on schedule if it is due",
+            "*-*-* 07:30:00",
+            jitter=3600,
+            # It has a limit of its own, pgops_drill_minutes.
+            time_limit=172_800,
+            as_server=True,
+            stores=True,
+            writes="pgops_drill_directory",
+            background=True,
+            locks=True,
+            flags=(Flag("--backup", "the name of another backup than the newest", "NAME"),),
+            switch="pgops_backup",
+        ),
+    ),
+)
+
 ALERTING = Capability(
     "alerting",
     "pgops_alerting",
@@ -445,9 +484,9 @@ OPSDB = Capability("opsdb", "pgops_monitoring", facts=("schema",))
 
 SETTINGS = Capability("settings", "pgops_settings", switch="pgops_settings")
 
-ALL = (AGENT, OPSDB, METRICS, ALERTING, STATEMENTS, REPOSITORY, BACKUP, SETTINGS)
+ALL = (AGENT, OPSDB, METRICS, ALERTING, STATEMENTS, REPOSITORY, BACKUP, RECOVERY, SETTINGS)
 
-REMOVAL = (METRICS, STATEMENTS, BACKUP, ALERTING, OPSDB, REPOSITORY, SETTINGS, AGENT)
+REMOVAL = (METRICS, STATEMENTS, BACKUP, RECOVERY, ALERTING, OPSDB, REPOSITORY, SETTINGS, AGENT)
 """The order in which all are removed: jobs first, and last the program that archives until a restart."""
 
 RESTORE = Command(

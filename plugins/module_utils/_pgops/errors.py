@@ -28,6 +28,10 @@ class InvalidInput(PgOpsError):
     code = "invalid_input"
 
 
+class ToolMissing(InvalidInput):
+    """A program that the work needs is not on the host, or of another version."""
+
+
 class DriverMissing(PgOpsError):
     """The Python that runs this has no psycopg 3."""
 
@@ -98,6 +102,10 @@ class HostFailed(PgOpsError):
     """The operating system reports an error: no space, no permission, no such command."""
 
     code = "host_failed"
+
+
+class TooLittleSpace(HostFailed):
+    """A file system has less room than the work will take; nothing was written."""
 
 
 class ProgramFailed(HostFailed):

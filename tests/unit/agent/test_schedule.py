@@ -34,6 +34,8 @@ COLLECT = {
     "time_limit": 50,
     "user": "pgops",
     "writable": [],
+    "background": False,
+    "network": True,
     "enabled": True,
 }
 
@@ -170,13 +172,15 @@ def test_a_quoted_word_is_the_same_word(word):
 
 
 def test_words_of_a_command_are_neither_variables_nor_specifiers():
-    content = systemd.service("main", "odd", "pgops", ["/bin/x", "$HOME %i"], (60, ["/a b"])).decode()
+    content = systemd.service("main", "odd", "pgops", ["/bin/x", "$HOME %i"], systemd.Limits(60, ["/a b"])).decode()
     assert 'ExecStart=/bin/x "$$HOME %%i"\n' in content
     assert 'ReadWritePaths=-"/a b"\n' in content
 
 
 def test_a_service_runs_the_job_as_declared():
-    content = systemd.service("16-main", "collect", "agent", ["/bin/x", "a"], (50, ["/srv/a", "/srv/b"])).decode()
+    content = systemd.service(
+        "16-main", "collect", "agent", ["/bin/x", "a"], systemd.Limits(50, ["/srv/a", "/srv/b"])
+    ).decode()
     assert content.startswith(
         "# Managed by the Ansible collection pgops.fleet; edits are reverted.\n"
         "# Put your own settings into a drop-in: systemctl edit pgops-16-main-collect.service\n\n[Unit]\n"
@@ -185,7 +189,7 @@ def test_a_service_runs_the_job_as_declared():
     assert "\nUser=agent\nExecStart=/bin/x a\nTimeoutStartSec=50\n" in content
     assert "\nProtectSystem=strict\nReadWritePaths=-/srv/a\nReadWritePaths=-/srv/b\nNoNewPrivileges=true\n" in content
     assert content.endswith("\nCapabilityBoundingSet=\n\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
-    root = systemd.service("16-main", "collect", "root", ["/bin/x"], (50, [])).decode()
+    root = systemd.service("16-main", "collect", "root", ["/bin/x"], systemd.Limits(50, [])).decode()
     assert root.endswith("\nLockPersonality=true\n\n[X-Pgops]\nInstance=16-main\nJob=collect\n")
 
 
@@ -202,13 +206,13 @@ def test_a_timer_starts_the_job_as_declared():
 
 @pytest.mark.parametrize(("user", "confined"), [("pgops", True), ("root", False)])
 def test_only_root_keeps_capabilities(user, confined):
-    content = systemd.service("main", "x", user, ["/bin/x"], (60, []))
+    content = systemd.service("main", "x", user, ["/bin/x"], systemd.Limits(60, []))
     assert (b"\nCapabilityBoundingSet=\n" in content) is confined
 
 
 def test_the_marker_is_exact():
     assert systemd.owner(systemd.timer("a", "b-c", "daily", 0)) == "a"
-    assert systemd.owner(systemd.service("a-b", "c", "pgops", ["/bin/x"], (60, []))) == "a-b"
+    assert systemd.owner(systemd.service("a-b", "c", "pgops", ["/bin/x"], systemd.Limits(60, []))) == "a-b"
     assert systemd.owner(b"[Unit]\nDescription=Instance=a\n") is None
     assert crontab.owner(crontab.text("x.y", [])) == "x.y"
     assert crontab.owner(b"MAILTO=root\n") is None
@@ -709,10 +713,24 @@ def test_units_are_roots_and_hold_the_job():
     service, timer = written[f"{base}.service"], written[f"{base}.timer"]
     assert {(one.owner, one.group, one.mode) for one in (service, timer)} == {("root", "root", 0o644)}
     command = ["/usr/local/lib/pgops/current/bin/pgops", "--instance", "main", "--scheduled", "collect"]
-    limits = (50, ["/var/lib/pgops/main"])
+    limits = systemd.Limits(50, ["/var/lib/pgops/main"])
     assert service.content == systemd.service("main", "collect", "pgops", command, limits)
     assert timer.content == systemd.timer("main", "collect", "minutely", 20)
     assert written["/etc/systemd/system/timers.target.wants/pgops-main-collect.timer"].to == f"{base}.timer"
+
+
+def test_a_job_in_the_background_gets_little_and_may_have_no_network():
+    usual = systemd.service("main", "x", "pgops", ["/bin/x"], systemd.Limits(60, [])).decode()
+    assert "CPUWeight" not in usual
+    assert "\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n" in usual
+    wanted = the_one(declared(jobs=[{**COLLECT, "background": True, "network": False}]))
+    (content,) = [
+        change.entry.content.decode()
+        for change in schedule.plan(EMPTY, wanted).written
+        if change.path.endswith(".service")
+    ]
+    assert "\nCPUWeight=20\nIOWeight=20\nMemoryHigh=25%\n" in content
+    assert "\nRestrictAddressFamilies=AF_UNIX AF_NETLINK\nIPAddressDeny=any\n" in content
 
 
 def test_a_service_may_write_to_the_paths_of_its_job():

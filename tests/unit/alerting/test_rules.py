@@ -81,7 +81,7 @@ def test_a_critical_rule_is_beyond_its_warning(rule: Rule) -> None:
 
 def test_rules_of_a_capability_are_enabled_with_it() -> None:
     assert {rule.capability for rule in DEFAULTS} - {""} <= {one.name for one in capabilities.ALL}
-    off, on = rules.shipped([]), rules.shipped(["backup", "statements"])
+    off, on = rules.shipped([]), rules.shipped(["backup", "recovery", "statements"])
     assert {key for key in on if on[key].enabled != off[key].enabled} == {
         rule.key for rule in DEFAULTS if rule.capability
     }

@@ -23,6 +23,7 @@ from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, Unsupported
 from ..host import calendars, cron, files, systemd
 from ..host.files import Directory, Entry, EntryChange, File, Found, Link, PathRemoval
 from ..host.identity import is_root
+from ..host.systemd import Limits
 from ..instance.layout import Layout
 from ..plan import Change, HostChange, Plan, changes, difference
 from . import arrival
@@ -41,7 +42,8 @@ class Job:
 
     ``calendar`` is an OnCalendar expression of systemd. ``jitter`` is the most seconds that a start is delayed,
     ``time_limit`` the seconds after which a run is ended. ``writable`` are the paths that it may write to besides
-    the instance's own files, which systemd enforces and cron does not.
+    the instance's own files. In the ``background`` it gets a small share of the host, and without ``network`` none of
+    that. systemd enforces these, and cron does not.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Job:
     time_limit: int = 300
     user: str = "pgops"
     writable: tuple[str, ...] = ()
+    background: bool = False
+    network: bool = True
 
 
 @dataclass(frozen=True)
@@ -262,7 +266,7 @@ def _file(path: str, content: bytes) -> File:
 
 def _service(wanted: Schedule, job: Job) -> bytes:
     # Its own part of it; whose that is, the file system knows.
-    limits = (job.time_limit, (wanted.layout.data, *job.writable))
+    limits = Limits(job.time_limit, (wanted.layout.data, *job.writable), job.background, job.network)
     return systemd.service(wanted.layout.instance, job.name, job.user, wanted.command(job), limits)
 
 

@@ -410,6 +410,21 @@ DEFAULTS: tuple[Rule, ...] = (
         "pgops.recovery_status has the obstacle; a new full backup mends it.",
         capability="backup",
     ),
+    # 26
+    Rule(
+        *("recovery_unproven", "recovery_proof_late_ratio", ">", 1.5, "critical"),
+        lasts=0,
+        text="No recovery drill of the cluster of {node} has passed for {metric_value} of its intervals: nobody "
+        "knows whether its backups can be restored. pgops.restore_drills says why; `pgops drill` makes one now.",
+        capability="recovery",
+    ),
+    Rule(
+        *("recovery_drill_failed", "drill_failed", ">", 0, "critical"),
+        lasts=0,
+        text="The last recovery drill of the cluster of {node} failed. pgops.restore_drills says what is wrong; "
+        "take a full backup, and then make a drill with it: `pgops drill`.",
+        capability="recovery",
+    ),
     # 27
     Rule(
         *("vacuum_starved", "table_vacuum_due_ratio", ">", 2),

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import InvalidInput
 from . import commands
@@ -41,14 +42,13 @@ Nice=5
 IOSchedulingClass=best-effort
 IOSchedulingPriority=7
 OOMScoreAdjust=500
-# /tmp stays the host's, since the server's socket may be there; a server that a job starts may compile (JIT).
+{share}# /tmp stays the host's, since the server's socket may be there; a server that a job starts may compile (JIT).
 ProtectSystem=strict
 {writable}NoNewPrivileges=true
 ProtectKernelTunables=true
 ProtectKernelModules=true
 ProtectControlGroups=true
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=true
+{families}RestrictNamespaces=true
 RestrictRealtime=true
 RestrictSUIDSGID=true
 LockPersonality=true
@@ -56,6 +56,18 @@ LockPersonality=true
 [X-Pgops]
 Instance={instance}
 Job={job}
+"""
+SHARE = """\
+# It works in the background for long, with servers of its own.
+CPUWeight=20
+IOWeight=20
+MemoryHigh=25%
+"""
+NETWORK = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n"
+NO_NETWORK = """\
+# Nothing that it starts reaches another host, or is reached.
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+IPAddressDeny=any
 """
 TIMER = """\
 [Unit]
@@ -79,6 +91,16 @@ Job={job}
 """
 
 
+class Limits(NamedTuple):
+    """What a job may take: seconds, the paths that it writes to, in the ``background`` a small share of the host's
+    processors, disks and memory, and whether the ``network``."""
+
+    time_limit: int
+    writable: Sequence[str]
+    background: bool = False
+    network: bool = True
+
+
 @dataclass(frozen=True)
 class State:
     """The state of a unit. ``outdated``: its file was changed and not reloaded."""
@@ -98,10 +120,9 @@ def owner(content: bytes) -> str | None:
     return found.group("instance") if found else None
 
 
-def service(instance: str, job: str, user: str, command: Sequence[str], limits: tuple[int, Sequence[str]]) -> bytes:
-    """The service of a job. ``limits`` are the seconds that it may run, and the paths that it may write to."""
-    time_limit, writable = limits
-    paths = "".join(f"ReadWritePaths=-{quoted(path)}\n" for path in writable)
+def service(instance: str, job: str, user: str, command: Sequence[str], limits: Limits) -> bytes:
+    """The service of a job."""
+    paths = "".join(f"ReadWritePaths=-{quoted(path)}\n" for path in limits.writable)
     # root without any capability could not even read postgres's files
     capabilities = "" if user == "root" else "CapabilityBoundingSet=\n"
     text = SERVICE.format(
@@ -109,7 +130,9 @@ def service(instance: str, job: str, user: str, command: Sequence[str], limits: 
         job=job,
         user=user,
         command=" ".join(quoted(word).replace("$", "$$") for word in command),
-        time_limit=time_limit,
+        time_limit=limits.time_limit,
+        share=SHARE if limits.background else "",
+        families=NETWORK if limits.network else NO_NETWORK,
         writable=paths,
         capabilities=capabilities,
     )

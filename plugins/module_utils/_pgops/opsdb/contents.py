@@ -75,6 +75,8 @@ WHERE c.parts <> jsonb_build_object()
 """,
 )
 """With query_texts = false, texts that are already stored are deleted."""
+SINCE = ("drill_interval_hours",)
+"""The settings of which it counts since when they have had their value: such a row is made anew, with its time."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,8 @@ def plan(contents: Contents, wanted: Wanted, major: int) -> tuple[Statements, ..
         kept = [rows.upsert("setting", ["name"], {"name": name, "value": value})]
         if (name, value) == ("query_texts", "false"):
             kept += map(statement, WITHOUT_TEXTS)
+        if name in SINCE:
+            kept.insert(0, statement("DELETE FROM pgops.setting WHERE name = {}", name))
         changes += difference(Statements(f"setting {name}", contents.settings.get(name), value, tuple(kept)))
     measured = metrics(wanted.collectors)
     for metric in measured.values():

@@ -52,6 +52,7 @@ class Desired:
     query_texts: bool = True
     explain: bool = False
     backup: bool = False
+    drill_interval_hours: float = 0.0
     thresholds: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     extra_collectors: tuple[Collector, ...] = ()
     access: Access | None = None
@@ -59,7 +60,7 @@ class Desired:
     @property
     def settings(self) -> dict[str, str]:
         """As pgops.setting holds them."""
-        names = ("retention_days", "rollup_days", "max_size_mb")
+        names = ("retention_days", "rollup_days", "max_size_mb", "drill_interval_hours")
         switches = ("query_texts", "backup")
         return {
             **{name: str(getattr(self, name)) for name in names},
@@ -429,6 +430,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         query_texts=params["query_texts"],
         explain=params["explain"],
         backup=params["backup"],
+        drill_interval_hours=float(params["drill_interval_hours"]),
         extra_collectors=tuple(
             collectors.parse(text, f"collector {place}") for place, text in enumerate(params["collectors"], 1)
         ),

@@ -108,7 +108,10 @@ def _why(found: Inventory) -> str:
         return "it has no backup, and WAL alone cannot be restored."
     if not chains.complete(listing.backups):
         return "the full backup that the others stand on is missing."
-    return "each of its backups lacks WAL from its own time."
+    newest = chains.complete(listing.backups)[-1].manifest
+    missing = windows.reachable(newest, newest.timeline, found).missing
+    told = f": segment {missing} of the newest is {found.lack(missing)}" if missing else ""
+    return f"each of its backups lacks WAL from its own time{told}."
 
 
 # --- the line

@@ -38,13 +38,27 @@ PORT = 5432
 class Served:
     """How a restored server is reached. ``copy``: it is not in its original's place, and must leave that alone.
     ``port`` is 0 for a server that can only be reached by a socket in its data directory. ``preload`` are the
-    libraries of a copy, None for its original's, ``shared_buffers`` its memory, '' likewise."""
+    libraries of a copy, None for its original's, ``shared_buffers`` its memory, '' likewise. ``alone``: a copy that
+    is only looked at, which has nothing of its original's but the data."""
 
     data: str
     copy: bool
     port: int = 0
     preload: tuple[str, ...] | None = None
     shared_buffers: str = ""
+    alone: bool = False
+
+
+ALONE = {
+    "autovacuum": "off",
+    "bonjour": "off",
+    "default_tablespace": "",
+    "local_preload_libraries": "",
+    "session_preload_libraries": "",
+    "temp_tablespaces": "",
+    "unix_socket_group": "",
+}
+"""What a server need not do that is only looked at."""
 
 
 def own_settings(served: Served) -> dict[str, str]:
@@ -69,7 +83,8 @@ def own_settings(served: Served) -> dict[str, str]:
         "log_directory": "log",
         "external_pid_file": "",
         # Those of the host may be its original's.
-        "huge_pages": "try",
+        "huge_pages": "off" if served.alone else "try",
+        **(ALONE if served.alone else {}),
     }
 
 
@@ -98,7 +113,13 @@ def recovery_options(served: Served) -> dict[str, str]:
         "primary_conninfo": "",
         "primary_slot_name": "",
         **({"allow_in_place_tablespaces": "on"} if has_tablespaces_in_place(served.data) else {}),
+        # No file of the original's has the last word on these.
+        **({**own_settings(served), "ident_file": _ident(served)} if served.alone else {}),
     }
+
+
+def _ident(served: Served) -> str:
+    return os.path.join(served.data, MAIN["ident_file"])
 
 
 def has_tablespaces_in_place(data: str) -> bool:

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import HostFailed, InvalidInput
+from ..errors import HostFailed, ToolMissing
 from ..host import commands, files, streams
 from ..repository import archiver, backups
 from ..repository.backups import Kept
@@ -297,11 +297,11 @@ def verify(data: str, directory: str) -> None:
 
 
 def check_tools(directory: str, chain: Sequence[Kept]) -> None:
-    """Raises InvalidInput if a program that the backup needs is missing."""
+    """Raises ToolMissing if a program that the backup needs is missing."""
     needed = ["pg_verifybackup"] + ["pg_combinebackup"] * (len(chain) > 1)
     lacking = [name for name in needed if not os.access(os.path.join(directory, name), os.X_OK)]
     if lacking:
-        raise InvalidInput(
+        raise ToolMissing(
             f"{directory} has no {' and no '.join(lacking)}.",
             "Set bin_directory to the programs of the server's version.",
         )

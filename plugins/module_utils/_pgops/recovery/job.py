@@ -1,6 +1,7 @@
 # Copyright: the pgops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The command ``pgops restore``, for people: a plan, what happens meanwhile, and what to do next."""
+"""The command ``pgops restore``, for people: a plan, what happens meanwhile, and what to do next; and the job of
+recovery drills."""
 
 from __future__ import annotations
 
@@ -14,10 +15,18 @@ from typing import Any
 from ..agent import runner
 from ..errors import InvalidInput, PgOpsError
 from ..host import files, identity
+from ..instance.configuration import Configuration
+from ..instance.layout import Layout
 from ..repository.restores import ASSUMED, BACKUP, ELSEWHERE, HERE
 from . import people, targets
+from .drill import drill as drilled
 from .restore import Planned, Restore, only_generation, plan
 from .restore import restore as restored
+
+
+def drill(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+    """Prove that the cluster can be recovered: on schedule if that is due."""
+    return drilled(settings, layout, options.backup or "", options.scheduled)
 
 
 def restore(options: argparse.Namespace) -> int:

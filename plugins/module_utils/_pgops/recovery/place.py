@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import Busy, Conflict, HostFailed
+from ..errors import Busy, Conflict, HostFailed, TooLittleSpace
 from ..host import files
 from ..server import discovery
 from . import scratch
@@ -457,7 +457,7 @@ def check_space(needed: Mapping[str, int]) -> dict[str, Any]:
     """Compare what directories will take, in bytes, with what their file systems have; needs and free bytes by
     directory.
 
-    Raises HostFailed.
+    Raises TooLittleSpace.
     """
     systems: dict[int, list[str]] = {}
     for path in needed:
@@ -466,7 +466,7 @@ def check_space(needed: Mapping[str, int]) -> dict[str, Any]:
         free = free_bytes(paths[0])
         whole = sum(needed[path] for path in paths)
         if whole > free:
-            raise HostFailed(
+            raise TooLittleSpace(
                 f"{', '.join(paths)} would take {_mb(whole)} MB, and {_mb(free)} MB are free.",
                 "Free space there, or choose another file system.",
             )
@@ -483,8 +483,9 @@ def _mb(size: int) -> int:
     return -(-size // (1 << 20))
 
 
-def mapped(paths: Sequence[tuple[int, str]], asked: Mapping[str, str]) -> dict[int, str]:
-    """Where tablespaces go, by their OIDs: ``asked`` maps the original's directories to others.
+def mapped(paths: Sequence[tuple[int, str]], asked: Mapping[str, str], below: str = "") -> dict[int, str]:
+    """Where tablespaces go, by their OIDs: ``asked`` maps the original's directories to others. Those that it leaves
+    out go where they were, or with ``below`` into directories there.
 
     Raises Conflict for one that is asked for and is none's.
     """
@@ -495,4 +496,5 @@ def mapped(paths: Sequence[tuple[int, str]], asked: Mapping[str, str]) -> dict[i
             f"The backup has no tablespace in {', '.join(unknown)}.",
             f"It has them in {', '.join(sorted(known)) or 'no other directory'}.",
         )
-    return {oid: os.path.normpath(asked.get(path, path)) for oid, path in paths}
+    places = {oid: os.path.join(below, str(oid)) if below else path for oid, path in paths}
+    return {oid: os.path.normpath(asked.get(path, places[oid])) for oid, path in paths}

@@ -158,14 +158,22 @@ class Runner:
     # --- sessions
 
     @contextlib.contextmanager
-    def session(self, database: str = "postgres", port: int = configuring.PORT) -> Iterator[Session]:
-        """A session over the socket in the data directory, as the first superuser that exists.
+    def session(self, database: str = "postgres", port: int = configuring.PORT, role: str = "") -> Iterator[Session]:
+        """A session over the socket in the data directory, as the first superuser that exists, or as a role, which
+        finds names as its own sessions do.
 
         Raises Unreachable and LoginRefused.
         """
         refused: LoginRefused | None = None
-        for user in self.superusers:
-            login = Login(self.served.data, str(port), user=user, database=database, statement_timeout=3600.0)
+        for user in (role,) if role else self.superusers:
+            login = Login(
+                self.served.data,
+                str(port),
+                user=user,
+                database=database,
+                statement_timeout=3600.0,
+                as_users=bool(role),
+            )
             try:
                 opened = connect(login)
                 with opened as session:

@@ -13,16 +13,16 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..backup import clients, environment
-from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError
+from ..errors import Conflict, HostFailed, InvalidInput, PgOpsError, ToolMissing
 from ..host import commands, files
-from ..repository import archiver, backups, inventory, restores, wal
+from ..repository import archiver, backups, chains, inventory, restores, wal
 from ..repository import stanza as stanzas
 from ..repository.inventory import Inventory
 from ..repository.restores import Done, Speed
@@ -45,7 +45,7 @@ from .ahead import Ahead
 from .choice import Choice
 from .configuring import Served
 from .place import Place, check_space, mapped
-from .replay import Runner
+from .replay import Reached, Runner
 from .targets import Target
 
 PYTHONS = (sys.executable, "/usr/bin/python3")
@@ -67,7 +67,9 @@ class Restore:
     ``preload`` are the libraries of a copy, None for its original's that do nothing by themselves; ``shared_buffers``
     its memory, '' for as much as its original's if there is as much.
     ``search_directory`` is where WAL is unpacked to look into it, '' for beside the data directory; a search is given
-    up after ``search_seconds``, 0 for never.
+    up after ``search_seconds``, 0 for never. ``backup`` is the name of the one to start from, '' for the best. With
+    ``scratch``, a directory, the server is one of a drill: it is alone with itself, and tablespaces that are not
+    mapped get directories there.
     """
 
     repository: str
@@ -86,6 +88,8 @@ class Restore:
     search_seconds: float = 0.0
     preload: tuple[str, ...] | None = None
     shared_buffers: str = ""
+    backup: str = ""
+    scratch: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     """
     targets.check_end(request.target, request.end)
     generation = request.generation or only_generation(request.repository)
-    found = inventory.read(request.repository, generation)
+    found = _from(inventory.read(request.repository, generation), request.backup)
     major = int(generation.rpartition("-")[2])
     majors.check(major)
     tools = _programs(request.bin_directory, major, "pg_waldump")
@@ -185,7 +189,7 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
         for kept in chosen.chain:
             copying.check_manifest(os.path.join(folder, kept.name), kept)
     last = chosen.chain[-1].manifest
-    spaces = mapped([(one.oid, one.path) for one in last.tablespaces], request.tablespace_map)
+    spaces = mapped([(one.oid, one.path) for one in last.tablespaces], request.tablespace_map, request.scratch)
     place = Place(os.path.normpath(request.directory), spaces, request.in_place)
     warnings = [*chosen.warnings, *place.check(found.generation.partition("-")[0])]
     warnings += environment.differences(last.environment)
@@ -195,6 +199,19 @@ def plan(request: Restore, say: Callable[[str], None] = lambda _text: None) -> P
     speeds, told = restores.known(request.repository, generation), (*warnings, *reduced)
     python = _python()
     return Planned(request, generation, chosen, place, tools, programs, python, space, served, speeds, told, stanza)
+
+
+def _from(found: Inventory, name: str) -> Inventory:
+    """The same with only one backup and those below it, if it is named. Raises InvalidInput."""
+    if not name:
+        return found
+    by_id = found.listing.by_id()
+    chosen = next((kept for kept in by_id.values() if kept.name == name), None)
+    why = found.listing.damaged.get(name, "it is not there")
+    line: Sequence[backups.Kept] = (chains.chain(chosen, by_id) or (chosen,)) if chosen else ()
+    if not line:
+        raise InvalidInput(f"Backup {name} cannot be restored: {why}.", "`pgops verify` tells more of it.")
+    return replace(found, listing=replace(found.listing, backups=tuple(line)))
 
 
 def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tuple[Served, list[str]]:
@@ -214,6 +231,8 @@ def _served(request: Restore, place: Place, chosen: Choice, programs: str) -> tu
     resources.check_libraries(libraries or (), environment, programs, hint)
     left = [name for name in environment.get("preloaded", ()) if libraries is not None and name not in libraries]
     size, reduced = resources.shared_buffers(environment, request.shared_buffers)
+    if request.scratch:
+        return Served(place.data, True, 0, libraries or (), size, alone=True), []
     warnings = [f"The copy does not preload {', '.join(left)}."] if left and request.preload is None else []
     served = Served(place.data, True, request.port, libraries, size)
     return served, [*warnings, *filter(None, [reduced])]
@@ -249,18 +268,18 @@ def only_generation(repository: str) -> str:
 
 
 def _programs(asked: str, major: int, needed: str) -> str:
-    """The directory of a program, which has to be of a major version. Raises InvalidInput and HostFailed."""
+    """The directory of a program, which has to be of a major version. Raises ToolMissing and HostFailed."""
     places = [asked] if asked else [place.format(major=major) for place in clients.PLACES]
     for place in places:
         program = os.path.join(place, needed)
         if os.access(program, os.X_OK):
             if clients.major_of(program) != major:
-                raise InvalidInput(
+                raise ToolMissing(
                     f"{program} is PostgreSQL {clients.version(program)}, and the backups are of PostgreSQL {major}.",
                     "Set bin_directory to the programs of that version.",
                 )
             return place
-    raise InvalidInput(
+    raise ToolMissing(
         f"There is no {needed} of PostgreSQL {major} in {' or '.join(places)}.",
         f"Install PostgreSQL {major}, or set bin_directory to its programs.",
     )
@@ -378,27 +397,30 @@ def restore(request: Restore, say: Callable[[str], None] = lambda _text: None) -
         say,
     )
     with backups.reading(planned.backups, names), planned.place.begun(runner.stop) as state:
-        lost, former = _fill(planned, phases)
+        lost, former = fill(planned, phases)
         if request.in_place and request.target.kind == targets.LATEST:
             with phases.phase("unarchived"):
                 lost += _unarchived_wal(planned, state["moved"].get(planned.place.data, ""))
         result = _recover(planned, runner, phases, former, state)
         planned.place.done()
-    _remember(planned, phases.done)
+    remember(planned, phases.done)
     said = {**planned.told(), **result, "moved": state["moved"], "phases": replay.told(phases.done)}
     return {**said, "warnings": [*planned.warnings, *lost, *result["warnings"]]}
 
 
-def _remember(planned: Planned, phases: Iterable[tuple[str, float]]) -> None:
+def remember(planned: Planned, phases: Iterable[tuple[str, float]]) -> None:
     """Note how long it took, for the forecasts of others."""
     size = restores.size(planned.choice.chain, planned.replayed)
     done = Done(os.uname().nodename, size.data, size.wal, size.combined, dict(phases))
     restores.note(planned.request.repository, planned.generation, done)
 
 
-def _fill(planned: Planned, phases: Phases) -> tuple[list[str], str | None]:
-    """The files of the data directory and the tablespaces; warnings, and the restore_command that a server in place
-    is to have again."""
+def fill(planned: Planned, phases: Phases) -> tuple[list[str], str | None]:
+    """Make the files of the data directory and the tablespaces, inside `Place.begun`; warnings, and the
+    restore_command that a server in place is to have again.
+
+    Raises PgOpsError.
+    """
     lost: list[str] = []
     chain, data, spaces = planned.choice.chain, planned.place.data, planned.place.spaces
     _copy(planned, phases)
@@ -470,12 +492,7 @@ def _recover(
 ) -> dict[str, Any]:
     """Start the server, and let become of it what is asked."""
     request, reach = planned.request, planned.choice.reach
-    segments = (reach.line, reach.first, reach.last)
-    fetching = Ahead(request.repository, planned.generation, *segments, planned.place.data, planned.stanza)
-    with phases.phase("recover"), fetching:
-        planned.place.recovering(state)
-        runner.start(recovering=True)
-        reached = runner.reach(request.target, planned.choice)
+    reached, fetched = replayed(planned, runner, phases, state)
     if reached.promoted and request.end != targets.PROMOTE and request.target.kind != targets.LATEST:
         raise runner.failed(
             "The server reached its target, but could not wait there: a transaction with many subtransactions was "
@@ -499,10 +516,26 @@ def _recover(
             "timeline": timeline,
         },
         "warnings": warnings,
-        "fetched_ahead": fetching.fetched,
+        "fetched_ahead": fetched,
         "socket_directory": planned.place.data if running else None,
         "port": ((request.port if request.end == targets.PROMOTE else 0) or configuring.PORT) if running else None,
     }
+
+
+def replayed(planned: Planned, runner: Runner, phases: Phases, state: dict[str, Any]) -> tuple[Reached, int]:
+    """Start the server of a filled directory, and wait until it is at its target; what it has reached, and how many
+    segments were fetched ahead.
+
+    Raises PgOpsError.
+    """
+    request, reach = planned.request, planned.choice.reach
+    segments = (reach.line, reach.first, reach.last)
+    fetching = Ahead(request.repository, planned.generation, *segments, planned.place.data, planned.stanza)
+    with phases.phase("recover"), fetching:
+        planned.place.recovering(state)
+        runner.start(recovering=True)
+        reached = runner.reach(request.target, planned.choice)
+    return reached, fetching.fetched
 
 
 def _restart(planned: Planned, runner: Runner, former: str | None) -> None:

@@ -26,6 +26,7 @@ from . import (
     archiver,
     backups,
     damage,
+    drills,
     generations,
     inventory,
     recorded,
@@ -159,6 +160,7 @@ ON CONFLICT (generation_id, first_wal, last_wal) DO NOTHING
 
 TABLES = (
     "backup",
+    "drill",
     "dump",
     "expiry",
     "generation",
@@ -215,8 +217,11 @@ class Generation:
         return os.path.join(self.repository, self.name, "wal")
 
 
-def update(configuration: Configuration, rebuild: bool = False, budget: float = BUDGET) -> dict[str, Any]:
+def update(
+    configuration: Configuration, rebuild: bool = False, budget: float = BUDGET, keeping: str = ""
+) -> dict[str, Any]:
     """Update the catalogue from the repository; with ``rebuild`` delete it first, and ignore the time limit.
+    ``keeping`` is the directory of the jobs of the server's user, which may know of drills that were not told yet.
 
     Raises PgOpsError if the repository or the server cannot be reached.
     """
@@ -246,6 +251,8 @@ def update(configuration: Configuration, rebuild: bool = False, budget: float = 
         with guarded(session):
             recorded.forget(session)
             recorded_dumps.forget(session)
+            drills.tell(session, drills.read(keeping).over if keeping else ())
+            drills.forget(session)
         return {"noted": tally.noted, "expired": tally.expired, "complete": tally.complete, "errors": tally.errors}
 
 
@@ -316,9 +323,11 @@ def _catalogue(session: Session, generation: Generation, tally: Tally) -> None:
     # Outside of the transaction, which has locks: on slow storage that may take long.
     seen = recorded.look(generation.repository, generation.name, generation.segment_bytes, known)
     seen_dumps = recorded_dumps.look(generation.repository, generation.name, known_dumps)
+    drilled = drills.read(os.path.join(generation.repository, generation.name))
     with guarded(session):
         stored = recorded.note(session, seen)
         dumped = recorded_dumps.note(session, seen_dumps)
+        drills.tell(session, drilled.over)
     tally.errors += [f"{generation.name}: {error}" for error in (*stored.errors, *dumped.errors)]
     reading = damage.read(backups.folder(generation.repository, generation.name))
     rotten = damage.still(generation.repository, generation.name, reading)

@@ -105,6 +105,12 @@ recovery AS MATERIALIZED (
     SELECT w.* FROM pgops.recovery_windows AS w WHERE w.generation = pgops.server_generation()
 ),
 
+drilled AS MATERIALIZED (
+    SELECT r.*, extract(epoch FROM now() - r.completed_at)::bigint AS age_s
+    FROM pgops.restore_drills AS r
+    WHERE coalesce(r.generation, pgops.server_generation()) = pgops.server_generation()
+),
+
 failure AS (
     SELECT t.* FROM taken AS t WHERE t.status = 'failed' ORDER BY t.ended_at DESC LIMIT 1
 )
@@ -112,7 +118,38 @@ failure AS (
 SELECT
     o.recoverable,
     o.obstacle,
-    'unproven' AS recovery,
+    p.recovery,
+    p.interval_hours > 0 AS drills_declared,
+    p.not_run AS drills_not_run,
+    (SELECT json_build_object(
+        'drill', r.drill_id,
+        'backup', r.backup_name,
+        'node', r.node,
+        'proven_at', r.completed_at,
+        'proven_age_s', r.age_s,
+        'rto_s', r.rto_seconds,
+        'rpo_s', r.rpo_seconds,
+        'rpo_bytes', r.rpo_bytes,
+        'reached_lsn', r.reached_lsn,
+        'timeline', r.timeline,
+        'select_s', r.select_seconds,
+        'copy_s', r.copy_seconds,
+        'combine_s', r.combine_seconds,
+        'verify_s', r.verify_seconds,
+        'replay_s', r.replay_seconds,
+        'start_s', r.start_seconds,
+        'checks_s', r.checks_seconds
+    ) FROM drilled AS r WHERE r.drill_id = p.drill_id) AS proof,
+    (SELECT json_build_object(
+        'drill', r.drill_id,
+        'status', r.status,
+        'reason', r.reason,
+        'message', left(r.error_message, 500),
+        'backup', r.backup_name,
+        'node', r.node,
+        'ended_at', r.completed_at,
+        'ended_age_s', r.age_s
+    ) FROM drilled AS r ORDER BY r.completed_at DESC LIMIT 1) AS drill,
     -- Corrected in 17.13 and 18.7; older ones have no incremental backups.
     (v.num >= 170000 AND v.num < 170013) OR (v.num >= 180000 AND v.num < 180007) AS incremental_unsafe,
     o.backups_seen_at AS seen_at,
@@ -184,7 +221,8 @@ SELECT
     (SELECT pg_wal_lsn_diff(w.end_lsn, b.wal_end_lsn)::bigint
      FROM recovery AS w JOIN base AS b ON b.backup_id = ANY (w.backups)
      ORDER BY w.timeline DESC, w.start_lsn DESC LIMIT 1) AS replay_bytes
-FROM (SELECT current_setting('server_version_num')::integer AS num) AS v LEFT JOIN own AS o ON true
+FROM (SELECT current_setting('server_version_num')::integer AS num) AS v
+CROSS JOIN pgops.recovery_proof AS p LEFT JOIN own AS o ON true
 """
 
 BACKUPS = Section(
@@ -192,8 +230,8 @@ BACKUPS = Section(
     TAKEN,
     (
         *("recoverable", "obstacle", "seen_at", "lost", "lost_at", "repository_bytes", "failure", "recovery_s"),
-        *("recovery_basis", "replay_bytes", "incremental_unsafe"),
+        *("recovery_basis", "replay_bytes", "incremental_unsafe", "proof", "drill"),
     ),
     lists=("newest", "running", "windows", "dumps", "recovery_parts"),
-    fixed={"recovery": "unproven", "backups": 0, "requested": 0},
+    fixed={"recovery": "unproven", "drills_declared": False, "drills_not_run": 0, "backups": 0, "requested": 0},
 )

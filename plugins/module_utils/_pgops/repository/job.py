@@ -13,9 +13,9 @@ from ..instance.layout import Layout
 from .catalogue import update
 
 
-def catalogue(settings: Configuration, _layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
+def catalogue(settings: Configuration, layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
     """Record the files of the repository."""
     if not settings.repository:
         hint = "Set pgops_repository and run site.yml (docs/archiving.md)."
         raise InvalidInput("This instance has no repository.", hint)
-    return update(settings, options.rebuild)
+    return update(settings, options.rebuild, keeping=layout.keeping)

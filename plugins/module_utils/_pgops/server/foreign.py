@@ -22,7 +22,7 @@ TABLES = (
     *("query_plan", "query_usage", "backup", "dump", "expiry", "recovery_point", "recovery_window"),
     *("alert_rule", "alert", "alert_transition", "alert_state", "alert_evaluation", "alert_notice", "silence"),
     *("notification_channel", "alertmanager_state", "notification", "notification_alert", "notification_attempt"),
-    *("notification_group", "scene", "alert_scene", "event"),
+    *("notification_group", "scene", "alert_scene", "event", "drill"),
 )
 """Those that our sessions read and write: a view of such a name would run its functions."""
 

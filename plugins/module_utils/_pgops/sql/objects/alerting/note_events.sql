@@ -6,8 +6,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
--- Records what other tables of the last day know to have been done: backups, dumps, recovery points, migrations of the
--- schema, silences and maintenance windows. p_node_id is the primary. Returns how many events are new.
+-- Records what other tables of the last day know to have been done: backups, dumps, drills, recovery points, migrations of
+-- the schema, silences and maintenance windows. p_node_id is the primary. Returns how many events are new.
 DECLARE
     since constant timestamptz := now() - interval '1 day';
     this_cluster constant text := (SELECT n.cluster FROM pgops.node AS n WHERE n.node_id = p_node_id);
@@ -53,6 +53,19 @@ BEGIN
             ('ended', CASE WHEN d.status IN ('completed', 'failed') THEN d.ended_at END)
         ) AS m (status, at)
         WHERE m.at BETWEEN since AND now()
+        UNION ALL
+        SELECT
+            'drill:' || r.drill_id, r.completed_at, 'drill', r.node,
+            concat_ws(
+                ' ', 'recovery drill', CASE r.status WHEN 'not_run' THEN 'was not made' ELSE r.status END,
+                CASE WHEN r.status <> 'passed' THEN '(' || r.reason || '): ' || left(r.error_message, 500) END
+            ),
+            jsonb_build_object(
+                'drill_id', r.drill_id, 'backup', r.backup_name, 'rto_seconds', r.rto_seconds,
+                'rpo_seconds', r.rpo_seconds
+            )
+        FROM pgops.drill AS r
+        WHERE r.completed_at BETWEEN since AND now()
         UNION ALL
         SELECT
             'recovery_point:' || p.recovery_id, p.created_at, 'backup', '',
