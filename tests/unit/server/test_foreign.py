@@ -12,7 +12,7 @@ from pgops import sources
 from pgops.backup import record, record_dumps
 from pgops.opsdb import migrations
 from pgops.recovery import points
-from pgops.repository import catalogue, recorded, recorded_dumps, recoverable
+from pgops.repository import catalogue, drills, recorded, recorded_dumps, recoverable
 from pgops.server.foreign import TABLES
 
 
@@ -32,7 +32,7 @@ def test_migrations_say_which_tables_exist() -> None:
 
 def test_the_catalogue_locks_every_table_that_it_names() -> None:
     # All that work under its locks.
-    rooms = (catalogue, recorded, recorded_dumps, recoverable, record, record_dumps, points)
+    rooms = (catalogue, drills, recorded, recorded_dumps, recoverable, record, record_dumps, points)
     texts = [str(one) for room in rooms for name, one in vars(room).items() if name.isupper()]
     assert set(re.findall(r"pgops\.(\w+)", " ".join(texts))) - {"fleet"} == set(catalogue.TABLES)
 

@@ -117,6 +117,11 @@ def _recovery(known: Known) -> Iterator[Reason]:
     failure = backups["failure"]
     if failure and failure["newest"]:
         yield Reason("warning", f"The last backup failed: {failure['message']}", failure["ended_at"])
+    drill = backups.get("drill")
+    if drill and drill["status"] == "failed":
+        yield Reason("critical", f"The last recovery drill failed: {drill['message']}", drill["ended_at"])
+    elif backups.get("drills_declared") and backups["recovery"] == "unproven":
+        yield Reason("warning", "No recovery drill has passed yet")
 
 
 def _archiving(known: Known) -> Iterator[Reason]:

@@ -24,7 +24,7 @@ function recovery(one) {
   if (!backups || backups.error) return { word: "unknown", level: "unknown" };
   if (backups.recoverable === null) return { word: "no backups", level: "unknown" };
   if (!backups.recoverable) return { word: "impossible", level: "critical" };
-  return { word: backups.recovery, level: "ok" };
+  return { word: backups.recovery, level: backups.recovery === "failed" ? "critical" : "ok" };
 }
 
 function fleetRows(document) {

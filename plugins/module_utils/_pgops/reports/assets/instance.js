@@ -7,6 +7,7 @@ function tile(title, value) {
 function overview(one) {
   const { server, connections, backups, databases, monitoring } = one.facts;
   const window = backups?.windows?.[0];
+  const proof = backups?.proof;
   return el(
     "dl",
     { class: "facts" },
@@ -19,8 +20,10 @@ function overview(one) {
     tile("Databases", amount(databases?.total)),
     tile("Recoverable from", window ? moment(window.starts_at) : UNKNOWN),
     tile("until", window ? moment(window.ends_at) : UNKNOWN),
-    tile("Time to recover", duration(backups?.recovery_s)),
-    tile("Proof of recovery", backups?.recovery ?? UNKNOWN),
+    tile("Time to recover, predicted", duration(backups?.recovery_s)),
+    tile("Proof of recovery", [backups?.recovery ?? UNKNOWN, proof ? [" ", since(proof.proven_age_s)] : null]),
+    tile("Recovered in (RTO)", duration(proof?.rto_s)),
+    tile("Lost at most (RPO)", duration(proof?.rpo_s)),
     tile("Store of samples", bytes(monitoring?.store_bytes)),
   );
 }
