@@ -11,15 +11,11 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 -- Stores one round. false: the shape is not known yet; define it, then retry. A round that exists already (delivered
--- twice) is left as it is. Rounds of the shape in the future go: a clock that was ahead has measured them, and between
--- those that are measured from now on they would look as if counters began again.
+-- twice) is left as it is.
 DECLARE
     known pgops.shape;
     epoch pgops.epoch;
     hour constant timestamptz := date_trunc('hour', p_collected_at);
-    -- By which the clocks of hosts may differ.
-    leeway constant interval := interval '1 minute';
-    forgotten integer;
 BEGIN
     SELECT s.* INTO known FROM pgops.shape AS s
     WHERE s.node_id = p_node_id AND s.fingerprint = p_fingerprint;
@@ -61,24 +57,6 @@ BEGIN
     INSERT INTO pgops.round (shape_id, epoch_id, collected_at, keep_days, sample_values)
     VALUES (known.shape_id, epoch.epoch_id, p_collected_at, known.keep_days, p_values)
     ON CONFLICT (shape_id, collected_at, keep_days) DO NOTHING;
-    IF p_collected_at <= now() + leeway THEN
-        WITH gone AS (
-            DELETE FROM pgops.round AS r
-            WHERE r.shape_id = known.shape_id AND r.keep_days = known.keep_days AND r.collected_at > now() + leeway
-            RETURNING date_trunc('hour', r.collected_at) AS started_at
-        ),
-
-        due AS (
-            INSERT INTO pgops.rollup_due (node_id, started_at)
-            SELECT DISTINCT p_node_id, g.started_at FROM gone AS g
-            ON CONFLICT DO NOTHING
-        )
-
-        SELECT count(*) INTO forgotten FROM gone;
-        IF forgotten > 0 THEN
-            RAISE LOG 'pgops: % rounds of node % in the future are forgotten: a clock was ahead', forgotten, p_node_id;
-        END IF;
-    END IF;
     RETURN true;
 END
 $$;
