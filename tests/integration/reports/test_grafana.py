@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import artifact
 import panels
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from panels import Asked
 from servers import Server
 
 READER = "grafana"
+PAGE = artifact.ROOT / "docs" / "grafana.md"
 PUT_IN = {
     "$__interval": "2m",
     "${node:sqlstring}": "'db1/main'",
@@ -27,8 +30,9 @@ METRIC = "m.metric_name = '"
 
 @pytest.fixture(name="reading")
 def _reading(deployed: Server, tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
-    """A session of a login role that is a member of pgops_reader and of nothing else, after a collection."""
-    deployed.value(f"CREATE ROLE {READER} LOGIN IN ROLE pgops_reader")
+    """A session of the login role of the docs, a member of pgops_reader and of nothing else, after a collection."""
+    (block,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    deployed.psql(block)
     assert collect(deployed, tmp_path)["errors"] == []
     assert inspect(deployed, tmp_path)["errors"] == []
     deployed.value("SELECT pgops.evaluate_alerts()", "pgops")

@@ -15,8 +15,11 @@ from grafana_foundation_sdk.models import dashboard as models
 from pgops.metrics.collectors import Metric
 
 TAG = "pgops"
+TAGS = {"grafana-postgresql-datasource": "postgresql", "prometheus": "prometheus"}
+"""Of the dashboards for a kind of data source."""
 DOCS = "https://github.com/pgops/fleet/tree/main/docs"
 GOOD, WARNING, CRITICAL = "green", "orange", "red"
+SEVERITIES = {"critical": CRITICAL, "warning": WARNING}
 WIDTH = 24
 """Columns of a dashboard."""
 SOURCE = "${datasource}"
@@ -119,6 +122,15 @@ def numbers(frame: Frame, kind: str, targets: Sequence[Target]) -> Any:
     return _asked(panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)), targets)
 
 
+def firing(frame: Frame, kind: str, targets: Sequence[Target]) -> Any:
+    """How many alerts fire, as numbers that are called by their severities."""
+    panel = numbers(frame, kind, targets)
+    for name, colour in SEVERITIES.items():
+        steps = [{"value": None, "color": GOOD}, {"value": 1, "color": colour}]
+        panel = panel.override_by_name(name, [_shown("thresholds", {"mode": "absolute", "steps": steps})])
+    return panel
+
+
 def bars(frame: Frame, kind: str, targets: Sequence[Target]) -> Any:
     """The last values of a share of something, as bars."""
     panel = _framed(bargauge.Panel(), frame, kind).no_value(frame.nothing).min(0)
@@ -145,8 +157,7 @@ def listing(frame: Frame, kind: str, targets: Sequence[Target], columns: Columns
     for name, url in columns.links.items():
         panel = panel.override_by_name(name, [_shown("links", [{"title": "Open", "url": url}])])
     for name in columns.severities:
-        colours = {"critical": CRITICAL, "warning": WARNING}
-        coloured = {text: {"color": colour, "index": place} for place, (text, colour) in enumerate(colours.items())}
+        coloured = {one: {"color": colour, "index": place} for place, (one, colour) in enumerate(SEVERITIES.items())}
         mappings = [{"type": "value", "options": coloured}]
         cells = _shown("custom.cellOptions", {"type": "color-text"})
         panel = panel.override_by_name(name, [_shown("mappings", mappings), cells])
@@ -193,7 +204,7 @@ class About:
 
 def empty(about: About) -> Any:
     """A dashboard without panels: its links to the others of its data source, and to its page of the docs."""
-    tags = [TAG, about.kind]
+    tags = [TAG, TAGS[about.kind]]
     others = (
         dashboard.DashboardLink("pgops")
         .type(models.DashboardLinkType.DASHBOARDS)

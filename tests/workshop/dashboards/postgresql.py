@@ -153,8 +153,8 @@ def _of_a_node(about: About) -> Any:
 
 
 def _firing() -> Any:
-    frame = Frame("Alerts that fire", span=8, height=4, limits=Limits(1, 1))
-    return drawing.numbers(frame, sql.KIND, [sql.rows(sql.FIRING_COUNT)])
+    frame = Frame("Alerts that fire", span=8, height=4)
+    return drawing.firing(frame, sql.KIND, [sql.rows(sql.FIRING_COUNT)])
 
 
 def _evaluated() -> Any:

@@ -50,7 +50,7 @@ def fleet(charts: Charts) -> Any:
     # Not count(), which has no answer where there is none.
     roles = [promql.now(f"sum({standby} == bool {value})", ref, name) for ref, value, name in kinds]
     board = board.with_panel(drawing.numbers(frame, promql.KIND, roles))
-    frame = Frame("Clusters that cannot be recovered", span=8, height=4, limits=Limits(1, 1))
+    frame = Frame("Clusters that cannot be recovered", span=8, height=4, limits=Limits(critical=1))
     recoverable = charts.names.select("recoverable", promql.EVERY_NODE)
     lost = f"sum(max by (cluster) ({recoverable}) == bool 0)"
     board = board.with_panel(drawing.numbers(frame, promql.KIND, [promql.now(lost, legend="clusters")]))
@@ -97,10 +97,10 @@ def recovery(charts: Charts) -> Any:
         drawing.choice("cluster", promql.KIND, CLUSTERS)
     )
     cluster = 'cluster="$cluster"'
-    frame = Frame("Recoverable to the newest WAL", span=8, height=5, limits=Limits(1, 1, below=True))
+    frame = Frame("Recoverable to the newest WAL", span=8, height=5, limits=Limits(critical=1, below=True))
     recoverable = f"max({charts.names.select('recoverable', cluster)})"
     board = board.with_panel(drawing.numbers(frame, promql.KIND, [promql.now(recoverable, legend="1: yes, 0: no")]))
-    frame = Frame("The last backup failed", span=8, height=5, limits=Limits(1, 1))
+    frame = Frame("The last backup failed", span=8, height=5, limits=Limits(critical=1))
     failed = f"max({charts.names.select('backup_failed', cluster)})"
     board = board.with_panel(drawing.numbers(frame, promql.KIND, [promql.now(failed, legend="1: yes, 0: no")]))
     frame = Frame("Backups in the repository", span=8, height=5)
@@ -141,5 +141,5 @@ def _of_a_node(about: About) -> Any:
 
 
 def _firing() -> Any:
-    frame = Frame("Alerts that fire", span=8, height=4, limits=Limits(1, 1), nothing="none known")
-    return drawing.numbers(frame, promql.KIND, [promql.now(promql.FIRING_BY_SEVERITY, legend="{{severity}}")])
+    frame = Frame("Alerts that fire", span=8, height=4, nothing="none known")
+    return drawing.firing(frame, promql.KIND, [promql.now(promql.FIRING_BY_SEVERITY, legend="{{severity}}")])
