@@ -25,7 +25,7 @@ COLLECTIONS = BUILD / "collections"
 INSTALLED = COLLECTIONS / "ansible_collections" / "pgops" / "fleet"
 MARK = COLLECTIONS / "made-from"
 SOURCES = ("LICENSE", "README.md", "CHANGELOG.*", "galaxy.yml", "changelogs", "docs", "meta", "playbooks")
-TREES = ("plugins", "roles")
+TREES = ("plugins", "roles", "grafana")
 
 
 def sources() -> list[Path]:

@@ -13,6 +13,7 @@ TOP = {
     "README.md",
     "changelogs",
     "docs",
+    "grafana",
     "meta",
     "playbooks",
     "plugins",
@@ -38,6 +39,13 @@ def test_every_file_of_the_library_is_shipped(suffix):
     sources = {path.relative_to(library) for path in library.rglob(f"*{suffix}")}
     assert sources
     assert {path.relative_to(installed) for path in installed.rglob(f"*{suffix}")} == sources
+
+
+def test_every_dashboard_is_shipped():
+    sources = {path.relative_to(artifact.ROOT): path.read_bytes() for path in artifact.ROOT.glob("grafana/*/*")}
+    assert sources
+    shipped = artifact.INSTALLED.glob("grafana/*/*")
+    assert {path.relative_to(artifact.INSTALLED): path.read_bytes() for path in shipped} == sources
 
 
 def test_no_leftovers_are_shipped():
