@@ -11,7 +11,7 @@ short_description: Read what a report shows of a host
 version_added: 0.1.0
 description:
   - Reads the facts of M(pgops.fleet.pg_ops_facts), and of each instance that an agent is configured for what the ops
-    database has stored, for O(hours) before O(until). The playbook C(pgops.fleet.report) makes a page of it.
+    database has stored, for O(hours) before O(ends_at). The playbook C(pgops.fleet.report) makes a page of it.
   - What is stored of an instance is read as the agent's role, on a standby from its own copy of the ops database.
   - A part that cannot be read has an C(error), and the others are not affected.
 author:
@@ -31,7 +31,7 @@ options:
     description: How long the time is that is reported on. At most 8784.
     type: float
     default: 24
-  until:
+  ends_at:
     description:
       - Its end, as PostgreSQL reads a time, such as V(2026-01-31 03:12+01); without a zone it is UTC. The empty
         string is now.
@@ -80,7 +80,7 @@ EXAMPLES = r"""
 
 - name: Read the night of an incident
   pgops.fleet.pg_ops_report:
-    until: "2026-01-31 06:00+01"
+    ends_at: "2026-01-31 06:00+01"
     hours: 8
   become: true
 """
@@ -123,7 +123,7 @@ SPEC = {
     "login_port": {"type": "int", "default": 0},
     "instances": {"type": "list", "elements": "str", "default": []},
     "hours": {"type": "float", "default": 24},
-    "until": {"type": "str", "default": ""},
+    "ends_at": {"type": "str", "default": ""},
     "points": {"type": "int", "default": 144},
     "database": {"type": "str", "default": "pgops"},
     "prefix": {"type": "path", "default": "/"},

@@ -22,7 +22,7 @@ from pgops.server.target import Target
 PARAMS: dict[str, Any] = {
     "instances": [],
     "hours": 1.0,
-    "until": "",
+    "ends_at": "",
     "points": 30,
     "database": "pgops",
     "max_bytes": 65536,
@@ -110,7 +110,7 @@ def test_of_the_past_only_what_is_stored_is_told(
     deployed: Server, tmp_path: Path, described: Callable[..., dict[str, Any]]
 ) -> None:
     assert collect(deployed, tmp_path)["errors"] == []
-    found = described(until="2020-01-01 03:12+01", hours=8)
+    found = described(ends_at="2020-01-01 03:12+01", hours=8)
     assert found["error"] is None
     assert found["history"]["charts"] == {}
     assert found["history"]["window"] == {"starts": 1577815920, "ends": 1577844720, "points": 30}
@@ -120,7 +120,7 @@ def test_of_the_past_only_what_is_stored_is_told(
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"until": "yesterday or so"}, "is not a time"),
+        ({"ends_at": "yesterday or so"}, "is not a time"),
         ({"hours": 0}, "hours must be above 0"),
         ({"hours": 1e9}, "at most"),
         ({"points": 0}, "points must be"),

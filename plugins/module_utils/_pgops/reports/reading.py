@@ -119,7 +119,7 @@ def _read(settings: Configuration, params: Mapping[str, Any]) -> dict[str, Any]:
         statement_timeout=params["statement_timeout"],
     )
     with connect(at) as session:
-        span = window.opened(session, params["hours"], params["until"], params["points"])
+        span = window.opened(session, params["hours"], params["ends_at"], params["points"])
         texts = statements.options(settings).query_texts
         return {
             "history": history.read(session, settings.node, span),

@@ -65,7 +65,7 @@ def opened(session: Session, hours: float, until: str, points: int) -> Window:
         found = session.row(BOUNDS, {"until": until}) or {}
     except QueryFailed as error:
         if str(error.sqlstate).startswith("22"):
-            raise InvalidInput(f"until: {until!r} is not a time, as 2026-01-31 03:12+01 is one.") from error
+            raise InvalidInput(f"ends_at: {until!r} is not a time, as 2026-01-31 03:12+01 is one.") from error
         raise
     ends, seconds = float(found["until"]), hours * 3600
     return Window(ends - seconds, ends, max(1, min(points, int(seconds // SHORTEST_STEP))), float(found["now"]))
