@@ -99,9 +99,10 @@ function spoken(described, data) {
 // By the reader's clock of 24 hours; the day where one begins, and at first.
 function clock(_plot, ticks) {
   let day = "";
+  const parts = { hour: "2-digit", minute: "2-digit", ...(ticks[1] - ticks[0] < 60 ? { second: "2-digit" } : {}) };
   return ticks.map((tick) => {
     const date = new Date(tick * 1000);
-    const time = date.toLocaleTimeString("sv", { hour: "2-digit", minute: "2-digit" });
+    const time = date.toLocaleTimeString("sv", parts);
     const today = date.toLocaleDateString("sv");
     const mark = today === day ? "" : `\n${today}`;
     day = today;
