@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sized
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_a_setting_that_was_written_and_not_loaded_is_told(
     finally:
         deployed.value("ALTER SYSTEM RESET ALL")
         deployed.value("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_what_is_no_number_is_not_drawn(
+    deployed: Server, tmp_path: Path, described: Callable[..., dict[str, Any]], value: str
+) -> None:
+    assert collect(deployed, tmp_path)["errors"] == []
+    odd = f"('connections_used_percent', '{value}')"
+    deployed.value(f"INSERT INTO pgops.system_metrics (metric_name, metric_value) VALUES {odd}", "pgops")
+    found = described()
+    assert found["error"] is None
+    json.dumps(found, allow_nan=False)
 
 
 def test_of_the_past_only_what_is_stored_is_told(

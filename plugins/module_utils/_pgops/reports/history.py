@@ -65,7 +65,8 @@ drawn AS (
         extract(EPOCH FROM max(p.ended_at))::bigint AS newest
     FROM point AS p
     CROSS JOIN bounds AS b
-    WHERE p.middle IS NOT NULL
+    -- NaN, which a collector of one's own may have measured, is above infinity.
+    WHERE p.middle > '-Infinity' AND p.middle < 'Infinity'
     GROUP BY 1, 2, 3, 4
 )
 
