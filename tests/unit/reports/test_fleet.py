@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import artifact
+
 from pgops.reports import fleet, listing
+from pgops.reports.charts import CHARTS
 from pgops.reports.fleet import Host
+from pgops.version import VERSION
 
 MADE = "2026-01-31T03:12:00Z"
 DOWN = {"code": "unreachable", "message": "no socket"}
@@ -37,6 +42,47 @@ def test_a_host_that_cannot_be_asked_is_shown_as_that() -> None:
     empty["facts"]["instances"] = []
     (host,) = fleet.document([Host("db3", empty)], MADE)["hosts"]
     assert (host["status"], host["instances"]) == ("unknown", 0)
+
+
+def test_a_document_has_what_is_documented() -> None:
+    made = fleet.document([Host("db1", report("db1", cluster="shop"))], "2026-01-31T04:00:00Z")
+    (instance,) = made.pop("instances")
+    (host,) = made.pop("hosts")
+    assert [sorted(chart) for chart in made.pop("charts")] == [["key", "title", "unit"]] * len(CHARTS)
+    assert made == {"format": 1, "version": VERSION, "made_at": "2026-01-31T04:00:00Z"}
+    assert host == {
+        "name": "db1",
+        "status": "ok",
+        "text": "",
+        "gathered_at": MADE,
+        "instances": 1,
+        "os": "Debian",
+        "hostname": "db1",
+    }
+    facts = instance.pop("facts")
+    assert (facts["name"], facts["version"]) == ("17-main", "17.4")
+    assert instance == {
+        "id": "db1/17-main",
+        "host": "db1",
+        "name": "17-main",
+        "cluster": "shop",
+        "node": "db1",
+        "gathered_at": MADE,
+        "status": "ok",
+        "reasons": [],
+        "history": None,
+        "panels": {},
+        "differs": [],
+    }
+    page = (artifact.ROOT / "docs" / "reports.md").read_text()
+    named = set(re.findall(r"`(?:instances\[\]\.)?([a-z_]+)(?:\[\])?`", page))
+    assert {*made, *host, *instance, "facts", "hosts", "instances", "charts"} <= named
+
+
+def test_a_host_without_a_reason_has_one() -> None:
+    (host,) = fleet.document([Host("db1", None)], MADE)["hosts"]
+    assert host["text"] == "Nothing was returned"
+    assert (host["gathered_at"], host["os"], host["hostname"], host["instances"]) == (None, None, None, 0)
 
 
 def test_the_worst_instances_come_first() -> None:
