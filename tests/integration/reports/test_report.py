@@ -14,10 +14,13 @@ from typing import Any
 
 import binaries
 import pytest
-from browsing import Visit, opened
 from copies import Copies
 from deploying import collect, configured
 from servers import Server
+
+pytest.importorskip("playwright", reason="the oldest host and the oldest controller have no browser")
+
+from browsing import Visit, opened
 
 from pgops.instance.layout import Layout
 from pgops.reports import page
@@ -26,7 +29,6 @@ from playbooks import Run, play
 
 HOSTILE = "<script>alert(1)</script>\u202e"
 PLAYBOOK = "pgops.fleet.report"
-NEEDS = pytest.mark.skipif(sys.version_info < (3, 11), reason="the oldest controller has no browser")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,6 @@ def test_a_query_and_an_exit_code_are_for_programs(fleet: Fleet) -> None:
     assert "not valid JMESPath" in wrong.text
 
 
-@NEEDS
 def test_the_fleet_is_shown_as_the_document_has_it(written: tuple[Fleet, dict[str, Any]], visit: Visit) -> None:
     _fleet, document = written
     silent = [host["name"] for host in document["hosts"] if not host["instances"]]
@@ -129,7 +130,6 @@ def test_the_fleet_is_shown_as_the_document_has_it(written: tuple[Fleet, dict[st
     assert visit.violations() == []
 
 
-@NEEDS
 def test_rows_are_filtered_and_sorted(visit: Visit) -> None:
     shown = visit.page
     everything = visit.texts("tbody td:nth-child(2)")
@@ -154,7 +154,6 @@ def test_rows_are_filtered_and_sorted(visit: Visit) -> None:
     assert visit.texts("tbody td:nth-child(2)") == ["db1/shop1"], "the address keeps the view"
 
 
-@NEEDS
 def test_an_instance_has_its_charts_and_its_facts(written: tuple[Fleet, dict[str, Any]], visit: Visit) -> None:
     _fleet, document = written
     found = next(one for one in document["instances"] if one["name"] == "shop1")
@@ -177,7 +176,6 @@ def test_an_instance_has_its_charts_and_its_facts(written: tuple[Fleet, dict[str
     assert visit.page.get_by_role("link", name="db1/shop1").is_visible()
 
 
-@NEEDS
 def test_names_of_others_are_text(visit: Visit) -> None:
     visit.page.get_by_role("link", name="db1/shop1").click()
     assert "<script>alert(1)</script>\\u202e" in visit.texts(".legend bdi")
@@ -185,7 +183,6 @@ def test_names_of_others_are_text(visit: Visit) -> None:
     assert "\u202e" not in visit.page.inner_text("body")
 
 
-@NEEDS
 def test_a_time_that_is_chosen_holds_for_all_charts(visit: Visit) -> None:
     visit.page.get_by_role("link", name="db1/shop1").click()
     plot = visit.page.locator(".u-over").first
@@ -204,7 +201,6 @@ def test_a_time_that_is_chosen_holds_for_all_charts(visit: Visit) -> None:
     visit.page.wait_for_function("!location.hash.includes('from')")
 
 
-@NEEDS
 def test_it_is_readable_in_the_dark(written: tuple[Fleet, dict[str, Any]]) -> None:
     fleet, _document = written
     with opened(fleet.page, dark=True) as visit:
@@ -212,7 +208,6 @@ def test_it_is_readable_in_the_dark(written: tuple[Fleet, dict[str, Any]]) -> No
         assert visit.violations() == []
 
 
-@NEEDS
 def test_a_page_of_500_instances_is_small_and_works(written: tuple[Fleet, dict[str, Any]], tmp_path: Path) -> None:
     _fleet, document = written
     drawn = random.Random(1)

@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import artifact
 import binaries
 import facts_contract
 import pytest
+from deploying import DEFAULTS
 from patroni import Patroni
 from servers import Server
 
-from pgops import sources
 from pgops.errors import LoginRefused, Managed, PermissionMissing, QueryFailed
 from pgops.facts import gathering
 from pgops.opsdb import deploy as schema
@@ -37,30 +36,7 @@ def local(running: Server) -> Target:
 
 def deploy(running: Server, target: Target | None = None, **changed: Any) -> dict[str, Any]:
     """What pg_ops_schema does and returns; the agent's user of the operating system is the server's."""
-    parameters = {
-        "state": "present",
-        "cluster": "shop",
-        "node": "node1",
-        "database": "pgops",
-        "password": None,
-        "passfile": None,
-        "retention_days": 30,
-        "rollup_days": 400,
-        "metric_retention": {},
-        "max_size_mb": 10240,
-        "query_texts": True,
-        "explain": False,
-        "backup": False,
-        "thresholds": {},
-        "collectors": [],
-        "sources": sources.gather(str(artifact.LIBRARY), (".sql",)),
-        "os_user": running.os_user,
-        "peers": [],
-        "rehearse": False,
-        "remote": False,
-        "purge": True,
-        **changed,
-    }
+    parameters = {**DEFAULTS, "node": "node1", "os_user": running.os_user, "purge": True, **changed}
     return schema.converge(target or local(running), parameters, check_mode=False)
 
 
