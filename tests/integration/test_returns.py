@@ -24,6 +24,7 @@ from pgops.agent import deploy as agent
 from pgops.agent import schedule
 from pgops.recovery import deploy as recovery
 from pgops.recovery import points
+from pgops.reports import reading
 from pgops.repository import deploy as archiving
 from pgops.settings import deploy as settings
 from pgops.statements import deploy as statements
@@ -138,6 +139,22 @@ def test_restore(root: Path, major: int, make: Callable[..., Host]) -> None:
     restorer = Restorer(bank, root)
     result = recovery.converge(restorer.arguments(restorer.directory(), immediate=True), True)
     assert returned(result) == documented("pg_ops_restore") - ONLY_SOMETIMES
+
+
+def test_report(deployed: Server) -> None:
+    params = {
+        "instances": [],
+        "hours": 1.0,
+        "ends_at": "",
+        "points": 10,
+        "packed": True,
+        "connect_timeout": 10,
+        "database": "pgops",
+        "prefix": "/nowhere",
+        "max_bytes": 65536,
+        "statement_timeout": 30.0,
+    }
+    assert returned(reading.gather(target(deployed), params)) == documented("pg_ops_report") - ONLY_SOMETIMES
 
 
 def test_every_module_is_tested_here() -> None:
