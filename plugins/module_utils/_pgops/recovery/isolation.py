@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..server.session import Session
 from . import drill_place
@@ -163,8 +162,3 @@ def network_sockets(folder: str = "/proc/self/net") -> set[str]:
         except FileNotFoundError:  # without IPv6
             continue
     return found
-
-
-def shown(before: Production) -> dict[str, Any]:
-    """What was compared, for the record."""
-    return {"identifier": before.identifier, "port": before.port, "slots": list(before.slots)}
